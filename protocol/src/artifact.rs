@@ -1,0 +1,142 @@
+//! Immutable objects: where they live and the store they live in.
+
+use std::fmt;
+use std::path::Path;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::ids::{BundleHash, DepHash, FunctionId};
+
+/// The place of one object. `Display` gives the key under which every back end stores it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ArtifactKey {
+    /// One file of the source of one version, as it was sent.
+    Source {
+        /// The function.
+        function: FunctionId,
+        /// Its version.
+        version: u32,
+        /// A file name the API chose or checked: relative, `/`-separated, no `..`.
+        path: String,
+    },
+    /// The latest `package.json`.
+    PackageJson {
+        /// The function.
+        function: FunctionId,
+    },
+    /// The ES module esbuild made.
+    Bundle {
+        /// The function.
+        function: FunctionId,
+        /// SHA-256 of the object.
+        hash: BundleHash,
+    },
+    /// The bundle's source map.
+    SourceMap {
+        /// The function.
+        function: FunctionId,
+        /// SHA-256 of the bundle it belongs to.
+        hash: BundleHash,
+    },
+    /// The packed dependency tree.
+    DependencyTree {
+        /// The dependency set.
+        hash: DepHash,
+    },
+    /// What is known of a dependency tree: a JSON [`crate::build::TreeMetadata`].
+    DependencyMetadata {
+        /// The dependency set.
+        hash: DepHash,
+    },
+    /// What a dependency specification was resolved to, so that the next deploy that names the
+    /// same ranges runs no npm. The hash is of the specification.
+    Resolution {
+        /// SHA-256 (hex) of the canonical specification.
+        spec_hash: String,
+    },
+}
+
+impl fmt::Display for ArtifactKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source { function, version, path } => {
+                write!(f, "{function}/src/{version}/{path}")
+            }
+            Self::PackageJson { function } => write!(f, "{function}/package.json"),
+            Self::Bundle { function, hash } => write!(f, "{function}/bundle/{hash}/bundle.js"),
+            Self::SourceMap { function, hash } => {
+                write!(f, "{function}/bundle/{hash}/bundle.js.map")
+            }
+            Self::DependencyTree { hash } => write!(f, "deps/{hash}/node_modules.tar.gz"),
+            Self::DependencyMetadata { hash } => write!(f, "deps/{hash}/metadata.json"),
+            Self::Resolution { spec_hash } => write!(f, "deps/resolutions/{spec_hash}.json"),
+        }
+    }
+}
+
+/// Why an object could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// There is no such object.
+    #[error("object {key} does not exist")]
+    NotFound {
+        /// The key that was asked for.
+        key: String,
+    },
+    /// The bytes are not those that were stored.
+    #[error("object {key} does not have the expected content")]
+    Corrupt {
+        /// The key that was asked for.
+        key: String,
+    },
+    /// The object is larger than the caller said it may be.
+    #[error("object {key} is larger than {max_bytes} bytes")]
+    TooLarge {
+        /// The key that was asked for.
+        key: String,
+        /// The bound.
+        max_bytes: u64,
+    },
+    /// The back end failed.
+    #[error("{operation} of object {key} failed")]
+    Backend {
+        /// What was tried: "read", "write", "delete", "list".
+        operation: &'static str,
+        /// The key.
+        key: String,
+        /// What the back end said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Object storage. Local files in the embedded default, S3 in production.
+///
+/// When a write returns, the object is durable (fsynced, or acknowledged by the service) and
+/// readers see all of it or nothing.
+#[async_trait]
+pub trait ArtifactStore: Send + Sync {
+    /// Writes an object. Writing the same key again replaces it.
+    async fn put(&self, key: &ArtifactKey, bytes: Bytes) -> Result<(), ArtifactError>;
+
+    /// Writes an object from a local file, without holding it in memory.
+    async fn put_file(&self, key: &ArtifactKey, file: &Path) -> Result<(), ArtifactError>;
+
+    /// Reads a whole object of at most `max_bytes`.
+    async fn get(&self, key: &ArtifactKey, max_bytes: u64) -> Result<Bytes, ArtifactError>;
+
+    /// Reads an object piece by piece.
+    async fn stream(
+        &self,
+        key: &ArtifactKey,
+    ) -> Result<BoxStream<'static, Result<Bytes, ArtifactError>>, ArtifactError>;
+
+    /// Whether the object exists.
+    async fn exists(&self, key: &ArtifactKey) -> Result<bool, ArtifactError>;
+
+    /// Removes everything that belongs to a function. Removing nothing is no error. Shared
+    /// dependency trees stay.
+    async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError>;
+}

@@ -1,0 +1,277 @@
+//! Invocations: what the gateway asks a sandbox to run and what comes back.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::fault::Fault;
+use crate::headers::HeaderBlock;
+use crate::ids::{BundleHash, DepHash, ExecutionId, FunctionId, FunctionName, UserId, UserName};
+use crate::limits::Limits;
+
+/// A function's own environment. Its values appear in no `Debug` output.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Env(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// One version of one function: everything a sandbox must know to run it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// The function.
+    pub function_id: FunctionId,
+    /// Its owner.
+    pub owner_id: UserId,
+    /// The owner's name, for the function's context.
+    pub owner_name: UserName,
+    /// The function's name, for its context.
+    pub function_name: FunctionName,
+    /// The version.
+    pub version: u32,
+    /// The bundle to load.
+    pub bundle_hash: BundleHash,
+    /// The dependency tree, when the bundle needs one at run time.
+    pub runtime_deps: Option<DepHash>,
+    /// Bounds.
+    pub limits: Limits,
+    /// The function's environment.
+    pub env: Env,
+}
+
+/// Identifies what a worker is assigned to: one worker, one version, for life.
+///
+/// Environment and limits are part of a version; a change of either makes a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VersionKey {
+    /// The function.
+    pub function_id: FunctionId,
+    /// Its version.
+    pub version: u32,
+}
+
+impl Target {
+    /// The key under which workers of this version are kept.
+    #[must_use]
+    pub fn key(&self) -> VersionKey {
+        VersionKey { function_id: self.function_id, version: self.version }
+    }
+}
+
+/// The request line and headers, as the function sees them. Credentials of the platform are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestHead {
+    /// Upper-case method.
+    pub method: String,
+    /// Path remainder after `/run/:username/:functionName` (at least `/`) and query string.
+    pub target: String,
+    /// Headers, `host` among them.
+    pub headers: HeaderBlock,
+}
+
+/// Status and headers of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// HTTP status, 200 to 599.
+    pub status: u16,
+    /// Headers.
+    pub headers: HeaderBlock,
+}
+
+/// A body in pieces.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send>>;
+
+/// A message body. The common case, a small body that is there already, costs no stream.
+pub enum Body {
+    /// No body.
+    Empty,
+    /// All of it.
+    Full(Bytes),
+    /// Piece by piece. An `Err` ends it: the peer went away, or a limit was hit.
+    Stream(BodyStream),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Full(bytes) => write!(f, "Full({} bytes)", bytes.len()),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+impl Body {
+    /// Reads it all. The caller relies on the producer's bound on the body's size.
+    pub async fn collect(self) -> Result<Bytes, Fault> {
+        match self {
+            Self::Empty => Ok(Bytes::new()),
+            Self::Full(bytes) => Ok(bytes),
+            Self::Stream(mut stream) => {
+                let mut all = Vec::new();
+                while let Some(piece) = stream.next().await {
+                    all.extend_from_slice(&piece?);
+                }
+                Ok(all.into())
+            }
+        }
+    }
+}
+
+/// One call to make.
+#[derive(Debug)]
+pub struct Invocation {
+    /// Names the call in headers, logs and usage.
+    pub execution_id: ExecutionId,
+    /// What to run.
+    pub target: Arc<Target>,
+    /// When the answer must be complete. Fixed once, at the gateway.
+    pub deadline: Instant,
+    /// Request line and headers.
+    pub head: RequestHead,
+    /// Request body.
+    pub body: Body,
+}
+
+/// Where the time of a call went, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timings {
+    /// Waiting for a free isolate.
+    pub queue_us: u64,
+    /// Assigning and loading; 0 on a warm call.
+    pub boot_us: u64,
+    /// From handing the request to the isolate until the head of the answer.
+    pub exec_us: u64,
+}
+
+/// Severity of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// `console.debug`, `console.trace`.
+    Debug,
+    /// `console.log`, `console.info`, standard output.
+    Info,
+    /// `console.warn`.
+    Warn,
+    /// `console.error`, standard error, faults.
+    Error,
+}
+
+/// One line a function wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogLine {
+    /// Severity.
+    pub level: LogLevel,
+    /// Text.
+    pub message: String,
+    /// When it was written: milliseconds since the epoch, UTC.
+    pub timestamp_ms: u64,
+}
+
+/// What is known of a call when it is over, however it ended. One usage row and one log row are
+/// made of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// Why it failed, if it did.
+    pub fault: Option<Fault>,
+    /// Whether user code was entered. A call that was never started may be retried elsewhere.
+    pub started: bool,
+    /// Whether the call loaded the function.
+    pub cold: bool,
+    /// Where the time went.
+    pub timings: Timings,
+    /// CPU time of the isolate's thread.
+    pub cpu_us: u64,
+    /// Heap plus array buffers at the end of the call.
+    pub memory_bytes: u64,
+    /// What the function wrote.
+    pub logs: Vec<LogLine>,
+    /// Whether lines are missing because of `limits.logBytes`.
+    pub logs_truncated: bool,
+}
+
+impl Outcome {
+    /// A call that failed before user code was entered.
+    #[must_use]
+    pub fn not_started(fault: Fault) -> Self {
+        Self { fault: Some(fault), ..Self::default() }
+    }
+}
+
+/// An answer that has begun.
+#[derive(Debug)]
+pub struct Reply {
+    /// Status and headers.
+    pub head: ResponseHead,
+    /// Body.
+    pub body: Body,
+    /// Whether the call loaded the function.
+    pub cold: bool,
+    /// What is known of the timings at this point.
+    pub timings: Timings,
+    /// Resolves when the call is over. A dropped sender means the sandbox lost the worker.
+    pub outcome: oneshot::Receiver<Outcome>,
+}
+
+/// Runs calls. Implemented by the sandbox, in process or remote.
+#[async_trait]
+pub trait Invoker: Send + Sync {
+    /// Runs one call. `Err` holds the outcome of a call that failed before its answer began, its
+    /// `fault` set. Answers or fails by the deadline plus a small grace.
+    async fn invoke(&self, call: Invocation) -> Result<Reply, Box<Outcome>>;
+}
+
+/// How the handler of a version is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HandlerKind {
+    /// `export default { fetch }`.
+    Fetch,
+    /// `export function GET`, `POST`, ...
+    Methods,
+    /// A function called with `(event, context)`.
+    Event,
+    /// A value that is returned as it is.
+    Constant,
+}
+
+/// What loading a version once has shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadReport {
+    /// How its handler is called.
+    pub handler_kind: HandlerKind,
+    /// Time from assignment to loaded, in microseconds.
+    pub load_us: u64,
+    /// What the module wrote while it was loaded.
+    pub logs: Vec<LogLine>,
+}
+
+/// Loads versions before they are activated. Implemented by the sandbox, in process or remote.
+#[async_trait]
+pub trait VersionLoader: Send + Sync {
+    /// Loads a version in a worker of its own and keeps that worker warm. The fault's `detail`
+    /// holds the stack for the owner.
+    async fn load(&self, target: Arc<Target>) -> Result<LoadReport, Fault>;
+
+    /// Says that workers of this function below `version` are no longer wanted; they finish what
+    /// they have and end. `u32::MAX` means all: the function is gone.
+    fn retire_below(&self, function_id: FunctionId, version: u32);
+}

@@ -1,0 +1,136 @@
+//! The fault taxonomy. A fault has one class from the moment it is detected to the usage row, the
+//! log, the metric and the HTTP answer.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of thing went wrong with an invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultClass {
+    /// The handler threw or its promise was rejected.
+    HandlerError,
+    /// The module could not be loaded or exports no handler.
+    StartupError,
+    /// The wall-clock deadline passed.
+    Timeout,
+    /// The CPU budget was used up.
+    CpuLimit,
+    /// Heap and array buffers outgrew the memory limit.
+    MemoryLimit,
+    /// The function's process ended while the call was in it.
+    Crashed,
+    /// The answer is larger than allowed.
+    ResponseTooLarge,
+    /// Too many calls in flight, and the queue is full or the wait was too long.
+    ConcurrencyLimit,
+    /// Too many calls per second.
+    RateLimit,
+    /// The account's quota is used up.
+    QuotaExceeded,
+    /// The request body is larger than allowed.
+    PayloadTooLarge,
+    /// No sandbox could take the call.
+    SandboxUnavailable,
+    /// The caller went away before the answer was complete.
+    Cancelled,
+}
+
+impl FaultClass {
+    /// The stable code in answers, usage rows and metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::HandlerError => "handler_error",
+            Self::StartupError => "startup_error",
+            Self::Timeout => "timeout",
+            Self::CpuLimit => "cpu_limit",
+            Self::MemoryLimit => "memory_limit",
+            Self::Crashed => "crashed",
+            Self::ResponseTooLarge => "response_too_large",
+            Self::ConcurrencyLimit => "concurrency_limit",
+            Self::RateLimit => "rate_limit",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::SandboxUnavailable => "sandbox_unavailable",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The HTTP status a caller sees.
+    #[must_use]
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::HandlerError
+            | Self::StartupError
+            | Self::MemoryLimit
+            | Self::CpuLimit
+            | Self::Crashed => 500,
+            Self::ResponseTooLarge => 502,
+            Self::Timeout => 504,
+            Self::ConcurrencyLimit | Self::RateLimit | Self::QuotaExceeded => 429,
+            Self::PayloadTooLarge => 413,
+            Self::SandboxUnavailable => 503,
+            Self::Cancelled => 499,
+        }
+    }
+}
+
+/// A fault: its class, one sentence for the caller and, for the owner's log only, the detail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What kind.
+    pub class: FaultClass,
+    /// One sentence: which limit or input was wrong and what to do. Nothing internal.
+    pub message: String,
+    /// A stack trace or the like: for the owner's log, never for the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl Fault {
+    /// A fault without detail.
+    pub fn new(class: FaultClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), detail: None }
+    }
+
+    /// The same fault with a detail for the owner's log.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The wall-clock deadline passed.
+    #[must_use]
+    pub fn timeout(timeout_ms: u32) -> Self {
+        Self::new(
+            FaultClass::Timeout,
+            format!(
+                "the function did not finish within its timeout of {timeout_ms} ms \
+                 (limits.timeoutMs raises it)"
+            ),
+        )
+    }
+
+    /// Heap or array buffers outgrew the limit.
+    #[must_use]
+    pub fn memory_limit(memory_mb: u32) -> Self {
+        Self::new(
+            FaultClass::MemoryLimit,
+            format!(
+                "the function used more than its {memory_mb} MB of memory \
+                 (limits.memoryMb raises it)"
+            ),
+        )
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.class.code(), self.message)
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -1,0 +1,246 @@
+//! Identifiers and names. A value of one of these types has been checked; code that holds one does
+//! not check again.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// Why a text is not the identifier it was offered as. The message is fit for users.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseIdError {
+    /// Not a UUID.
+    #[error("{kind} must be a UUID")]
+    NotUuid {
+        /// Which identifier was expected.
+        kind: &'static str,
+    },
+    /// A name with the wrong length or characters.
+    #[error("{kind} must be {rule}")]
+    BadName {
+        /// Which name was expected.
+        kind: &'static str,
+        /// What such a name looks like.
+        rule: &'static str,
+    },
+    /// Not 64 lower-case hexadecimal digits.
+    #[error("{kind} must be 64 lower-case hexadecimal digits")]
+    NotSha256 {
+        /// Which hash was expected.
+        kind: &'static str,
+    },
+}
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new identifier. Later ones sort after earlier ones (UUID version 7).
+            #[must_use]
+            #[allow(clippy::new_without_default)]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The 16 bytes, as they go over the wire.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
+
+            /// The identifier with these 16 bytes.
+            #[must_use]
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(Uuid::from_bytes(bytes))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                Uuid::try_parse(text).map(Self).map_err(|_| ParseIdError::NotUuid { kind: $kind })
+            }
+        }
+    };
+}
+
+uuid_id!(
+    /// An account.
+    UserId,
+    "user id"
+);
+uuid_id!(
+    /// A function, across all its versions.
+    FunctionId,
+    "function id"
+);
+uuid_id!(
+    /// One invocation.
+    ExecutionId,
+    "execution id"
+);
+uuid_id!(
+    /// An API key (the record, not the secret).
+    ApiKeyId,
+    "API key id"
+);
+
+macro_rules! checked_text {
+    ($(#[$doc:meta])* $name:ident, |$text:ident| $check:expr, $error:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = ParseIdError;
+
+            fn try_from($text: String) -> Result<Self, ParseIdError> {
+                if $check { Ok(Self($text)) } else { Err($error) }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> String {
+                value.0
+            }
+        }
+    };
+}
+
+checked_text!(
+    /// The unique, lower-case name of an account; the first path segment after `/run`.
+    UserName,
+    |text| is_name(&text, 3, 39, |b| b.is_ascii_lowercase()),
+    ParseIdError::BadName {
+        kind: "userName",
+        rule: "3 to 39 characters of a-z, 0-9, '-' and '_', starting with a letter or digit"
+    }
+);
+checked_text!(
+    /// The name of a function, unique per account; the second path segment after `/run`.
+    FunctionName,
+    |text| is_name(&text, 1, 64, |b| b.is_ascii_alphabetic()),
+    ParseIdError::BadName {
+        kind: "name",
+        rule: "1 to 64 characters of a-z, A-Z, 0-9, '-' and '_', starting with a letter or digit"
+    }
+);
+
+fn is_name(text: &str, min: usize, max: usize, is_letter: fn(&u8) -> bool) -> bool {
+    let bytes = text.as_bytes();
+    (min..=max).contains(&bytes.len())
+        && bytes.iter().all(|b| is_letter(b) || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+        && bytes.first().is_some_and(|b| is_letter(b) || b.is_ascii_digit())
+}
+
+macro_rules! sha256_id {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        checked_text!(
+            $(#[$doc])*
+            $name,
+            |text| text.len() == 64
+                && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
+            ParseIdError::NotSha256 { kind: $kind }
+        );
+
+        impl $name {
+            /// The hash of these bytes.
+            #[must_use]
+            pub fn of(bytes: &[u8]) -> Self {
+                Self(hex::encode(Sha256::digest(bytes)))
+            }
+
+            /// The hash a finished digest gives.
+            #[must_use]
+            pub fn from_digest(digest: [u8; 32]) -> Self {
+                Self(hex::encode(digest))
+            }
+        }
+    };
+}
+
+sha256_id!(
+    /// SHA-256 of a function's source as it was sent.
+    SourceHash,
+    "sourceHash"
+);
+sha256_id!(
+    /// SHA-256 of the bytes of `bundle.js`.
+    BundleHash,
+    "bundleHash"
+);
+sha256_id!(
+    /// Identifies an exact resolved dependency set: equal hash, equal tree.
+    DepHash,
+    "depHash"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for (text, ok) in [
+            ("hello", true),
+            ("Hello_World-2", true),
+            ("a", true),
+            ("", false),
+            ("-a", false),
+            ("a/b", false),
+            ("..", false),
+            ("a\0b", false),
+            ("ü", false),
+            (&"x".repeat(64), true),
+            (&"x".repeat(65), false),
+        ] {
+            assert_eq!(text.parse::<FunctionName>().is_ok(), ok, "{text:?}");
+        }
+        assert!("Alice".parse::<UserName>().is_err());
+        assert!("alice".parse::<UserName>().is_ok());
+    }
+
+    #[test]
+    fn ids_round_trip_and_sort_by_age() {
+        let (a, b) = (ExecutionId::new(), ExecutionId::new());
+        assert!(a < b);
+        assert_eq!(a.to_string().parse::<ExecutionId>(), Ok(a));
+        assert!("nope".parse::<FunctionId>().is_err());
+    }
+}

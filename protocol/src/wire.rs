@@ -1,0 +1,580 @@
+//! Frames on the Unix stream between supervisor and worker.
+//!
+//! A frame is `length: u32 LE` (of what follows), `kind: u8`, payload. Numbers are little-endian.
+//! Frames that occur in every call are binary and carry bodies as they are; frames that occur
+//! once in a worker's life are JSON.
+//!
+//! Several calls may be in one worker: `call` tells them apart and is chosen by the supervisor.
+//! Bodies flow under credit: each side may send [`INITIAL_CREDIT_BYTES`] of a body and then as
+//! much as the other side has granted with `Credit`. A worker is not trusted: the supervisor
+//! kills one that sends what it may not.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::call::{Env, HandlerKind, LogLevel};
+use crate::fault::Fault;
+use crate::headers::HeaderBlock;
+use crate::ids::{ExecutionId, FunctionId};
+use crate::limits::Limits;
+
+/// Body bytes a sender may have under way before it has been granted more.
+pub const INITIAL_CREDIT_BYTES: u32 = 256 * 1024;
+
+/// Largest piece of a body in one frame.
+pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Largest frame. A code cache of a large bundle is the largest thing that is ever sent.
+pub const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
+
+/// A byte sequence is not a valid frame.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The length field exceeds [`MAX_FRAME_BYTES`].
+    #[error("frame of {0} bytes is too large")]
+    TooLarge(usize),
+    /// An unknown kind, or a payload that does not fit its kind.
+    #[error("malformed frame of kind {0}")]
+    Malformed(u8),
+    /// A JSON payload that does not parse.
+    #[error("malformed control frame")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Makes a READY worker one function version's, for life.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// The function.
+    pub function_id: FunctionId,
+    /// Its name, for its context.
+    pub function_name: String,
+    /// Its owner's name, for its context.
+    pub owner_name: String,
+    /// The version.
+    pub version: u32,
+    /// Absolute path of the bundle, an ES module. `node_modules` lies beside it when the version
+    /// needs its dependency tree at run time.
+    pub bundle_path: String,
+    /// Absolute path of the dependency tree's `node_modules`, with links resolved.
+    pub node_modules_path: Option<String>,
+    /// Absolute path of a directory of the worker's own: `/tmp` for the function.
+    pub tmp_path: String,
+    /// Absolute path of V8's code cache for the bundle, if there is one.
+    pub code_cache_path: Option<String>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Time the module may take to load.
+    pub load_budget_ms: u32,
+    /// The function's environment.
+    pub env: Env,
+}
+
+/// A worker has booted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ready {
+    /// Time from process start to this frame.
+    pub boot_us: u64,
+    /// Code caches are valid only between workers that say the same here: V8 version and flags.
+    pub code_cache_tag: String,
+}
+
+/// A worker has loaded its function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loaded {
+    /// How the handler is called.
+    pub handler_kind: HandlerKind,
+    /// Time from the assignment to this frame.
+    pub load_us: u64,
+    /// Whether a code cache was given and V8 took it.
+    pub code_cache_used: bool,
+}
+
+/// How a call in a worker ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Done {
+    /// Why it failed, if it did.
+    pub fault: Option<Fault>,
+    /// Whether the worker must not be used again (a limit was hit, state is unknown).
+    pub discard: bool,
+    /// CPU time of the isolate's thread during the call.
+    pub cpu_us: u64,
+    /// Heap plus array buffers in use.
+    pub memory_bytes: u64,
+}
+
+/// From supervisor to worker.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ToWorker {
+    /// First frame a worker gets. Once.
+    Assign(Box<Assignment>),
+    /// A call.
+    Request {
+        /// Tells calls apart.
+        call: u32,
+        /// Names the call to the function.
+        execution_id: ExecutionId,
+        /// Time that is left, from the arrival of this frame.
+        budget_ms: u32,
+        /// Upper-case method.
+        method: String,
+        /// Path and query.
+        target: String,
+        /// Headers.
+        headers: HeaderBlock,
+        /// The body, or its beginning.
+        body: Bytes,
+        /// Whether `body` is all of it.
+        end: bool,
+    },
+    /// More of the request's body.
+    Body {
+        /// Which call.
+        call: u32,
+        /// The piece.
+        bytes: Bytes,
+        /// Whether it is the last.
+        end: bool,
+    },
+    /// The rest of the request's body will not come.
+    BodyAborted {
+        /// Which call.
+        call: u32,
+    },
+    /// Nobody waits for the answer any more.
+    Cancel {
+        /// Which call.
+        call: u32,
+    },
+    /// The worker may send this much more of the answer's body.
+    Credit {
+        /// Which call.
+        call: u32,
+        /// How much more.
+        bytes: u32,
+    },
+    /// Finish what is under way and exit.
+    Drain,
+}
+
+/// From worker to supervisor.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FromWorker {
+    /// First frame a worker sends. Once.
+    Ready(Ready),
+    /// The function is loaded; calls may be sent.
+    Loaded(Loaded),
+    /// The function could not be loaded. The worker exits.
+    LoadFailed(Fault),
+    /// V8's code cache for the bundle.
+    CodeCache(Bytes),
+    /// The answer begins.
+    Head {
+        /// Which call.
+        call: u32,
+        /// HTTP status.
+        status: u16,
+        /// Headers.
+        headers: HeaderBlock,
+        /// The body, or its beginning.
+        body: Bytes,
+        /// Whether `body` is all of it.
+        end: bool,
+    },
+    /// More of the answer's body.
+    Chunk {
+        /// Which call.
+        call: u32,
+        /// The piece.
+        bytes: Bytes,
+        /// Whether it is the last.
+        end: bool,
+    },
+    /// The supervisor may send this much more of the request's body.
+    Credit {
+        /// Which call.
+        call: u32,
+        /// How much more.
+        bytes: u32,
+    },
+    /// A line the function wrote. `call` is 0 while the module is loaded and between calls.
+    Log {
+        /// Which call.
+        call: u32,
+        /// Severity.
+        level: LogLevel,
+        /// Milliseconds since the epoch.
+        timestamp_ms: u64,
+        /// Text.
+        message: String,
+    },
+    /// The call is over: the answer is complete or will never be.
+    Done {
+        /// Which call.
+        call: u32,
+        /// How it ended.
+        done: Done,
+    },
+}
+
+mod kind {
+    pub(super) const ASSIGN: u8 = 1;
+    pub(super) const REQUEST: u8 = 2;
+    pub(super) const BODY: u8 = 3;
+    pub(super) const BODY_ABORTED: u8 = 4;
+    pub(super) const CANCEL: u8 = 5;
+    pub(super) const CREDIT: u8 = 6;
+    pub(super) const DRAIN: u8 = 7;
+
+    pub(super) const READY: u8 = 65;
+    pub(super) const LOADED: u8 = 66;
+    pub(super) const LOAD_FAILED: u8 = 67;
+    pub(super) const CODE_CACHE: u8 = 68;
+    pub(super) const HEAD: u8 = 69;
+    pub(super) const CHUNK: u8 = 70;
+    pub(super) const WORKER_CREDIT: u8 = 71;
+    pub(super) const LOG: u8 = 72;
+    pub(super) const DONE: u8 = 73;
+    /// [`super::Done`] of a call that succeeded: the warm path, without JSON.
+    pub(super) const DONE_OK: u8 = 74;
+}
+
+const LENGTH_BYTES: usize = 4;
+
+/// Writes a frame whose payload `fill` appends.
+fn frame(out: &mut BytesMut, kind: u8, fill: impl FnOnce(&mut BytesMut)) {
+    let start = out.len();
+    out.put_u32_le(0);
+    out.put_u8(kind);
+    fill(out);
+    let length = u32::try_from(out.len() - start - LENGTH_BYTES).unwrap_or(u32::MAX);
+    out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+}
+
+fn put_json<T: Serialize>(out: &mut BytesMut, value: &T) {
+    // Serialising these types cannot fail: string keys, no custom serialisers, infallible writer.
+    serde_json::to_writer(out.writer(), value).expect("control frames serialise");
+}
+
+fn put_block(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_u32_le(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    out.put_slice(bytes);
+}
+
+impl ToWorker {
+    /// Appends this frame.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Assign(assignment) => frame(out, kind::ASSIGN, |o| put_json(o, assignment)),
+            Self::Request { call, execution_id, budget_ms, method, target, headers, body, end } => {
+                frame(out, kind::REQUEST, |o| {
+                    o.put_u32_le(*call);
+                    o.put_slice(execution_id.as_bytes());
+                    o.put_u32_le(*budget_ms);
+                    o.put_u8(u8::from(*end));
+                    put_block(o, method.as_bytes());
+                    put_block(o, target.as_bytes());
+                    put_block(o, headers.as_bytes());
+                    o.put_slice(body);
+                });
+            }
+            Self::Body { call, bytes, end } => put_piece(out, kind::BODY, *call, bytes, *end),
+            Self::BodyAborted { call } => frame(out, kind::BODY_ABORTED, |o| o.put_u32_le(*call)),
+            Self::Cancel { call } => frame(out, kind::CANCEL, |o| o.put_u32_le(*call)),
+            Self::Credit { call, bytes } => put_credit(out, kind::CREDIT, *call, *bytes),
+            Self::Drain => frame(out, kind::DRAIN, |_| {}),
+        }
+    }
+
+    /// Takes one whole frame off the front of `buffer`, if it holds one.
+    pub fn decode(buffer: &mut BytesMut) -> Result<Option<Self>, WireError> {
+        let Some((kind, mut payload)) = take_frame(buffer)? else { return Ok(None) };
+        let p = &mut payload;
+        let parsed = match kind {
+            kind::ASSIGN => Some(Self::Assign(serde_json::from_slice(p)?)),
+            kind::REQUEST => parse_request(p),
+            kind::BODY => parse_piece(p).map(|(call, bytes, end)| Self::Body { call, bytes, end }),
+            kind::BODY_ABORTED => get_u32(p).map(|call| Self::BodyAborted { call }),
+            kind::CANCEL => get_u32(p).map(|call| Self::Cancel { call }),
+            kind::CREDIT => parse_credit(p).map(|(call, bytes)| Self::Credit { call, bytes }),
+            kind::DRAIN => Some(Self::Drain),
+            _ => None,
+        };
+        parsed.map(Some).ok_or(WireError::Malformed(kind))
+    }
+}
+
+fn parse_request(p: &mut Bytes) -> Option<ToWorker> {
+    let call = get_u32(p)?;
+    let execution_id = ExecutionId::from_bytes(get_array(p)?);
+    let budget_ms = get_u32(p)?;
+    let end = get_u8(p)? != 0;
+    let method = get_text(p)?;
+    let target = get_text(p)?;
+    let headers = HeaderBlock::parse(get_block(p)?).ok()?;
+    Some(ToWorker::Request {
+        call,
+        execution_id,
+        budget_ms,
+        method,
+        target,
+        headers,
+        body: std::mem::take(p),
+        end,
+    })
+}
+
+impl FromWorker {
+    /// Appends this frame.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Ready(ready) => frame(out, kind::READY, |o| put_json(o, ready)),
+            Self::Loaded(loaded) => frame(out, kind::LOADED, |o| put_json(o, loaded)),
+            Self::LoadFailed(fault) => frame(out, kind::LOAD_FAILED, |o| put_json(o, fault)),
+            Self::CodeCache(bytes) => frame(out, kind::CODE_CACHE, |o| o.put_slice(bytes)),
+            Self::Head { call, status, headers, body, end } => frame(out, kind::HEAD, |o| {
+                o.put_u32_le(*call);
+                o.put_u16_le(*status);
+                o.put_u8(u8::from(*end));
+                put_block(o, headers.as_bytes());
+                o.put_slice(body);
+            }),
+            Self::Chunk { call, bytes, end } => put_piece(out, kind::CHUNK, *call, bytes, *end),
+            Self::Credit { call, bytes } => put_credit(out, kind::WORKER_CREDIT, *call, *bytes),
+            Self::Log { call, level, timestamp_ms, message } => frame(out, kind::LOG, |o| {
+                o.put_u32_le(*call);
+                o.put_u8(*level as u8);
+                o.put_u64_le(*timestamp_ms);
+                o.put_slice(message.as_bytes());
+            }),
+            Self::Done { call, done } if done.fault.is_none() && !done.discard => {
+                frame(out, kind::DONE_OK, |o| {
+                    o.put_u32_le(*call);
+                    o.put_u64_le(done.cpu_us);
+                    o.put_u64_le(done.memory_bytes);
+                });
+            }
+            Self::Done { call, done } => frame(out, kind::DONE, |o| {
+                o.put_u32_le(*call);
+                put_json(o, done);
+            }),
+        }
+    }
+
+    /// Takes one whole frame off the front of `buffer`, if it holds one.
+    pub fn decode(buffer: &mut BytesMut) -> Result<Option<Self>, WireError> {
+        let Some((kind, mut payload)) = take_frame(buffer)? else { return Ok(None) };
+        let p = &mut payload;
+        let parsed = match kind {
+            kind::READY => Some(Self::Ready(serde_json::from_slice(p)?)),
+            kind::LOADED => Some(Self::Loaded(serde_json::from_slice(p)?)),
+            kind::LOAD_FAILED => Some(Self::LoadFailed(serde_json::from_slice(p)?)),
+            kind::CODE_CACHE => Some(Self::CodeCache(std::mem::take(p))),
+            kind::HEAD => parse_head(p),
+            kind::CHUNK => {
+                parse_piece(p).map(|(call, bytes, end)| Self::Chunk { call, bytes, end })
+            }
+            kind::WORKER_CREDIT => {
+                parse_credit(p).map(|(call, bytes)| Self::Credit { call, bytes })
+            }
+            kind::LOG => parse_log(p),
+            kind::DONE => match get_u32(p) {
+                Some(call) => Some(Self::Done { call, done: serde_json::from_slice(p)? }),
+                None => None,
+            },
+            kind::DONE_OK => parse_done_ok(p),
+            _ => None,
+        };
+        parsed.map(Some).ok_or(WireError::Malformed(kind))
+    }
+}
+
+fn parse_head(p: &mut Bytes) -> Option<FromWorker> {
+    let call = get_u32(p)?;
+    let status = get_u16(p)?;
+    let end = get_u8(p)? != 0;
+    let headers = HeaderBlock::parse(get_block(p)?).ok()?;
+    Some(FromWorker::Head { call, status, headers, body: std::mem::take(p), end })
+}
+
+fn parse_log(p: &mut Bytes) -> Option<FromWorker> {
+    let call = get_u32(p)?;
+    let level = match get_u8(p)? {
+        0 => LogLevel::Debug,
+        1 => LogLevel::Info,
+        2 => LogLevel::Warn,
+        3 => LogLevel::Error,
+        _ => return None,
+    };
+    let timestamp_ms = get_u64(p)?;
+    let message = String::from_utf8_lossy(p).into_owned();
+    Some(FromWorker::Log { call, level, timestamp_ms, message })
+}
+
+fn parse_done_ok(p: &mut Bytes) -> Option<FromWorker> {
+    let call = get_u32(p)?;
+    let cpu_us = get_u64(p)?;
+    let memory_bytes = get_u64(p)?;
+    Some(FromWorker::Done {
+        call,
+        done: Done { fault: None, discard: false, cpu_us, memory_bytes },
+    })
+}
+
+fn put_piece(out: &mut BytesMut, kind: u8, call: u32, bytes: &[u8], end: bool) {
+    frame(out, kind, |o| {
+        o.put_u32_le(call);
+        o.put_u8(u8::from(end));
+        o.put_slice(bytes);
+    });
+}
+
+fn parse_piece(p: &mut Bytes) -> Option<(u32, Bytes, bool)> {
+    let call = get_u32(p)?;
+    let end = get_u8(p)? != 0;
+    Some((call, std::mem::take(p), end))
+}
+
+fn put_credit(out: &mut BytesMut, kind: u8, call: u32, bytes: u32) {
+    frame(out, kind, |o| {
+        o.put_u32_le(call);
+        o.put_u32_le(bytes);
+    });
+}
+
+fn parse_credit(p: &mut Bytes) -> Option<(u32, u32)> {
+    Some((get_u32(p)?, get_u32(p)?))
+}
+
+fn take_frame(buffer: &mut BytesMut) -> Result<Option<(u8, Bytes)>, WireError> {
+    let Some(prefix) = buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*prefix) as usize;
+    if length > MAX_FRAME_BYTES {
+        return Err(WireError::TooLarge(length));
+    }
+    if length == 0 {
+        return Err(WireError::Malformed(0));
+    }
+    if buffer.len() < LENGTH_BYTES + length {
+        buffer.reserve(LENGTH_BYTES + length - buffer.len());
+        return Ok(None);
+    }
+    buffer.advance(LENGTH_BYTES);
+    let mut payload = buffer.split_to(length).freeze();
+    let kind = payload.get_u8();
+    Ok(Some((kind, payload)))
+}
+
+fn get_u8(p: &mut Bytes) -> Option<u8> {
+    p.try_get_u8().ok()
+}
+
+fn get_u16(p: &mut Bytes) -> Option<u16> {
+    p.try_get_u16_le().ok()
+}
+
+fn get_u32(p: &mut Bytes) -> Option<u32> {
+    p.try_get_u32_le().ok()
+}
+
+fn get_u64(p: &mut Bytes) -> Option<u64> {
+    p.try_get_u64_le().ok()
+}
+
+fn get_array<const N: usize>(p: &mut Bytes) -> Option<[u8; N]> {
+    let array = *p.first_chunk::<N>()?;
+    p.advance(N);
+    Some(array)
+}
+
+fn get_block(p: &mut Bytes) -> Option<Bytes> {
+    let length = get_u32(p)? as usize;
+    (p.len() >= length).then(|| p.split_to(length))
+}
+
+fn get_text(p: &mut Bytes) -> Option<String> {
+    String::from_utf8(get_block(p)?.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> ToWorker {
+        ToWorker::Request {
+            call: 7,
+            execution_id: ExecutionId::new(),
+            budget_ms: 5_000,
+            method: "POST".into(),
+            target: "/a?b=c".into(),
+            headers: [("content-type", "text/plain")].into_iter().collect(),
+            body: Bytes::from_static(b"hello"),
+            end: true,
+        }
+    }
+
+    #[test]
+    fn frames_round_trip_in_pieces() {
+        let frames = [request(), ToWorker::Credit { call: 7, bytes: 9 }, ToWorker::Drain];
+        let mut wire = BytesMut::new();
+        frames.iter().for_each(|f| f.encode(&mut wire));
+
+        let mut buffer = BytesMut::new();
+        let mut got = Vec::new();
+        for byte in wire {
+            buffer.put_u8(byte);
+            got.extend(ToWorker::decode(&mut buffer).unwrap());
+        }
+        assert_eq!(got, frames);
+    }
+
+    #[test]
+    fn worker_frames_round_trip() {
+        let fault = Fault::timeout(5).with_detail("stack");
+        let done = |fault| Done { fault, discard: false, cpu_us: 1, memory_bytes: 2 };
+        for frame in [
+            FromWorker::LoadFailed(fault.clone()),
+            FromWorker::Head {
+                call: 1,
+                status: 201,
+                headers: HeaderBlock::default(),
+                body: Bytes::from_static(b"x"),
+                end: false,
+            },
+            FromWorker::Chunk { call: 1, bytes: Bytes::new(), end: true },
+            FromWorker::Log {
+                call: 0,
+                level: LogLevel::Warn,
+                timestamp_ms: 3,
+                message: "é".into(),
+            },
+            FromWorker::Done { call: 1, done: done(None) },
+            FromWorker::Done { call: 1, done: done(Some(fault)) },
+        ] {
+            let mut wire = BytesMut::new();
+            frame.encode(&mut wire);
+            assert_eq!(FromWorker::decode(&mut wire).unwrap(), Some(frame));
+        }
+    }
+
+    #[test]
+    fn hostile_frames_are_errors() {
+        for bytes in [&b"\xff\xff\xff\xff\x01"[..], b"\x00\x00\x00\x00", b"\x01\x00\x00\x00\x63"] {
+            assert!(FromWorker::decode(&mut BytesMut::from(bytes)).is_err(), "{bytes:?}");
+        }
+        let mut wire = BytesMut::new();
+        request().encode(&mut wire);
+        let whole = wire.len();
+        // A frame cut anywhere inside its fixed part, with a length field that says so.
+        for cut in 5..40.min(whole) {
+            let mut bytes = wire.clone();
+            bytes.truncate(cut);
+            let length = u32::try_from(cut - LENGTH_BYTES).unwrap();
+            bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+            assert!(ToWorker::decode(&mut bytes).is_err(), "{cut}");
+        }
+    }
+}

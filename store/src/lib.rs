@@ -1,1 +1,40 @@
+//! What CloudServe remembers: domain types, the traits of its storage, and the back ends.
+//!
+//! All SQL lives here; no other crate names a table. The traits are shaped so that a document
+//! database and an object service fit behind them: no transaction leaves a method, uniqueness is
+//! an outcome and not an exception, and lists are read by cursor.
 
+pub mod account;
+pub mod change;
+pub mod error;
+pub mod function;
+pub mod local;
+pub mod sqlite;
+pub mod telemetry;
+pub mod time;
+
+use std::sync::Arc;
+
+use cloudserve_protocol::artifact::ArtifactStore;
+
+pub use account::AccountStore;
+pub use change::{Change, ChangeFeed};
+pub use error::StoreError;
+pub use function::FunctionStore;
+pub use telemetry::TelemetryStore;
+pub use time::Timestamp;
+
+/// The back ends of one installation, chosen once at start.
+#[derive(Clone)]
+pub struct Stores {
+    /// Accounts, keys and revoked tokens.
+    pub accounts: Arc<dyn AccountStore>,
+    /// Functions, versions and the deploy queue.
+    pub functions: Arc<dyn FunctionStore>,
+    /// Usage and logs.
+    pub telemetry: Arc<dyn TelemetryStore>,
+    /// Sources, bundles and dependency trees.
+    pub artifacts: Arc<dyn ArtifactStore>,
+    /// What changed, for caches.
+    pub changes: Arc<dyn ChangeFeed>,
+}

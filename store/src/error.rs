@@ -1,0 +1,49 @@
+//! Why storage did not do what it was asked to.
+
+/// A storage failure. Absence of a record is not one: queries return `Option`.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A unique value is taken already.
+    #[error("{what} is taken")]
+    Taken {
+        /// Which value: `userName`, `email`, `name`.
+        what: &'static str,
+    },
+    /// Another writer was faster; read again and decide again.
+    #[error("the record was changed by another writer")]
+    Conflict,
+    /// The record to change does not exist.
+    #[error("the record does not exist")]
+    Missing,
+    /// A stored record cannot be read.
+    #[error("a stored {record} is not readable")]
+    Corrupt {
+        /// Which kind of record.
+        record: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The back end failed or is out of reach.
+    #[error("storage is not available")]
+    Unavailable {
+        /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl StoreError {
+    /// The back end failed.
+    pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable { source: source.into() }
+    }
+
+    /// A record of this kind cannot be read.
+    pub fn corrupt(
+        record: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Corrupt { record, source: source.into() }
+    }
+}

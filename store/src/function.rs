@@ -1,0 +1,346 @@
+//! Functions, their versions and the deploy queue.
+//!
+//! A **version** is immutable once built; a function points to the version it serves. A version
+//! that is not yet built or failed *is* the deploy queue: there is no second record that could
+//! disagree with it.
+//!
+//! ```text
+//! accept -> pending -> claim -> deploying -> activate -> active   (or superseded)
+//!                                         -> fail     -> failed
+//! ```
+//! The function's status is that of its newest version. What it serves is `active_version`, which
+//! only `activate` moves, and only forward.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cloudserve_protocol::build::CacheOutcome;
+use cloudserve_protocol::call::HandlerKind;
+use cloudserve_protocol::ids::{
+    BundleHash, DepHash, FunctionId, FunctionName, SourceHash, UserId, UserName,
+};
+use cloudserve_protocol::limits::Limits;
+use serde::{Deserialize, Serialize};
+
+use crate::{StoreError, Timestamp};
+
+/// Where a deploy stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeployStatus {
+    /// Accepted, waiting.
+    Pending,
+    /// Being built and loaded.
+    Deploying,
+    /// Built, loaded, served.
+    Active,
+    /// Given up; the error says why.
+    Failed,
+    /// Built, but a newer version was activated first. Only versions have this status.
+    Superseded,
+}
+
+/// Who may call a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Visibility {
+    /// Its owner, with a token or a key.
+    #[default]
+    Private,
+    /// Everyone.
+    Public,
+}
+
+/// Why a deploy failed, for the owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeployError {
+    /// Stable code: `bundle_error`, `dependency_error`, `startup_error`, `limit_exceeded`,
+    /// `internal`.
+    pub code: String,
+    /// What went wrong, with file, line and column where there are any.
+    pub message: String,
+}
+
+/// One file of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceFile {
+    /// Relative, `/`-separated, no `..`.
+    pub path: String,
+    /// SHA-256 (hex) of its bytes.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What was deployed. The files' bytes are objects under `<functionId>/src/<stored_version>/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// The version under which the files are stored: a redeploy stores nothing again.
+    pub stored_version: u32,
+    /// The module that exports the handler.
+    pub entry: String,
+    /// All files, sorted by path.
+    pub files: Vec<SourceFile>,
+    /// Package name to version range.
+    pub dependencies: BTreeMap<String, String>,
+    /// Packages the user wants left out of the bundle.
+    pub external: Vec<String>,
+    /// A lock file to honour.
+    pub package_lock: Option<String>,
+    /// Resolve version ranges again in this deploy.
+    #[serde(default)]
+    pub refresh_dependencies: bool,
+}
+
+/// An environment encrypted with the master key and bound to its function. Opaque here.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SealedEnv(pub Vec<u8>);
+
+/// A function.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Function {
+    /// Identity.
+    pub id: FunctionId,
+    /// Its owner.
+    pub user_id: UserId,
+    /// Unique per owner.
+    pub name: FunctionName,
+    /// Status of the newest version.
+    pub status: DeployStatus,
+    /// Why the newest version failed, if it did.
+    pub deploy_error: Option<DeployError>,
+    /// Number of the newest version.
+    pub latest_version: u32,
+    /// The version that is served.
+    pub active_version: Option<u32>,
+    /// Who may call it.
+    pub visibility: Visibility,
+    /// When it was first deployed.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// When the active version was activated.
+    pub deployed_at: Option<Timestamp>,
+}
+
+/// One version of a function.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Version {
+    /// The function.
+    pub function_id: FunctionId,
+    /// Counts from 1.
+    pub version: u32,
+    /// Where it stands.
+    pub status: DeployStatus,
+    /// Why it failed, if it did.
+    pub error: Option<DeployError>,
+    /// What was deployed.
+    pub source: Source,
+    /// Hash of what was deployed.
+    pub source_hash: SourceHash,
+    /// Its environment.
+    pub env: SealedEnv,
+    /// Its bounds.
+    pub limits: Limits,
+    /// What the build made; `None` until then.
+    pub built: Option<BuiltVersion>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+}
+
+/// What the build of a version made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BuiltVersion {
+    /// The bundle.
+    pub bundle_hash: BundleHash,
+    /// Its size.
+    pub bundle_bytes: u64,
+    /// The dependency set, if there are dependencies.
+    pub dep_hash: Option<DepHash>,
+    /// Whether that set was there already.
+    pub dependency_cache: Option<CacheOutcome>,
+    /// Whether the bundle needs the dependency tree at run time.
+    pub needs_tree: bool,
+    /// How the handler is called.
+    pub handler_kind: HandlerKind,
+}
+
+/// A function with the two versions that matter: the newest and, if another, the served one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FunctionRecord {
+    /// The function.
+    pub function: Function,
+    /// Its newest version.
+    pub latest: Version,
+    /// The version it serves.
+    pub active: Option<Version>,
+}
+
+/// A deploy that is to be accepted.
+#[derive(Debug, Clone)]
+pub struct NewVersion {
+    /// The function; a new identity for a new function.
+    pub function_id: FunctionId,
+    /// Its owner.
+    pub user_id: UserId,
+    /// Its name.
+    pub name: FunctionName,
+    /// One more than the newest version that was read; 1 for a new function.
+    pub version: u32,
+    /// New visibility; unchanged (or private) if `None`.
+    pub visibility: Option<Visibility>,
+    /// What is deployed.
+    pub source: Source,
+    /// Its hash.
+    pub source_hash: SourceHash,
+    /// Its environment.
+    pub env: SealedEnv,
+    /// Its bounds.
+    pub limits: Limits,
+}
+
+/// What the gateway needs to know of a function to serve it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// The function.
+    pub function_id: FunctionId,
+    /// Its owner.
+    pub owner_id: UserId,
+    /// The owner's name.
+    pub owner_name: UserName,
+    /// Its name.
+    pub function_name: FunctionName,
+    /// Who may call it.
+    pub visibility: Visibility,
+    /// Status of the newest version.
+    pub status: DeployStatus,
+    /// The version that is served, with `built` set; `None` before the first activation.
+    pub active: Option<Arc<Version>>,
+}
+
+/// A version taken off the queue. The lease keeps others away; an expired one lets them in.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The function.
+    pub function: Function,
+    /// The version to build.
+    pub version: Version,
+    /// The owner's name.
+    pub owner_name: UserName,
+    /// How often it was claimed, this time included.
+    pub attempt: u32,
+}
+
+/// Outcome of an activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// The function serves this version now.
+    Activated,
+    /// A newer version was activated before; this one never serves.
+    Superseded,
+    /// The function was deleted meanwhile.
+    Gone,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// Where to go on; `None` at the end. Opaque to callers.
+    pub next: Option<String>,
+}
+
+/// Storage of functions.
+#[async_trait]
+pub trait FunctionStore: Send + Sync {
+    /// Adds a version and, with version 1, its function, and queues it. `Conflict`: that version
+    /// number or, for version 1, that name exists already. The source's objects are durable
+    /// before this is called.
+    async fn accept(&self, new: NewVersion) -> Result<FunctionRecord, StoreError>;
+
+    /// A function of this account.
+    async fn function(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+    ) -> Result<Option<FunctionRecord>, StoreError>;
+
+    /// A function of this account, by name.
+    async fn function_by_name(
+        &self,
+        user_id: UserId,
+        name: &FunctionName,
+    ) -> Result<Option<FunctionRecord>, StoreError>;
+
+    /// The account's functions, newest first.
+    async fn functions(
+        &self,
+        user_id: UserId,
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<Page<FunctionRecord>, StoreError>;
+
+    /// The versions of a function of this account, newest first, at most `limit`.
+    async fn versions(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        limit: u32,
+    ) -> Result<Vec<Version>, StoreError>;
+
+    /// Changes who may call a function. `false`: the account has no such function.
+    async fn set_visibility(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        visibility: Visibility,
+    ) -> Result<bool, StoreError>;
+
+    /// Removes a function, its versions and its logs. Usage stays. `false`: the account has no
+    /// such function.
+    async fn delete_function(&self, user_id: UserId, id: FunctionId) -> Result<bool, StoreError>;
+
+    /// What the gateway serves under this name.
+    async fn route(
+        &self,
+        user_name: &UserName,
+        function_name: &FunctionName,
+    ) -> Result<Option<Route>, StoreError>;
+
+    /// Takes the oldest version that is pending, or deploying under an expired lease, and marks
+    /// it deploying. `holder` names the claiming process and task.
+    async fn claim(&self, holder: &str, lease: Duration) -> Result<Option<Claimed>, StoreError>;
+
+    /// Extends a lease. `false`: it is no longer held.
+    async fn renew(
+        &self,
+        holder: &str,
+        id: FunctionId,
+        version: u32,
+        lease: Duration,
+    ) -> Result<bool, StoreError>;
+
+    /// Ends a deploy well: stores what was built and, unless a newer version is active already,
+    /// moves the pointer. Idempotent.
+    async fn activate(
+        &self,
+        id: FunctionId,
+        version: u32,
+        built: BuiltVersion,
+    ) -> Result<Activation, StoreError>;
+
+    /// Ends a deploy badly. What is served does not change.
+    async fn fail(
+        &self,
+        id: FunctionId,
+        version: u32,
+        error: DeployError,
+    ) -> Result<(), StoreError>;
+}

@@ -23,3 +23,27 @@ pub trait ChangeFeed: Send + Sync {
     /// Changes from now on. A receiver that lags must drop its whole cache.
     fn subscribe(&self) -> broadcast::Receiver<Change>;
 }
+
+/// Changes a reader may fall behind before it must drop its cache.
+const FEED_LENGTH: usize = 4_096;
+
+/// The feed of an installation that lives in one process.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalFeed(broadcast::Sender<Change>);
+
+impl LocalFeed {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::Sender::new(FEED_LENGTH))
+    }
+
+    pub(crate) fn announce(&self, change: Change) {
+        // An error only says that nobody listens.
+        let _ = self.0.send(change);
+    }
+}
+
+impl ChangeFeed for LocalFeed {
+    fn subscribe(&self) -> broadcast::Receiver<Change> {
+        self.0.subscribe()
+    }
+}

@@ -15,6 +15,9 @@ pub enum StoreError {
     /// The record to change does not exist.
     #[error("the record does not exist")]
     Missing,
+    /// A cursor that no page of this list ever gave.
+    #[error("the cursor is not one that this list gave")]
+    BadCursor,
     /// A stored record cannot be read.
     #[error("a stored {record} is not readable")]
     Corrupt {

@@ -6,10 +6,12 @@
 
 pub mod account;
 pub mod change;
+mod cursor;
+pub mod embedded;
 pub mod error;
 pub mod function;
-pub mod local;
-pub mod sqlite;
+mod local;
+mod sqlite;
 pub mod telemetry;
 pub mod time;
 
@@ -19,6 +21,7 @@ use cloudserve_protocol::artifact::ArtifactStore;
 
 pub use account::AccountStore;
 pub use change::{Change, ChangeFeed};
+pub use embedded::{DataDirLock, OpenError, open_embedded, open_embedded_exclusive};
 pub use error::StoreError;
 pub use function::FunctionStore;
 pub use telemetry::TelemetryStore;

@@ -1,1 +1,240 @@
 //! Objects as local files.
+//!
+//! Invariant: a file under its final name is complete and durable. It is written beside, fsynced,
+//! renamed, and the directory that names it is fsynced; a reader that has opened a file keeps
+//! reading that one when it is replaced.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
+use cloudserve_protocol::ids::FunctionId;
+use futures::stream::{BoxStream, StreamExt, try_unfold};
+use parking_lot::Mutex;
+use tempfile::NamedTempFile;
+
+/// Size of the pieces of [`ArtifactStore::stream`].
+const PIECE_BYTES: usize = 256 * 1024;
+/// Directories remembered as durable; beyond that they are forgotten and fsynced again.
+const KNOWN_DIRECTORIES: usize = 10_000;
+/// Where files are written before they get their name. No key begins with a dot.
+const TEMPORARY: &str = ".tmp";
+
+/// [`ArtifactStore`] over a directory.
+#[derive(Clone)]
+pub(crate) struct LocalObjects(Arc<Directory>);
+
+struct Directory {
+    root: PathBuf,
+    temporary: PathBuf,
+    /// Directories whose names are known to be on disk.
+    durable: Mutex<HashSet<PathBuf>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the key would leave the object directory")]
+struct KeyEscapes;
+
+impl LocalObjects {
+    /// Takes an existing directory.
+    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        let temporary = root.join(TEMPORARY);
+        DirBuilder::new().recursive(true).mode(0o700).create(&temporary)?;
+        let durable = Mutex::new(HashSet::from([root.to_owned()]));
+        Ok(Self(Arc::new(Directory { root: root.to_owned(), temporary, durable })))
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.0.root
+    }
+
+    /// Removes what interrupted writes and deletes have left. Only while no other process has the
+    /// directory in use.
+    pub(crate) fn clear_temporary(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.0.temporary)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs file work off the async threads.
+    async fn blocking<T, F>(
+        &self,
+        operation: &'static str,
+        key: &ArtifactKey,
+        work: F,
+    ) -> Result<T, ArtifactError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Directory, &Path, &str) -> Result<T, ArtifactError> + Send + 'static,
+    {
+        let key = key.to_string();
+        let path = self.0.path_of(&key).map_err(failed(operation, &key))?;
+        let (directory, name) = (self.0.clone(), key.clone());
+        tokio::task::spawn_blocking(move || work(&directory, &path, &name))
+            .await
+            .map_err(failed(operation, &key))?
+    }
+}
+
+fn failed<E>(operation: &'static str, key: &str) -> impl FnOnce(E) -> ArtifactError
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    move |source| ArtifactError::Backend { operation, key: key.to_owned(), source: source.into() }
+}
+
+fn open_object(path: &Path, key: &str) -> Result<File, ArtifactError> {
+    match File::open(path) {
+        Ok(file) => Ok(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(ArtifactError::NotFound { key: key.to_owned() })
+        }
+        Err(error) => Err(failed("read", key)(error)),
+    }
+}
+
+impl Directory {
+    /// The API has checked names in keys; this holds whatever it did.
+    fn path_of(&self, key: &str) -> Result<PathBuf, KeyEscapes> {
+        let relative = Path::new(key);
+        let plain = key.split('/').all(|part| !part.is_empty() && !part.contains('\0'))
+            && !key.starts_with('.')
+            && relative.components().all(|part| matches!(part, Component::Normal(_)))
+            && relative.components().count() == key.split('/').count();
+        if plain { Ok(self.root.join(relative)) } else { Err(KeyEscapes) }
+    }
+
+    fn write(&self, path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        let mut file = NamedTempFile::new_in(&self.temporary)?;
+        fill(file.as_file_mut())?;
+        file.as_file().sync_all()?;
+        let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        self.make_durable(parent)?;
+        file.persist(path).map_err(|error| error.error)?;
+        sync_directory(parent)
+    }
+
+    /// Creates a directory and its parents and makes their names durable.
+    ///
+    /// One that exists already is not taken on trust: its name may have been created just before
+    /// a crash, or by another thread that has not fsynced it yet.
+    fn make_durable(&self, directory: &Path) -> io::Result<()> {
+        if self.durable.lock().contains(directory) {
+            return Ok(());
+        }
+        let parent = directory.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        self.make_durable(parent)?;
+        match DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => sync_directory(parent)?,
+        }
+        let mut durable = self.durable.lock();
+        if durable.len() >= KNOWN_DIRECTORIES {
+            durable.clear();
+            durable.insert(self.root.clone());
+        }
+        durable.insert(directory.to_owned());
+        Ok(())
+    }
+
+    /// Moves the directory out of sight at once, then removes it file by file.
+    fn remove(&self, directory: &Path) -> io::Result<()> {
+        let doomed = tempfile::tempdir_in(&self.temporary)?;
+        self.durable.lock().retain(|known| !known.starts_with(directory));
+        match fs::rename(directory, doomed.path().join("object")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+        sync_directory(&self.root)?;
+        doomed.close()
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Reads up to one piece; shorter only at the end.
+fn read_piece(file: &mut File) -> io::Result<Bytes> {
+    let mut piece = Vec::with_capacity(PIECE_BYTES);
+    file.take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+    Ok(piece.into())
+}
+
+#[async_trait]
+impl ArtifactStore for LocalObjects {
+    async fn put(&self, key: &ArtifactKey, bytes: Bytes) -> Result<(), ArtifactError> {
+        self.blocking("write", key, move |directory, path, key| {
+            directory.write(path, |file| file.write_all(&bytes)).map_err(failed("write", key))
+        })
+        .await
+    }
+
+    async fn put_file(&self, key: &ArtifactKey, file: &Path) -> Result<(), ArtifactError> {
+        let source = file.to_owned();
+        self.blocking("write", key, move |directory, path, key| {
+            // A copy and not a link: the caller keeps its file and may change it.
+            directory
+                .write(path, |file| io::copy(&mut File::open(source)?, file).map(drop))
+                .map_err(failed("write", key))
+        })
+        .await
+    }
+
+    async fn get(&self, key: &ArtifactKey, max_bytes: u64) -> Result<Bytes, ArtifactError> {
+        self.blocking("read", key, move |_, path, key| {
+            let file = open_object(path, key)?;
+            let length = file.metadata().map_err(failed("read", key))?.len();
+            if length > max_bytes {
+                return Err(ArtifactError::TooLarge { key: key.to_owned(), max_bytes });
+            }
+            let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+            file.take(length).read_to_end(&mut bytes).map_err(failed("read", key))?;
+            Ok(bytes.into())
+        })
+        .await
+    }
+
+    async fn stream(
+        &self,
+        key: &ArtifactKey,
+    ) -> Result<BoxStream<'static, Result<Bytes, ArtifactError>>, ArtifactError> {
+        let file = self.blocking("read", key, |_, path, key| open_object(path, key)).await?;
+        let pieces = try_unfold((file, key.to_string()), |(mut file, key)| async move {
+            let read = tokio::task::spawn_blocking(move || {
+                let piece = read_piece(&mut file);
+                (file, piece)
+            });
+            let (file, piece) = read.await.map_err(failed("read", &key))?;
+            let piece = piece.map_err(failed("read", &key))?;
+            Ok((!piece.is_empty()).then_some((piece, (file, key))))
+        });
+        Ok(pieces.boxed())
+    }
+
+    async fn exists(&self, key: &ArtifactKey) -> Result<bool, ArtifactError> {
+        self.blocking("read", key, |_, path, key| path.try_exists().map_err(failed("read", key)))
+            .await
+    }
+
+    async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError> {
+        let key = function.to_string();
+        let (directory, name) = (self.0.clone(), key.clone());
+        tokio::task::spawn_blocking(move || directory.remove(&directory.root.join(name)))
+            .await
+            .map_err(failed("delete", &key))?
+            .map_err(failed("delete", &key))
+    }
+}

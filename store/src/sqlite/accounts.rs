@@ -1,0 +1,234 @@
+//! Accounts, API keys and revoked tokens in `meta.db`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cloudserve_protocol::ids::{ApiKeyId, UserId, UserName};
+use rusqlite::{OptionalExtension, Params, Row, params};
+
+use super::columns::{
+    inserting, json, optional_time, parsed, reading, storage_failed, time, to_json,
+};
+use super::database::Database;
+use crate::account::{ApiKey, User};
+use crate::{AccountStore, Change, StoreError, Timestamp};
+
+/// [`AccountStore`] over SQLite.
+pub(crate) struct SqliteAccounts {
+    meta: Arc<Database>,
+}
+
+impl SqliteAccounts {
+    pub(crate) fn new(meta: Arc<Database>) -> Self {
+        Self { meta }
+    }
+
+    async fn one_user<P>(&self, sql: &'static str, key: P) -> Result<Option<User>, StoreError>
+    where
+        P: Params + Send + 'static,
+    {
+        self.meta
+            .read(move |c| {
+                c.prepare_cached(sql)
+                    .and_then(|mut query| query.query_row(key, read_user).optional())
+                    .map_err(reading("user"))
+            })
+            .await
+    }
+}
+
+macro_rules! user_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT id, full_name, user_name, email, password_hash, created_at FROM users WHERE ",
+            $condition
+        )
+    };
+}
+
+fn read_user(row: &Row<'_>) -> rusqlite::Result<User> {
+    Ok(User {
+        id: UserId::from_bytes(row.get(0)?),
+        full_name: row.get(1)?,
+        user_name: parsed(row, 2)?,
+        email: row.get(3)?,
+        password_hash: row.get(4)?,
+        created_at: time(row, 5)?,
+    })
+}
+
+macro_rules! api_key_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT id, user_id, name, key_hash, prefix, scopes, expires_at, created_at
+             FROM api_keys WHERE ",
+            $condition
+        )
+    };
+}
+
+fn read_api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
+    Ok(ApiKey {
+        id: ApiKeyId::from_bytes(row.get(0)?),
+        user_id: UserId::from_bytes(row.get(1)?),
+        name: row.get(2)?,
+        key_hash: row.get(3)?,
+        prefix: row.get(4)?,
+        scopes: json(row, 5)?,
+        expires_at: optional_time(row, 6)?,
+        created_at: time(row, 7)?,
+    })
+}
+
+#[async_trait]
+impl AccountStore for SqliteAccounts {
+    async fn create_user(&self, user: User) -> Result<(), StoreError> {
+        self.meta
+            .write(move |c, changes| {
+                let added = c
+                    .prepare_cached(
+                        "INSERT INTO users
+                             (id, full_name, user_name, email, password_hash, created_at)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                    )
+                    .and_then(|mut insert| {
+                        insert.execute(params![
+                            user.id.as_bytes(),
+                            user.full_name,
+                            user.user_name.as_str(),
+                            user.email,
+                            user.password_hash,
+                            user.created_at.0,
+                        ])
+                    })
+                    .map_err(storage_failed)?;
+                if added == 1 {
+                    changes.push(Change::User(user.id));
+                    return Ok(());
+                }
+                let (name_taken, email_taken): (bool, bool) = c
+                    .query_row(
+                        "SELECT EXISTS (SELECT 1 FROM users WHERE user_name = ?1),
+                                EXISTS (SELECT 1 FROM users WHERE email = ?2)",
+                        params![user.user_name.as_str(), user.email],
+                        |row| Ok((row.get(0)?, row.get(1)?)),
+                    )
+                    .map_err(storage_failed)?;
+                Err(match (name_taken, email_taken) {
+                    (true, _) => StoreError::Taken { what: "userName" },
+                    (false, true) => StoreError::Taken { what: "email" },
+                    (false, false) => StoreError::Conflict,
+                })
+            })
+            .await
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        self.one_user(user_where!("id = ?1"), [*id.as_bytes()]).await
+    }
+
+    async fn user_by_name(&self, name: &UserName) -> Result<Option<User>, StoreError> {
+        self.one_user(user_where!("user_name = ?1"), [name.as_str().to_owned()]).await
+    }
+
+    async fn user_by_email(&self, email: &str) -> Result<Option<User>, StoreError> {
+        self.one_user(user_where!("email = ?1"), [email.to_owned()]).await
+    }
+
+    async fn create_api_key(&self, key: ApiKey) -> Result<(), StoreError> {
+        self.meta
+            .write(move |c, _| {
+                let scopes = to_json(&key.scopes)?;
+                c.prepare_cached(
+                    "INSERT INTO api_keys
+                         (id, user_id, name, key_hash, prefix, scopes, expires_at, created_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                )
+                .and_then(|mut insert| {
+                    insert.execute(params![
+                        key.id.as_bytes(),
+                        key.user_id.as_bytes(),
+                        key.name,
+                        key.key_hash,
+                        key.prefix,
+                        scopes,
+                        key.expires_at.map(|t| t.0),
+                        key.created_at.0,
+                    ])
+                })
+                .map_err(inserting)?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn api_keys(&self, user_id: UserId) -> Result<Vec<ApiKey>, StoreError> {
+        self.meta
+            .read(move |c| {
+                let sql = api_key_where!("user_id = ?1 ORDER BY created_at DESC, id DESC");
+                let mut query = c.prepare_cached(sql).map_err(storage_failed)?;
+                query
+                    .query_map([user_id.as_bytes()], read_api_key)
+                    .and_then(Iterator::collect)
+                    .map_err(reading("API key"))
+            })
+            .await
+    }
+
+    async fn api_key_by_hash(&self, key_hash: &str) -> Result<Option<ApiKey>, StoreError> {
+        let key_hash = key_hash.to_owned();
+        self.meta
+            .read(move |c| {
+                c.prepare_cached(api_key_where!("key_hash = ?1"))
+                    .and_then(|mut query| query.query_row([key_hash], read_api_key).optional())
+                    .map_err(reading("API key"))
+            })
+            .await
+    }
+
+    async fn delete_api_key(&self, user_id: UserId, id: ApiKeyId) -> Result<bool, StoreError> {
+        self.meta
+            .write(move |c, changes| {
+                let removed = c
+                    .prepare_cached("DELETE FROM api_keys WHERE id = ?1 AND user_id = ?2")
+                    .and_then(|mut delete| delete.execute([id.as_bytes(), user_id.as_bytes()]))
+                    .map_err(storage_failed)?;
+                if removed == 1 {
+                    changes.push(Change::ApiKey(id));
+                }
+                Ok(removed == 1)
+            })
+            .await
+    }
+
+    async fn revoke_token(&self, token_id: &str, expires_at: Timestamp) -> Result<(), StoreError> {
+        let token_id = token_id.to_owned();
+        self.meta
+            .write(move |c, changes| {
+                c.prepare_cached("DELETE FROM revoked_tokens WHERE expires_at < ?1")
+                    .and_then(|mut delete| delete.execute([Timestamp::now().0]))
+                    .map_err(storage_failed)?;
+                c.prepare_cached(
+                    "INSERT INTO revoked_tokens (token_id, expires_at) VALUES (?1, ?2)
+                     ON CONFLICT (token_id)
+                     DO UPDATE SET expires_at = max(expires_at, excluded.expires_at)",
+                )
+                .and_then(|mut insert| insert.execute(params![token_id, expires_at.0]))
+                .map_err(storage_failed)?;
+                changes.push(Change::Token);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn is_token_revoked(&self, token_id: &str) -> Result<bool, StoreError> {
+        let token_id = token_id.to_owned();
+        self.meta
+            .read(move |c| {
+                c.prepare_cached("SELECT 1 FROM revoked_tokens WHERE token_id = ?1")
+                    .and_then(|mut query| query.exists([token_id]))
+                    .map_err(storage_failed)
+            })
+            .await
+    }
+}

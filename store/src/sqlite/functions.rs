@@ -1,0 +1,454 @@
+//! Functions and versions in `meta.db`. What moves the deploy queue is in [`super::queue`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cloudserve_protocol::ids::{FunctionId, FunctionName, UserId, UserName};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+
+use super::columns::{
+    inserting, json, optional_json, optional_time, parsed, reading, status, storage_failed, time,
+    to_json, visibility, visibility_text,
+};
+use super::database::Database;
+use super::queue;
+use super::telemetry::SqliteTelemetry;
+use crate::cursor::{Cursor, finish_page};
+use crate::function::{
+    Activation, BuiltVersion, Claimed, DeployError, Function, FunctionRecord, NewVersion, Page,
+    Route, SealedEnv, Version, Visibility,
+};
+use crate::{Change, FunctionStore, StoreError, TelemetryStore, Timestamp};
+
+/// [`FunctionStore`] over SQLite.
+pub(crate) struct SqliteFunctions {
+    meta: Arc<Database>,
+    telemetry: Arc<SqliteTelemetry>,
+}
+
+impl SqliteFunctions {
+    /// `telemetry` holds the logs that go when a function goes.
+    pub(crate) fn new(meta: Arc<Database>, telemetry: Arc<SqliteTelemetry>) -> Self {
+        Self { meta, telemetry }
+    }
+
+    /// Ends every lease. Blocks, and may only be called when no builder is alive.
+    pub(crate) fn release_leases(&self) -> Result<(), StoreError> {
+        self.meta.write_blocking(|c, _| queue::release_leases(c))
+    }
+
+    async fn one_record<P>(
+        &self,
+        sql: &'static str,
+        key: P,
+    ) -> Result<Option<FunctionRecord>, StoreError>
+    where
+        P: Params + Send + 'static,
+    {
+        self.meta.read(move |c| record(c, sql, key)).await
+    }
+}
+
+/// Columns of a function; `f` is its row and `l` that of its newest version.
+macro_rules! function_columns {
+    () => {
+        "f.id, f.user_id, f.name, l.status, l.error, f.latest_version, f.active_version,
+         f.visibility, f.created_at, f.updated_at, f.deployed_at"
+    };
+}
+pub(super) use function_columns;
+
+pub(super) const FUNCTION_COLUMNS: usize = 11;
+
+pub(super) fn read_function(row: &Row<'_>) -> rusqlite::Result<Function> {
+    Ok(Function {
+        id: FunctionId::from_bytes(row.get(0)?),
+        user_id: UserId::from_bytes(row.get(1)?),
+        name: parsed(row, 2)?,
+        status: status(row, 3)?,
+        deploy_error: optional_json(row, 4)?,
+        latest_version: row.get(5)?,
+        active_version: row.get(6)?,
+        visibility: visibility(row, 7)?,
+        created_at: time(row, 8)?,
+        updated_at: time(row, 9)?,
+        deployed_at: optional_time(row, 10)?,
+    })
+}
+
+/// Columns of a version.
+macro_rules! version_columns {
+    ($table:literal) => {
+        concat!(
+            $table,
+            ".function_id, ",
+            $table,
+            ".version, ",
+            $table,
+            ".status, ",
+            $table,
+            ".error, ",
+            $table,
+            ".source, ",
+            $table,
+            ".source_hash, ",
+            $table,
+            ".env, ",
+            $table,
+            ".limits, ",
+            $table,
+            ".built, ",
+            $table,
+            ".created_at"
+        )
+    };
+}
+pub(super) use version_columns;
+
+pub(super) const VERSION_COLUMNS: usize = 10;
+
+/// Reads the version whose columns begin at `at`.
+pub(super) fn read_version(row: &Row<'_>, at: usize) -> rusqlite::Result<Version> {
+    Ok(Version {
+        function_id: FunctionId::from_bytes(row.get(at)?),
+        version: row.get(at + 1)?,
+        status: status(row, at + 2)?,
+        error: optional_json(row, at + 3)?,
+        source: json(row, at + 4)?,
+        source_hash: parsed(row, at + 5)?,
+        env: SealedEnv(row.get(at + 6)?),
+        limits: json(row, at + 7)?,
+        built: optional_json(row, at + 8)?,
+        created_at: time(row, at + 9)?,
+    })
+}
+
+/// A query for [`read_record`]: one statement, so that function and versions are of one moment.
+macro_rules! record_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT ",
+            function_columns!(),
+            ", ",
+            version_columns!("l"),
+            ", ",
+            version_columns!("a"),
+            " FROM functions f
+             JOIN versions l ON l.function_id = f.id AND l.version = f.latest_version
+             LEFT JOIN versions a ON a.function_id = f.id AND a.version = f.active_version
+             WHERE ",
+            $condition
+        )
+    };
+}
+
+fn read_record(row: &Row<'_>) -> rusqlite::Result<FunctionRecord> {
+    let function = read_function(row)?;
+    let latest = read_version(row, FUNCTION_COLUMNS)?;
+    let active = match function.active_version {
+        None => None,
+        Some(version) if version == latest.version => Some(latest.clone()),
+        Some(_) => Some(read_version(row, FUNCTION_COLUMNS + VERSION_COLUMNS)?),
+    };
+    Ok(FunctionRecord { function, latest, active })
+}
+
+fn record(
+    c: &Connection,
+    sql: &'static str,
+    key: impl Params,
+) -> Result<Option<FunctionRecord>, StoreError> {
+    c.prepare_cached(sql)
+        .and_then(|mut query| query.query_row(key, read_record).optional())
+        .map_err(reading("function"))
+}
+
+const RECORD_BY_ID: &str = record_where!("f.id = ?1 AND f.user_id = ?2");
+
+const ROUTE: &str = concat!(
+    "SELECT f.id, f.user_id, u.user_name, f.name, f.visibility, l.status, f.active_version, ",
+    version_columns!("a"),
+    " FROM users u
+     JOIN functions f ON f.user_id = u.id
+     JOIN versions l ON l.function_id = f.id AND l.version = f.latest_version
+     LEFT JOIN versions a ON a.function_id = f.id AND a.version = f.active_version
+     WHERE u.user_name = ?1 AND f.name = ?2"
+);
+
+fn read_route(row: &Row<'_>) -> rusqlite::Result<Route> {
+    let active = match row.get::<_, Option<u32>>(6)? {
+        None => None,
+        Some(_) => Some(Arc::new(read_version(row, 7)?)),
+    };
+    Ok(Route {
+        function_id: FunctionId::from_bytes(row.get(0)?),
+        owner_id: UserId::from_bytes(row.get(1)?),
+        owner_name: parsed(row, 2)?,
+        function_name: parsed(row, 3)?,
+        visibility: visibility(row, 4)?,
+        status: status(row, 5)?,
+        active,
+    })
+}
+
+#[async_trait]
+impl FunctionStore for SqliteFunctions {
+    async fn accept(&self, new: NewVersion) -> Result<FunctionRecord, StoreError> {
+        self.meta
+            .write(move |c, changes| {
+                let now = Timestamp::now();
+                if new.version == 1 {
+                    insert_function(c, &new, now)?;
+                } else {
+                    advance_function(c, &new, now)?;
+                }
+                insert_version(c, &new, now)?;
+                changes.extend([Change::Function(new.function_id), Change::DeploymentQueued]);
+                let key = [new.function_id.as_bytes(), new.user_id.as_bytes()];
+                record(c, RECORD_BY_ID, key)?.ok_or(StoreError::Missing)
+            })
+            .await
+    }
+
+    async fn function(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+    ) -> Result<Option<FunctionRecord>, StoreError> {
+        self.one_record(RECORD_BY_ID, [*id.as_bytes(), *user_id.as_bytes()]).await
+    }
+
+    async fn function_by_name(
+        &self,
+        user_id: UserId,
+        name: &FunctionName,
+    ) -> Result<Option<FunctionRecord>, StoreError> {
+        let key = (*user_id.as_bytes(), name.as_str().to_owned());
+        self.one_record(record_where!("f.user_id = ?1 AND f.name = ?2"), key).await
+    }
+
+    async fn functions(
+        &self,
+        user_id: UserId,
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<Page<FunctionRecord>, StoreError> {
+        let from = Cursor::parse(cursor)?;
+        self.meta
+            .read(move |c| {
+                let sql = record_where!(
+                    "f.user_id = ?1 AND (f.created_at, f.id) < (?2, ?3)
+                     ORDER BY f.created_at DESC, f.id DESC LIMIT ?4"
+                );
+                let mut query = c.prepare_cached(sql).map_err(storage_failed)?;
+                let one_more = i64::from(limit) + 1;
+                let rows = query
+                    .query_map(
+                        params![user_id.as_bytes(), from.time.0, from.id, one_more],
+                        read_record,
+                    )
+                    .and_then(Iterator::collect)
+                    .map_err(reading("function"))?;
+                let (items, next) = finish_page(rows, limit, |record: &FunctionRecord| Cursor {
+                    time: record.function.created_at,
+                    id: *record.function.id.as_bytes(),
+                });
+                Ok(Page { items, next })
+            })
+            .await
+    }
+
+    async fn versions(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        limit: u32,
+    ) -> Result<Vec<Version>, StoreError> {
+        self.meta
+            .read(move |c| {
+                let sql = concat!(
+                    "SELECT ",
+                    version_columns!("v"),
+                    " FROM functions f JOIN versions v ON v.function_id = f.id
+                     WHERE f.id = ?1 AND f.user_id = ?2 ORDER BY v.version DESC LIMIT ?3"
+                );
+                let mut query = c.prepare_cached(sql).map_err(storage_failed)?;
+                query
+                    .query_map(params![id.as_bytes(), user_id.as_bytes(), limit], |row| {
+                        read_version(row, 0)
+                    })
+                    .and_then(Iterator::collect)
+                    .map_err(reading("version"))
+            })
+            .await
+    }
+
+    async fn set_visibility(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        visibility: Visibility,
+    ) -> Result<bool, StoreError> {
+        self.meta
+            .write(move |c, changes| {
+                let changed = c
+                    .prepare_cached(
+                        "UPDATE functions SET visibility = ?3, updated_at = ?4
+                         WHERE id = ?1 AND user_id = ?2",
+                    )
+                    .and_then(|mut update| {
+                        update.execute(params![
+                            id.as_bytes(),
+                            user_id.as_bytes(),
+                            visibility_text(visibility),
+                            Timestamp::now().0,
+                        ])
+                    })
+                    .map_err(storage_failed)?;
+                if changed == 1 {
+                    changes.push(Change::Function(id));
+                }
+                Ok(changed == 1)
+            })
+            .await
+    }
+
+    async fn delete_function(&self, user_id: UserId, id: FunctionId) -> Result<bool, StoreError> {
+        let deleted = self
+            .meta
+            .write(move |c, changes| {
+                let removed = c
+                    .prepare_cached("DELETE FROM functions WHERE id = ?1 AND user_id = ?2")
+                    .and_then(|mut delete| delete.execute([id.as_bytes(), user_id.as_bytes()]))
+                    .map_err(storage_failed)?;
+                if removed == 1 {
+                    changes.push(Change::Function(id));
+                }
+                Ok(removed == 1)
+            })
+            .await?;
+        if deleted && let Err(error) = self.telemetry.delete_logs(id).await {
+            // The function is gone and with it the only way to its logs; they expire with age.
+            tracing::warn!(function = %id, %error, "logs of a deleted function remain");
+        }
+        Ok(deleted)
+    }
+
+    async fn route(
+        &self,
+        user_name: &UserName,
+        function_name: &FunctionName,
+    ) -> Result<Option<Route>, StoreError> {
+        let key = [user_name.as_str().to_owned(), function_name.as_str().to_owned()];
+        self.meta
+            .read(move |c| {
+                c.prepare_cached(ROUTE)
+                    .and_then(|mut query| query.query_row(key, read_route).optional())
+                    .map_err(reading("function"))
+            })
+            .await
+    }
+
+    async fn claim(&self, holder: &str, lease: Duration) -> Result<Option<Claimed>, StoreError> {
+        let holder = holder.to_owned();
+        self.meta.write(move |c, _| queue::claim(c, &holder, lease)).await
+    }
+
+    async fn renew(
+        &self,
+        holder: &str,
+        id: FunctionId,
+        version: u32,
+        lease: Duration,
+    ) -> Result<bool, StoreError> {
+        let holder = holder.to_owned();
+        self.meta.write(move |c, _| queue::renew(c, &holder, id, version, lease)).await
+    }
+
+    async fn activate(
+        &self,
+        id: FunctionId,
+        version: u32,
+        built: BuiltVersion,
+    ) -> Result<Activation, StoreError> {
+        self.meta.write(move |c, changes| queue::activate(c, changes, id, version, &built)).await
+    }
+
+    async fn fail(
+        &self,
+        id: FunctionId,
+        version: u32,
+        error: DeployError,
+    ) -> Result<(), StoreError> {
+        self.meta.write(move |c, changes| queue::fail(c, changes, id, version, &error)).await
+    }
+}
+
+fn insert_function(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<(), StoreError> {
+    c.prepare_cached(
+        "INSERT INTO functions
+             (id, user_id, name, latest_version, visibility, created_at, updated_at)
+         VALUES (?1, ?2, ?3, 1, ?4, ?5, ?5)",
+    )
+    .and_then(|mut insert| {
+        insert.execute(params![
+            new.function_id.as_bytes(),
+            new.user_id.as_bytes(),
+            new.name.as_str(),
+            visibility_text(new.visibility.unwrap_or_default()),
+            now.0,
+        ])
+    })
+    .map_err(inserting)?;
+    Ok(())
+}
+
+fn advance_function(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<(), StoreError> {
+    let advanced = c
+        .prepare_cached(
+            "UPDATE functions
+             SET latest_version = ?3, visibility = coalesce(?4, visibility), updated_at = ?5
+             WHERE id = ?1 AND user_id = ?2 AND latest_version = ?3 - 1",
+        )
+        .and_then(|mut update| {
+            update.execute(params![
+                new.function_id.as_bytes(),
+                new.user_id.as_bytes(),
+                new.version,
+                new.visibility.map(visibility_text),
+                now.0,
+            ])
+        })
+        .map_err(storage_failed)?;
+    if advanced == 1 {
+        return Ok(());
+    }
+    let exists = c
+        .prepare_cached("SELECT 1 FROM functions WHERE id = ?1 AND user_id = ?2")
+        .and_then(|mut query| query.exists([new.function_id.as_bytes(), new.user_id.as_bytes()]))
+        .map_err(storage_failed)?;
+    Err(if exists { StoreError::Conflict } else { StoreError::Missing })
+}
+
+fn insert_version(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<(), StoreError> {
+    let (source, limits) = (to_json(&new.source)?, to_json(&new.limits)?);
+    c.prepare_cached(
+        "INSERT INTO versions
+             (function_id, version, status, created_at, source_hash, limits, env, source)
+         VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7)",
+    )
+    .and_then(|mut insert| {
+        insert.execute(params![
+            new.function_id.as_bytes(),
+            new.version,
+            now.0,
+            new.source_hash.as_str(),
+            limits,
+            new.env.0,
+            source,
+        ])
+    })
+    .map_err(inserting)?;
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! SQLite back ends.
+//!
+//! Two files, so that a burst of logs never delays a deploy: `meta.db` for what people and
+//! deploys write, `telemetry.db` for what calls leave behind. Each has one writer thread, which
+//! commits all writes that wait in one transaction, and a few readers.
+//!
+//! Both run in WAL mode with `synchronous=FULL`: what was acknowledged survives power loss, not
+//! only `kill -9`. Telemetry could do with less, but usage is what accounts are billed by, it
+//! comes in batches, and one fsync (about 4 ms) per batch is off every request path.
+
+mod accounts;
+mod columns;
+mod database;
+mod functions;
+mod queue;
+mod schema;
+mod telemetry;
+mod usage;
+
+pub(crate) use accounts::SqliteAccounts;
+pub(crate) use functions::SqliteFunctions;
+pub(crate) use schema::{open_meta, open_telemetry};
+pub(crate) use telemetry::SqliteTelemetry;

@@ -1,0 +1,175 @@
+//! The deploy queue: versions that are pending or deploying. Every function here runs inside a
+//! transaction of the one writer, which is what makes a claim have a single winner and an
+//! activation a compare-and-swap.
+
+use std::time::Duration;
+
+use cloudserve_protocol::ids::FunctionId;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::columns::{parsed, reading, status, status_text, storage_failed, to_json};
+use super::functions::{
+    FUNCTION_COLUMNS, VERSION_COLUMNS, function_columns, read_function, read_version,
+    version_columns,
+};
+use crate::function::{Activation, BuiltVersion, Claimed, DeployError, DeployStatus};
+use crate::{Change, StoreError, Timestamp};
+
+/// Oldest first. The second condition repeats that of the index `versions_queue`, word for word:
+/// only so does SQLite see that the index covers it.
+const NEXT_IN_QUEUE: &str = "SELECT function_id, version FROM versions
+     WHERE (status = 'pending' OR lease_until <= ?1) AND status IN ('pending', 'deploying')
+     ORDER BY created_at, function_id, version LIMIT 1";
+
+const CLAIMED: &str = concat!(
+    "SELECT ",
+    function_columns!(),
+    ", ",
+    version_columns!("v"),
+    ", u.user_name, v.attempts
+     FROM versions v
+     JOIN functions f ON f.id = v.function_id
+     JOIN users u ON u.id = f.user_id
+     JOIN versions l ON l.function_id = f.id AND l.version = f.latest_version
+     WHERE v.function_id = ?1 AND v.version = ?2"
+);
+
+pub(super) fn claim(
+    c: &Connection,
+    holder: &str,
+    lease: Duration,
+) -> Result<Option<Claimed>, StoreError> {
+    let now = Timestamp::now();
+    let next = c
+        .prepare_cached(NEXT_IN_QUEUE)
+        .and_then(|mut query| {
+            query
+                .query_row([now.0], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, u32>(1)?)))
+                .optional()
+        })
+        .map_err(reading("version"))?;
+    let Some((id, version)) = next else { return Ok(None) };
+    c.prepare_cached(
+        "UPDATE versions SET status = 'deploying', lease_holder = ?3, lease_until = ?4,
+                attempts = attempts + 1
+         WHERE function_id = ?1 AND version = ?2",
+    )
+    .and_then(|mut update| update.execute(params![id, version, holder, now.after(lease).0]))
+    .map_err(storage_failed)?;
+    c.prepare_cached(CLAIMED)
+        .and_then(|mut query| {
+            query.query_row(params![id, version], |row| {
+                Ok(Claimed {
+                    function: read_function(row)?,
+                    version: read_version(row, FUNCTION_COLUMNS)?,
+                    owner_name: parsed(row, FUNCTION_COLUMNS + VERSION_COLUMNS)?,
+                    attempt: row.get(FUNCTION_COLUMNS + VERSION_COLUMNS + 1)?,
+                })
+            })
+        })
+        .map(Some)
+        .map_err(reading("version"))
+}
+
+pub(super) fn renew(
+    c: &Connection,
+    holder: &str,
+    id: FunctionId,
+    version: u32,
+    lease: Duration,
+) -> Result<bool, StoreError> {
+    let until = Timestamp::now().after(lease);
+    c.prepare_cached(
+        "UPDATE versions SET lease_until = ?4
+         WHERE function_id = ?1 AND version = ?2 AND lease_holder = ?3 AND status = 'deploying'",
+    )
+    .and_then(|mut update| update.execute(params![id.as_bytes(), version, holder, until.0]))
+    .map(|renewed| renewed == 1)
+    .map_err(storage_failed)
+}
+
+pub(super) fn activate(
+    c: &Connection,
+    changes: &mut Vec<Change>,
+    id: FunctionId,
+    version: u32,
+    built: &BuiltVersion,
+) -> Result<Activation, StoreError> {
+    let active: Option<u32> = match c
+        .prepare_cached("SELECT active_version FROM functions WHERE id = ?1")
+        .and_then(|mut query| query.query_row([id.as_bytes()], |row| row.get(0)).optional())
+        .map_err(reading("function"))?
+    {
+        None => return Ok(Activation::Gone),
+        Some(active) => active,
+    };
+    let standing = c
+        .prepare_cached("SELECT status FROM versions WHERE function_id = ?1 AND version = ?2")
+        .and_then(|mut query| {
+            query.query_row(params![id.as_bytes(), version], |row| status(row, 0)).optional()
+        })
+        .map_err(reading("version"))?
+        .ok_or(StoreError::Missing)?;
+    let overtaken = active.is_some_and(|active| active > version);
+    match standing {
+        DeployStatus::Active if overtaken => return Ok(Activation::Superseded),
+        DeployStatus::Active => return Ok(Activation::Activated),
+        DeployStatus::Superseded => return Ok(Activation::Superseded),
+        // Given up by another builder, and told to the owner: that stands.
+        DeployStatus::Failed => return Err(StoreError::Conflict),
+        DeployStatus::Pending | DeployStatus::Deploying => {}
+    }
+
+    let built = to_json(built)?;
+    let end = if overtaken { DeployStatus::Superseded } else { DeployStatus::Active };
+    c.prepare_cached(
+        "UPDATE versions SET status = ?3, built = ?4, lease_holder = NULL, lease_until = NULL
+         WHERE function_id = ?1 AND version = ?2",
+    )
+    .and_then(|mut update| update.execute(params![id.as_bytes(), version, status_text(end), built]))
+    .map_err(storage_failed)?;
+    // Whoever waits for this deploy to end learns of it either way.
+    changes.push(Change::Function(id));
+    if overtaken {
+        return Ok(Activation::Superseded);
+    }
+    c.prepare_cached(
+        "UPDATE functions SET active_version = ?2, deployed_at = ?3, updated_at = ?3
+         WHERE id = ?1",
+    )
+    .and_then(|mut update| update.execute(params![id.as_bytes(), version, Timestamp::now().0]))
+    .map_err(storage_failed)?;
+    Ok(Activation::Activated)
+}
+
+pub(super) fn fail(
+    c: &Connection,
+    changes: &mut Vec<Change>,
+    id: FunctionId,
+    version: u32,
+    error: &DeployError,
+) -> Result<(), StoreError> {
+    let error = to_json(error)?;
+    let failed = c
+        .prepare_cached(
+            "UPDATE versions
+             SET status = 'failed', error = ?3, lease_holder = NULL, lease_until = NULL
+             WHERE function_id = ?1 AND version = ?2 AND status IN ('pending', 'deploying')",
+        )
+        .and_then(|mut update| update.execute(params![id.as_bytes(), version, error]))
+        .map_err(storage_failed)?;
+    if failed == 1 {
+        c.prepare_cached("UPDATE functions SET updated_at = ?2 WHERE id = ?1")
+            .and_then(|mut update| update.execute(params![id.as_bytes(), Timestamp::now().0]))
+            .map_err(storage_failed)?;
+        changes.push(Change::Function(id));
+    }
+    Ok(())
+}
+
+/// Ends every lease, so that what a dead process had claimed can be claimed at once.
+pub(super) fn release_leases(c: &Connection) -> Result<(), StoreError> {
+    c.execute("UPDATE versions SET lease_until = 0 WHERE status = 'deploying'", [])
+        .map(drop)
+        .map_err(storage_failed)
+}

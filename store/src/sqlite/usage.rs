@@ -1,0 +1,314 @@
+//! Usage rows and the running sums over them.
+//!
+//! Invariant: `usage_days` is the sum of `usage` by function, day (UTC) and account. Both are
+//! written in one transaction, and a row that was there already is added to neither.
+//!
+//! A query for a span takes whole days from the sums and only the cut days at its two ends from
+//! the rows, so its cost does not grow with the number of calls.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use chrono::DateTime;
+use cloudserve_protocol::ids::{FunctionId, UserId};
+use rusqlite::{Connection, Row, ToSql, params};
+
+use super::columns::{reading, storage_failed};
+use super::telemetry::{failed, measured, read_usage};
+use crate::cursor::{Cursor, finish_page};
+use crate::function::Page;
+use crate::telemetry::{FunctionStats, UsageDay, UsageQuery, UsageRow, UsageTotals};
+use crate::{StoreError, Timestamp};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+#[derive(Default)]
+struct Sums {
+    totals: UsageTotals,
+    memory_mb: f64,
+}
+
+/// Inserts the rows that are new and adds exactly those to the sums.
+pub(super) fn insert(c: &Connection, rows: &[UsageRow]) -> Result<(), StoreError> {
+    let mut insert = c
+        .prepare_cached(
+            "INSERT INTO usage (execution_id, function_id, user_id, version, duration_ms, cpu_ms,
+                                memory_mb, failed, code, cold, timestamp)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+        )
+        .map_err(storage_failed)?;
+    // One upsert per function and day instead of one per call.
+    let mut sums: HashMap<(FunctionId, i64, UserId), Sums> = HashMap::new();
+    for row in rows {
+        let (duration_ms, cpu_ms) = (measured(row.duration_ms), measured(row.cpu_ms));
+        let memory_mb = measured(row.memory_mb);
+        let inserted = insert
+            .execute(params![
+                row.execution_id.as_bytes(),
+                row.function_id.as_bytes(),
+                row.user_id.as_bytes(),
+                row.version,
+                duration_ms,
+                cpu_ms,
+                memory_mb,
+                failed(row.status),
+                row.code,
+                row.cold,
+                row.timestamp.0,
+            ])
+            .map_err(storage_failed)?;
+        if inserted == 1 {
+            let key = (row.function_id, row.timestamp.0.div_euclid(DAY_MS), row.user_id);
+            let sum = sums.entry(key).or_default();
+            sum.totals.executed += 1;
+            sum.totals.errors += u64::from(failed(row.status));
+            sum.totals.cold += u64::from(row.cold);
+            sum.totals.duration_ms += duration_ms;
+            sum.totals.cpu_ms += cpu_ms;
+            sum.totals.gb_seconds += memory_mb / 1_024.0 * (duration_ms / 1_000.0);
+            sum.memory_mb += memory_mb;
+        }
+    }
+    let mut add = c
+        .prepare_cached(
+            "INSERT INTO usage_days (function_id, day, user_id, executed, errors, cold,
+                                     duration_ms, cpu_ms, memory_mb, gb_seconds)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT DO UPDATE SET
+                 executed = executed + excluded.executed,
+                 errors = errors + excluded.errors,
+                 cold = cold + excluded.cold,
+                 duration_ms = duration_ms + excluded.duration_ms,
+                 cpu_ms = cpu_ms + excluded.cpu_ms,
+                 memory_mb = memory_mb + excluded.memory_mb,
+                 gb_seconds = gb_seconds + excluded.gb_seconds",
+        )
+        .map_err(storage_failed)?;
+    for ((function_id, day, user_id), Sums { totals, memory_mb }) in sums {
+        add.execute(params![
+            function_id.as_bytes(),
+            day,
+            user_id.as_bytes(),
+            count(totals.executed),
+            count(totals.errors),
+            count(totals.cold),
+            totals.duration_ms,
+            totals.cpu_ms,
+            memory_mb,
+            totals.gb_seconds,
+        ])
+        .map_err(storage_failed)?;
+    }
+    Ok(())
+}
+
+fn count(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Which days of a query are read from the sums and which times from the rows.
+struct Span {
+    days: Range<i64>,
+    head: Range<i64>,
+    tail: Range<i64>,
+}
+
+impl Span {
+    fn of(query: &UsageQuery) -> Self {
+        let from = query.from.map_or(i64::MIN, |t| t.0);
+        let to = query.to.map_or(i64::MAX, |t| t.0);
+        let first_whole = from.div_euclid(DAY_MS) + i64::from(from.rem_euclid(DAY_MS) != 0);
+        let first_cut = to.div_euclid(DAY_MS);
+        if first_whole > first_cut {
+            // Within one day.
+            return Self { days: 0..0, head: from..to, tail: 0..0 };
+        }
+        Self {
+            days: first_whole..first_cut,
+            head: from..first_whole.saturating_mul(DAY_MS),
+            tail: first_cut.saturating_mul(DAY_MS)..to,
+        }
+    }
+}
+
+macro_rules! sums_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT day, sum(executed), sum(errors), sum(cold), sum(duration_ms), sum(cpu_ms),
+                    sum(gb_seconds)
+             FROM (
+                 SELECT day, executed, errors, cold, duration_ms, cpu_ms, gb_seconds
+                 FROM usage_days WHERE ",
+            $condition,
+            " AND day >= ?3 AND day < ?4
+                 UNION ALL
+                 SELECT ?5, 1, failed, cold, duration_ms, cpu_ms,
+                        memory_mb / 1024.0 * (duration_ms / 1000.0)
+                 FROM usage WHERE ",
+            $condition,
+            " AND timestamp >= ?6 AND timestamp < ?7
+                 UNION ALL
+                 SELECT ?8, 1, failed, cold, duration_ms, cpu_ms,
+                        memory_mb / 1024.0 * (duration_ms / 1000.0)
+                 FROM usage WHERE ",
+            $condition,
+            " AND timestamp >= ?9 AND timestamp < ?10
+             )
+             GROUP BY day ORDER BY day"
+        )
+    };
+}
+
+fn days(c: &Connection, query: &UsageQuery) -> Result<Vec<(i64, UsageTotals)>, StoreError> {
+    let sql = match query.function_id {
+        None => sums_where!("user_id = ?1 AND ?2 IS NULL"),
+        // The plus keeps SQLite on the index of the function, the narrower one.
+        Some(_) => sums_where!("+user_id = ?1 AND function_id = ?2"),
+    };
+    let Span { days, head, tail } = Span::of(query);
+    let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
+    select
+        .query_map(
+            params![
+                query.user_id.as_bytes(),
+                query.function_id.map(|id| *id.as_bytes()),
+                days.start,
+                days.end,
+                head.start.div_euclid(DAY_MS),
+                head.start,
+                head.end,
+                tail.start.div_euclid(DAY_MS),
+                tail.start,
+                tail.end,
+            ],
+            |row| Ok((row.get(0)?, read_totals(row)?)),
+        )
+        .and_then(Iterator::collect)
+        .map_err(reading("usage sum"))
+}
+
+fn read_totals(row: &Row<'_>) -> rusqlite::Result<UsageTotals> {
+    Ok(UsageTotals {
+        executed: row.get::<_, i64>(1)?.unsigned_abs(),
+        errors: row.get::<_, i64>(2)?.unsigned_abs(),
+        cold: row.get::<_, i64>(3)?.unsigned_abs(),
+        duration_ms: row.get(4)?,
+        cpu_ms: row.get(5)?,
+        gb_seconds: row.get(6)?,
+    })
+}
+
+pub(super) fn totals(c: &Connection, query: &UsageQuery) -> Result<UsageTotals, StoreError> {
+    Ok(days(c, query)?.into_iter().fold(UsageTotals::default(), |sum, (_, day)| UsageTotals {
+        executed: sum.executed + day.executed,
+        errors: sum.errors + day.errors,
+        cold: sum.cold + day.cold,
+        duration_ms: sum.duration_ms + day.duration_ms,
+        cpu_ms: sum.cpu_ms + day.cpu_ms,
+        gb_seconds: sum.gb_seconds + day.gb_seconds,
+    }))
+}
+
+pub(super) fn by_day(c: &Connection, query: &UsageQuery) -> Result<Vec<UsageDay>, StoreError> {
+    let named = days(c, query)?.into_iter().filter_map(|(day, totals)| {
+        let midnight = DateTime::from_timestamp_millis(day.checked_mul(DAY_MS)?)?;
+        Some(UsageDay { day: midnight.format("%Y-%m-%d").to_string(), totals })
+    });
+    Ok(named.collect())
+}
+
+macro_rules! rows_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT function_id, user_id, execution_id, version, duration_ms, cpu_ms, memory_mb,
+                    failed, code, cold, timestamp
+             FROM usage WHERE ",
+            $condition,
+            " AND timestamp >= ?2 AND (timestamp, execution_id) < (?3, ?4)
+             ORDER BY timestamp DESC, execution_id DESC LIMIT ?5"
+        )
+    };
+}
+
+pub(super) fn rows(
+    c: &Connection,
+    query: &UsageQuery,
+    limit: u32,
+    cursor: Cursor,
+) -> Result<Page<UsageRow>, StoreError> {
+    let sql = match query.function_id {
+        None => rows_where!("user_id = ?1"),
+        Some(_) => rows_where!("+user_id = ?1 AND function_id = ?6"),
+    };
+    // `to` is exclusive, so nothing at that instant sorts before the all-zero id.
+    let end = query.to.map(|to| Cursor { time: to, id: [0; 16] });
+    let before = match end {
+        Some(end) if (end.time, end.id) < (cursor.time, cursor.id) => end,
+        _ => cursor,
+    };
+    let from = query.from.unwrap_or(Timestamp(i64::MIN));
+    let one_more = i64::from(limit) + 1;
+    let user_id = query.user_id.as_bytes();
+    let mut values: Vec<&dyn ToSql> = vec![user_id, &from.0, &before.time.0, &before.id, &one_more];
+    let function_id = query.function_id.map(|id| *id.as_bytes());
+    values.extend(function_id.as_ref().map(|id| id as &dyn ToSql));
+    let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
+    let rows = select
+        .query_map(&values[..], read_usage)
+        .and_then(Iterator::collect)
+        .map_err(reading("usage row"))?;
+    let (items, next) = finish_page(rows, limit, |row: &UsageRow| Cursor {
+        time: row.timestamp,
+        id: *row.execution_id.as_bytes(),
+    });
+    Ok(Page { items, next })
+}
+
+pub(super) fn function_stats(c: &Connection, id: FunctionId) -> Result<FunctionStats, StoreError> {
+    c.prepare_cached(
+        "SELECT coalesce(sum(executed), 0), coalesce(sum(errors), 0),
+                coalesce(sum(duration_ms) / sum(executed), 0.0),
+                coalesce(sum(memory_mb) / sum(executed), 0.0)
+         FROM usage_days WHERE function_id = ?1",
+    )
+    .and_then(|mut query| {
+        query.query_row([id.as_bytes()], |row| {
+            Ok(FunctionStats {
+                executed: row.get::<_, i64>(0)?.unsigned_abs(),
+                errors: row.get::<_, i64>(1)?.unsigned_abs(),
+                avg_latency: row.get(2)?,
+                avg_memory: row.get(3)?,
+            })
+        })
+    })
+    .map_err(reading("usage sum"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(from: Option<i64>, to: Option<i64>) -> (Range<i64>, Range<i64>, Range<i64>) {
+        let query = UsageQuery {
+            user_id: UserId::new(),
+            function_id: None,
+            from: from.map(Timestamp),
+            to: to.map(Timestamp),
+        };
+        let Span { days, head, tail } = Span::of(&query);
+        (days, head, tail)
+    }
+
+    #[test]
+    fn spans_are_cut_at_midnight() {
+        let day = DAY_MS;
+        assert_eq!(span(Some(day), Some(3 * day)), (1..3, day..day, 3 * day..3 * day));
+        assert_eq!(span(Some(5), Some(3 * day + 7)), (1..3, 5..day, 3 * day..3 * day + 7));
+        assert_eq!(span(Some(5), Some(9)), (0..0, 5..9, 0..0));
+        assert_eq!(span(Some(5), Some(day)), (1..1, 5..day, day..day));
+        assert_eq!(span(Some(5), Some(day + 1)), (1..1, 5..day, day..day + 1));
+        let (days, head, tail) = span(None, None);
+        assert!(days.contains(&0) && days.contains(&30_000));
+        assert!(head.end < 0 && tail.start > 30_000 * day);
+    }
+}

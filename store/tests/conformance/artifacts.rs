@@ -1,0 +1,128 @@
+//! Objects.
+
+use bytes::Bytes;
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey};
+use cloudserve_protocol::ids::{BundleHash, DepHash, FunctionId};
+use cloudserve_store::Stores;
+use futures::TryStreamExt;
+
+fn source(function: FunctionId, path: &str) -> ArtifactKey {
+    ArtifactKey::Source { function, version: 1, path: path.into() }
+}
+
+async fn collected(stores: &Stores, key: &ArtifactKey) -> Vec<u8> {
+    let pieces: Vec<Bytes> =
+        stores.artifacts.stream(key).await.unwrap().try_collect().await.unwrap();
+    assert!(pieces.iter().all(|piece| piece.len() <= 256 * 1024));
+    pieces.concat()
+}
+
+pub(crate) async fn objects_round_trip(stores: &Stores) {
+    let function = FunctionId::new();
+    let hash = BundleHash::of(b"x");
+    let deps = DepHash::of(b"y");
+    let keys = [
+        source(function, "index.ts"),
+        source(function, "src/deep/er/index.ts"),
+        source(function, "...weird name \u{e9}.ts"),
+        ArtifactKey::PackageJson { function },
+        ArtifactKey::Bundle { function, hash: hash.clone() },
+        ArtifactKey::SourceMap { function, hash },
+        ArtifactKey::DependencyTree { hash: deps.clone() },
+        ArtifactKey::DependencyMetadata { hash: deps },
+        ArtifactKey::Resolution { spec_hash: "ab".repeat(32) },
+    ];
+    for key in &keys {
+        assert!(!stores.artifacts.exists(key).await.unwrap());
+        let missing = stores.artifacts.get(key, 10).await;
+        assert!(matches!(missing, Err(ArtifactError::NotFound { .. })), "{missing:?}");
+        assert!(matches!(
+            stores.artifacts.stream(key).await.err(),
+            Some(ArtifactError::NotFound { .. })
+        ));
+        let bytes = Bytes::from(key.to_string());
+        stores.artifacts.put(key, bytes.clone()).await.unwrap();
+        assert!(stores.artifacts.exists(key).await.unwrap());
+        let length = bytes.len() as u64;
+        assert_eq!(stores.artifacts.get(key, length).await.unwrap(), bytes);
+        assert_eq!(collected(stores, key).await, bytes);
+        let bound = stores.artifacts.get(key, length - 1).await;
+        assert!(matches!(bound, Err(ArtifactError::TooLarge { .. })), "{bound:?}");
+    }
+
+    // Replacing, the empty object, and an object of several pieces, from a file.
+    let key = &keys[0];
+    stores.artifacts.put(key, Bytes::new()).await.unwrap();
+    assert_eq!(stores.artifacts.get(key, 0).await.unwrap(), Bytes::new());
+    assert!(collected(stores, key).await.is_empty());
+    let large: Vec<u8> = (0..1_000_003_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &large).unwrap();
+    stores.artifacts.put_file(key, file.path()).await.unwrap();
+    std::fs::write(file.path(), b"changed afterwards").unwrap();
+    assert_eq!(collected(stores, key).await, large);
+}
+
+pub(crate) async fn hostile_keys_stay_inside(stores: &Stores) {
+    let function = FunctionId::new();
+    let mut keys: Vec<_> =
+        ["", ".", "..", "../x", "a/../../../../x", "/etc/passwd", "a//b", "a/", "a/./b", "a\0b"]
+            .into_iter()
+            .map(|path| source(function, path))
+            .collect();
+    keys.push(ArtifactKey::Resolution { spec_hash: "../../../x".into() });
+    for key in keys {
+        let put = stores.artifacts.put(&key, Bytes::from_static(b"x")).await;
+        assert!(matches!(put, Err(ArtifactError::Backend { .. })), "{key:?}");
+        assert!(stores.artifacts.get(&key, 100_000).await.is_err(), "{key:?}");
+        assert!(stores.artifacts.exists(&key).await.is_err(), "{key:?}");
+        assert!(stores.artifacts.stream(&key).await.is_err(), "{key:?}");
+    }
+}
+
+pub(crate) async fn readers_see_all_or_nothing(stores: &Stores) {
+    let key = ArtifactKey::PackageJson { function: FunctionId::new() };
+    let body = |number: u8| Bytes::from(vec![number; 300_000]);
+    stores.artifacts.put(&key, body(0)).await.unwrap();
+    let writers = (0..2).map(|writer| {
+        let (artifacts, key) = (stores.artifacts.clone(), key.clone());
+        tokio::spawn(async move {
+            for round in 0..8 {
+                artifacts.put(&key, body(writer * 8 + round)).await.unwrap();
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    while writers.iter().any(|writer| !writer.is_finished()) {
+        for read in [
+            stores.artifacts.get(&key, 300_000).await.unwrap().to_vec(),
+            collected(stores, &key).await,
+        ] {
+            assert_eq!(read.len(), 300_000);
+            assert!(read.iter().all(|byte| *byte == read[0]), "a mixture");
+        }
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+}
+
+pub(crate) async fn deletion_leaves_other_functions_and_trees(stores: &Stores) {
+    let (gone, kept) = (FunctionId::new(), FunctionId::new());
+    let tree = ArtifactKey::DependencyTree { hash: DepHash::of(b"deps") };
+    let keys = [source(gone, "a/b.ts"), source(kept, "a/b.ts"), tree];
+    for key in &keys {
+        stores.artifacts.put(key, Bytes::from_static(b"x")).await.unwrap();
+    }
+    stores.artifacts.delete_function(gone).await.unwrap();
+    stores.artifacts.delete_function(gone).await.unwrap();
+    let exist = [
+        stores.artifacts.exists(&keys[0]).await.unwrap(),
+        stores.artifacts.exists(&keys[1]).await.unwrap(),
+        stores.artifacts.exists(&keys[2]).await.unwrap(),
+    ];
+    assert_eq!(exist, [false, true, true]);
+    // Directories that are gone are made again.
+    stores.artifacts.put(&keys[0], Bytes::from_static(b"y")).await.unwrap();
+    assert_eq!(stores.artifacts.get(&keys[0], 1).await.unwrap(), "y");
+}

@@ -1,0 +1,252 @@
+//! Functions and versions.
+
+use std::time::Duration;
+
+use cloudserve_protocol::ids::{FunctionId, UserId};
+use cloudserve_store::function::{Activation, DeployStatus, Visibility};
+use cloudserve_store::telemetry::{LogQuery, UsageQuery};
+use cloudserve_store::{Change, StoreError, Stores, Timestamp};
+use futures::future::join_all;
+
+use crate::fixtures::{
+    NOON, built, deploy_error, first_version, function_name, log, next_version, registered, usage,
+    user,
+};
+
+pub(crate) async fn accept_makes_a_pending_function(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let new = first_version(ada, "hello");
+    let before = Timestamp::now();
+    let record = stores.functions.accept(new.clone()).await.unwrap();
+    let after = Timestamp::now();
+
+    let function = &record.function;
+    assert_eq!((function.id, function.user_id), (new.function_id, ada));
+    assert_eq!((&function.name, function.visibility), (&new.name, Visibility::Private));
+    assert_eq!((function.status, &function.deploy_error), (DeployStatus::Pending, &None));
+    assert_eq!((function.latest_version, function.active_version), (1, None));
+    assert_eq!((function.updated_at, function.deployed_at), (function.created_at, None));
+    assert!((before..=after).contains(&function.created_at));
+    let latest = &record.latest;
+    assert_eq!((latest.function_id, latest.version), (new.function_id, 1));
+    assert_eq!((latest.status, &latest.built), (DeployStatus::Pending, &None));
+    assert_eq!((&latest.source, &latest.source_hash), (&new.source, &new.source_hash));
+    assert_eq!((&latest.env, latest.limits), (&new.env, new.limits));
+    assert!(record.active.is_none());
+
+    let read = stores.functions.function(ada, new.function_id).await.unwrap();
+    assert_eq!(read.as_ref(), Some(&record));
+    assert_eq!(stores.functions.function_by_name(ada, &new.name).await.unwrap(), read);
+}
+
+pub(crate) async fn accept_refuses_duplicates_and_strangers(stores: &Stores) {
+    let (ada, bob) = (registered(stores, "ada").await, registered(stores, "bob").await);
+    let new = first_version(ada, "hello");
+    stores.functions.accept(new.clone()).await.unwrap();
+
+    let mut by_bob = next_version(&new, 2);
+    by_bob.user_id = bob;
+    for (case, refused, conflict) in [
+        ("same name", first_version(ada, "hello"), true),
+        ("same version", new.clone(), true),
+        ("version 0", next_version(&new, 0), true),
+        ("version left out", next_version(&new, 3), true),
+        ("of another account", by_bob, false),
+        ("no account", first_version(UserId::new(), "hello"), false),
+        ("no function", next_version(&first_version(ada, "x"), 2), false),
+    ] {
+        match stores.functions.accept(refused).await {
+            Err(StoreError::Conflict) if conflict => {}
+            Err(StoreError::Missing) if !conflict => {}
+            other => panic!("{case}: {other:?}"),
+        }
+    }
+    // Nothing of the refused ones is left, and another account may use the name.
+    assert_eq!(stores.functions.versions(ada, new.function_id, 10).await.unwrap().len(), 1);
+    assert!(stores.functions.function_by_name(ada, &function_name("x")).await.unwrap().is_none());
+    stores.functions.accept(first_version(bob, "hello")).await.unwrap();
+
+    let public = cloudserve_store::function::NewVersion {
+        visibility: Some(Visibility::Public),
+        ..next_version(&new, 2)
+    };
+    let record = stores.functions.accept(public).await.unwrap();
+    assert_eq!(record.function.visibility, Visibility::Public);
+    let record = stores.functions.accept(next_version(&new, 3)).await.unwrap();
+    assert_eq!(record.function.visibility, Visibility::Public);
+    assert_eq!((record.function.latest_version, record.latest.version), (3, 3));
+}
+
+pub(crate) async fn concurrent_deploys_have_one_winner(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let first = first_version(ada, "hello");
+    for version in 1..=3 {
+        let attempts = (0..12).map(|_| {
+            let functions = stores.functions.clone();
+            let mut new = next_version(&first, version);
+            if version == 1 {
+                // Two creations of one name: ids differ.
+                new.function_id = FunctionId::new();
+            }
+            tokio::spawn(async move { functions.accept(new).await })
+        });
+        let outcomes = join_all(attempts).await;
+        let won: Vec<_> =
+            outcomes.iter().filter_map(|o| o.as_ref().unwrap().as_ref().ok()).collect();
+        let lost = outcomes.iter().filter(|o| matches!(o, Ok(Err(StoreError::Conflict)))).count();
+        if version == 1 {
+            assert_eq!((won.len(), lost), (1, 11));
+            let id = won[0].function.id;
+            assert!(stores.functions.delete_function(ada, id).await.unwrap());
+            stores.functions.accept(first.clone()).await.unwrap();
+        } else {
+            assert_eq!((won.len(), lost), (1, 11));
+        }
+    }
+    assert_eq!(stores.functions.versions(ada, first.function_id, 10).await.unwrap().len(), 3);
+}
+
+pub(crate) async fn lists_are_newest_first_and_cursors_are_stable(stores: &Stores) {
+    let (ada, bob) = (registered(stores, "ada").await, registered(stores, "bob").await);
+    for number in 0..7 {
+        stores.functions.accept(first_version(ada, &format!("f{number}"))).await.unwrap();
+        if number % 2 == 0 {
+            // Others are of the same millisecond: the id decides.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    stores.functions.accept(first_version(bob, "other")).await.unwrap();
+
+    let names = |page: &cloudserve_store::function::Page<_>| -> Vec<String> {
+        let items: &Vec<cloudserve_store::function::FunctionRecord> = &page.items;
+        items.iter().map(|r| r.function.name.to_string()).collect()
+    };
+    let first = stores.functions.functions(ada, 3, None).await.unwrap();
+    assert_eq!(names(&first), ["f6", "f5", "f4"]);
+
+    // What is new or gone does not shift the rest.
+    stores.functions.accept(first_version(ada, "new")).await.unwrap();
+    assert!(stores.functions.delete_function(ada, first.items[2].function.id).await.unwrap());
+    let second = stores.functions.functions(ada, 3, first.next.as_deref()).await.unwrap();
+    assert_eq!(names(&second), ["f3", "f2", "f1"]);
+    let third = stores.functions.functions(ada, 3, second.next.as_deref()).await.unwrap();
+    assert_eq!((names(&third), third.next), (vec!["f0".to_owned()], None));
+    // A full last page has no successor either.
+    let whole = stores.functions.functions(ada, 7, None).await.unwrap();
+    assert_eq!((whole.items.len(), whole.next), (7, None));
+
+    for nonsense in ["", "x", "00", &"f".repeat(49)] {
+        let refused = stores.functions.functions(ada, 3, Some(nonsense)).await;
+        assert!(matches!(refused, Err(StoreError::BadCursor)), "{nonsense}");
+    }
+}
+
+pub(crate) async fn versions_and_visibility_belong_to_their_owner(stores: &Stores) {
+    let (ada, bob) = (registered(stores, "ada").await, registered(stores, "bob").await);
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    for version in 1..=3 {
+        stores.functions.accept(next_version(&new, version)).await.unwrap();
+    }
+    let numbers: Vec<_> =
+        stores.functions.versions(ada, id, 2).await.unwrap().iter().map(|v| v.version).collect();
+    assert_eq!(numbers, [3, 2]);
+
+    assert!(stores.functions.versions(bob, id, 10).await.unwrap().is_empty());
+    assert!(stores.functions.function(bob, id).await.unwrap().is_none());
+    assert!(stores.functions.function_by_name(bob, &new.name).await.unwrap().is_none());
+    assert!(!stores.functions.set_visibility(bob, id, Visibility::Public).await.unwrap());
+    assert!(!stores.functions.delete_function(bob, id).await.unwrap());
+
+    assert!(stores.functions.set_visibility(ada, id, Visibility::Public).await.unwrap());
+    let record = stores.functions.function(ada, id).await.unwrap().unwrap();
+    assert_eq!(record.function.visibility, Visibility::Public);
+}
+
+pub(crate) async fn a_route_shows_what_is_served(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let owner = user("ada").user_name;
+    let new = first_version(ada, "hello");
+    assert!(stores.functions.route(&owner, &new.name).await.unwrap().is_none());
+
+    stores.functions.accept(new.clone()).await.unwrap();
+    let route = stores.functions.route(&owner, &new.name).await.unwrap().unwrap();
+    assert_eq!((route.function_id, route.owner_id), (new.function_id, ada));
+    assert_eq!((&route.owner_name, &route.function_name), (&owner, &new.name));
+    assert_eq!((route.status, &route.active), (DeployStatus::Pending, &None));
+
+    stores.functions.activate(new.function_id, 1, built()).await.unwrap();
+    stores.functions.accept(next_version(&new, 2)).await.unwrap();
+    stores.functions.fail(new.function_id, 2, deploy_error()).await.unwrap();
+    let route = stores.functions.route(&owner, &new.name).await.unwrap().unwrap();
+    let active = route.active.unwrap();
+    assert_eq!((route.status, route.visibility), (DeployStatus::Failed, Visibility::Private));
+    assert_eq!((active.version, active.built.as_ref()), (1, Some(&built())));
+    assert_eq!((&active.env, active.limits), (&new.env, new.limits));
+    // The name of a function is case-sensitive.
+    assert!(stores.functions.route(&owner, &function_name("Hello")).await.unwrap().is_none());
+}
+
+pub(crate) async fn deletion_takes_versions_and_logs_but_not_usage(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let (gone, kept) = (first_version(ada, "gone"), first_version(ada, "kept"));
+    for new in [&gone, &kept] {
+        stores.functions.accept(new.clone()).await.unwrap();
+        let logs = vec![log(new.function_id, NOON)];
+        let calls = vec![usage(ada, new.function_id, NOON)];
+        stores.telemetry.record(calls, logs).await.unwrap();
+    }
+    let id = gone.function_id;
+    assert!(stores.functions.delete_function(ada, id).await.unwrap());
+    assert!(!stores.functions.delete_function(ada, id).await.unwrap());
+
+    assert!(stores.functions.function(ada, id).await.unwrap().is_none());
+    assert!(stores.functions.versions(ada, id, 10).await.unwrap().is_empty());
+    let left = stores.functions.claim("b", Duration::from_secs(60)).await.unwrap().unwrap();
+    assert_eq!(left.function.id, kept.function_id);
+    assert!(stores.functions.claim("b", Duration::from_secs(60)).await.unwrap().is_none());
+    assert_eq!(stores.functions.activate(id, 1, built()).await.unwrap(), Activation::Gone);
+    stores.functions.fail(id, 1, deploy_error()).await.unwrap();
+    assert!(!stores.functions.renew("b", id, 1, Duration::from_secs(60)).await.unwrap());
+
+    for (function_id, rows) in [(id, 0), (kept.function_id, 1)] {
+        let query = LogQuery { function_id, limit: 10, after: None, execution_id: None };
+        assert_eq!(stores.telemetry.logs(query).await.unwrap().rows.len(), rows);
+    }
+    let query = UsageQuery { user_id: ada, function_id: Some(id), from: None, to: None };
+    assert_eq!(stores.telemetry.usage_totals(query).await.unwrap().executed, 1);
+
+    // The name is free again, for another identity.
+    stores.functions.accept(first_version(ada, "gone")).await.unwrap();
+}
+
+pub(crate) async fn changes_are_announced_after_the_commit(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let mut feed = stores.changes.subscribe();
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+
+    let reader = stores.functions.clone();
+    let seen = tokio::spawn(async move {
+        let change = feed.recv().await.unwrap();
+        (change, reader.function(ada, id).await.unwrap().is_some(), feed)
+    });
+    stores.functions.accept(new.clone()).await.unwrap();
+    let (change, visible, mut feed) = seen.await.unwrap();
+    assert_eq!((change, visible), (Change::Function(id), true));
+    assert_eq!(feed.recv().await.unwrap(), Change::DeploymentQueued);
+
+    stores.functions.activate(id, 1, built()).await.unwrap();
+    assert_eq!(feed.recv().await.unwrap(), Change::Function(id));
+    // What changes nothing is not announced: repeating, failing too late, losing a race.
+    stores.functions.activate(id, 1, built()).await.unwrap();
+    stores.functions.fail(id, 1, deploy_error()).await.unwrap();
+    stores.functions.accept(new).await.unwrap_err();
+    stores.functions.set_visibility(ada, id, Visibility::Public).await.unwrap();
+    assert_eq!(feed.recv().await.unwrap(), Change::Function(id));
+    stores.accounts.revoke_token("t", Timestamp(i64::MAX)).await.unwrap();
+    assert_eq!(feed.recv().await.unwrap(), Change::Token);
+    stores.functions.delete_function(ada, id).await.unwrap();
+    assert_eq!(feed.recv().await.unwrap(), Change::Function(id));
+    assert!(feed.try_recv().is_err());
+}

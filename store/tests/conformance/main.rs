@@ -1,0 +1,74 @@
+//! What every back end must do, written against the traits alone.
+//!
+//! A new back end is one more line in [`backends!`]; a new rule is one more case in the list.
+
+mod accounts;
+mod artifacts;
+mod fixtures;
+mod functions;
+mod queue;
+mod telemetry;
+
+use cloudserve_store::{Stores, open_embedded};
+use tempfile::TempDir;
+
+/// An empty installation and what keeps it alive.
+struct Installation {
+    stores: Stores,
+    _directory: TempDir,
+}
+
+fn embedded() -> Installation {
+    let directory = tempfile::tempdir().unwrap();
+    let stores = open_embedded(directory.path()).unwrap();
+    Installation { stores, _directory: directory }
+}
+
+macro_rules! cases {
+    ($open:path, $($module:ident::$case:ident,)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn $case() {
+            let installation = $open();
+            crate::$module::$case(&installation.stores).await;
+        }
+    )*};
+}
+
+macro_rules! backends {
+    ($($name:ident: $open:path;)*) => {$(
+        mod $name {
+            cases! {
+                $open,
+                accounts::names_and_addresses_are_unique,
+                accounts::concurrent_registrations_have_one_winner,
+                accounts::keys_are_listed_found_and_removed,
+                accounts::revoked_tokens_are_known,
+                functions::accept_makes_a_pending_function,
+                functions::accept_refuses_duplicates_and_strangers,
+                functions::concurrent_deploys_have_one_winner,
+                functions::lists_are_newest_first_and_cursors_are_stable,
+                functions::versions_and_visibility_belong_to_their_owner,
+                functions::a_route_shows_what_is_served,
+                functions::deletion_takes_versions_and_logs_but_not_usage,
+                functions::changes_are_announced_after_the_commit,
+                queue::claims_are_oldest_first_and_exclusive,
+                queue::an_expired_lease_lets_others_in,
+                queue::activation_only_moves_forward,
+                queue::concurrent_activations_end_with_the_newest,
+                queue::a_failed_deploy_changes_nothing_that_is_served,
+                telemetry::recording_twice_counts_once,
+                telemetry::logs_are_read_newest_first_by_cursor,
+                telemetry::sums_agree_with_the_rows,
+                telemetry::logs_expire_and_usage_stays,
+                artifacts::objects_round_trip,
+                artifacts::hostile_keys_stay_inside,
+                artifacts::readers_see_all_or_nothing,
+                artifacts::deletion_leaves_other_functions_and_trees,
+            }
+        }
+    )*};
+}
+
+backends! {
+    embedded_installation: crate::embedded;
+}

@@ -1,0 +1,159 @@
+//! The deploy queue and the pointer to what is served.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use cloudserve_protocol::ids::FunctionId;
+use cloudserve_store::function::{Activation, DeployStatus};
+use cloudserve_store::{StoreError, Stores};
+use futures::future::join_all;
+
+use crate::fixtures::{built, deploy_error, first_version, next_version, registered};
+
+const LEASE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn claims_are_oldest_first_and_exclusive(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let mut accepted = Vec::new();
+    for number in 0..10 {
+        let new = first_version(ada, &format!("f{number}"));
+        accepted.push(new.function_id);
+        stores.functions.accept(new).await.unwrap();
+    }
+    let oldest = stores.functions.claim("first", LEASE).await.unwrap().unwrap();
+    assert_eq!((oldest.function.id, oldest.version.version), (accepted[0], 1));
+    assert_eq!((oldest.attempt, oldest.owner_name.as_str()), (1, "ada"));
+    assert_eq!(oldest.version.status, DeployStatus::Deploying);
+    assert_eq!(oldest.function.status, DeployStatus::Deploying);
+
+    let claims = (0..16).map(|number| {
+        let functions = stores.functions.clone();
+        tokio::spawn(async move { functions.claim(&format!("c{number}"), LEASE).await })
+    });
+    let claimed: Vec<FunctionId> = join_all(claims)
+        .await
+        .into_iter()
+        .filter_map(|claim| claim.unwrap().unwrap())
+        .map(|claim| claim.function.id)
+        .collect();
+    let distinct: HashSet<_> = claimed.iter().copied().collect();
+    assert_eq!((claimed.len(), distinct.len()), (9, 9));
+    assert!(!distinct.contains(&accepted[0]));
+}
+
+pub(crate) async fn an_expired_lease_lets_others_in(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let id = stores.functions.accept(first_version(ada, "hello")).await.unwrap().function.id;
+    let short = Duration::from_millis(40);
+    assert!(stores.functions.claim("a", short).await.unwrap().is_some());
+    assert!(stores.functions.claim("b", LEASE).await.unwrap().is_none());
+
+    assert!(stores.functions.renew("a", id, 1, LEASE).await.unwrap());
+    tokio::time::sleep(short * 2).await;
+    assert!(stores.functions.claim("b", LEASE).await.unwrap().is_none());
+
+    assert!(stores.functions.renew("a", id, 1, Duration::ZERO).await.unwrap());
+    let again = stores.functions.claim("b", LEASE).await.unwrap().unwrap();
+    assert_eq!((again.function.id, again.attempt), (id, 2));
+    assert!(!stores.functions.renew("a", id, 1, LEASE).await.unwrap());
+    assert!(stores.functions.renew("b", id, 1, LEASE).await.unwrap());
+
+    stores.functions.activate(id, 1, built()).await.unwrap();
+    assert!(!stores.functions.renew("b", id, 1, LEASE).await.unwrap());
+    assert!(stores.functions.claim("c", LEASE).await.unwrap().is_none());
+}
+
+pub(crate) async fn activation_only_moves_forward(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    for version in 1..=3 {
+        stores.functions.accept(next_version(&new, version)).await.unwrap();
+    }
+    let record = || async { stores.functions.function(ada, id).await.unwrap().unwrap() };
+
+    assert_eq!(stores.functions.activate(id, 2, built()).await.unwrap(), Activation::Activated);
+    let after = record().await;
+    assert_eq!(after.function.active_version, Some(2));
+    assert_eq!(after.function.status, DeployStatus::Pending, "version 3 is the newest");
+    assert_eq!(after.active.unwrap().built, Some(built()));
+    assert_eq!(after.function.deployed_at, Some(after.function.updated_at));
+
+    assert_eq!(stores.functions.activate(id, 1, built()).await.unwrap(), Activation::Superseded);
+    assert_eq!(stores.functions.activate(id, 1, built()).await.unwrap(), Activation::Superseded);
+    assert_eq!(stores.functions.activate(id, 2, built()).await.unwrap(), Activation::Activated);
+    assert_eq!(record().await.function, after.function, "repeating changes nothing");
+
+    assert_eq!(stores.functions.activate(id, 3, built()).await.unwrap(), Activation::Activated);
+    let after = record().await;
+    assert_eq!(after.function.status, DeployStatus::Active);
+    assert_eq!(
+        (after.function.active_version, after.active.as_ref()),
+        (Some(3), Some(&after.latest))
+    );
+    assert_eq!(stores.functions.activate(id, 2, built()).await.unwrap(), Activation::Superseded);
+
+    let statuses: Vec<_> =
+        stores.functions.versions(ada, id, 9).await.unwrap().iter().map(|v| v.status).collect();
+    assert_eq!(statuses, [DeployStatus::Active, DeployStatus::Active, DeployStatus::Superseded]);
+    let unknown = stores.functions.activate(id, 9, built()).await;
+    assert!(matches!(unknown, Err(StoreError::Missing)), "{unknown:?}");
+    let gone = stores.functions.activate(FunctionId::new(), 1, built()).await.unwrap();
+    assert_eq!(gone, Activation::Gone);
+}
+
+pub(crate) async fn concurrent_activations_end_with_the_newest(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    for version in 1..=12 {
+        stores.functions.accept(next_version(&new, version)).await.unwrap();
+    }
+    let races = (1..=12).rev().map(|version| {
+        let functions = stores.functions.clone();
+        tokio::spawn(async move { (version, functions.activate(id, version, built()).await) })
+    });
+    for race in join_all(races).await {
+        let (version, outcome) = race.unwrap();
+        let outcome = outcome.unwrap();
+        assert!(version < 12 || outcome == Activation::Activated);
+        assert_ne!(outcome, Activation::Gone);
+    }
+    let record = stores.functions.function(ada, id).await.unwrap().unwrap();
+    assert_eq!(record.function.active_version, Some(12));
+    assert_eq!(record.function.status, DeployStatus::Active);
+}
+
+pub(crate) async fn a_failed_deploy_changes_nothing_that_is_served(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    stores.functions.accept(new.clone()).await.unwrap();
+    stores.functions.activate(id, 1, built()).await.unwrap();
+    stores.functions.fail(id, 1, deploy_error()).await.unwrap();
+    let record = stores.functions.function(ada, id).await.unwrap().unwrap();
+    assert_eq!(record.function.status, DeployStatus::Active, "what is active cannot fail");
+
+    stores.functions.accept(next_version(&new, 2)).await.unwrap();
+    stores.functions.fail(id, 2, deploy_error()).await.unwrap();
+    let record = stores.functions.function(ada, id).await.unwrap().unwrap();
+    assert_eq!(record.function.status, DeployStatus::Failed);
+    assert_eq!(record.function.deploy_error, Some(deploy_error()));
+    assert_eq!(record.latest.error, Some(deploy_error()));
+    assert_eq!(record.function.active_version, Some(1));
+    assert!(stores.functions.claim("b", LEASE).await.unwrap().is_none());
+    // A builder that was too slow does not bring it back.
+    let late = stores.functions.activate(id, 2, built()).await;
+    assert!(matches!(late, Err(StoreError::Conflict)), "{late:?}");
+
+    stores.functions.accept(next_version(&new, 3)).await.unwrap();
+    let record = stores.functions.accept(next_version(&new, 4)).await.unwrap();
+    assert_eq!(
+        (record.function.status, record.function.deploy_error),
+        (DeployStatus::Pending, None)
+    );
+    stores.functions.fail(id, 3, deploy_error()).await.unwrap();
+    let record = stores.functions.function(ada, id).await.unwrap().unwrap();
+    assert_eq!(record.function.status, DeployStatus::Pending, "version 4 is the newest");
+    assert_eq!(record.function.deploy_error, None);
+}

@@ -1,0 +1,182 @@
+//! Usage and logs.
+
+use cloudserve_protocol::call::{LogLevel, LogLine};
+use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
+use cloudserve_store::telemetry::{CallStatus, LogQuery, UsageQuery, UsageRow};
+use cloudserve_store::{StoreError, Stores, Timestamp};
+use futures::future::join_all;
+
+use crate::fixtures::{NOON, log, usage};
+
+const DAY: i64 = 86_400_000;
+
+fn all_of(user_id: UserId) -> UsageQuery {
+    UsageQuery { user_id, function_id: None, from: None, to: None }
+}
+
+fn logs_of(function_id: FunctionId) -> LogQuery {
+    LogQuery { function_id, limit: 100, after: None, execution_id: None }
+}
+
+fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() < 1e-6
+}
+
+pub(crate) async fn recording_twice_counts_once(stores: &Stores) {
+    let (ada, id) = (UserId::new(), FunctionId::new());
+    let mut calls: Vec<_> = (0..50).map(|n| usage(ada, id, NOON + n)).collect();
+    calls[0].status = CallStatus::Error;
+    calls[0].code = "timeout".into();
+    calls[1].cold = true;
+    calls[2].cpu_ms = f64::NAN;
+    let logs: Vec<_> = calls
+        .iter()
+        .map(|call| {
+            let mut row = log(id, call.timestamp.0);
+            row.execution_id = call.execution_id;
+            row
+        })
+        .collect();
+    // One batch, the same batch from several tasks, and the same rows in other batches.
+    let again = (0..8).map(|part| {
+        let telemetry = stores.telemetry.clone();
+        let (calls, logs) = (calls[part * 5..].to_vec(), logs.clone());
+        tokio::spawn(async move { telemetry.record(calls, logs).await })
+    });
+    join_all(again).await.into_iter().for_each(|outcome| outcome.unwrap().unwrap());
+    let twice = vec![calls[0].clone(), calls[0].clone()];
+    stores.telemetry.record(twice, Vec::new()).await.unwrap();
+
+    let totals = stores.telemetry.usage_totals(all_of(ada)).await.unwrap();
+    assert_eq!((totals.executed, totals.errors, totals.cold), (50, 1, 1));
+    assert!(close(totals.duration_ms, 50.0 * 12.5) && close(totals.cpu_ms, 49.0 * 3.25));
+    assert!(close(totals.gb_seconds, 50.0 * 64.0 / 1_024.0 * 0.0125));
+    assert_eq!(stores.telemetry.logs(logs_of(id)).await.unwrap().rows.len(), 50);
+
+    let never = FunctionId::new();
+    let stats = stores.telemetry.function_stats(&[id, never]).await.unwrap();
+    assert_eq!((stats[0].0, stats[1].0), (id, never));
+    assert_eq!((stats[0].1.executed, stats[0].1.errors), (50, 1));
+    assert!(close(stats[0].1.avg_latency, 12.5) && close(stats[0].1.avg_memory, 64.0));
+    assert_eq!(stats[1].1, cloudserve_store::telemetry::FunctionStats::default());
+}
+
+pub(crate) async fn logs_are_read_newest_first_by_cursor(stores: &Stores) {
+    let id = FunctionId::new();
+    let mut rows: Vec<_> = (0..5).map(|n| log(id, NOON + n / 2)).collect();
+    rows[1].lines = vec![
+        LogLine { level: LogLevel::Info, message: "eins \u{1F980}\n\0".into(), timestamp_ms: 7 },
+        LogLine { level: LogLevel::Error, message: String::new(), timestamp_ms: u64::MAX },
+    ];
+    rows[1].truncated = true;
+    rows[1].status = CallStatus::Error;
+    stores.telemetry.record(Vec::new(), rows.clone()).await.unwrap();
+    stores.telemetry.record(Vec::new(), vec![log(FunctionId::new(), NOON)]).await.unwrap();
+
+    let mut read = Vec::new();
+    let mut query = LogQuery { limit: 2, ..logs_of(id) };
+    loop {
+        let page = stores.telemetry.logs(query.clone()).await.unwrap();
+        read.extend(page.rows);
+        // A newer call between two pages appears in neither.
+        stores.telemetry.record(Vec::new(), vec![log(id, NOON + 10)]).await.unwrap();
+        let Some(next) = page.next else { break };
+        query.after = Some(next);
+    }
+    rows.reverse();
+    assert_eq!(read, rows);
+
+    let one = LogQuery { execution_id: Some(rows[3].execution_id), ..logs_of(id) };
+    assert_eq!(stores.telemetry.logs(one).await.unwrap().rows, [rows[3].clone()]);
+    let elsewhere =
+        LogQuery { execution_id: Some(rows[3].execution_id), ..logs_of(FunctionId::new()) };
+    assert!(stores.telemetry.logs(elsewhere).await.unwrap().rows.is_empty());
+    let none = LogQuery { execution_id: Some(ExecutionId::new()), ..logs_of(id) };
+    assert!(stores.telemetry.logs(none).await.unwrap().rows.is_empty());
+    let nonsense = LogQuery { after: Some("nonsense".into()), ..logs_of(id) };
+    let refused = stores.telemetry.logs(nonsense).await;
+    assert!(matches!(refused, Err(StoreError::BadCursor)));
+}
+
+/// What the sums must be, from the rows themselves.
+fn executed(rows: &[UsageRow], query: &UsageQuery) -> (u64, f64) {
+    let chosen = rows.iter().filter(|row| {
+        row.user_id == query.user_id
+            && query.function_id.is_none_or(|id| id == row.function_id)
+            && query.from.is_none_or(|from| row.timestamp >= from)
+            && query.to.is_none_or(|to| row.timestamp < to)
+    });
+    chosen.fold((0, 0.0), |(n, gb), row| {
+        (n + 1, gb + row.memory_mb / 1_024.0 * row.duration_ms / 1_000.0)
+    })
+}
+
+pub(crate) async fn sums_agree_with_the_rows(stores: &Stores) {
+    let (ada, bob) = (UserId::new(), UserId::new());
+    let functions = [FunctionId::new(), FunctionId::new(), FunctionId::new()];
+    let midnight = NOON.div_euclid(DAY) * DAY;
+    let mut rows = Vec::new();
+    for day in 0..4 {
+        for (number, offset) in [0, 1, DAY / 2, DAY - 1].into_iter().enumerate() {
+            let mut row = usage(ada, functions[number % 2], midnight + day * DAY + offset);
+            row.duration_ms = 1_000.0 * f64::from(u32::try_from(number).unwrap() + 1);
+            rows.push(row);
+        }
+        rows.push(usage(bob, functions[2], midnight + day * DAY));
+    }
+    for batch in rows.chunks(3) {
+        stores.telemetry.record(batch.to_vec(), Vec::new()).await.unwrap();
+    }
+
+    let edges = [0, 1, DAY / 2, DAY - 1, DAY, DAY + 1, 2 * DAY, 3 * DAY + 5, 4 * DAY];
+    let ends = || std::iter::once(None).chain(edges.map(|e| Some(Timestamp(midnight + e))));
+    for (from, to) in ends().flat_map(|from| ends().map(move |to| (from, to))) {
+        for function_id in [None, Some(functions[0])] {
+            let query = UsageQuery { user_id: ada, function_id, from, to };
+            let (calls, gb_seconds) = executed(&rows, &query);
+            let totals = stores.telemetry.usage_totals(query.clone()).await.unwrap();
+            assert_eq!(totals.executed, calls, "{query:?}");
+            assert!(close(totals.gb_seconds, gb_seconds), "{query:?}");
+            let page = stores.telemetry.usage_rows(query, 100, None).await.unwrap();
+            assert_eq!(page.items.len() as u64, calls);
+        }
+    }
+
+    let span = UsageQuery {
+        from: Some(Timestamp(midnight + DAY / 2)),
+        to: Some(Timestamp(midnight + 2 * DAY + 1)),
+        ..all_of(ada)
+    };
+    let days = stores.telemetry.usage_by_day(span).await.unwrap();
+    let days: Vec<_> = days.iter().map(|d| (d.day.as_str(), d.totals.executed)).collect();
+    assert_eq!(days, [("2023-11-14", 2), ("2023-11-15", 4), ("2023-11-16", 1)]);
+
+    let mut read = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = stores.telemetry.usage_rows(all_of(ada), 3, cursor.as_deref()).await.unwrap();
+        read.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let mut expected: Vec<_> = rows.into_iter().filter(|row| row.user_id == ada).collect();
+    expected.reverse();
+    assert_eq!(read, expected);
+}
+
+pub(crate) async fn logs_expire_and_usage_stays(stores: &Stores) {
+    let (ada, id) = (UserId::new(), FunctionId::new());
+    // More than one batch of deletes.
+    let calls: Vec<_> = (0..4_500).map(|n| usage(ada, id, NOON + n)).collect();
+    let logs: Vec<_> = (0..4_500).map(|n| log(id, NOON + n)).collect();
+    stores.telemetry.record(calls, logs).await.unwrap();
+
+    assert_eq!(stores.telemetry.expire_logs(Timestamp(NOON + 4_490)).await.unwrap(), 4_490);
+    assert_eq!(stores.telemetry.expire_logs(Timestamp(NOON + 4_490)).await.unwrap(), 0);
+    assert_eq!(stores.telemetry.logs(logs_of(id)).await.unwrap().rows.len(), 10);
+    stores.telemetry.delete_logs(id).await.unwrap();
+    assert!(stores.telemetry.logs(logs_of(id)).await.unwrap().rows.is_empty());
+    assert_eq!(stores.telemetry.usage_totals(all_of(ada)).await.unwrap().executed, 4_500);
+}

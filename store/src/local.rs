@@ -117,12 +117,12 @@ impl Directory {
     }
 
     fn write(&self, path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-        let mut file = NamedTempFile::new_in(&self.temporary)?;
-        fill(file.as_file_mut())?;
-        file.as_file().sync_all()?;
+        let mut temporary = NamedTempFile::new_in(&self.temporary)?;
+        fill(temporary.as_file_mut())?;
+        temporary.as_file().sync_all()?;
         let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         self.make_durable(parent)?;
-        file.persist(path).map_err(|error| error.error)?;
+        temporary.persist(path).map_err(|error| error.error)?;
         sync_directory(parent)
     }
 

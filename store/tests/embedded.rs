@@ -1,6 +1,8 @@
 //! What only the embedded installation promises: one server per directory, private files, no
 //! acknowledged write lost to `kill -9`, and errors instead of nonsense from damaged files.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -130,7 +132,7 @@ async fn everything_is_there_after_reopening() {
 async fn serving_again_takes_up_what_was_in_work() {
     let directory = tempfile::tempdir().unwrap();
     let (stores, _, id) = with_function(directory.path()).await;
-    let hour = Duration::from_secs(3_600);
+    let hour = Duration::from_hours(1);
     stores.functions.claim("dead", hour).await.unwrap().unwrap();
     let half_written = directory.path().join("objects/.tmp/half-written");
     std::fs::write(&half_written, b"x").unwrap();

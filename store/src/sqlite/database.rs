@@ -289,7 +289,6 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         "PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
          PRAGMA trusted_schema = OFF;
-         PRAGMA cache_size = -8192;
          PRAGMA journal_size_limit = 67108864;",
     )?;
     Ok(connection)

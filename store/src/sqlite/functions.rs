@@ -166,7 +166,12 @@ fn record(
 
 const RECORD_BY_ID: &str = record_where!("f.id = ?1 AND f.user_id = ?2");
 
-const ROUTE: &str = concat!(
+pub(super) const LIST: &str = record_where!(
+    "f.user_id = ?1 AND (f.created_at, f.id) < (?2, ?3)
+     ORDER BY f.created_at DESC, f.id DESC LIMIT ?4"
+);
+
+pub(super) const ROUTE: &str = concat!(
     "SELECT f.id, f.user_id, u.user_name, f.name, f.visibility, l.status, f.active_version, ",
     version_columns!("a"),
     " FROM users u
@@ -237,11 +242,7 @@ impl FunctionStore for SqliteFunctions {
         let from = Cursor::parse(cursor)?;
         self.meta
             .read(move |c| {
-                let sql = record_where!(
-                    "f.user_id = ?1 AND (f.created_at, f.id) < (?2, ?3)
-                     ORDER BY f.created_at DESC, f.id DESC LIMIT ?4"
-                );
-                let mut query = c.prepare_cached(sql).map_err(storage_failed)?;
+                let mut query = c.prepare_cached(LIST).map_err(storage_failed)?;
                 let one_more = i64::from(limit) + 1;
                 let rows = query
                     .query_map(

@@ -21,3 +21,6 @@ pub(crate) use accounts::SqliteAccounts;
 pub(crate) use functions::SqliteFunctions;
 pub(crate) use schema::{open_meta, open_telemetry};
 pub(crate) use telemetry::SqliteTelemetry;
+
+#[cfg(test)]
+mod plans;

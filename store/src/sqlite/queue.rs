@@ -17,7 +17,7 @@ use crate::{Change, StoreError, Timestamp};
 
 /// Oldest first. The second condition repeats that of the index `versions_queue`, word for word:
 /// only so does SQLite see that the index covers it.
-const NEXT_IN_QUEUE: &str = "SELECT function_id, version FROM versions
+pub(super) const NEXT_IN_QUEUE: &str = "SELECT function_id, version FROM versions
      WHERE (status = 'pending' OR lease_until <= ?1) AND status IN ('pending', 'deploying')
      ORDER BY created_at, function_id, version LIMIT 1";
 

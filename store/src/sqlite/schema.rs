@@ -24,9 +24,9 @@ pub(super) struct Schema {
 }
 
 impl Schema {
-    fn new(application_id: &[u8; 4], files: &[&'static str]) -> Self {
+    fn new(application_id: [u8; 4], files: &[&'static str]) -> Self {
         Self {
-            application_id: i32::from_be_bytes(*application_id),
+            application_id: i32::from_be_bytes(application_id),
             version: u32::try_from(files.len()).unwrap_or(u32::MAX),
             migrations: Migrations::new(files.iter().copied().map(M::up).collect()),
         }
@@ -34,9 +34,9 @@ impl Schema {
 }
 
 static META: LazyLock<Schema> =
-    LazyLock::new(|| Schema::new(b"CSmd", &[include_str!("schema/meta-1.sql")]));
+    LazyLock::new(|| Schema::new(*b"CSmd", &[include_str!("schema/meta-1.sql")]));
 static TELEMETRY: LazyLock<Schema> =
-    LazyLock::new(|| Schema::new(b"CStd", &[include_str!("schema/telemetry-1.sql")]));
+    LazyLock::new(|| Schema::new(*b"CStd", &[include_str!("schema/telemetry-1.sql")]));
 
 pub(crate) fn open_meta(path: &Path, feed: LocalFeed) -> Result<Arc<Database>, OpenError> {
     Database::open(path, &META, feed).map(Arc::new)

@@ -171,10 +171,13 @@ macro_rules! logs_where {
     };
 }
 
+pub(super) const LOGS: &str = logs_where!("");
+pub(super) const LOG_OF_CALL: &str = logs_where!(" AND execution_id = ?5");
+
 fn read_logs(c: &Connection, query: &LogQuery, from: Cursor) -> Result<LogPage, StoreError> {
     let sql = match query.execution_id {
-        None => logs_where!(""),
-        Some(_) => logs_where!(" AND execution_id = ?5"),
+        None => LOGS,
+        Some(_) => LOG_OF_CALL,
     };
     let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
     let function_id = query.function_id.as_bytes();

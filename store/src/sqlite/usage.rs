@@ -159,11 +159,14 @@ macro_rules! sums_where {
     };
 }
 
+pub(super) const SUMS_OF_USER: &str = sums_where!("user_id = ?1 AND ?2 IS NULL");
+/// The plus keeps SQLite on the index of the function, the narrower one.
+pub(super) const SUMS_OF_FUNCTION: &str = sums_where!("+user_id = ?1 AND function_id = ?2");
+
 fn days(c: &Connection, query: &UsageQuery) -> Result<Vec<(i64, UsageTotals)>, StoreError> {
     let sql = match query.function_id {
-        None => sums_where!("user_id = ?1 AND ?2 IS NULL"),
-        // The plus keeps SQLite on the index of the function, the narrower one.
-        Some(_) => sums_where!("+user_id = ?1 AND function_id = ?2"),
+        None => SUMS_OF_USER,
+        Some(_) => SUMS_OF_FUNCTION,
     };
     let Span { days, head, tail } = Span::of(query);
     let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
@@ -230,6 +233,9 @@ macro_rules! rows_where {
     };
 }
 
+pub(super) const ROWS_OF_USER: &str = rows_where!("user_id = ?1");
+pub(super) const ROWS_OF_FUNCTION: &str = rows_where!("+user_id = ?1 AND function_id = ?6");
+
 pub(super) fn rows(
     c: &Connection,
     query: &UsageQuery,
@@ -237,8 +243,8 @@ pub(super) fn rows(
     cursor: Cursor,
 ) -> Result<Page<UsageRow>, StoreError> {
     let sql = match query.function_id {
-        None => rows_where!("user_id = ?1"),
-        Some(_) => rows_where!("+user_id = ?1 AND function_id = ?6"),
+        None => ROWS_OF_USER,
+        Some(_) => ROWS_OF_FUNCTION,
     };
     // `to` is exclusive, so nothing at that instant sorts before the all-zero id.
     let end = query.to.map(|to| Cursor { time: to, id: [0; 16] });

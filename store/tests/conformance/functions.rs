@@ -202,12 +202,12 @@ pub(crate) async fn deletion_takes_versions_and_logs_but_not_usage(stores: &Stor
 
     assert!(stores.functions.function(ada, id).await.unwrap().is_none());
     assert!(stores.functions.versions(ada, id, 10).await.unwrap().is_empty());
-    let left = stores.functions.claim("b", Duration::from_secs(60)).await.unwrap().unwrap();
+    let left = stores.functions.claim("b", Duration::from_mins(1)).await.unwrap().unwrap();
     assert_eq!(left.function.id, kept.function_id);
-    assert!(stores.functions.claim("b", Duration::from_secs(60)).await.unwrap().is_none());
+    assert!(stores.functions.claim("b", Duration::from_mins(1)).await.unwrap().is_none());
     assert_eq!(stores.functions.activate(id, 1, built()).await.unwrap(), Activation::Gone);
     stores.functions.fail(id, 1, deploy_error()).await.unwrap();
-    assert!(!stores.functions.renew("b", id, 1, Duration::from_secs(60)).await.unwrap());
+    assert!(!stores.functions.renew("b", id, 1, Duration::from_mins(1)).await.unwrap());
 
     for (function_id, rows) in [(id, 0), (kept.function_id, 1)] {
         let query = LogQuery { function_id, limit: 10, after: None, execution_id: None };

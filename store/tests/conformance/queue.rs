@@ -10,7 +10,7 @@ use futures::future::join_all;
 
 use crate::fixtures::{built, deploy_error, first_version, next_version, registered};
 
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 pub(crate) async fn claims_are_oldest_first_and_exclusive(stores: &Stores) {
     let ada = registered(stores, "ada").await;

@@ -4,6 +4,14 @@
 
 use crate::{StoreError, Timestamp};
 
+/// Rows of one page at most, whatever the caller asks for.
+const MAX_PAGE_ROWS: u32 = 1_000;
+
+/// The rows a page may have when this many were asked for.
+pub(crate) fn page_limit(asked: u32) -> u32 {
+    asked.min(MAX_PAGE_ROWS)
+}
+
 const LENGTH: usize = 24;
 
 /// Where a page ended. Its text form is opaque to callers.

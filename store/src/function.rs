@@ -279,7 +279,7 @@ pub trait FunctionStore: Send + Sync {
         name: &FunctionName,
     ) -> Result<Option<FunctionRecord>, StoreError>;
 
-    /// The account's functions, newest first.
+    /// The account's functions, newest first. `BadCursor`: no page of this list gave it.
     async fn functions(
         &self,
         user_id: UserId,
@@ -328,7 +328,7 @@ pub trait FunctionStore: Send + Sync {
     ) -> Result<bool, StoreError>;
 
     /// Ends a deploy well: stores what was built and, unless a newer version is active already,
-    /// moves the pointer. Idempotent.
+    /// moves the pointer. Idempotent. `Conflict`: it was given up as failed before.
     async fn activate(
         &self,
         id: FunctionId,

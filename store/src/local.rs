@@ -96,13 +96,17 @@ where
 }
 
 fn open_object(path: &Path, key: &str) -> Result<File, ArtifactError> {
-    match File::open(path) {
-        Ok(file) => Ok(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(ArtifactError::NotFound { key: key.to_owned() })
-        }
-        Err(error) => Err(failed("read", key)(error)),
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
+    match opened {
+        Ok((true, file)) => Ok(file),
+        Err(error) if !is_absence(&error) => Err(failed("read", key)(error)),
+        // A directory on the way to other objects is no object.
+        _ => Err(ArtifactError::NotFound { key: key.to_owned() }),
     }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 impl Directory {
@@ -225,8 +229,12 @@ impl ArtifactStore for LocalObjects {
     }
 
     async fn exists(&self, key: &ArtifactKey) -> Result<bool, ArtifactError> {
-        self.blocking("read", key, |_, path, key| path.try_exists().map_err(failed("read", key)))
-            .await
+        self.blocking("read", key, |_, path, key| match fs::metadata(path) {
+            Ok(metadata) => Ok(metadata.is_file()),
+            Err(error) if is_absence(&error) => Ok(false),
+            Err(error) => Err(failed("read", key)(error)),
+        })
+        .await
     }
 
     async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError> {

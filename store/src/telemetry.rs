@@ -153,7 +153,8 @@ pub trait TelemetryStore: Send + Sync {
     /// Writes both batches, each row once: an execution id that is there already is left alone.
     async fn record(&self, usage: Vec<UsageRow>, logs: Vec<LogRow>) -> Result<(), StoreError>;
 
-    /// Log rows of one function, newest first.
+    /// Log rows of one function, newest first. A page may be short and yet have a successor.
+    /// `BadCursor`: no page of this list gave it.
     async fn logs(&self, query: LogQuery) -> Result<LogPage, StoreError>;
 
     /// Sums.
@@ -162,7 +163,7 @@ pub trait TelemetryStore: Send + Sync {
     /// Sums by day, oldest first.
     async fn usage_by_day(&self, query: UsageQuery) -> Result<Vec<UsageDay>, StoreError>;
 
-    /// Rows, newest first.
+    /// Rows, newest first. `BadCursor`: no page of this list gave it.
     async fn usage_rows(
         &self,
         query: UsageQuery,

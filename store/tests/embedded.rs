@@ -200,6 +200,29 @@ async fn damaged_rows_are_errors() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_deploy_does_not_stop_the_queue() {
+    let directory = tempfile::tempdir().unwrap();
+    let (stores, ada, damaged) = with_function(directory.path()).await;
+    let raw = Connection::open(directory.path().join("meta.db")).unwrap();
+    raw.execute_batch("UPDATE versions SET source = '{'").unwrap();
+    let next = stores.functions.accept(first_version(ada, "next")).await.unwrap().function.id;
+
+    let minute = Duration::from_mins(1);
+    let claimed = stores.functions.claim("b", minute).await.unwrap().unwrap();
+    assert_eq!(claimed.function.id, next);
+    assert!(stores.functions.claim("b", minute).await.unwrap().is_none());
+    let (status, error): (String, String) = raw
+        .query_row(
+            "SELECT status, error FROM versions WHERE function_id = ?1",
+            [damaged.as_bytes()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .unwrap();
+    assert_eq!(status, "failed");
+    assert!(error.contains("\"internal\""), "{error}");
+}
+
 #[test]
 fn foreign_and_newer_files_are_refused_untouched() {
     for (change, message) in [

@@ -14,7 +14,7 @@ use super::columns::{
 use super::database::Database;
 use super::queue;
 use super::telemetry::SqliteTelemetry;
-use crate::cursor::{Cursor, finish_page};
+use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, Function, FunctionRecord, NewVersion, Page,
     Route, SealedEnv, Version, Visibility,
@@ -239,7 +239,7 @@ impl FunctionStore for SqliteFunctions {
         limit: u32,
         cursor: Option<&str>,
     ) -> Result<Page<FunctionRecord>, StoreError> {
-        let from = Cursor::parse(cursor)?;
+        let (limit, from) = (page_limit(limit), Cursor::parse(cursor)?);
         self.meta
             .read(move |c| {
                 let mut query = c.prepare_cached(LIST).map_err(storage_failed)?;
@@ -276,9 +276,10 @@ impl FunctionStore for SqliteFunctions {
                 );
                 let mut query = c.prepare_cached(sql).map_err(storage_failed)?;
                 query
-                    .query_map(params![id.as_bytes(), user_id.as_bytes(), limit], |row| {
-                        read_version(row, 0)
-                    })
+                    .query_map(
+                        params![id.as_bytes(), user_id.as_bytes(), page_limit(limit)],
+                        |row| read_version(row, 0),
+                    )
                     .and_then(Iterator::collect)
                     .map_err(reading("version"))
             })
@@ -353,7 +354,7 @@ impl FunctionStore for SqliteFunctions {
 
     async fn claim(&self, holder: &str, lease: Duration) -> Result<Option<Claimed>, StoreError> {
         let holder = holder.to_owned();
-        self.meta.write(move |c, _| queue::claim(c, &holder, lease)).await
+        self.meta.write(move |c, changes| queue::claim(c, changes, &holder, lease)).await
     }
 
     async fn renew(

@@ -36,29 +36,52 @@ const CLAIMED: &str = concat!(
 
 pub(super) fn claim(
     c: &Connection,
+    changes: &mut Vec<Change>,
     holder: &str,
     lease: Duration,
 ) -> Result<Option<Claimed>, StoreError> {
     let now = Timestamp::now();
-    let next = c
-        .prepare_cached(NEXT_IN_QUEUE)
-        .and_then(|mut query| {
-            query
-                .query_row([now.0], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, u32>(1)?)))
-                .optional()
-        })
-        .map_err(reading("version"))?;
-    let Some((id, version)) = next else { return Ok(None) };
+    loop {
+        let next = c
+            .prepare_cached(NEXT_IN_QUEUE)
+            .and_then(|mut query| {
+                query.query_row([now.0], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+            })
+            .map_err(reading("version"))?;
+        let Some((id, version)) = next else { return Ok(None) };
+        let id = FunctionId::from_bytes(id);
+        match take(c, id, version, holder, now.after(lease)) {
+            // Left in the queue, it would keep out all that came later.
+            Err(StoreError::Corrupt { source, .. }) => {
+                tracing::error!(function = %id, version, error = %source, "unreadable deploy");
+                let error = DeployError {
+                    code: "internal".to_owned(),
+                    message: "the stored deploy is not readable; deploy again".to_owned(),
+                };
+                fail(c, changes, id, version, &error)?;
+            }
+            taken => return taken.map(Some),
+        }
+    }
+}
+
+fn take(
+    c: &Connection,
+    id: FunctionId,
+    version: u32,
+    holder: &str,
+    until: Timestamp,
+) -> Result<Claimed, StoreError> {
     c.prepare_cached(
         "UPDATE versions SET status = 'deploying', lease_holder = ?3, lease_until = ?4,
                 attempts = attempts + 1
          WHERE function_id = ?1 AND version = ?2",
     )
-    .and_then(|mut update| update.execute(params![id, version, holder, now.after(lease).0]))
+    .and_then(|mut update| update.execute(params![id.as_bytes(), version, holder, until.0]))
     .map_err(storage_failed)?;
     c.prepare_cached(CLAIMED)
         .and_then(|mut query| {
-            query.query_row(params![id, version], |row| {
+            query.query_row(params![id.as_bytes(), version], |row| {
                 Ok(Claimed {
                     function: read_function(row)?,
                     version: read_version(row, FUNCTION_COLUMNS)?,
@@ -67,7 +90,6 @@ pub(super) fn claim(
                 })
             })
         })
-        .map(Some)
         .map_err(reading("version"))
 }
 

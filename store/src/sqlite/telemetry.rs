@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, params};
 use super::columns::{json, reading, storage_failed, time, to_json};
 use super::database::Database;
 use super::usage;
-use crate::cursor::{Cursor, finish_page};
+use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
 use crate::telemetry::{
     CallStatus, FunctionStats, LogPage, LogQuery, LogRow, UsageDay, UsageQuery, UsageRow,
@@ -19,6 +19,9 @@ use crate::{StoreError, TelemetryStore, Timestamp};
 
 /// Log rows removed in one transaction: calls of other functions are recorded in between.
 const DELETE_BATCH: u32 = 2_000;
+
+/// Log text in one page: a page of chatty calls has fewer rows than asked for.
+const MAX_PAGE_TEXT_BYTES: usize = 8 * 1024 * 1024;
 
 /// [`TelemetryStore`] over SQLite.
 pub(crate) struct SqliteTelemetry {
@@ -181,27 +184,44 @@ fn read_logs(c: &Connection, query: &LogQuery, from: Cursor) -> Result<LogPage, 
     };
     let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
     let function_id = query.function_id.as_bytes();
-    let one_more = i64::from(query.limit) + 1;
-    let rows = match &query.execution_id {
-        None => select.query_map(params![function_id, from.time.0, from.id, one_more], read_log),
-        Some(id) => select.query_map(
-            params![function_id, from.time.0, from.id, one_more, id.as_bytes()],
-            read_log,
-        ),
+    let limit = page_limit(query.limit);
+    let one_more = i64::from(limit) + 1;
+    let position = params![function_id, from.time.0, from.id, one_more];
+    let found = match &query.execution_id {
+        None => select.query(position),
+        Some(id) => {
+            select.query(params![function_id, from.time.0, from.id, one_more, id.as_bytes()])
+        }
     };
-    let rows = rows.and_then(Iterator::collect).map_err(reading("log"))?;
-    let (rows, next) = finish_page(rows, query.limit, |row: &LogRow| Cursor {
+    let mut found = found.map_err(storage_failed)?;
+    let (mut rows, mut text_bytes) = (Vec::new(), 0);
+    while let Some(row) = found.next().map_err(storage_failed)? {
+        let read = |row| Ok((read_log(row)?, row.get_ref(LINES)?.as_bytes()?.len()));
+        let (log, length) = read(row).map_err(reading("log"))?;
+        text_bytes += length;
+        rows.push(log);
+        if text_bytes > MAX_PAGE_TEXT_BYTES && rows.len() > 1 {
+            // The last row is the one that shows that there is more.
+            break;
+        }
+    }
+    let shown = if text_bytes > MAX_PAGE_TEXT_BYTES { rows.len() - 1 } else { rows.len() };
+    let limit = limit.min(u32::try_from(shown.max(1)).unwrap_or(limit));
+    let (rows, next) = finish_page(rows, limit, |row: &LogRow| Cursor {
         time: row.timestamp,
         id: *row.execution_id.as_bytes(),
     });
     Ok(LogPage { rows, next })
 }
 
+/// Column of the text in [`LOGS`].
+const LINES: usize = 2;
+
 fn read_log(row: &Row<'_>) -> rusqlite::Result<LogRow> {
     Ok(LogRow {
         function_id: FunctionId::from_bytes(row.get(0)?),
         execution_id: ExecutionId::from_bytes(row.get(1)?),
-        lines: json(row, 2)?,
+        lines: json(row, LINES)?,
         duration_ms: row.get(3)?,
         memory_mb: row.get(4)?,
         status: read_call_status(row, 5)?,

@@ -15,7 +15,7 @@ use rusqlite::{Connection, Row, ToSql, params};
 
 use super::columns::{reading, storage_failed};
 use super::telemetry::{failed, measured, read_usage};
-use crate::cursor::{Cursor, finish_page};
+use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
 use crate::telemetry::{FunctionStats, UsageDay, UsageQuery, UsageRow, UsageTotals};
 use crate::{StoreError, Timestamp};
@@ -253,6 +253,7 @@ pub(super) fn rows(
         _ => cursor,
     };
     let from = query.from.unwrap_or(Timestamp(i64::MIN));
+    let limit = page_limit(limit);
     let one_more = i64::from(limit) + 1;
     let user_id = query.user_id.as_bytes();
     let mut values: Vec<&dyn ToSql> = vec![user_id, &from.0, &before.time.0, &before.id, &one_more];

@@ -50,6 +50,14 @@ pub(crate) async fn objects_round_trip(stores: &Stores) {
         assert!(matches!(bound, Err(ArtifactError::TooLarge { .. })), "{bound:?}");
     }
 
+    // What is a directory here, or lies below a file, is no object anywhere.
+    for path in ["src", "src/deep", "index.ts/below"] {
+        let key = source(function, path);
+        assert!(!stores.artifacts.exists(&key).await.unwrap());
+        let missing = stores.artifacts.get(&key, 10_000).await;
+        assert!(matches!(missing, Err(ArtifactError::NotFound { .. })), "{missing:?}");
+    }
+
     // Replacing, the empty object, and an object of several pieces, from a file.
     let key = &keys[0];
     stores.artifacts.put(key, Bytes::new()).await.unwrap();

@@ -60,6 +60,7 @@ macro_rules! backends {
                 queue::a_failed_deploy_changes_nothing_that_is_served,
                 telemetry::recording_twice_counts_once,
                 telemetry::logs_are_read_newest_first_by_cursor,
+                telemetry::pages_of_large_logs_are_bounded,
                 telemetry::sums_agree_with_the_rows,
                 telemetry::logs_expire_and_usage_stays,
                 artifacts::objects_round_trip,

@@ -98,6 +98,31 @@ pub(crate) async fn logs_are_read_newest_first_by_cursor(stores: &Stores) {
     assert!(matches!(refused, Err(StoreError::BadCursor)));
 }
 
+pub(crate) async fn pages_of_large_logs_are_bounded(stores: &Stores) {
+    let id = FunctionId::new();
+    let line = LogLine { level: LogLevel::Info, message: "x".repeat(900_000), timestamp_ms: 7 };
+    let mut rows: Vec<_> = (0..24).map(|n| log(id, NOON + n)).collect();
+    for row in &mut rows {
+        row.lines = vec![line.clone()];
+    }
+    // One row beyond any bound of a page.
+    rows[20].lines = vec![line; 12];
+    stores.telemetry.record(Vec::new(), rows.clone()).await.unwrap();
+
+    let (mut read, mut pages) = (Vec::new(), 0);
+    let mut query = logs_of(id);
+    loop {
+        let page = stores.telemetry.logs(query.clone()).await.unwrap();
+        read.extend(page.rows);
+        pages += 1;
+        let Some(next) = page.next else { break };
+        query.after = Some(next);
+    }
+    rows.reverse();
+    assert!(pages > 3, "{pages}");
+    assert!(read == rows);
+}
+
 /// What the sums must be, from the rows themselves.
 fn executed(rows: &[UsageRow], query: &UsageQuery) -> (u64, f64) {
     let chosen = rows.iter().filter(|row| {

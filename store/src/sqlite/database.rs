@@ -318,3 +318,59 @@ fn migrate(connection: &mut Connection, path: &Path, schema: &Schema) -> Result<
         .map_err(OpenError::database(path))?;
     schema.migrations.to_latest(connection).map_err(OpenError::database(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::open_telemetry;
+
+    fn insert_log(c: &Connection, id: u8) -> Result<(), StoreError> {
+        c.execute(
+            "INSERT INTO logs (execution_id, function_id, timestamp, duration_ms, memory_mb,
+                               failed, truncated, lines)
+             VALUES (?1, x'00', 0, 0, 0, 0, 0, '')",
+            [[id]],
+        )
+        .map(drop)
+        .map_err(storage_failed)
+    }
+
+    /// Writes of one group share a transaction but not their failures.
+    #[tokio::test]
+    async fn a_failed_write_undoes_itself_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("telemetry.db");
+        let database = open_telemetry(&path, LocalFeed::new()).unwrap();
+        let (started, go_on) = std::sync::mpsc::channel::<()>();
+        let first = database.write(move |c, _| {
+            // Until the others are queued, so that they are one group.
+            let _ = go_on.recv();
+            insert_log(c, 1)
+        });
+        let failing = database.write(|c, changes| {
+            changes.push(Change::Token);
+            insert_log(c, 2)?;
+            Err::<(), _>(StoreError::Conflict)
+        });
+        let duplicate = database.write(|c, _| insert_log(c, 1));
+        let last = database.write(|c, _| insert_log(c, 3));
+        let release = async {
+            tokio::task::yield_now().await;
+            drop(started);
+        };
+        let mut feed = crate::ChangeFeed::subscribe(&database.feed);
+        let (first, failing, duplicate, last, ()) =
+            tokio::join!(first, failing, duplicate, last, release);
+        assert!(first.is_ok() && last.is_ok());
+        assert!(matches!(failing, Err(StoreError::Conflict)));
+        assert!(matches!(duplicate, Err(StoreError::Unavailable { .. })));
+        assert!(feed.try_recv().is_err(), "an undone change was announced");
+
+        let read = database.read(|c| {
+            c.query_row("SELECT group_concat(hex(execution_id)) FROM logs", [], |row| row.get(0))
+                .map_err(storage_failed)
+        });
+        let left: String = read.await.unwrap();
+        assert_eq!(left, "01,03");
+    }
+}

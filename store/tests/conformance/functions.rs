@@ -141,6 +141,30 @@ pub(crate) async fn lists_are_newest_first_and_cursors_are_stable(stores: &Store
     }
 }
 
+pub(crate) async fn functions_of_one_millisecond_are_told_apart(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let accepts = (0..40).map(|number| {
+        let functions = stores.functions.clone();
+        let new = first_version(ada, &format!("f{number}"));
+        tokio::spawn(async move { functions.accept(new).await.unwrap() })
+    });
+    join_all(accepts).await.into_iter().for_each(|accepted| drop(accepted.unwrap()));
+
+    let whole = stores.functions.functions(ada, 100, None).await.unwrap().items;
+    assert_eq!(whole.len(), 40);
+    let mut read = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = stores.functions.functions(ada, 3, cursor.as_deref()).await.unwrap();
+        read.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert!(read == whole);
+}
+
 pub(crate) async fn versions_and_visibility_belong_to_their_owner(stores: &Stores) {
     let (ada, bob) = (registered(stores, "ada").await, registered(stores, "bob").await);
     let new = first_version(ada, "hello");

@@ -49,6 +49,7 @@ macro_rules! backends {
                 functions::accept_refuses_duplicates_and_strangers,
                 functions::concurrent_deploys_have_one_winner,
                 functions::lists_are_newest_first_and_cursors_are_stable,
+                functions::functions_of_one_millisecond_are_told_apart,
                 functions::versions_and_visibility_belong_to_their_owner,
                 functions::a_route_shows_what_is_served,
                 functions::deletion_takes_versions_and_logs_but_not_usage,

@@ -27,6 +27,13 @@ pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
 /// Largest frame. A code cache of a large bundle is the largest thing that is ever sent.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
 
+/// Exit code of a worker that V8 could not give memory to.
+pub const EXIT_OUT_OF_MEMORY: i32 = 70;
+
+/// Exit code of a worker whose function left an error nobody caught, after its answer or between
+/// calls.
+pub const EXIT_UNCAUGHT: i32 = 71;
+
 /// A byte sequence is not a valid frame.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {

@@ -1,0 +1,108 @@
+//! Makes the V8 snapshot every worker boots from: the runtime, the hot `node:` modules already
+//! evaluated, and `bootstrap-js`. What the snapshot did not take in is embedded as source.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use deno_core::{Extension, ExtensionFileSource, ModuleCodeString, ModuleName};
+use deno_runtime::ops::bootstrap::SnapshotOptions;
+use deno_runtime::snapshot::{LazyExtensionFile, LazyExtensionFileKind, create_runtime_snapshot};
+
+/// Evaluated into the snapshot. `node:crypto` makes a native object that cannot be in one;
+/// `node:process` and `node:tty` break the getters of the standard streams.
+const HOT_NODE_MODULES: [&str; 17] = [
+    "async_hooks",
+    "buffer",
+    "events",
+    "fs",
+    "http",
+    "https",
+    "module",
+    "net",
+    "os",
+    "path",
+    "querystring",
+    "stream",
+    "string_decoder",
+    "tls",
+    "url",
+    "util",
+    "zlib",
+];
+
+const BOOTSTRAP_FILES: [&str; 4] = ["handlers.js", "request.js", "response.js", "main.js"];
+
+fn main() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let options = SnapshotOptions {
+        ts_version: String::new(),
+        v8_version: deno_core::v8::VERSION_STRING,
+        target: env::var("TARGET").expect("cargo sets TARGET"),
+    };
+    let made = create_runtime_snapshot(out.join("snapshot.bin"), options, vec![bootstrap()]);
+
+    let consumed: HashSet<&str> =
+        made.consumed_lazy_specifiers.iter().map(String::as_str).collect();
+    let residual = |kind| {
+        made.lazy_extension_files
+            .iter()
+            .filter(move |file| file.kind == kind)
+            .filter(|file| !consumed.contains(file.specifier.as_str()))
+            .collect::<Vec<_>>()
+    };
+    let mut tables = String::new();
+    write_table(&out, &mut tables, "RESIDUAL_LAZY_JS", &residual(LazyExtensionFileKind::Js));
+    write_table(&out, &mut tables, "RESIDUAL_LAZY_ESM", &residual(LazyExtensionFileKind::Esm));
+    fs::write(out.join("residual.rs"), tables).expect("the build directory is writable");
+}
+
+fn bootstrap() -> Extension {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bootstrap-js");
+    let mut files = vec![ExtensionFileSource::new_computed(
+        "ext:cloudserve/hot.js",
+        HOT_NODE_MODULES.iter().map(|name| format!("import 'node:{name}';\n")).collect::<String>().into(),
+    )];
+    for name in BOOTSTRAP_FILES {
+        let path = folder.join(name);
+        println!("cargo:rerun-if-changed={}", path.display());
+        let source = fs::read_to_string(&path).expect("bootstrap-js is part of the checkout");
+        let specifier: &'static str = format!("ext:cloudserve/{name}").leak();
+        files.push(ExtensionFileSource::new_computed(specifier, source.into()));
+    }
+    files.push(ExtensionFileSource::new_computed(
+        "ext:cloudserve/entry.js",
+        "import 'ext:cloudserve/hot.js';\nimport 'ext:cloudserve/main.js';\n".to_owned().into(),
+    ));
+    Extension {
+        name: "cloudserve",
+        esm_files: Cow::Owned(files),
+        esm_entry_point: Some("ext:cloudserve/entry.js"),
+        ..Default::default()
+    }
+}
+
+/// Writes the sources as they are loaded at run time, which transpiles and wraps nothing.
+fn write_table(out: &Path, tables: &mut String, name: &str, files: &[&LazyExtensionFile]) {
+    let _ = writeln!(tables, "pub(crate) static {name}: &[(&str, &str)] = &[");
+    for file in files {
+        println!("cargo:rerun-if-changed={}", file.path.display());
+        let source = fs::read_to_string(&file.path).expect("extension sources are in the registry");
+        let (source, _) = deno_runtime::transpile::maybe_transpile_source(
+            ModuleName::from(file.specifier.clone()),
+            ModuleCodeString::from(source),
+        )
+        .expect("extension sources transpile");
+        let source = match file.kind {
+            LazyExtensionFileKind::Js => deno_core::wrap_lazy_ext_script(source.as_str()).to_string(),
+            LazyExtensionFileKind::Esm => source.as_str().to_owned(),
+        };
+        let flat = file.specifier.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let path = out.join(format!("{flat}.js"));
+        fs::write(&path, source).expect("the build directory is writable");
+        let _ = writeln!(tables, "    ({:?}, include_str!({:?})),", file.specifier, path);
+    }
+    tables.push_str("];\n");
+}

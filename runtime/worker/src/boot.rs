@@ -1,0 +1,102 @@
+//! From nothing to an isolate that waits for its function. Knows no tenant.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use deno_core::{JsRuntime, ModuleSpecifier, v8};
+use deno_runtime::BootstrapOptions;
+use deno_runtime::deno_os::WatcherExitHandle;
+use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
+
+use crate::bridge::Bridge;
+use crate::host::Host;
+use crate::loader::{self, BundleLoader};
+use crate::memory::{BOOT_HEAP_BYTES, out_of_memory};
+use crate::permissions;
+
+static SNAPSHOT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/snapshot.bin"));
+include!(concat!(env!("OUT_DIR"), "/residual.rs"));
+
+/// Hot modules that cannot be in the snapshot, loaded before a worker is READY.
+const TOUCHED: &str = "import 'node:process'; import 'node:crypto'; import 'node:timers/promises';";
+
+/// An isolate without a function.
+pub(crate) struct Booted {
+    pub(crate) worker: MainWorker,
+    pub(crate) bridge: Bridge,
+    pub(crate) loader: Rc<BundleLoader>,
+    pub(crate) isolate: v8::IsolateHandle,
+}
+
+/// Starts V8. On the main thread, before any other thread exists.
+pub(crate) fn init_platform() {
+    // The young generation is sized by the boot heap limit otherwise, and collections of
+    // allocation-heavy code with it.
+    v8::V8::set_flags_from_string("--max-semi-space-size=8");
+    JsRuntime::init_platform(None);
+}
+
+/// Boots an isolate.
+pub(crate) async fn boot(host: &Rc<Host>) -> Booted {
+    let (loader, node_services) = loader::new(host.clone());
+    let create_params = v8::CreateParams::default()
+        .heap_limits(0, BOOT_HEAP_BYTES)
+        .array_buffer_allocator(host.memory.allocator());
+    let placeholder =
+        ModuleSpecifier::parse("file:///unassigned.js").expect("a constant that is a URL");
+    let mut worker = MainWorker::bootstrap_from_options(
+        &placeholder,
+        WorkerServiceOptions {
+            blob_store: Arc::new(deno_web::BlobStore::default()),
+            broadcast_channel: Default::default(),
+            deno_rt_native_addon_loader: None,
+            feature_checker: Default::default(),
+            fs: Arc::new(deno_fs::RealFs),
+            module_loader: loader.clone(),
+            node_services: Some(node_services),
+            npm_process_state_provider: None,
+            permissions: permissions::permissions(&[], &[]).expect("no permissions are valid"),
+            root_cert_store_provider: None,
+            fetch_dns_resolver: Default::default(),
+            shared_array_buffer_store: None,
+            compiled_wasm_module_store: None,
+            v8_code_cache: None,
+            bundle_provider: None,
+        },
+        WorkerOptions {
+            bootstrap: BootstrapOptions {
+                user_agent: concat!("CloudServe/", env!("CARGO_PKG_VERSION")).to_owned(),
+                ..BootstrapOptions::default()
+            },
+            startup_snapshot: Some(SNAPSHOT),
+            skip_op_registration: true,
+            residual_lazy_js_sources: RESIDUAL_LAZY_JS,
+            residual_lazy_esm_sources: RESIDUAL_LAZY_ESM,
+            // The snapshot's extension by name; its sources are in the snapshot.
+            extensions: vec![deno_core::Extension { name: "cloudserve", ..Default::default() }],
+            create_params: Some(create_params),
+            ..WorkerOptions::default()
+        },
+    );
+    let isolate = worker.js_runtime.v8_isolate().thread_safe_handle();
+    worker.js_runtime.v8_isolate().set_oom_error_handler(out_of_memory);
+    let (memory, handle) = (host.memory.clone(), isolate.clone());
+    worker
+        .js_runtime
+        .add_near_heap_limit_callback(move |current, _| memory.near_heap_limit(current, &handle));
+    // `process.exit` becomes a termination, so that logs still leave.
+    worker.js_runtime.op_state().borrow_mut().put(WatcherExitHandle(isolate.clone()));
+    touch(&mut worker).await;
+    let bridge = Bridge::take(&mut worker.js_runtime, host.clone());
+    Booted { worker, bridge, loader, isolate }
+}
+
+async fn touch(worker: &mut MainWorker) {
+    let url = ModuleSpecifier::parse("file:///touch.js").expect("a constant that is a URL");
+    let id = worker
+        .js_runtime
+        .load_side_es_module_from_code(&url, TOUCHED.to_owned())
+        .await
+        .expect("built-in modules load");
+    worker.evaluate_module(id).await.expect("built-in modules evaluate");
+}

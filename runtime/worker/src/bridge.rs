@@ -1,0 +1,347 @@
+//! Between Rust and the JavaScript of `bootstrap-js`: the functions it gets, and the functions it
+//! is called by. All values cross here and nowhere else.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use cloudserve_protocol::call::{HandlerKind, LogLevel};
+use cloudserve_protocol::headers::{HeaderBlock, HeaderBlockBuilder};
+use cloudserve_protocol::ids::ExecutionId;
+use cloudserve_protocol::wire::{Assignment, INITIAL_CREDIT_BYTES, FromWorker};
+use deno_core::{JsRuntime, scope, v8};
+
+use crate::host::Host;
+
+/// A request as the isolate gets it.
+pub(crate) struct IncomingCall {
+    pub(crate) call: u32,
+    pub(crate) execution_id: ExecutionId,
+    pub(crate) budget_ms: u32,
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: HeaderBlock,
+    pub(crate) body: Bytes,
+    pub(crate) end: bool,
+}
+
+/// The functions of `bootstrap-js` that the host calls.
+pub(crate) struct Bridge {
+    assign: v8::Global<v8::Function>,
+    loaded: v8::Global<v8::Function>,
+    request: v8::Global<v8::Function>,
+    body: v8::Global<v8::Function>,
+    body_aborted: v8::Global<v8::Function>,
+    credit: v8::Global<v8::Function>,
+    cancel: v8::Global<v8::Function>,
+}
+
+const GLOBAL: &str = "__cloudserve";
+
+impl Bridge {
+    /// Takes the functions out of the global object, where the snapshot left them, before user
+    /// code can see them.
+    pub(crate) fn take(runtime: &mut JsRuntime, host: Rc<Host>) -> Self {
+        runtime.v8_isolate().set_slot(host);
+        scope!(scope, runtime);
+        let global = scope.get_current_context().global(scope);
+        let key = v8::String::new(scope, GLOBAL).expect("a short string");
+        let bridge = global
+            .get(scope, key.into())
+            .and_then(|value| value.to_object(scope))
+            .expect("the snapshot holds the bridge");
+        global.delete(scope, key.into());
+        let mut function = |name: &str| {
+            let key = v8::String::new(scope, name).expect("a short string");
+            let value = bridge.get(scope, key.into()).expect("the bridge has this function");
+            let function = v8::Local::<v8::Function>::try_from(value).expect("it is a function");
+            v8::Global::new(scope, function)
+        };
+        Self {
+            assign: function("assign"),
+            loaded: function("loaded"),
+            request: function("request"),
+            body: function("body"),
+            body_aborted: function("bodyAborted"),
+            credit: function("credit"),
+            cancel: function("cancel"),
+        }
+    }
+
+    /// Hands over the host's functions and what of the assignment the handlers may see.
+    pub(crate) fn assign(&self, runtime: &mut JsRuntime, assignment: &Assignment) {
+        scope!(scope, runtime);
+        let host = v8::Object::new(scope);
+        macro_rules! offer {
+            ($($name:literal: $function:ident),* $(,)?) => {$(
+                let key = v8::String::new(scope, $name).expect("a short string");
+                let function = v8::Function::new(scope, $function).expect("execution goes on");
+                host.set(scope, key.into(), function.into());
+            )*};
+        }
+        offer! {
+            "answer": answer, "head": head, "chunk": chunk, "credit": credit, "log": log,
+            "done": done, "failed": failed,
+        }
+        let settings = serde_json::json!({
+            "functionName": assignment.function_name,
+            "ownerName": assignment.owner_name,
+            "functionVersion": assignment.version.to_string(),
+            "memoryMb": assignment.limits.memory_mb,
+            "eventFormat": assignment.limits.event_format,
+            "initialCreditBytes": INITIAL_CREDIT_BYTES,
+            "env": assignment.env,
+        });
+        let text = v8::String::new(scope, &settings.to_string()).expect("within V8's string limit");
+        let settings = v8::json::parse(scope, text).expect("it was serialised as JSON");
+        let assign = v8::Local::new(scope, &self.assign);
+        let this = v8::undefined(scope).into();
+        assign.call(scope, this, &[host.into(), settings]);
+    }
+
+    /// Shows the evaluated module; says how its handler is called, if it has one.
+    pub(crate) fn loaded(
+        &self,
+        runtime: &mut JsRuntime,
+        namespace: &v8::Global<v8::Object>,
+    ) -> Option<HandlerKind> {
+        scope!(scope, runtime);
+        let namespace = v8::Local::new(scope, namespace);
+        let loaded = v8::Local::new(scope, &self.loaded);
+        let this = v8::undefined(scope).into();
+        let kind = loaded.call(scope, this, &[namespace.into()])?;
+        match kind.to_rust_string_lossy(scope).as_str() {
+            "fetch" => Some(HandlerKind::Fetch),
+            "methods" => Some(HandlerKind::Methods),
+            "event" => Some(HandlerKind::Event),
+            "constant" => Some(HandlerKind::Constant),
+            _ => None,
+        }
+    }
+
+    /// Starts a call.
+    pub(crate) fn request(&self, runtime: &mut JsRuntime, call: &IncomingCall) {
+        scope!(scope, runtime);
+        let mut headers: Vec<v8::Local<v8::Value>> = Vec::with_capacity(32);
+        for (name, value) in call.headers.iter() {
+            headers.push(latin1(scope, name, v8::NewStringType::Internalized));
+            headers.push(latin1(scope, value, v8::NewStringType::Normal));
+        }
+        let headers = v8::Array::new_with_elements(scope, &headers);
+        let id = v8::Integer::new_from_unsigned(scope, call.call);
+        let execution_id = text(scope, &call.execution_id.to_string());
+        let method = latin1(scope, call.method.as_bytes(), v8::NewStringType::Internalized);
+        let target = text(scope, &call.target);
+        let body = if call.body.is_empty() {
+            v8::null(scope).into()
+        } else {
+            bytes(scope, &call.body)
+        };
+        let end = v8::Boolean::new(scope, call.end);
+        let budget = v8::Integer::new_from_unsigned(scope, call.budget_ms);
+        let request = v8::Local::new(scope, &self.request);
+        let this = v8::undefined(scope).into();
+        request.call(
+            scope,
+            this,
+            &[
+                id.into(),
+                execution_id,
+                method,
+                target,
+                headers.into(),
+                body,
+                end.into(),
+                budget.into(),
+            ],
+        );
+    }
+
+    /// More of a request's body.
+    pub(crate) fn body(&self, runtime: &mut JsRuntime, call: u32, piece: &[u8], end: bool) {
+        scope!(scope, runtime);
+        let id = v8::Integer::new_from_unsigned(scope, call).into();
+        let piece = bytes(scope, piece);
+        let end = v8::Boolean::new(scope, end).into();
+        let body = v8::Local::new(scope, &self.body);
+        let this = v8::undefined(scope).into();
+        body.call(scope, this, &[id, piece, end]);
+    }
+
+    /// The rest of a request's body will not come.
+    pub(crate) fn body_aborted(&self, runtime: &mut JsRuntime, call: u32) {
+        notify(runtime, &self.body_aborted, &[call]);
+    }
+
+    /// More of an answer's body may be sent.
+    pub(crate) fn credit(&self, runtime: &mut JsRuntime, call: u32, bytes: u32) {
+        notify(runtime, &self.credit, &[call, bytes]);
+    }
+
+    /// Nobody waits for the answer.
+    pub(crate) fn cancel(&self, runtime: &mut JsRuntime, call: u32) {
+        notify(runtime, &self.cancel, &[call]);
+    }
+}
+
+fn notify(runtime: &mut JsRuntime, function: &v8::Global<v8::Function>, numbers: &[u32]) {
+    scope!(scope, runtime);
+    let args: Vec<v8::Local<v8::Value>> =
+        numbers.iter().map(|n| v8::Integer::new_from_unsigned(scope, *n).into()).collect();
+    let function = v8::Local::new(scope, function);
+    let this = v8::undefined(scope).into();
+    function.call(scope, this, &args);
+}
+
+fn text<'s>(scope: &mut v8::PinScope<'s, '_>, text: &str) -> v8::Local<'s, v8::Value> {
+    v8::String::new(scope, text).map_or_else(|| v8::String::empty(scope).into(), Into::into)
+}
+
+/// Header bytes as browsers and Node show them: one character per byte.
+fn latin1<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    bytes: &[u8],
+    kind: v8::NewStringType,
+) -> v8::Local<'s, v8::Value> {
+    v8::String::new_from_one_byte(scope, bytes, kind)
+        .map_or_else(|| v8::String::empty(scope).into(), Into::into)
+}
+
+fn bytes<'s>(scope: &mut v8::PinScope<'s, '_>, bytes: &[u8]) -> v8::Local<'s, v8::Value> {
+    let store = v8::ArrayBuffer::new_backing_store_from_vec(bytes.to_vec()).make_shared();
+    let buffer = v8::ArrayBuffer::with_backing_store(scope, &store);
+    let length = buffer.byte_length();
+    v8::Uint8Array::new(scope, buffer, 0, length)
+        .map_or_else(|| v8::null(scope).into(), Into::into)
+}
+
+fn host_of(scope: &mut v8::PinScope<'_, '_>) -> Rc<Host> {
+    scope.get_slot::<Rc<Host>>().expect("set when the bridge was taken").clone()
+}
+
+fn number(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> u32 {
+    value.uint32_value(scope).unwrap_or(0)
+}
+
+/// Status outside of what HTTP answers have becomes 500.
+fn status_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> u16 {
+    u16::try_from(number(scope, value)).ok().filter(|s| (200..600).contains(s)).unwrap_or(500)
+}
+
+fn headers_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> HeaderBlock {
+    let mut block = HeaderBlockBuilder::new();
+    let Ok(array) = v8::Local::<v8::Array>::try_from(value) else { return block.finish() };
+    let mut name = Vec::new();
+    for index in 0..array.length() {
+        let Some(item) = array.get_index(scope, index) else { break };
+        let item = item.to_rust_string_lossy(scope);
+        if index % 2 == 0 {
+            name = item.into_bytes();
+        } else {
+            block.push(&name, &header_bytes(&item));
+        }
+    }
+    block.finish()
+}
+
+/// The inverse of [`latin1`]; text beyond Latin-1 goes out as UTF-8.
+fn header_bytes(text: &str) -> Vec<u8> {
+    text.chars()
+        .map(|c| u8::try_from(u32::from(c)))
+        .collect::<Result<_, _>>()
+        .unwrap_or_else(|_| text.as_bytes().to_vec())
+}
+
+fn body_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> Bytes {
+    if value.is_string() {
+        return value.to_rust_string_lossy(scope).into_bytes().into();
+    }
+    let Ok(view) = v8::Local::<v8::ArrayBufferView>::try_from(value) else { return Bytes::new() };
+    let mut bytes = vec![0; view.byte_length()];
+    let copied = view.copy_contents(&mut bytes);
+    bytes.truncate(copied);
+    bytes.into()
+}
+
+fn answer(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let status = status_of(scope, args.get(1));
+    let headers = headers_of(scope, args.get(2));
+    let body = body_of(scope, args.get(3));
+    host_of(scope).answer(call, status, headers, body, true);
+}
+
+fn head(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let status = status_of(scope, args.get(1));
+    let headers = headers_of(scope, args.get(2));
+    host_of(scope).answer(call, status, headers, Bytes::new(), false);
+}
+
+fn chunk(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let bytes = body_of(scope, args.get(1));
+    let end = args.get(2).boolean_value(scope);
+    host_of(scope).chunk(call, bytes, end);
+}
+
+fn credit(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let bytes = number(scope, args.get(1));
+    host_of(scope).send(&FromWorker::Credit { call, bytes });
+}
+
+fn log(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let level = match number(scope, args.get(0)) {
+        0 => LogLevel::Debug,
+        1 => LogLevel::Info,
+        2 => LogLevel::Warn,
+        _ => LogLevel::Error,
+    };
+    let host = host_of(scope);
+    if host.log_is_cut() {
+        return;
+    }
+    let mut message = args.get(1).to_rust_string_lossy(scope);
+    message.truncate(message.trim_end_matches('\n').len());
+    host.log(level, message);
+}
+
+fn done(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    host_of(scope).done(call);
+}
+
+fn failed(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let message = args.get(1).to_rust_string_lossy(scope);
+    let stack = args.get(2).to_rust_string_lossy(scope);
+    host_of(scope).failed(call, message, stack);
+}

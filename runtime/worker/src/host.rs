@@ -1,0 +1,216 @@
+//! What the isolate may ask of the process, and what is known of the calls in it.
+//!
+//! JavaScript calls the functions of this module directly; each appends frames to the outgoing
+//! buffer, which leaves in one write when control is back in the event loop. Hostile code that
+//! gets hold of these functions can spoil its own answers, nothing else: the supervisor checks
+//! every frame.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use cloudserve_protocol::call::LogLevel;
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::headers::HeaderBlock;
+use cloudserve_protocol::limits::Limits;
+use cloudserve_protocol::wire::{Done, FromWorker};
+use deno_core::v8;
+
+use crate::cpu::thread_cpu_us;
+use crate::memory::MemoryBudget;
+
+/// One call in the isolate.
+#[derive(Debug)]
+pub(crate) struct CallState {
+    pub(crate) deadline: Instant,
+    cpu_start_us: u64,
+    answered: bool,
+    streamed_bytes: u64,
+}
+
+/// The host of one isolate.
+pub(crate) struct Host {
+    pub(crate) memory: Arc<MemoryBudget>,
+    pub(crate) limits: Cell<Limits>,
+    out: RefCell<BytesMut>,
+    calls: RefCell<HashMap<u32, CallState>>,
+    current: Cell<u32>,
+    logged_bytes: Cell<u64>,
+    log_cut: Cell<bool>,
+    finished: RefCell<Vec<(u32, Option<Fault>, bool, u64)>>,
+}
+
+impl Host {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            memory: MemoryBudget::new(),
+            limits: Cell::new(Limits::default()),
+            out: RefCell::new(BytesMut::with_capacity(16 * 1024)),
+            calls: RefCell::default(),
+            current: Cell::new(0),
+            logged_bytes: Cell::new(0),
+            log_cut: Cell::new(false),
+            finished: RefCell::default(),
+        })
+    }
+
+    /// Appends a frame to what leaves next.
+    pub(crate) fn send(&self, frame: &FromWorker) {
+        frame.encode(&mut self.out.borrow_mut());
+    }
+
+    /// What leaves next.
+    pub(crate) fn outgoing(&self) -> std::cell::RefMut<'_, BytesMut> {
+        self.out.borrow_mut()
+    }
+
+    /// A call enters the isolate.
+    pub(crate) fn begin(&self, call: u32, deadline: Instant) {
+        self.current.set(call);
+        self.logged_bytes.set(0);
+        self.log_cut.set(false);
+        let state = CallState {
+            deadline,
+            cpu_start_us: thread_cpu_us(),
+            answered: false,
+            streamed_bytes: 0,
+        };
+        self.calls.borrow_mut().insert(call, state);
+    }
+
+    /// The earliest deadline of the calls in the isolate.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.calls.borrow().values().map(|c| c.deadline).min()
+    }
+
+    /// Whether a call is in the isolate whose answer has not begun.
+    pub(crate) fn has_unanswered(&self) -> bool {
+        self.calls.borrow().values().any(|c| !c.answered)
+    }
+
+    /// Whether no call is in the isolate.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.calls.borrow().is_empty()
+    }
+
+    /// Ends a call. The frame is written by `report_finished`, which can see the heap.
+    fn end(&self, call: u32, fault: Option<Fault>, discard: bool) {
+        if let Some(state) = self.calls.borrow_mut().remove(&call) {
+            let cpu_us = thread_cpu_us().saturating_sub(state.cpu_start_us);
+            self.finished.borrow_mut().push((call, fault, discard, cpu_us));
+        }
+    }
+
+    /// Ends every call, after which the worker exits.
+    pub(crate) fn end_all(&self, fault: &Fault) {
+        let calls: Vec<u32> = self.calls.borrow().keys().copied().collect();
+        for call in calls {
+            self.end(call, Some(fault.clone()), true);
+        }
+    }
+
+    /// Writes the frames of the calls that ended. Returns whether the worker must go.
+    pub(crate) fn report_finished(&self, isolate: &mut v8::Isolate) -> bool {
+        let finished = std::mem::take(&mut *self.finished.borrow_mut());
+        if finished.is_empty() {
+            return false;
+        }
+        self.current.set(0);
+        let heap = isolate.get_heap_statistics().used_heap_size();
+        let memory_bytes = (heap + self.memory.buffer_bytes()) as u64;
+        let mut must_go = false;
+        for (call, fault, discard, cpu_us) in finished {
+            must_go |= discard;
+            let done = Done { fault, discard, cpu_us, memory_bytes };
+            self.send(&FromWorker::Done { call, done });
+        }
+        must_go
+    }
+
+    /// A line of the current call's log, within its bound.
+    pub(crate) fn log(&self, level: LogLevel, message: String) {
+        let limit = u64::from(self.limits.get().log_bytes);
+        let logged = self.logged_bytes.get() + message.len() as u64;
+        self.logged_bytes.set(logged);
+        let message = if logged <= limit {
+            message
+        } else if self.log_cut.replace(true) {
+            return;
+        } else {
+            format!("[log truncated at {limit} bytes; limits.logBytes raises it]")
+        };
+        self.send(&FromWorker::Log {
+            call: self.current.get(),
+            level,
+            timestamp_ms: epoch_ms(),
+            message,
+        });
+    }
+
+    /// The whole answer, or its head.
+    pub(crate) fn answer(&self, call: u32, status: u16, headers: HeaderBlock, body: Bytes, end: bool) {
+        let limit = self.limits.get().response_body_bytes;
+        if end && body.len() as u64 > limit {
+            self.end(call, Some(too_large("responseBodyBytes", limit)), false);
+            return;
+        }
+        if let Some(state) = self.calls.borrow_mut().get_mut(&call).filter(|c| !c.answered) {
+            state.answered = true;
+            self.send(&FromWorker::Head { call, status, headers, body, end });
+        }
+    }
+
+    /// A piece of the answer's body.
+    pub(crate) fn chunk(&self, call: u32, bytes: Bytes, end: bool) {
+        let limit = self.limits.get().streamed_response_bytes;
+        let streamed = self.calls.borrow_mut().get_mut(&call).map(|state| {
+            state.streamed_bytes += bytes.len() as u64;
+            state.streamed_bytes
+        });
+        match streamed {
+            Some(streamed) if streamed > limit => {
+                self.end(call, Some(too_large("streamedResponseBytes", limit)), true);
+            }
+            Some(_) => self.send(&FromWorker::Chunk { call, bytes, end }),
+            None => {}
+        }
+    }
+
+    /// Whether the current call's log is over its bound.
+    pub(crate) fn log_is_cut(&self) -> bool {
+        self.log_cut.get()
+    }
+
+    /// The call is over and went well.
+    pub(crate) fn done(&self, call: u32) {
+        self.end(call, None, false);
+    }
+
+    /// The handler threw.
+    pub(crate) fn failed(&self, call: u32, message: String, stack: String) {
+        let is_refused_buffer = self.memory.buffer_refused()
+            && message.contains("Array buffer allocation failed");
+        let (fault, discard) = if is_refused_buffer {
+            (Fault::memory_limit(self.limits.get().memory_mb), true)
+        } else {
+            (Fault::new(FaultClass::HandlerError, message), false)
+        };
+        self.end(call, Some(fault.with_detail(stack)), discard);
+    }
+}
+
+fn too_large(limit: &str, bytes: u64) -> Fault {
+    Fault::new(
+        FaultClass::ResponseTooLarge,
+        format!("the function's answer is larger than {bytes} bytes (limits.{limit} raises it)"),
+    )
+}
+
+fn epoch_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+

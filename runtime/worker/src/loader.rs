@@ -1,0 +1,339 @@
+//! Module loading: the bundle, and what it left in `node_modules`.
+//!
+//! The bundle is an ES module. Packages it left external are resolved as Node does. A CommonJS
+//! package that is imported becomes a small ES module that requires it; the names that module
+//! exports are those its importer asks for, read off the importer's source, since bundlers print
+//! import clauses in one plain form.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cloudserve_protocol::wire::FromWorker;
+use deno_core::error::ModuleLoaderError;
+use deno_core::{
+    FastString, ModuleLoadOptions, ModuleLoadReferrer, ModuleLoadResponse, ModuleLoader,
+    ModuleResolveResponse, ModuleSource, ModuleSourceCode, ModuleSpecifier, ModuleType,
+    ResolutionKind, SourceCodeCacheInfo, resolve_import,
+};
+use deno_error::JsErrorBox;
+use deno_resolver::npm::{
+    ByonmInNpmPackageChecker, ByonmNpmResolver, ByonmNpmResolverCreateOptions,
+    DenoInNpmPackageChecker, NpmResolver,
+};
+use deno_runtime::deno_node::{NodeExtInitServices, NodeRequireLoader};
+use deno_runtime::deno_permissions::PermissionsContainer;
+use node_resolver::cache::NodeResolutionSys;
+use node_resolver::errors::PackageJsonLoadError;
+use node_resolver::{
+    DenoIsBuiltInNodeModuleChecker, IsBuiltInNodeModuleChecker, NodeResolutionKind, NodeResolver,
+    NodeResolverOptions, PackageJsonResolver, ResolutionMode,
+};
+use sys_traits::impls::RealSys;
+
+use crate::host::Host;
+
+type Npm = NpmResolver<RealSys>;
+type Resolver =
+    NodeResolver<DenoInNpmPackageChecker, DenoIsBuiltInNodeModuleChecker, Npm, RealSys>;
+
+/// What Deno's Node emulation needs to resolve packages.
+pub(crate) type NodeServices = NodeExtInitServices<DenoInNpmPackageChecker, Npm, RealSys>;
+
+/// Where the assigned function lies.
+#[derive(Debug, Clone)]
+pub(crate) struct Artifacts {
+    pub(crate) bundle_url: ModuleSpecifier,
+    pub(crate) bundle_path: PathBuf,
+    pub(crate) roots: Vec<PathBuf>,
+    pub(crate) code_cache: Option<Vec<u8>>,
+    pub(crate) source_map: Option<Vec<u8>>,
+}
+
+/// The loader of one worker. Knows no function until `assign`.
+pub(crate) struct BundleLoader {
+    host: Rc<Host>,
+    node: Arc<Resolver>,
+    packages: Arc<PackageJsonResolver<RealSys>>,
+    artifacts: RefCell<Option<Artifacts>>,
+    sources: RefCell<HashMap<String, String>>,
+    wanted: RefCell<HashMap<String, BTreeSet<String>>>,
+}
+
+/// The loader and the services that share its caches.
+pub(crate) fn new(host: Rc<Host>) -> (Rc<BundleLoader>, NodeServices) {
+    let packages = Arc::new(PackageJsonResolver::new(RealSys, None));
+    let sys = NodeResolutionSys::new(RealSys, None);
+    let npm = NpmResolver::Byonm(Arc::new(ByonmNpmResolver::new(ByonmNpmResolverCreateOptions {
+        root_node_modules_dir: None,
+        search_stop_dir: None,
+        sys: sys.clone(),
+        pkg_json_resolver: packages.clone(),
+    })));
+    let node = Arc::new(NodeResolver::new(
+        DenoInNpmPackageChecker::Byonm(ByonmInNpmPackageChecker),
+        DenoIsBuiltInNodeModuleChecker,
+        npm,
+        packages.clone(),
+        sys,
+        NodeResolverOptions::default(),
+    ));
+    let loader = Rc::new(BundleLoader {
+        host,
+        node: node.clone(),
+        packages: packages.clone(),
+        artifacts: RefCell::new(None),
+        sources: RefCell::default(),
+        wanted: RefCell::default(),
+    });
+    let services = NodeExtInitServices {
+        node_require_loader: Rc::new(Required { loader: loader.clone() }),
+        node_resolver: node,
+        pkg_json_resolver: packages,
+        sys: RealSys,
+    };
+    (loader, services)
+}
+
+fn not_found(what: &str) -> ModuleLoaderError {
+    JsErrorBox::new("Error", format!("Cannot find module '{what}'"))
+}
+
+impl BundleLoader {
+    /// Tells it where the function lies.
+    pub(crate) fn assign(&self, artifacts: Artifacts) {
+        *self.artifacts.borrow_mut() = Some(artifacts);
+    }
+
+    /// The module to load.
+    pub(crate) fn bundle_url(&self) -> ModuleSpecifier {
+        let artifacts = self.artifacts.borrow();
+        artifacts.as_ref().expect("asked for after the assignment").bundle_url.clone()
+    }
+
+    fn is_allowed(&self, path: &Path) -> bool {
+        let artifacts = self.artifacts.borrow();
+        artifacts.as_ref().is_some_and(|a| a.roots.iter().any(|root| path.starts_with(root)))
+    }
+
+    fn is_bundle(&self, url: &ModuleSpecifier) -> bool {
+        self.artifacts.borrow().as_ref().is_some_and(|a| a.bundle_url == *url)
+    }
+
+    fn is_commonjs(&self, url: &ModuleSpecifier) -> Result<bool, PackageJsonLoadError> {
+        if self.is_bundle(url) {
+            return Ok(false);
+        }
+        let Ok(path) = url.to_file_path() else { return Ok(false) };
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("mjs" | "json" | "wasm") => Ok(false),
+            Some("cjs") => Ok(true),
+            _ => {
+                let package = self.packages.get_closest_package_json(&path)?;
+                Ok(package.is_none_or(|p| p.typ != "module"))
+            }
+        }
+    }
+
+    fn package(&self, specifier: &str, referrer: &str) -> Result<ModuleSpecifier, ModuleLoaderError> {
+        let referrer = ModuleSpecifier::parse(referrer).map_err(JsErrorBox::from_err)?;
+        let resolved = self
+            .node
+            .resolve(specifier, &referrer, ResolutionMode::Import, NodeResolutionKind::Execution)
+            .and_then(node_resolver::NodeResolution::into_url)
+            .map_err(|_| not_found(specifier))?;
+        // The tree is reached through a link; Node names modules by their real path.
+        match resolved.to_file_path().ok().and_then(|path| path.canonicalize().ok()) {
+            Some(real) => ModuleSpecifier::from_file_path(real).map_err(|()| not_found(specifier)),
+            None => Ok(resolved),
+        }
+    }
+
+    fn remember_wanted_names(&self, specifier: &str, referrer: &str, resolved: &ModuleSpecifier) {
+        if let Some(source) = self.sources.borrow().get(referrer) {
+            let names = imported_names(source, specifier);
+            self.wanted.borrow_mut().entry(resolved.to_string()).or_default().extend(names);
+        }
+    }
+
+    fn load_now(&self, url: &ModuleSpecifier) -> Result<ModuleSource, ModuleLoaderError> {
+        let path = url.to_file_path().map_err(|()| not_found(url.as_str()))?;
+        if !self.is_allowed(&path) {
+            return Err(not_found(url.as_str()));
+        }
+        if path.extension().is_some_and(|e| e == "wasm") {
+            let bytes = std::fs::read(&path).map_err(JsErrorBox::from_err)?;
+            let code = ModuleSourceCode::Bytes(bytes.into_boxed_slice().into());
+            return Ok(ModuleSource::new(ModuleType::Wasm, code, url, None));
+        }
+        let is_commonjs = self.is_commonjs(url).map_err(JsErrorBox::from_err)?;
+        let (kind, source) = if is_commonjs {
+            let wanted = self.wanted.borrow();
+            (ModuleType::JavaScript, commonjs_facade(&path, wanted.get(url.as_str())))
+        } else {
+            let text = std::fs::read_to_string(&path).map_err(JsErrorBox::from_err)?;
+            let is_json = path.extension().is_some_and(|e| e == "json");
+            (if is_json { ModuleType::Json } else { ModuleType::JavaScript }, text)
+        };
+        let code_cache = self.is_bundle(url).then(|| SourceCodeCacheInfo {
+            hash: source.len() as u64,
+            data: self.artifacts.borrow_mut().as_mut().and_then(|a| a.code_cache.take()).map(Cow::Owned),
+        });
+        if !is_commonjs && has_bare_imports(&source) {
+            self.sources.borrow_mut().insert(url.to_string(), source.clone());
+        }
+        Ok(ModuleSource::new(kind, ModuleSourceCode::String(source.into()), url, code_cache))
+    }
+}
+
+impl ModuleLoader for BundleLoader {
+    fn resolve(
+        &self,
+        specifier: &str,
+        referrer: &str,
+        _kind: ResolutionKind,
+    ) -> ModuleResolveResponse {
+        if DenoIsBuiltInNodeModuleChecker.is_builtin_node_module(specifier) {
+            return ModuleSpecifier::parse(&format!("node:{specifier}"))
+                .map_err(JsErrorBox::from_err);
+        }
+        let is_bare = !specifier.starts_with(['.', '/']) && !specifier.contains(':');
+        if (is_bare || specifier.starts_with('#')) && referrer.starts_with("file:") {
+            let resolved = self.package(specifier, referrer)?;
+            self.remember_wanted_names(specifier, referrer, &resolved);
+            return Ok(resolved);
+        }
+        let resolved = resolve_import(specifier, referrer).map_err(JsErrorBox::from_err)?;
+        match resolved.scheme() {
+            "node" | "file" | "ext" | "data" => {
+                self.remember_wanted_names(specifier, referrer, &resolved);
+                Ok(resolved)
+            }
+            _ => Err(not_found(specifier)),
+        }
+    }
+
+    fn load(
+        &self,
+        url: &ModuleSpecifier,
+        _referrer: Option<&ModuleLoadReferrer>,
+        _options: ModuleLoadOptions,
+    ) -> ModuleLoadResponse {
+        ModuleLoadResponse::Sync(self.load_now(url))
+    }
+
+    fn code_cache_ready(
+        &self,
+        url: ModuleSpecifier,
+        _hash: u64,
+        code_cache: &[u8],
+    ) -> Pin<Box<dyn Future<Output = ()>>> {
+        if self.is_bundle(&url) {
+            self.host.send(&FromWorker::CodeCache(Bytes::copy_from_slice(code_cache)));
+        }
+        Box::pin(std::future::ready(()))
+    }
+
+    fn get_source_map(&self, file_name: &str) -> Option<Cow<'_, [u8]>> {
+        let artifacts = self.artifacts.borrow();
+        let artifacts = artifacts.as_ref().filter(|a| a.bundle_url.as_str() == file_name)?;
+        artifacts.source_map.clone().map(Cow::Owned)
+    }
+}
+
+/// `require` under the same rules.
+struct Required {
+    loader: Rc<BundleLoader>,
+}
+
+impl NodeRequireLoader for Required {
+    fn ensure_read_permission<'a>(
+        &self,
+        _permissions: &mut PermissionsContainer,
+        path: Cow<'a, Path>,
+    ) -> Result<Cow<'a, Path>, JsErrorBox> {
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        if self.loader.is_allowed(&real) {
+            Ok(path)
+        } else {
+            Err(not_found(&path.to_string_lossy()))
+        }
+    }
+
+    fn load_text_file_lossy(&self, path: &Path) -> Result<FastString, JsErrorBox> {
+        let bytes = std::fs::read(path).map_err(JsErrorBox::from_err)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned().into())
+    }
+
+    fn is_maybe_cjs(&self, url: &url::Url) -> Result<bool, PackageJsonLoadError> {
+        self.loader.is_commonjs(url)
+    }
+
+    fn is_maybe_cjs_from_require(&self, url: &url::Url) -> Result<bool, PackageJsonLoadError> {
+        self.loader.is_commonjs(url)
+    }
+}
+
+/// An ES module that requires `path` and exports these names of it.
+fn commonjs_facade(path: &Path, wanted: Option<&BTreeSet<String>>) -> String {
+    let path = serde_json::Value::from(path.to_string_lossy());
+    let mut source = format!(
+        "import {{ createRequire }} from 'node:module';\n\
+         const m = createRequire({path})({path});\nexport default m;\n"
+    );
+    for name in wanted.into_iter().flatten().filter(|name| *name != "default") {
+        source.push_str(&format!("const _{name} = m.{name};\nexport {{ _{name} as {name} }};\n"));
+    }
+    source
+}
+
+fn has_bare_imports(source: &str) -> bool {
+    source.contains("import ") || source.contains("import{")
+}
+
+/// The names in `import { a, b as c } from "specifier"` clauses of this source.
+fn imported_names(source: &str, specifier: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for quote in ['"', '\''] {
+        let from = format!("{quote}{specifier}{quote}");
+        for (at, _) in source.match_indices(&from) {
+            let before = source[..at].trim_end();
+            let Some(before) = before.strip_suffix("from").map(str::trim_end) else { continue };
+            let Some(before) = before.strip_suffix('}') else { continue };
+            let Some(open) = before.rfind('{') else { continue };
+            names.extend(
+                before[open + 1..]
+                    .split(',')
+                    .filter_map(|clause| clause.split_whitespace().next())
+                    .filter(|name| is_identifier(name))
+                    .map(str::to_owned),
+            );
+        }
+    }
+    names
+}
+
+fn is_identifier(text: &str) -> bool {
+    let mut chars = text.chars();
+    chars.next().is_some_and(|c| c.is_alphabetic() || matches!(c, '_' | '$'))
+        && chars.all(|c| c.is_alphanumeric() || matches!(c, '_' | '$'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_off_import_clauses() {
+        let source = "import x from \"a\";\nimport { b, c as d,\n  default as e } from \"pkg\";\n\
+                      import * as n from 'pkg'; import { f } from 'pkg'; import { g } from \"other\";";
+        let names: Vec<_> = imported_names(source, "pkg").into_iter().collect();
+        assert_eq!(names, ["b", "c", "default", "f"]);
+        assert!(imported_names(source, "a").is_empty());
+    }
+}

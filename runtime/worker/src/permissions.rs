@@ -1,0 +1,75 @@
+//! Deno's permissions: an inner layer, not the sandbox. User code may read its own artifacts,
+//! write its own temporary directory, see its own environment and reach public addresses.
+
+use std::sync::Arc;
+
+use deno_runtime::deno_permissions::{
+    Permissions, PermissionsContainer, PermissionsOptions, RuntimePermissionDescriptorParser,
+};
+use sys_traits::impls::RealSys;
+
+/// Addresses that are not the public internet: this host, its neighbours, cloud metadata.
+const DENIED_NETS: [&str; 18] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/127",
+    "::ffff:0:0/96",
+    "64:ff9b::/96",
+    "fc00::/7",
+    "fe80::/10",
+    "ff00::/8",
+    "2002::/16",
+];
+
+/// What common packages ask for without meaning harm.
+const ALLOWED_SYS: [&str; 11] = [
+    "hostname",
+    "osRelease",
+    "osUptime",
+    "loadavg",
+    "systemMemoryInfo",
+    "uid",
+    "gid",
+    "cpus",
+    "homedir",
+    "umask",
+    "userInfo",
+];
+
+#[derive(Debug, thiserror::Error)]
+#[error("the permissions of an assignment are not valid: {0}")]
+pub(crate) struct PermissionsError(String);
+
+/// What user code may do, given the directories of its assignment. Before one, nothing.
+pub(crate) fn permissions(
+    readable: &[&str],
+    writable: &[&str],
+) -> Result<PermissionsContainer, PermissionsError> {
+    let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    let parser = Arc::new(RuntimePermissionDescriptorParser::new(RealSys));
+    if readable.is_empty() {
+        return Ok(PermissionsContainer::new(parser, Permissions::none_without_prompt()));
+    }
+    let options = PermissionsOptions {
+        allow_read: Some([owned(readable), owned(writable)].concat()),
+        allow_write: Some(owned(writable)),
+        allow_env: Some(vec![]),
+        allow_net: Some(vec![]),
+        deny_net: Some(owned(&DENIED_NETS)),
+        allow_sys: Some(owned(&ALLOWED_SYS)),
+        prompt: false,
+        ..PermissionsOptions::default()
+    };
+    let permissions = Permissions::from_options(&*parser, &options)
+        .map_err(|error| PermissionsError(error.to_string()))?;
+    Ok(PermissionsContainer::new(parser, permissions))
+}

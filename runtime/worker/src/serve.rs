@@ -1,0 +1,331 @@
+//! The life of a worker: boot, load, serve, end.
+//!
+//! One loop on one thread: take frames off the socket into the isolate, let the isolate's event
+//! loop run, write what it said. Whatever leaves the isolate in doubt ends the loop and with it
+//! the process.
+
+use std::future::poll_fn;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use cloudserve_protocol::call::LogLevel;
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::wire::{
+    Assignment, EXIT_UNCAUGHT, FromWorker, Loaded, Ready, ToWorker,
+};
+use deno_core::error::{CoreError, CoreErrorKind};
+use deno_core::{ModuleSpecifier, PollEventLoopOptions, v8};
+use deno_runtime::deno_os::WatcherExited;
+use deno_runtime::deno_permissions::PermissionsContainer;
+use deno_runtime::fmt_errors::format_js_error;
+
+use crate::boot::{Booted, boot};
+use crate::bridge::IncomingCall;
+use crate::control::{Control, ControlError};
+use crate::host::Host;
+use crate::loader::Artifacts;
+use crate::permissions;
+use crate::watchdog::Watchdog;
+
+/// How long past the watchdog's deadline the event loop looks itself: promises that never settle.
+const DEADLINE_SLACK: Duration = Duration::from_millis(1);
+
+/// Runs the worker; returns its exit code.
+pub(crate) async fn run(socket: UnixStream, started: Instant) -> i32 {
+    let host = Host::new();
+    let Ok(mut control) = Control::new(socket) else { return 2 };
+    let booted = boot(&host).await;
+    let watchdog = match Watchdog::start(booted.isolate.clone()) {
+        Ok(watchdog) => watchdog,
+        Err(error) => {
+            eprintln!("cloudserve-worker: no thread for the watchdog: {error}");
+            return 2;
+        }
+    };
+    host.send(&FromWorker::Ready(Ready {
+        boot_us: micros(started.elapsed()),
+        code_cache_tag: format!(
+            "{}-{:08x}",
+            v8::VERSION_STRING,
+            v8::script_compiler::cached_data_version_tag()
+        ),
+    }));
+    control.flush_blocking(&mut host.outgoing());
+
+    let assignment = match poll_fn(|cx| control.poll_frame(cx)).await {
+        Ok(ToWorker::Assign(assignment)) => assignment,
+        Ok(ToWorker::Drain) | Err(ControlError::Closed) => return 0,
+        Ok(_) => return 2,
+        Err(error) => {
+            eprintln!("cloudserve-worker: {error}");
+            return 2;
+        }
+    };
+    let mut serving = Serving { host, control, booted, watchdog, draining: false };
+    let code = match serving.load(&assignment).await {
+        Ok(()) => serving.serve().await,
+        Err(fault) => {
+            serving.host.send(&FromWorker::LoadFailed(fault));
+            0
+        }
+    };
+    let host = serving.host.clone();
+    serving.control.flush_blocking(&mut host.outgoing());
+    code
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+struct Serving {
+    host: Rc<Host>,
+    control: Control,
+    booted: Booted,
+    watchdog: Watchdog,
+    draining: bool,
+}
+
+impl Serving {
+    /// Makes this worker the function's.
+    async fn load(&mut self, assignment: &Assignment) -> Result<(), Fault> {
+        let begun = Instant::now();
+        self.adopt(assignment)?;
+        let budget = Duration::from_millis(assignment.load_budget_ms.into());
+        self.watchdog.arm(begun + budget);
+        let evaluated = tokio::time::timeout(budget, self.evaluate()).await;
+        self.watchdog.disarm();
+        let namespace = match evaluated {
+            Ok(Ok(namespace)) => namespace,
+            Ok(Err(error)) => return Err(self.startup_fault(&error, assignment.load_budget_ms)),
+            Err(_elapsed) => return Err(slow_start(assignment.load_budget_ms)),
+        };
+        let runtime = &mut self.booted.worker.js_runtime;
+        let handler_kind = self.booted.bridge.loaded(runtime, &namespace).ok_or_else(|| {
+            Fault::new(
+                FaultClass::StartupError,
+                "the module exports no handler: export default a function, an object with \
+                 `fetch`, functions named GET, POST, ..., or a value",
+            )
+        })?;
+        self.host.send(&FromWorker::Loaded(Loaded {
+            handler_kind,
+            load_us: micros(begun.elapsed()),
+            code_cache_used: assignment.code_cache_path.is_some(),
+        }));
+        Ok(())
+    }
+
+    fn adopt(&mut self, assignment: &Assignment) -> Result<(), Fault> {
+        let broken = |what: String| Fault::new(FaultClass::SandboxUnavailable, what);
+        let bundle_path = std::path::PathBuf::from(&assignment.bundle_path);
+        let bundle_dir = bundle_path
+            .parent()
+            .map(std::path::Path::to_path_buf)
+            .ok_or_else(|| broken("the bundle has no directory".to_owned()))?;
+        let bundle_url = ModuleSpecifier::from_file_path(&bundle_path)
+            .map_err(|()| broken("the bundle's path is not absolute".to_owned()))?;
+        self.host.limits.set(assignment.limits);
+        self.host.memory.assign(assignment.limits.memory_mb);
+
+        let dir = bundle_dir.to_string_lossy().into_owned();
+        let mut readable = vec![dir.as_str()];
+        readable.extend(assignment.node_modules_path.as_deref());
+        let permissions = permissions::permissions(&readable, &[&assignment.tmp_path])
+            .map_err(|error| broken(error.to_string()))?;
+        let runtime = &mut self.booted.worker.js_runtime;
+        runtime.op_state().borrow_mut().put::<PermissionsContainer>(permissions);
+
+        let own = [
+            ("HOME", assignment.tmp_path.as_str()),
+            ("TMPDIR", assignment.tmp_path.as_str()),
+            ("NODE_ENV", "production"),
+        ];
+        let given = assignment.env.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in own.into_iter().chain(given) {
+            // SAFETY: no other thread of this process reads or writes the environment: V8's
+            // platform threads and the watchdog never do.
+            unsafe { std::env::set_var(name, value) };
+        }
+        std::env::set_current_dir(&bundle_dir)
+            .map_err(|_| broken("the bundle's directory does not exist".to_owned()))?;
+        self.booted.bridge.assign(runtime, assignment);
+
+        let mut roots = vec![bundle_dir];
+        roots.extend(assignment.node_modules_path.as_ref().map(Into::into));
+        self.booted.loader.assign(Artifacts {
+            source_map: std::fs::read(format!("{}.map", assignment.bundle_path)).ok(),
+            code_cache: assignment.code_cache_path.as_ref().and_then(|p| std::fs::read(p).ok()),
+            bundle_url,
+            bundle_path,
+            roots,
+        });
+        Ok(())
+    }
+
+    async fn evaluate(&mut self) -> Result<v8::Global<v8::Object>, CoreError> {
+        let url = self.booted.loader.bundle_url();
+        let worker = &mut self.booted.worker;
+        let id = worker.preload_main_module(&url).await?;
+        worker.evaluate_module(id).await?;
+        worker.js_runtime.get_module_namespace(id)
+    }
+
+    fn startup_fault(&mut self, error: &CoreError, load_budget_ms: u32) -> Fault {
+        if self.host.memory.heap_exceeded() {
+            return Fault::memory_limit(self.host.limits.get().memory_mb);
+        }
+        if self.watchdog.fired() {
+            return slow_start(load_budget_ms);
+        }
+        if let Some(code) = self.exit_requested() {
+            return Fault::new(
+                FaultClass::StartupError,
+                format!("the module ended its process with exit code {code} while it was loaded"),
+            );
+        }
+        let (message, stack) = described(error);
+        Fault::new(FaultClass::StartupError, message).with_detail(stack)
+    }
+
+    fn exit_requested(&mut self) -> Option<i32> {
+        let exited = self.booted.worker.js_runtime.op_state().borrow().has::<WatcherExited>();
+        exited.then(|| self.booted.worker.exit_code())
+    }
+
+    /// Serves calls until there is a reason not to. Returns the exit code.
+    async fn serve(&mut self) -> i32 {
+        let mut timer = pin!(tokio::time::sleep(Duration::MAX));
+        let mut timer_at: Option<Instant> = None;
+        poll_fn(|cx| {
+            loop {
+                match self.control.poll_frame(cx) {
+                    Poll::Ready(Ok(frame)) => self.take(frame),
+                    Poll::Ready(Err(_)) => return Poll::Ready(0),
+                    Poll::Pending => break,
+                }
+            }
+            let options = PollEventLoopOptions::default();
+            let polled = self.booted.worker.js_runtime.poll_event_loop(cx, options);
+            if let Some(code) = self.verdict(match polled {
+                Poll::Ready(Err(error)) => Some(error),
+                _ => None,
+            }) {
+                return Poll::Ready(code);
+            }
+            if self.host.report_finished(self.booted.worker.js_runtime.v8_isolate()) {
+                return Poll::Ready(0);
+            }
+            let flushed = self.control.poll_flush(cx, &mut self.host.outgoing());
+            if let Poll::Ready(Err(_)) = flushed {
+                return Poll::Ready(0);
+            }
+            match self.host.next_deadline() {
+                None => {
+                    self.watchdog.disarm();
+                    if self.draining && flushed.is_ready() {
+                        return Poll::Ready(0);
+                    }
+                }
+                Some(deadline) => {
+                    self.watchdog.arm(deadline);
+                    if timer_at.is_none_or(|at| at > deadline) {
+                        timer_at = Some(deadline);
+                        timer.as_mut().reset((deadline + DEADLINE_SLACK).into());
+                    }
+                    while timer_at.is_some() && timer.as_mut().poll(cx).is_ready() {
+                        if Instant::now() >= deadline {
+                            self.host.end_all(&Fault::timeout(self.host.limits.get().timeout_ms));
+                            let isolate = self.booted.worker.js_runtime.v8_isolate();
+                            self.host.report_finished(isolate);
+                            return Poll::Ready(0);
+                        }
+                        timer_at = Some(deadline);
+                        timer.as_mut().reset((deadline + DEADLINE_SLACK).into());
+                    }
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn take(&mut self, frame: ToWorker) {
+        let runtime = &mut self.booted.worker.js_runtime;
+        let bridge = &self.booted.bridge;
+        match frame {
+            ToWorker::Request { call, execution_id, budget_ms, method, target, headers, body, end } => {
+                let deadline = Instant::now() + Duration::from_millis(budget_ms.into());
+                self.host.begin(call, deadline);
+                self.watchdog.arm(deadline);
+                let incoming = IncomingCall {
+                    call,
+                    execution_id,
+                    budget_ms,
+                    method,
+                    target,
+                    headers,
+                    body,
+                    end,
+                };
+                bridge.request(runtime, &incoming);
+            }
+            ToWorker::Body { call, bytes, end } => bridge.body(runtime, call, &bytes, end),
+            ToWorker::BodyAborted { call } => bridge.body_aborted(runtime, call),
+            ToWorker::Credit { call, bytes } => bridge.credit(runtime, call, bytes),
+            ToWorker::Cancel { call } => bridge.cancel(runtime, call),
+            ToWorker::Drain => self.draining = true,
+            ToWorker::Assign(_) => {}
+        }
+        runtime.v8_isolate().perform_microtask_checkpoint();
+    }
+
+    /// Whether the isolate may go on; if not, ends its calls and says the exit code.
+    fn verdict(&mut self, error: Option<CoreError>) -> Option<i32> {
+        let limits = self.host.limits.get();
+        let (fault, code) = if self.host.memory.heap_exceeded() {
+            (Fault::memory_limit(limits.memory_mb), 0)
+        } else if self.watchdog.fired() {
+            (Fault::timeout(limits.timeout_ms), 0)
+        } else if let Some(code) = self.exit_requested() {
+            let message = format!("the function ended its process with exit code {code}");
+            (Fault::new(FaultClass::Crashed, message), code)
+        } else {
+            let (message, stack) = described(&error?);
+            // After the answer there is nobody to tell but the owner.
+            if !self.host.has_unanswered() {
+                self.host.log(LogLevel::Error, stack.clone());
+            }
+            (Fault::new(FaultClass::HandlerError, message).with_detail(stack), EXIT_UNCAUGHT)
+        };
+        self.host.end_all(&fault);
+        let isolate = self.booted.worker.js_runtime.v8_isolate();
+        isolate.cancel_terminate_execution();
+        self.host.report_finished(isolate);
+        Some(code)
+    }
+}
+
+fn slow_start(load_budget_ms: u32) -> Fault {
+    Fault::new(
+        FaultClass::StartupError,
+        format!("the module did not finish loading within {load_budget_ms} ms"),
+    )
+}
+
+/// `[one line, stack]` of an error that reached the event loop.
+fn described(error: &CoreError) -> (String, String) {
+    let whole = match error.as_kind() {
+        CoreErrorKind::Js(js) => {
+            let stack = format_js_error(js, None);
+            let line = js.exception_message.trim_start_matches("Uncaught ");
+            let line = line.trim_start_matches("(in promise) ");
+            return (line.lines().next().unwrap_or_default().to_owned(), stack);
+        }
+        _ => error.to_string(),
+    };
+    (whole.lines().next().unwrap_or_default().to_owned(), whole)
+}

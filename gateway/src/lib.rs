@@ -1,1 +1,33 @@
+//! The data plane: from an HTTP request under `/run` to a call in a sandbox and back.
+//!
+//! One module per step, in this order: [`authenticate`], [`authorise`], [`route`], [`admit`],
+//! [`dispatch`], [`meter`]. A warm call makes no database round trip; usage and logs leave in
+//! batches, off the request path.
+//!
+//! Invariants: every call that reached a function leaves exactly one usage row, however it ended;
+//! every request is answered by its deadline plus [`GatewayOptions::deadline_grace_ms`]; what the
+//! gateway knows of a function is at most [`MAX_STALENESS`] old; the caller's credentials stay
+//! here.
 
+mod admit;
+mod answer;
+mod authenticate;
+mod authorise;
+mod body;
+mod dispatch;
+mod envelope;
+mod gateway;
+mod head;
+mod http;
+mod meter;
+mod metrics;
+mod options;
+mod path;
+mod refusal;
+mod route;
+mod serve;
+
+pub use crate::gateway::{Gateway, Peer};
+pub use crate::metrics::MetricsSnapshot;
+pub use crate::options::GatewayOptions;
+pub use crate::route::MAX_STALENESS;

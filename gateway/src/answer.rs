@@ -1,0 +1,425 @@
+//! Answers: what comes back from a sandbox becomes HTTP, and the end of the answer ends the call.
+//!
+//! All functions share one origin, so a function may not use what acts on the whole of it: our
+//! own `x-cloudserve-*` names, the session cookie (cookies ignore ports, so it is the
+//! dashboard's), and headers that govern every page, worker or cookie of the host.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cloudserve_identity::SESSION_COOKIE;
+use cloudserve_protocol::call::{Body, BodyStream, Outcome, Reply, ResponseHead, Timings};
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use futures::StreamExt;
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::Sleep;
+
+use crate::head::{ExecutionText, is_hop_by_hop};
+use crate::meter::{Call, cancelled};
+use crate::options::GatewayOptions;
+use crate::refusal::json;
+
+static EXECUTION_ID: HeaderName = HeaderName::from_static("x-cloudserve-execution-id");
+static COLD: HeaderName = HeaderName::from_static("x-cloudserve-cold");
+static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// The body of an answer. When it ends or is dropped, its call is recorded.
+pub(crate) struct AnswerBody {
+    content: Content,
+    settlement: Option<Settlement>,
+}
+
+enum Content {
+    Empty,
+    Whole(Bytes),
+    Stream {
+        pieces: BodyStream,
+        /// Fires when even the grace has passed.
+        last_moment: Pin<Box<Sleep>>,
+    },
+    /// The function sends a body where HTTP has none (HEAD, 204). Read, so that the function is
+    /// not taken for abandoned.
+    Unsent(BodyStream),
+}
+
+/// How an answer ended.
+enum End {
+    Complete,
+    Faulted(Fault),
+    HungUp,
+}
+
+/// What is needed to record a call whose answer has begun.
+struct Settlement {
+    call: Call,
+    outcome: oneshot::Receiver<Outcome>,
+    cold: bool,
+    timings: Timings,
+    last_moment: Instant,
+    hang_up_wait: Duration,
+}
+
+/// The answer to a call whose function has answered.
+pub(crate) fn answer(
+    call: Call,
+    reply: Reply,
+    is_head: bool,
+    options: &GatewayOptions,
+) -> Response<AnswerBody> {
+    let execution = ExecutionText::of(call.execution_id());
+    let last_moment = call.deadline() + options.deadline_grace();
+    let Reply { head, body, cold, timings, outcome } = reply;
+    let status = StatusCode::from_u16(head.status).ok().filter(|s| !s.is_informational());
+    let bodiless =
+        is_head || matches!(status, Some(StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
+    let length = match &body {
+        Body::Full(bytes) if is_head => Some(bytes.len()),
+        _ => None,
+    };
+    let content = match body {
+        Body::Stream(pieces) if bodiless => Content::Unsent(pieces),
+        Body::Stream(pieces) => {
+            let last_moment = Box::pin(tokio::time::sleep_until(last_moment.into()));
+            Content::Stream { pieces, last_moment }
+        }
+        Body::Full(bytes) if !bodiless && !bytes.is_empty() => Content::Whole(bytes),
+        Body::Full(_) | Body::Empty => Content::Empty,
+    };
+    let may_have_length = status != Some(StatusCode::NO_CONTENT)
+        && (bodiless || matches!(content, Content::Stream { .. }));
+    let mut headers = response_headers(&head, may_have_length);
+    if let Some(length) = length {
+        headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    stamp(&mut headers, &execution, cold, timings);
+
+    let hang_up_wait = options.hang_up_wait();
+    let settlement = Settlement { call, outcome, cold, timings, last_moment, hang_up_wait };
+    let mut response = Response::new(AnswerBody { content, settlement: Some(settlement) });
+    // The sandbox has checked the status; what it could not mean is an error of the function.
+    *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The answer to a call that failed before the function answered.
+pub(crate) fn failure(
+    call: Call,
+    outcome: Outcome,
+    rate_per_second: Option<u32>,
+) -> Response<AnswerBody> {
+    #[derive(Serialize)]
+    struct Failed<'a> {
+        error: Description<'a>,
+        message: &'a str,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Description<'a> {
+        code: &'static str,
+        message: &'a str,
+        execution_id: String,
+    }
+    let mut outcome = outcome;
+    let fault = outcome.fault.get_or_insert_with(crashed);
+    let message = fault.message.as_str();
+    let code = fault.class.code();
+    let execution_id = call.execution_id().to_string();
+    let body = Failed { error: Description { code, message, execution_id }, message };
+    let mut response = json(status_of(fault.class), &body);
+    let limit = match fault.class {
+        FaultClass::RateLimit => rate_per_second,
+        FaultClass::ConcurrencyLimit => Some(call.target().limits.concurrency),
+        _ => None,
+    };
+    let headers = response.headers_mut();
+    explain_refusal(headers, fault.class, limit);
+    stamp(headers, &ExecutionText::of(call.execution_id()), outcome.cold, outcome.timings);
+    call.finish(outcome);
+    response
+}
+
+pub(crate) fn status_of(class: FaultClass) -> StatusCode {
+    StatusCode::from_u16(class.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The worker is gone and has not said why.
+pub(crate) fn crashed() -> Fault {
+    Fault::new(FaultClass::Crashed, "the function's process ended while the call was in it")
+}
+
+/// When to come again, for calls that were not taken.
+pub(crate) fn explain_refusal(headers: &mut HeaderMap, class: FaultClass, limit: Option<u32>) {
+    let soon = HeaderValue::from_static("1");
+    match class.http_status() {
+        429 => {
+            headers.insert(RETRY_AFTER, soon.clone());
+            if let Some(limit) = limit {
+                headers.insert("ratelimit-limit", HeaderValue::from(limit));
+            }
+            headers.insert("ratelimit-remaining", HeaderValue::from_static("0"));
+            headers.insert("ratelimit-reset", soon);
+        }
+        503 => {
+            headers.insert(RETRY_AFTER, soon);
+        }
+        _ => {}
+    }
+}
+
+/// The headers every answer of a call has.
+pub(crate) fn stamp(
+    headers: &mut HeaderMap,
+    execution: &ExecutionText,
+    cold: bool,
+    timings: Timings,
+) {
+    let ms = |us: u64| (us / 1_000, us % 1_000);
+    let (queue, boot, exec) = (ms(timings.queue_us), ms(timings.boot_us), ms(timings.exec_us));
+    let timing = format!(
+        "queue;dur={}.{:03}, boot;dur={}.{:03}, exec;dur={}.{:03}",
+        queue.0, queue.1, boot.0, boot.1, exec.0, exec.1
+    );
+    let cold = HeaderValue::from_static(if cold { "1" } else { "0" });
+    headers.insert(COLD.clone(), cold);
+    // A function may have timings of its own.
+    for (name, value) in
+        [(&EXECUTION_ID, execution.as_bytes()), (&SERVER_TIMING, timing.as_bytes())]
+    {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.append(name.clone(), value);
+        }
+    }
+}
+
+fn response_headers(head: &ResponseHead, may_have_length: bool) -> HeaderMap {
+    let block = head.headers.as_bytes();
+    let mut headers = HeaderMap::with_capacity(head.headers.iter().count() + 4);
+    for (name, value) in head.headers.iter() {
+        let Ok(name) = HeaderName::from_bytes(name) else { continue };
+        // Shares the block's buffer instead of copying each value.
+        let Ok(value) = HeaderValue::from_maybe_shared(block.slice_ref(value)) else { continue };
+        if name == CONTENT_LENGTH {
+            let is_number = value.to_str().is_ok_and(|text| text.parse::<u64>().is_ok());
+            if may_have_length && is_number && !headers.contains_key(CONTENT_LENGTH) {
+                headers.insert(CONTENT_LENGTH, value);
+            }
+        } else if !stays_here(&name, &value) {
+            // An error says that there are more headers than HTTP libraries take.
+            let _ = headers.try_append(name, value);
+        }
+    }
+    headers
+}
+
+fn stays_here(name: &HeaderName, value: &HeaderValue) -> bool {
+    if *name == SET_COOKIE {
+        return sets_session_cookie(value.as_bytes());
+    }
+    let name = name.as_str();
+    is_hop_by_hop(name)
+        || name.starts_with("x-cloudserve-")
+        || matches!(
+            name,
+            "alt-svc" | "clear-site-data" | "nel" | "report-to" | "service-worker-allowed"
+        )
+}
+
+/// Browsers send a cookie without a name, `=token=x`, back as `token=x`.
+fn sets_session_cookie(cookie: &[u8]) -> bool {
+    let is_blank = |b: &u8| b.is_ascii_whitespace() || *b == b'=';
+    let start = cookie.iter().position(|b| !is_blank(b)).unwrap_or(cookie.len());
+    let name = cookie[start..].split(|b| matches!(b, b'=' | b';')).next().unwrap_or_default();
+    name.trim_ascii() == SESSION_COOKIE.as_bytes()
+}
+
+impl AnswerBody {
+    /// A body that belongs to no call.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self { content: Content::Whole(bytes), settlement: None }
+    }
+
+    fn settle(&mut self, end: End, unsent: Option<BodyStream>) {
+        let Some(mut settlement) = self.settlement.take() else { return };
+        settlement.call.stop_clock();
+        if unsent.is_none() {
+            match settlement.outcome.try_recv() {
+                Ok(outcome) => return settlement.finish(end, outcome),
+                Err(TryRecvError::Closed) => return settlement.finish_lost(end),
+                Err(TryRecvError::Empty) => {}
+            }
+        }
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(settlement.wait(end, unsent))),
+            Err(_) => settlement.finish_lost(end),
+        }
+    }
+}
+
+impl Settlement {
+    /// Waits for what the sandbox has to say. Bounded: it may never say it.
+    async fn wait(mut self, end: End, unsent: Option<BodyStream>) {
+        let soon = Instant::now() + self.hang_up_wait;
+        let until = if matches!(end, End::Complete) { self.last_moment.max(soon) } else { soon };
+        let outcome = tokio::time::timeout_at(until.into(), async {
+            if let Some(mut pieces) = unsent {
+                while let Some(Ok(_)) = pieces.next().await {}
+            }
+            (&mut self.outcome).await
+        });
+        match outcome.await {
+            Ok(Ok(outcome)) => self.finish(end, outcome),
+            Ok(Err(_)) => self.finish_lost(end),
+            Err(_) => {
+                let timeout = Fault::timeout(self.call.target().limits.timeout_ms);
+                let end = if matches!(end, End::Complete) { End::Faulted(timeout) } else { end };
+                self.finish_lost(end);
+            }
+        }
+    }
+
+    fn finish(self, end: End, mut outcome: Outcome) {
+        if outcome.fault.is_none() {
+            outcome.fault = match end {
+                End::Complete => None,
+                End::Faulted(fault) => Some(fault),
+                End::HungUp => Some(cancelled()),
+            };
+        }
+        self.call.finish(outcome);
+    }
+
+    fn finish_lost(self, end: End) {
+        let end = if matches!(end, End::Complete) { End::Faulted(crashed()) } else { end };
+        let (cold, timings) = (self.cold, self.timings);
+        self.finish(end, Outcome { started: true, cold, timings, ..Outcome::default() });
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.content, Content::Empty) {
+            Content::Empty | Content::Whole(_) => self.settle(End::Complete, None),
+            Content::Unsent(pieces) => self.settle(End::Complete, Some(pieces)),
+            Content::Stream { pieces, .. } => {
+                // First, for it tells the sandbox that nobody listens.
+                drop(pieces);
+                self.settle(End::HungUp, None);
+            }
+        }
+    }
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match &mut self.content {
+            Content::Empty | Content::Unsent(_) => Poll::Ready(None),
+            Content::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.content = Content::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Content::Stream { pieces, last_moment } => {
+                let fault = match pieces.poll_next_unpin(cx) {
+                    Poll::Ready(Some(Ok(piece))) => {
+                        return Poll::Ready(Some(Ok(Frame::data(piece))));
+                    }
+                    Poll::Ready(None) => {
+                        self.content = Content::Empty;
+                        self.settle(End::Complete, None);
+                        return Poll::Ready(None);
+                    }
+                    Poll::Ready(Some(Err(fault))) => fault,
+                    Poll::Pending => {
+                        if last_moment.as_mut().poll(cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                        Fault::timeout(self.settlement.as_ref().map_or(0, Settlement::timeout_ms))
+                    }
+                };
+                self.content = Content::Empty;
+                self.settle(End::Faulted(fault.clone()), None);
+                Poll::Ready(Some(Err(fault)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Empty | Content::Unsent(_))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty | Content::Unsent(_) => SizeHint::with_exact(0),
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Stream { .. } => SizeHint::default(),
+        }
+    }
+}
+
+impl Settlement {
+    fn timeout_ms(&self) -> u32 {
+        self.call.target().limits.timeout_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_sets_its_own_cookies_but_not_ours() {
+        for cookie in [
+            "token=x",
+            " token = x; Path=/",
+            "=token=x",
+            "= token=x",
+            "token",
+            "token;a",
+            "\ttoken=x",
+        ] {
+            assert!(sets_session_cookie(cookie.as_bytes()), "{cookie}");
+        }
+        for cookie in ["tokens=x", "Token=x", "a=token=x", "__Host-token=x", "", "session=1"] {
+            assert!(!sets_session_cookie(cookie.as_bytes()), "{cookie}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_or_the_host_is_dropped() {
+        let headers = [
+            ("content-type", "text/plain"),
+            ("content-length", "3"),
+            ("connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "token=evil"),
+            ("set-cookie", "b=2"),
+            ("x-cloudserve-cold", "7"),
+            ("clear-site-data", "\"cookies\""),
+            ("bad name", "x"),
+            ("x-bad-value", "a\r\nb"),
+        ];
+        let head = ResponseHead { status: 200, headers: headers.into_iter().collect() };
+        let got = response_headers(&head, false);
+        let got: Vec<_> = got.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        assert_eq!(
+            got,
+            [("content-type", "text/plain"), ("set-cookie", "a=1"), ("set-cookie", "b=2")]
+        );
+        assert_eq!(response_headers(&head, true).get(CONTENT_LENGTH).unwrap(), "3");
+    }
+}

@@ -1,0 +1,190 @@
+//! Request bodies: small ones whole, others piece by piece, none over its limit.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cloudserve_protocol::call::Body;
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use futures::Stream;
+use http::HeaderMap;
+use http::header::EXPECT;
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+use tokio::sync::oneshot;
+
+use crate::options::GatewayOptions;
+
+/// A request body as it comes from the connection.
+pub(crate) trait Incoming:
+    HttpBody<Data = Bytes, Error: std::error::Error> + Send + Unpin + 'static
+{
+}
+
+impl<B> Incoming for B where
+    B: HttpBody<Data = Bytes, Error: std::error::Error> + Send + Unpin + 'static
+{
+}
+
+/// A body that may be handed to a sandbox.
+pub(crate) struct Received {
+    pub(crate) body: Body,
+    /// Resolves if a body that is still under way outgrows its limit.
+    pub(crate) overflow: Option<oneshot::Receiver<()>>,
+}
+
+/// How much of a body nobody wants is still read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leftover {
+    bytes: u64,
+    time: Duration,
+    /// The caller sends its body only when it is asked to, and reading is asking.
+    waits_to_be_asked: bool,
+}
+
+impl Leftover {
+    pub(crate) fn of(options: &GatewayOptions, headers: &HeaderMap) -> Self {
+        Self {
+            bytes: options.refused_body_bytes,
+            time: Duration::from_millis(options.refused_body_ms.into()),
+            waits_to_be_asked: headers.contains_key(EXPECT),
+        }
+    }
+
+    /// Whether the connection can be used again after this body was refused unread.
+    pub(crate) fn ends_connection(self, body: &impl Incoming) -> bool {
+        !body.is_end_stream()
+            && (self.waits_to_be_asked
+                || body.size_hint().exact().is_none_or(|length| length > self.bytes))
+    }
+
+    /// [`Self::discard`] for a body of which nothing was read.
+    pub(crate) fn discard_unread(self, body: impl Incoming) {
+        if !body.is_end_stream() && !self.waits_to_be_asked {
+            self.discard(body);
+        }
+    }
+
+    /// Reads on for a while, away from the answer. A connection that is closed while its peer
+    /// still sends is reset, and the peer may never see the answer.
+    fn discard(self, mut body: impl Incoming) {
+        tokio::spawn(tokio::time::timeout(self.time, async move {
+            let mut left = self.bytes;
+            while let Some(Ok(frame)) = body.frame().await {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                match left.checked_sub(length) {
+                    Some(rest) => left = rest,
+                    None => break,
+                }
+            }
+        }));
+    }
+}
+
+/// Takes a body of at most `max_bytes`.
+pub(crate) async fn receive<B: Incoming>(
+    body: B,
+    max_bytes: u64,
+    whole_bytes: u64,
+    leftover: Leftover,
+) -> Result<Received, Fault> {
+    if body.is_end_stream() {
+        return Ok(Received { body: Body::Empty, overflow: None });
+    }
+    match body.size_hint().exact() {
+        Some(length) if length > max_bytes => {
+            leftover.discard_unread(body);
+            Err(too_large(max_bytes))
+        }
+        Some(length) if length <= whole_bytes => {
+            let whole = read_whole(body, length).await?;
+            Ok(Received { body: Body::Full(whole), overflow: None })
+        }
+        _ => {
+            let (overflow, overflowed) = oneshot::channel();
+            let pieces = Pieces {
+                body: Some(body),
+                left: max_bytes,
+                max_bytes,
+                overflow: Some(overflow),
+                leftover,
+            };
+            Ok(Received { body: Body::Stream(Box::pin(pieces)), overflow: Some(overflowed) })
+        }
+    }
+}
+
+async fn read_whole<B: Incoming>(mut body: B, length: u64) -> Result<Bytes, Fault> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|_| gone())?.into_data() else { continue };
+        // The usual case: it all came in one read, and is not copied.
+        if whole.is_empty() && piece.len() as u64 == length {
+            return Ok(piece);
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+pub(crate) fn too_large(max_bytes: u64) -> Fault {
+    Fault::new(
+        FaultClass::PayloadTooLarge,
+        format!(
+            "the request body is larger than {max_bytes} bytes \
+             (limits.requestBodyBytes raises it)"
+        ),
+    )
+}
+
+fn gone() -> Fault {
+    Fault::new(FaultClass::Cancelled, "the caller went away before the request was complete")
+}
+
+/// A body under way, counted.
+struct Pieces<B: Incoming> {
+    /// `None` after its end.
+    body: Option<B>,
+    left: u64,
+    max_bytes: u64,
+    overflow: Option<oneshot::Sender<()>>,
+    leftover: Leftover,
+}
+
+impl<B: Incoming> Stream for Pieces<B> {
+    type Item = Result<Bytes, Fault>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            let Some(body) = &mut this.body else { return Poll::Ready(None) };
+            let piece = match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) => piece,
+                    Err(_trailers) => continue,
+                },
+                Some(Err(_)) => {
+                    this.body = None;
+                    return Poll::Ready(Some(Err(gone())));
+                }
+                None => {
+                    this.body = None;
+                    return Poll::Ready(None);
+                }
+            };
+            let Some(left) = this.left.checked_sub(piece.len() as u64) else {
+                if let Some(body) = this.body.take() {
+                    this.leftover.discard(body);
+                }
+                if let Some(overflow) = this.overflow.take() {
+                    // An error says that the call is over already.
+                    let _ = overflow.send(());
+                }
+                return Poll::Ready(Some(Err(too_large(this.max_bytes))));
+            };
+            this.left = left;
+            return Poll::Ready(Some(Ok(piece)));
+        }
+    }
+}

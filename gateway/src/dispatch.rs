@@ -1,0 +1,54 @@
+//! One call: the request goes to the sandbox, under one deadline.
+
+use std::time::{Duration, Instant};
+
+use cloudserve_protocol::call::{Invocation, Invoker, Outcome, Reply, RequestHead};
+use cloudserve_protocol::fault::Fault;
+
+use crate::body::{Incoming, Leftover, receive, too_large};
+use crate::meter::Call;
+use crate::options::GatewayOptions;
+
+/// Makes the call. Answers by the deadline plus the grace even if the sandbox does not.
+pub(crate) async fn dispatch<B: Incoming>(
+    invoker: &dyn Invoker,
+    options: &GatewayOptions,
+    call: &Call,
+    head: RequestHead,
+    body: B,
+    leftover: Leftover,
+) -> Result<Reply, Box<Outcome>> {
+    let deadline = call.deadline();
+    let work = async {
+        let limit = call.target().limits.request_body_bytes;
+        let received = receive(body, limit, options.whole_body_bytes, leftover)
+            .await
+            .map_err(|fault| Box::new(Outcome::not_started(fault)))?;
+        let reply = invoker.invoke(Invocation {
+            execution_id: call.execution_id(),
+            target: call.target().clone(),
+            deadline,
+            head,
+            body: received.body,
+        });
+        let Some(overflow) = received.overflow else { return reply.await };
+        tokio::select! {
+            // First, so that an answer to the cut body does not hide why it was cut.
+            biased;
+            Ok(()) = overflow => Err(Box::new(Outcome::not_started(too_large(limit)))),
+            reply = reply => reply,
+        }
+    };
+    let last_moment = deadline + options.deadline_grace();
+    let result = tokio::time::timeout_at(last_moment.into(), work).await;
+    result.unwrap_or_else(|_| {
+        tracing::warn!(execution_id = %call.execution_id(), "no answer from the sandbox in time");
+        let fault = Fault::timeout(call.target().limits.timeout_ms);
+        Err(Box::new(Outcome { started: true, ..Outcome::not_started(fault) }))
+    })
+}
+
+/// When the answer to a request that has just come must be complete.
+pub(crate) fn deadline_of(arrived: Instant, timeout_ms: u32) -> Instant {
+    arrived + Duration::from_millis(timeout_ms.into())
+}

@@ -1,0 +1,220 @@
+//! The pipeline of one request, from top to bottom.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
+
+use cloudserve_identity::{Authenticator, Sealer};
+use cloudserve_protocol::call::{Invoker, Outcome};
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_store::{AccountStore, Stores};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
+
+use crate::admit::RateLimit;
+use crate::answer::{AnswerBody, answer, failure};
+use crate::authenticate::{authenticate, strip_credentials};
+use crate::authorise::{Permitted, authorise};
+use crate::body::{Incoming, Leftover};
+use crate::dispatch::{deadline_of, dispatch};
+use crate::envelope;
+use crate::head::{ExecutionText, request_head};
+use crate::meter::Meter;
+use crate::metrics::{Metrics, MetricsSnapshot};
+use crate::options::GatewayOptions;
+use crate::path::RunPath;
+use crate::refusal::Refusal;
+use crate::route::Routes;
+
+/// The data plane. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    options: GatewayOptions,
+    accounts: Arc<dyn AccountStore>,
+    authenticator: Authenticator,
+    routes: Routes,
+    rate: Option<RateLimit>,
+    meter: Meter,
+    invoker: Arc<dyn Invoker>,
+    metrics: Arc<Metrics>,
+    draining: AtomicBool,
+}
+
+/// The address a request comes from; empty if it is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Peer(Arc<str>);
+
+impl Peer {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        Self::new(&address.to_canonical().to_string())
+    }
+}
+
+impl Gateway {
+    /// A gateway over these parts. Starts the task that stores usage and logs, so it must be
+    /// called within a tokio runtime.
+    #[must_use]
+    pub fn new(
+        options: GatewayOptions,
+        stores: Stores,
+        authenticator: Authenticator,
+        sealer: Sealer,
+        invoker: Arc<dyn Invoker>,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let changes = stores.changes.as_ref();
+        Self(Arc::new(Inner {
+            routes: Routes::new(stores.functions, sealer, changes, options.route_entries),
+            rate: RateLimit::new(options.rate_per_second, options.rate_entries),
+            meter: Meter::start(&options, stores.telemetry, metrics.clone()),
+            accounts: stores.accounts,
+            authenticator,
+            invoker,
+            metrics,
+            draining: AtomicBool::new(false),
+            options,
+        }))
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> MetricsSnapshot {
+        self.0.metrics.snapshot(self.0.meter.places_in_use())
+    }
+
+    /// Takes no more calls, waits for those in flight and stores every usage row; for at most
+    /// [`GatewayOptions::drain_ms`]. To be called when nothing serves this gateway any more.
+    pub async fn drain(&self) {
+        self.stop_being_ready();
+        self.0.meter.drain(self.0.options.drain()).await;
+    }
+
+    pub(crate) fn options(&self) -> &GatewayOptions {
+        &self.0.options
+    }
+
+    pub(crate) fn counters(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn stop_being_ready(&self) {
+        self.0.draining.store(true, Relaxed);
+    }
+
+    /// Answers one request.
+    pub(crate) async fn handle<B: Incoming>(
+        &self,
+        request: Request<B>,
+        peer: &Peer,
+    ) -> Response<AnswerBody> {
+        let arrived = Instant::now();
+        let (mut parts, body) = request.into_parts();
+        let uri = parts.uri.clone();
+        let Some(path) = RunPath::parse(uri.path()) else {
+            return self.operations(&parts).await;
+        };
+        let leftover = Leftover::of(self.options(), &parts.headers);
+        let close = leftover.ends_connection(&body) && parts.version < Version::HTTP_2;
+
+        let inner = &*self.0;
+        let caller = authenticate(&inner.authenticator, &parts.headers).await;
+        let permitted = match authorise(&inner.routes, &caller, &path, &parts).await {
+            Ok(permitted) => permitted,
+            Err(refusal) => {
+                leftover.discard_unread(body);
+                return self.refuse(refusal, close);
+            }
+        };
+        let Permitted { target, by_owner } = permitted;
+        let deadline = deadline_of(arrived, target.limits.timeout_ms);
+        let Some(place) = inner.meter.place(deadline).await else {
+            leftover.discard_unread(body);
+            return self.refuse(Refusal::Unavailable, close);
+        };
+        let call = inner.meter.begin(place, target, arrived, deadline);
+
+        let wants_envelope = envelope::is_wanted(&parts.headers);
+        let rate = inner.rate.as_ref();
+        let reply = if rate.is_none_or(|rate| rate.admits(&caller, peer)) {
+            strip_credentials(&mut parts.headers, &caller, &inner.authenticator);
+            let execution = ExecutionText::of(call.execution_id());
+            let head = request_head(&parts, &path, peer, &execution, inner.options.trust_forwarded);
+            dispatch(&*inner.invoker, &inner.options, &call, head, body, leftover).await
+        } else {
+            leftover.discard_unread(body);
+            Err(Box::new(Outcome::not_started(too_often(rate))))
+        };
+
+        let per_second = rate.map(RateLimit::per_second);
+        let refused = reply.as_ref().err().is_some_and(|o| !o.started) && close;
+        let mut response = match reply {
+            reply if wants_envelope => {
+                envelope::envelope(call, reply, by_owner, per_second, &inner.options).await
+            }
+            Ok(reply) => answer(call, reply, parts.method == Method::HEAD, &inner.options),
+            Err(outcome) => failure(call, *outcome, per_second),
+        };
+        if refused {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    fn refuse(&self, refusal: Refusal, close: bool) -> Response<AnswerBody> {
+        self.0.metrics.refused(&refusal);
+        let mut response = refusal.into_response();
+        if close {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// What is not a function.
+    async fn operations(&self, request: &Parts) -> Response<AnswerBody> {
+        let reads = matches!(request.method, Method::GET | Method::HEAD);
+        match request.uri.path() {
+            "/healthz" if reads => text(StatusCode::OK, "ok\n".to_owned()),
+            "/readyz" if reads && self.is_ready().await => {
+                text(StatusCode::OK, "ready\n".to_owned())
+            }
+            "/readyz" if reads => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
+            "/metrics" if reads => text(StatusCode::OK, self.metrics().to_string()),
+            _ => self.refuse(Refusal::NoSuchPath, false),
+        }
+    }
+
+    /// Whether calls can be served: the gateway is not draining and storage answers.
+    pub async fn is_ready(&self) -> bool {
+        !self.0.draining.load(Relaxed) && self.0.accounts.is_token_revoked("").await.is_ok()
+    }
+}
+
+fn too_often(rate: Option<&RateLimit>) -> Fault {
+    let per_second = rate.map_or(0, RateLimit::per_second);
+    Fault::new(
+        FaultClass::RateLimit,
+        format!("more than {per_second} calls per second with this credential; slow down"),
+    )
+}
+
+fn text(status: StatusCode, body: String) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::whole(body.into()));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}

@@ -1,0 +1,201 @@
+//! Headers on their way in: what the function sees of a request.
+//!
+//! Hop-by-hop headers, our own names and what callers claim about themselves stay here. The rest
+//! goes into one buffer, without an allocation per header.
+
+use cloudserve_protocol::call::RequestHead;
+use cloudserve_protocol::headers::HeaderBlockBuilder;
+use cloudserve_protocol::ids::ExecutionId;
+use http::header::{CONNECTION, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use uuid::Uuid;
+
+use crate::gateway::Peer;
+use crate::path::RunPath;
+
+/// An execution id in its text form, without an allocation.
+#[derive(Clone, Copy)]
+pub(crate) struct ExecutionText([u8; 36]);
+
+impl ExecutionText {
+    pub(crate) fn of(id: ExecutionId) -> Self {
+        let mut text = [0; 36];
+        Uuid::from_bytes(*id.as_bytes()).hyphenated().encode_lower(&mut text);
+        Self(text)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+pub(crate) fn request_head(
+    request: &Parts,
+    path: &RunPath<'_>,
+    peer: &Peer,
+    execution: &ExecutionText,
+    trust_forwarded: bool,
+) -> RequestHead {
+    let authority = request.uri.authority().map(|a| a.as_str().as_bytes());
+    let host = authority
+        .or_else(|| request.headers.get(HOST).map(HeaderValue::as_bytes))
+        .unwrap_or_default();
+    let claimed = |name| match request.headers.get(name) {
+        Some(value) if trust_forwarded => Some(value.as_bytes()),
+        _ => None,
+    };
+
+    let mut block = HeaderBlockBuilder::new();
+    block.push(b"host", host);
+    let named = NamedByConnection::of(&request.headers);
+    for (name, value) in &request.headers {
+        let name = name.as_str();
+        if !stays_here(name, trust_forwarded) && !named.names(name) {
+            block.push(name.as_bytes(), value.as_bytes());
+        }
+    }
+    match (claimed("x-forwarded-for"), peer.as_str()) {
+        (Some(before), peer) => {
+            block.push(b"x-forwarded-for", &[before, b", ", peer.as_bytes()].concat());
+        }
+        (None, "") => {}
+        (None, peer) => block.push(b"x-forwarded-for", peer.as_bytes()),
+    }
+    block.push(b"x-forwarded-proto", claimed("x-forwarded-proto").unwrap_or(b"http"));
+    block.push(b"x-forwarded-host", claimed("x-forwarded-host").unwrap_or(host));
+    block.push(b"x-forwarded-prefix", path.prefix.as_bytes());
+    block.push(b"x-cloudserve-execution-id", execution.as_bytes());
+
+    let path_and_query = request.uri.path_and_query().map_or("", |p| p.as_str());
+    RequestHead {
+        method: request.method.as_str().to_owned(),
+        target: path.target(path_and_query),
+        headers: block.finish(),
+    }
+}
+
+/// Headers that describe a connection and not a message.
+pub(crate) fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    ) || name.starts_with("proxy-")
+}
+
+fn stays_here(name: &str, trust_forwarded: bool) -> bool {
+    is_hop_by_hop(name)
+        || matches!(name, "host" | "expect")
+        || name.starts_with("x-cloudserve-")
+        || name.starts_with("x-forwarded-")
+        || (!trust_forwarded && matches!(name, "forwarded" | "x-real-ip"))
+}
+
+/// Headers the caller's `connection` header declares to be hop-by-hop.
+struct NamedByConnection<'a>(Option<&'a HeaderMap>);
+
+impl<'a> NamedByConnection<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let names_some = connection_tokens(headers).any(|token| {
+            ![&b"keep-alive"[..], b"close"].iter().any(|t| token.eq_ignore_ascii_case(t))
+        });
+        Self(names_some.then_some(headers))
+    }
+
+    fn names(&self, name: &str) -> bool {
+        self.0.is_some_and(|headers| {
+            connection_tokens(headers).any(|t| t.eq_ignore_ascii_case(name.as_bytes()))
+        })
+    }
+}
+
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(CONNECTION)
+        .into_iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .map(<[u8]>::trim_ascii)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn head_of(headers: &[(&str, &str)], trust_forwarded: bool) -> Vec<(String, String)> {
+        let mut request = Request::get("/run/alice/hello/x?y=1");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let path = RunPath::parse(parts.uri.path()).unwrap();
+        let execution = ExecutionText::of(ExecutionId::from_bytes([0x11; 16]));
+        let head = request_head(&parts, &path, &Peer::new("10.0.0.9"), &execution, trust_forwarded);
+        assert_eq!(head.method, "GET");
+        assert_eq!(head.target, "/x?y=1");
+        let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
+        head.headers.iter().map(|(n, v)| (text(n), text(v))).collect()
+    }
+
+    #[test]
+    fn only_the_message_passes() {
+        let got = head_of(
+            &[
+                ("host", "example.test"),
+                ("connection", "keep-alive, X-Private"),
+                ("x-private", "1"),
+                ("te", "trailers"),
+                ("transfer-encoding", "chunked"),
+                ("upgrade", "h2c"),
+                ("proxy-authorization", "Basic x"),
+                ("x-cloudserve-execution-id", "spoofed"),
+                ("x-forwarded-for", "1.2.3.4"),
+                ("x-forwarded-proto", "https"),
+                ("x-kept", "a"),
+                ("x-kept", "b"),
+            ],
+            false,
+        );
+        let expected = [
+            ("host", "example.test"),
+            ("x-kept", "a"),
+            ("x-kept", "b"),
+            ("x-forwarded-for", "10.0.0.9"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "example.test"),
+            ("x-forwarded-prefix", "/run/alice/hello"),
+            ("x-cloudserve-execution-id", "11111111-1111-1111-1111-111111111111"),
+        ];
+        assert_eq!(got, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed() {
+        let got = head_of(
+            &[
+                ("host", "inner"),
+                ("x-forwarded-for", "1.2.3.4"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "outer.test"),
+            ],
+            true,
+        );
+        for expected in [
+            ("host", "inner"),
+            ("x-forwarded-for", "1.2.3.4, 10.0.0.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "outer.test"),
+        ] {
+            let values: Vec<_> = got.iter().filter(|(n, _)| n == expected.0).collect();
+            assert_eq!(values.len(), 1, "{expected:?}");
+            assert_eq!(values[0].1, expected.1);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! One usage row per call, and a log row where there is something to say.
+//!
+//! Invariant: no usage row is dropped and nothing grows without bound. A call takes its place in
+//! the queue before it begins, so that its row always fits; while storage does not keep up, new
+//! calls wait. Log text has a bound of its own, and what exceeds it is dropped and counted.
+
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use cloudserve_protocol::call::{LogLevel, LogLine, Outcome, Target};
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::ids::ExecutionId;
+use cloudserve_store::{TelemetryStore, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use self::writer::Writer;
+pub(crate) use self::writer::{megabytes, milliseconds};
+use crate::metrics::Metrics;
+use crate::options::GatewayOptions;
+
+/// Makes rows of calls and sees to it that they are stored.
+pub(crate) struct Meter {
+    queue: mpsc::Sender<Finished>,
+    shared: Arc<Shared>,
+    closing: Arc<Notify>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What calls, answers and the writer share.
+struct Shared {
+    metrics: Arc<Metrics>,
+    log_bytes: AtomicUsize,
+    max_log_bytes: usize,
+}
+
+/// A place in the queue.
+pub(crate) type Place = mpsc::OwnedPermit<Finished>;
+
+/// A call that is over.
+pub(crate) struct Finished {
+    execution_id: ExecutionId,
+    target: Arc<Target>,
+    began: Timestamp,
+    duration: Duration,
+    outcome: Outcome,
+    log_bytes: usize,
+}
+
+impl Meter {
+    /// Starts the writer. Must be called within a tokio runtime.
+    pub(crate) fn start(
+        options: &GatewayOptions,
+        store: Arc<dyn TelemetryStore>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (queue, rows) = mpsc::channel(options.usage_queue_rows.max(1));
+        let shared = Arc::new(Shared {
+            metrics,
+            log_bytes: AtomicUsize::new(0),
+            max_log_bytes: options.log_queue_bytes,
+        });
+        let closing = Arc::new(Notify::new());
+        let writer = Writer {
+            rows,
+            store,
+            shared: shared.clone(),
+            closing: closing.clone(),
+            batch_rows: options.telemetry_batch_rows.max(1),
+            interval: Duration::from_millis(options.telemetry_interval_ms.into()),
+        };
+        let writer = Mutex::new(Some(tokio::spawn(writer.run())));
+        Self { queue, shared, closing, writer }
+    }
+
+    /// Waits for a place in the queue until the deadline. `None`: there was none.
+    pub(crate) async fn place(&self, deadline: Instant) -> Option<Place> {
+        match self.queue.clone().try_reserve_owned() {
+            Ok(place) => Some(place),
+            Err(mpsc::error::TrySendError::Closed(_)) => None,
+            Err(mpsc::error::TrySendError::Full(queue)) => {
+                tokio::time::timeout_at(deadline.into(), queue.reserve_owned()).await.ok()?.ok()
+            }
+        }
+    }
+
+    /// Begins a call; from here on it leaves a row.
+    pub(crate) fn begin(
+        &self,
+        place: Place,
+        target: Arc<Target>,
+        arrived: Instant,
+        deadline: Instant,
+    ) -> Call {
+        self.shared.metrics.began();
+        Call {
+            place: Some(place),
+            shared: self.shared.clone(),
+            execution_id: ExecutionId::new(),
+            target,
+            began: Timestamp::now(),
+            arrived,
+            deadline,
+            ended: None,
+        }
+    }
+
+    /// Places in use: calls in flight and rows not yet stored.
+    pub(crate) fn places_in_use(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// Takes no more calls, waits for those in flight and stores all rows, for at most this long.
+    pub(crate) async fn drain(&self, time: Duration) {
+        let Some(writer) = self.writer.lock().take() else { return };
+        self.closing.notify_one();
+        if tokio::time::timeout(time, writer).await.is_err() {
+            let rows = self.places_in_use();
+            tracing::error!(rows, "usage rows could not be stored in time");
+        }
+    }
+}
+
+/// A call that has begun. Dropping it records that its caller has gone.
+pub(crate) struct Call {
+    /// `None` once the row is on its way.
+    place: Option<Place>,
+    shared: Arc<Shared>,
+    execution_id: ExecutionId,
+    target: Arc<Target>,
+    began: Timestamp,
+    arrived: Instant,
+    deadline: Instant,
+    ended: Option<Instant>,
+}
+
+impl Call {
+    pub(crate) fn execution_id(&self) -> ExecutionId {
+        self.execution_id
+    }
+
+    pub(crate) fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The answer is complete, or will never be; the first time counts.
+    pub(crate) fn stop_clock(&mut self) -> Duration {
+        *self.ended.get_or_insert_with(Instant::now) - self.arrived
+    }
+
+    /// The call is over.
+    pub(crate) fn finish(mut self, outcome: Outcome) {
+        self.record(outcome);
+    }
+
+    fn record(&mut self, mut outcome: Outcome) {
+        let Some(place) = self.place.take() else { return };
+        let duration = self.stop_clock();
+        let class = outcome.fault.as_ref().map(|fault| fault.class);
+        self.shared.metrics.ended(class, outcome.cold, duration);
+        outcome.logs.extend(outcome.fault.as_ref().map(fault_line));
+        let log_bytes = self.shared.admit_logs(&mut outcome);
+        place.send(Finished {
+            execution_id: self.execution_id,
+            target: self.target.clone(),
+            began: self.began,
+            duration,
+            outcome,
+            log_bytes,
+        });
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.record(Outcome::not_started(cancelled()));
+    }
+}
+
+/// The caller has gone.
+pub(crate) fn cancelled() -> Fault {
+    Fault::new(FaultClass::Cancelled, "the caller went away before the answer was complete")
+}
+
+/// How a fault reads in the function's log.
+pub(crate) fn fault_line(fault: &Fault) -> LogLine {
+    let message = match &fault.detail {
+        Some(detail) => format!("{fault}\n{detail}"),
+        None => fault.to_string(),
+    };
+    LogLine {
+        level: LogLevel::Error,
+        message,
+        timestamp_ms: u64::try_from(Timestamp::now().0).unwrap_or(0),
+    }
+}
+
+impl Shared {
+    /// Counts the text of a call towards the bound; drops it if there is no room.
+    fn admit_logs(&self, outcome: &mut Outcome) -> usize {
+        let bytes = outcome.logs.iter().map(|line| line.message.len()).sum();
+        if bytes == 0 {
+            return 0;
+        }
+        if self.log_bytes.fetch_add(bytes, Relaxed) + bytes <= self.max_log_bytes {
+            return bytes;
+        }
+        self.log_bytes.fetch_sub(bytes, Relaxed);
+        self.metrics.logs_dropped.fetch_add(1, Relaxed);
+        outcome.logs = Vec::new();
+        outcome.logs_truncated = true;
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_text_over_the_bound_is_dropped_and_counted() {
+        let shared =
+            Shared { metrics: Arc::default(), log_bytes: AtomicUsize::new(0), max_log_bytes: 20 };
+        let outcome = |text: &str| Outcome {
+            logs: vec![LogLine {
+                level: LogLevel::Info,
+                message: text.to_owned(),
+                timestamp_ms: 0,
+            }],
+            ..Outcome::default()
+        };
+        let mut first = outcome(&"x".repeat(15));
+        assert_eq!(shared.admit_logs(&mut first), 15);
+        let mut second = outcome(&"x".repeat(6));
+        assert_eq!(shared.admit_logs(&mut second), 0);
+        assert!(second.logs.is_empty() && second.logs_truncated);
+        assert_eq!(shared.admit_logs(&mut outcome(&"x".repeat(5))), 5);
+        assert_eq!(shared.metrics.logs_dropped.load(Relaxed), 1);
+    }
+}

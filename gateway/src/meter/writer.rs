@@ -1,0 +1,133 @@
+//! Stores finished calls in batches and tries again until it has succeeded.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use cloudserve_store::TelemetryStore;
+use cloudserve_store::telemetry::{CallStatus, LogRow, UsageRow};
+use tokio::sync::{Notify, mpsc};
+
+use super::{Finished, Shared};
+use crate::metrics::OK;
+use crate::refusal::Chain;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+pub(super) struct Writer {
+    pub(super) rows: mpsc::Receiver<Finished>,
+    pub(super) store: Arc<dyn TelemetryStore>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) closing: Arc<Notify>,
+    pub(super) batch_rows: usize,
+    pub(super) interval: Duration,
+}
+
+impl Writer {
+    /// Ends when the queue is closed, every call in flight has ended and every row is stored.
+    pub(super) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(self.batch_rows);
+        let mut open = true;
+        loop {
+            let received = tokio::select! {
+                received = self.rows.recv_many(&mut batch, self.batch_rows) => received,
+                () = self.closing.notified(), if open => {
+                    open = false;
+                    self.rows.close();
+                    continue;
+                }
+            };
+            if received == 0 {
+                return;
+            }
+            if open && received < self.batch_rows {
+                tokio::select! {
+                    () = tokio::time::sleep(self.interval) => {}
+                    () = self.closing.notified() => {
+                        open = false;
+                        self.rows.close();
+                    }
+                }
+                while batch.len() < self.batch_rows
+                    && let Ok(row) = self.rows.try_recv()
+                {
+                    batch.push(row);
+                }
+            }
+            self.store(&batch).await;
+            batch.clear();
+        }
+    }
+
+    async fn store(&self, batch: &[Finished]) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let usage = batch.iter().map(usage_row).collect();
+            let logs = batch.iter().filter_map(log_row).collect();
+            match self.store.record(usage, logs).await {
+                Ok(()) => break,
+                Err(error) => {
+                    self.shared.metrics.store_failures.fetch_add(1, Relaxed);
+                    tracing::error!(
+                        rows = batch.len(),
+                        error = %Chain(&error),
+                        "usage is not stored yet"
+                    );
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.shared.metrics.usage_stored.fetch_add(batch.len() as u64, Relaxed);
+        self.shared.log_bytes.fetch_sub(batch.iter().map(|row| row.log_bytes).sum(), Relaxed);
+    }
+}
+
+fn usage_row(call: &Finished) -> UsageRow {
+    let outcome = &call.outcome;
+    UsageRow {
+        function_id: call.target.function_id,
+        user_id: call.target.owner_id,
+        execution_id: call.execution_id,
+        version: call.target.version,
+        duration_ms: milliseconds(call.duration),
+        cpu_ms: milliseconds(Duration::from_micros(outcome.cpu_us)),
+        memory_mb: megabytes(outcome.memory_bytes),
+        status: status(call),
+        code: outcome.fault.as_ref().map_or(OK, |fault| fault.class.code()).to_owned(),
+        cold: outcome.cold,
+        timestamp: call.began,
+    }
+}
+
+/// Nothing was said and nothing went wrong: no row.
+fn log_row(call: &Finished) -> Option<LogRow> {
+    let outcome = &call.outcome;
+    let silent = outcome.logs.is_empty() && !outcome.logs_truncated && outcome.fault.is_none();
+    (!silent).then(|| LogRow {
+        function_id: call.target.function_id,
+        execution_id: call.execution_id,
+        lines: outcome.logs.clone(),
+        duration_ms: milliseconds(call.duration),
+        memory_mb: megabytes(outcome.memory_bytes),
+        status: status(call),
+        truncated: outcome.logs_truncated,
+        timestamp: call.began,
+    })
+}
+
+fn status(call: &Finished) -> CallStatus {
+    if call.outcome.fault.is_none() { CallStatus::Success } else { CallStatus::Error }
+}
+
+/// As the product shows times.
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
+}
+
+/// As the product shows memory.
+#[allow(clippy::cast_precision_loss)] // A petabyte is still exact.
+pub(crate) fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / (1024.0 * 1024.0)
+}

@@ -1,0 +1,197 @@
+//! Counters of the data plane.
+
+use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use cloudserve_protocol::fault::FaultClass;
+
+use crate::refusal::Refusal;
+
+/// Code of a call without a fault.
+pub(crate) const OK: &str = "ok";
+
+const CODES: [&str; 14] = [
+    OK,
+    "handler_error",
+    "startup_error",
+    "timeout",
+    "cpu_limit",
+    "memory_limit",
+    "crashed",
+    "response_too_large",
+    "concurrency_limit",
+    "rate_limit",
+    "quota_exceeded",
+    "payload_too_large",
+    "sandbox_unavailable",
+    "cancelled",
+];
+
+/// Upper bounds of the latency buckets, in microseconds.
+const BOUNDS_US: [u64; 14] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
+    5_000_000, 30_000_000,
+];
+
+#[derive(Default)]
+pub(crate) struct Metrics {
+    calls: [AtomicU64; CODES.len()],
+    refusals: [AtomicU64; Refusal::CODES.len()],
+    cold: AtomicU64,
+    in_flight: AtomicI64,
+    buckets: [AtomicU64; BOUNDS_US.len() + 1],
+    duration_us: AtomicU64,
+    pub(crate) connections: AtomicI64,
+    pub(crate) usage_stored: AtomicU64,
+    pub(crate) logs_dropped: AtomicU64,
+    pub(crate) store_failures: AtomicU64,
+}
+
+impl Metrics {
+    pub(crate) fn began(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn ended(&self, fault: Option<FaultClass>, cold: bool, duration: Duration) {
+        self.in_flight.fetch_sub(1, Relaxed);
+        let code = fault.map_or(OK, FaultClass::code);
+        if let Some(place) = CODES.iter().position(|c| *c == code) {
+            self.calls[place].fetch_add(1, Relaxed);
+        }
+        if cold {
+            self.cold.fetch_add(1, Relaxed);
+        }
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.buckets[BOUNDS_US.partition_point(|bound| *bound < us)].fetch_add(1, Relaxed);
+        self.duration_us.fetch_add(us, Relaxed);
+    }
+
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        let code = refusal.code();
+        if let Some(place) = Refusal::CODES.iter().position(|c| *c == code) {
+            self.refusals[place].fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn snapshot(&self, unstored_rows: usize) -> MetricsSnapshot {
+        let read = |counters: &[AtomicU64], names: &[&'static str]| {
+            names.iter().copied().zip(counters.iter().map(|c| c.load(Relaxed))).collect()
+        };
+        MetricsSnapshot {
+            calls: read(&self.calls, &CODES),
+            refusals: read(&self.refusals, &Refusal::CODES),
+            cold_calls: self.cold.load(Relaxed),
+            in_flight: self.in_flight.load(Relaxed),
+            connections: self.connections.load(Relaxed),
+            latency: self.buckets.iter().map(|b| b.load(Relaxed)).collect(),
+            duration_us: self.duration_us.load(Relaxed),
+            usage_stored: self.usage_stored.load(Relaxed),
+            unstored_rows,
+            logs_dropped: self.logs_dropped.load(Relaxed),
+            store_failures: self.store_failures.load(Relaxed),
+        }
+    }
+}
+
+/// The counters at one instant. `Display` writes them in the Prometheus text format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsSnapshot {
+    /// Calls that ended, by code.
+    pub calls: Vec<(&'static str, u64)>,
+    /// Requests that reached no function, by code.
+    pub refusals: Vec<(&'static str, u64)>,
+    /// Calls that loaded their function.
+    pub cold_calls: u64,
+    /// Calls that have begun and not ended.
+    pub in_flight: i64,
+    /// Open connections.
+    pub connections: i64,
+    /// Calls per latency bucket; not cumulative.
+    pub latency: Vec<u64>,
+    /// Sum of all latencies.
+    pub duration_us: u64,
+    /// Usage rows stored.
+    pub usage_stored: u64,
+    /// Places of the usage queue in use: calls in flight and rows that wait.
+    pub unstored_rows: usize,
+    /// Log rows whose lines were dropped because storage was too slow.
+    pub logs_dropped: u64,
+    /// Writes of telemetry that failed and were tried again.
+    pub store_failures: u64,
+}
+
+impl fmt::Display for MetricsSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        by_code(f, "cloudserve_gateway_calls_total", &self.calls)?;
+        by_code(f, "cloudserve_gateway_refusals_total", &self.refusals)?;
+        for (name, kind, value) in [
+            ("cold_calls_total", "counter", self.cold_calls.to_string()),
+            ("in_flight", "gauge", self.in_flight.to_string()),
+            ("connections", "gauge", self.connections.to_string()),
+            ("usage_rows_stored_total", "counter", self.usage_stored.to_string()),
+            ("usage_queue_rows", "gauge", self.unstored_rows.to_string()),
+            ("logs_dropped_total", "counter", self.logs_dropped.to_string()),
+            ("telemetry_failures_total", "counter", self.store_failures.to_string()),
+        ] {
+            writeln!(f, "# TYPE cloudserve_gateway_{name} {kind}")?;
+            writeln!(f, "cloudserve_gateway_{name} {value}")?;
+        }
+        let name = "cloudserve_gateway_duration_seconds";
+        writeln!(f, "# TYPE {name} histogram")?;
+        let mut calls = 0;
+        for (place, count) in self.latency.iter().enumerate() {
+            calls += count;
+            match BOUNDS_US.get(place) {
+                Some(bound) => {
+                    let bound = Duration::from_micros(*bound).as_secs_f64();
+                    writeln!(f, "{name}_bucket{{le=\"{bound}\"}} {calls}")?;
+                }
+                None => writeln!(f, "{name}_bucket{{le=\"+Inf\"}} {calls}")?,
+            }
+        }
+        writeln!(f, "{name}_sum {}", Duration::from_micros(self.duration_us).as_secs_f64())?;
+        writeln!(f, "{name}_count {calls}")
+    }
+}
+
+fn by_code(f: &mut impl Write, name: &str, counters: &[(&str, u64)]) -> fmt::Result {
+    writeln!(f, "# TYPE {name} counter")?;
+    counters.iter().try_for_each(|(code, count)| writeln!(f, "{name}{{code=\"{code}\"}} {count}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_has_a_counter_and_calls_balance() {
+        let metrics = Metrics::default();
+        for class in [
+            FaultClass::HandlerError,
+            FaultClass::StartupError,
+            FaultClass::Timeout,
+            FaultClass::CpuLimit,
+            FaultClass::MemoryLimit,
+            FaultClass::Crashed,
+            FaultClass::ResponseTooLarge,
+            FaultClass::ConcurrencyLimit,
+            FaultClass::RateLimit,
+            FaultClass::QuotaExceeded,
+            FaultClass::PayloadTooLarge,
+            FaultClass::SandboxUnavailable,
+            FaultClass::Cancelled,
+        ] {
+            metrics.began();
+            metrics.ended(Some(class), true, Duration::from_secs(60));
+        }
+        metrics.began();
+        metrics.ended(None, false, Duration::from_micros(100));
+        let snapshot = metrics.snapshot(0);
+        assert!(snapshot.calls.iter().all(|(_, n)| *n == 1), "{snapshot:?}");
+        assert_eq!(snapshot.in_flight, 0);
+        let text = snapshot.to_string();
+        assert!(text.contains("duration_seconds_bucket{le=\"0.0001\"} 1\n"), "{text}");
+        assert!(text.contains("duration_seconds_bucket{le=\"+Inf\"} 14\n"), "{text}");
+    }
+}

@@ -1,0 +1,195 @@
+//! What is served under a name: a bounded cache over the store.
+//!
+//! Invariant: a call that begins after a change was announced does not see the state before it.
+//! Announced changes are applied at the start of every lookup, and an entry that was still being
+//! loaded when a change came is forgotten like a loaded one. Where no announcement reaches,
+//! [`MAX_STALENESS`] bounds an entry's age.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cloudserve_identity::{SealError, Sealer};
+use cloudserve_protocol::call::Target;
+use cloudserve_protocol::ids::FunctionId;
+use cloudserve_store::function::{DeployStatus, Route, Visibility};
+use cloudserve_store::{Change, ChangeFeed, FunctionStore, StoreError};
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+use tokio::sync::broadcast::{self, error::TryRecvError};
+
+use crate::path::RunPath;
+
+/// Oldest state the gateway acts on where no change feed reaches.
+pub const MAX_STALENESS: Duration = Duration::from_secs(5);
+
+/// The same for "no such function" and "not active": what people wait for to change.
+const MAX_ABSENCE: Duration = Duration::from_secs(1);
+
+/// Who looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    /// The owner: everything.
+    Owner,
+    /// Everyone else: what is public.
+    Stranger,
+}
+
+/// What a name means in a view.
+#[derive(Debug, Clone)]
+pub(crate) enum Entry {
+    /// Nothing.
+    Absent,
+    /// A function that serves no version yet.
+    Inactive {
+        /// Which.
+        id: FunctionId,
+        /// Its only deploy failed.
+        failed: bool,
+    },
+    /// A function and what to run, its environment opened.
+    Active(Arc<Target>),
+}
+
+/// Why it is not known what a name means.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// The store failed.
+    #[error("the function cannot be looked up")]
+    Store(#[source] StoreError),
+    /// The environment does not open.
+    #[error("the function's environment cannot be opened")]
+    Env(#[source] SealError),
+}
+
+/// A place in the cache. Empty while the first caller loads it and the others wait.
+struct Slot {
+    since: Instant,
+    entry: OnceCell<Entry>,
+}
+
+impl Slot {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { since: Instant::now(), entry: OnceCell::new() })
+    }
+
+    fn is_stale(&self) -> bool {
+        let absent = !matches!(self.entry.get(), None | Some(Entry::Active(_)));
+        absent && self.since.elapsed() > MAX_ABSENCE
+    }
+
+    fn survives_change_of(&self, changed: FunctionId) -> bool {
+        match self.entry.get() {
+            Some(Entry::Active(target)) => target.function_id != changed,
+            Some(Entry::Inactive { id, .. }) => *id != changed,
+            // What was absent may be there now; what is being loaded may be read too early.
+            None | Some(Entry::Absent) => false,
+        }
+    }
+}
+
+type Slots = Cache<String, Arc<Slot>>;
+
+/// The cache.
+pub(crate) struct Routes {
+    functions: Arc<dyn FunctionStore>,
+    sealer: Sealer,
+    changes: Mutex<broadcast::Receiver<Change>>,
+    owners: Slots,
+    strangers: Slots,
+}
+
+impl Routes {
+    pub(crate) fn new(
+        functions: Arc<dyn FunctionStore>,
+        sealer: Sealer,
+        changes: &dyn ChangeFeed,
+        max_entries: u64,
+    ) -> Self {
+        let slots =
+            || Cache::builder().max_capacity(max_entries).time_to_live(MAX_STALENESS).build();
+        Self {
+            functions,
+            sealer,
+            changes: Mutex::new(changes.subscribe()),
+            owners: slots(),
+            strangers: slots(),
+        }
+    }
+
+    /// What this path means to this viewer.
+    pub(crate) async fn find(&self, view: View, path: &RunPath<'_>) -> Result<Entry, LoadError> {
+        self.apply_changes();
+        let slots = match view {
+            View::Owner => &self.owners,
+            View::Stranger => &self.strangers,
+        };
+        let slot = match slots.get(path.key()) {
+            Some(slot) if !slot.is_stale() => slot,
+            found => {
+                // A name that cannot exist takes no place in the cache.
+                if path.names().is_none() {
+                    return Ok(Entry::Absent);
+                }
+                if found.is_some() {
+                    slots.invalidate(path.key());
+                }
+                slots.get_with_by_ref(path.key(), Slot::new)
+            }
+        };
+        slot.entry.get_or_try_init(|| self.load(view, path)).await.cloned()
+    }
+
+    fn apply_changes(&self) {
+        let mut changes = self.changes.lock();
+        loop {
+            match changes.try_recv() {
+                Ok(Change::Function(id)) => self.forget(|slot| slot.survives_change_of(id)),
+                Ok(Change::User(_)) | Err(TryRecvError::Lagged(_)) => self.forget(|_| false),
+                Ok(Change::ApiKey(_) | Change::Token | Change::DeploymentQueued) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+    }
+
+    fn forget(&self, survives: impl Fn(&Slot) -> bool) {
+        for slots in [&self.owners, &self.strangers] {
+            for (key, slot) in slots {
+                if !survives(&slot) {
+                    slots.invalidate(&*key);
+                }
+            }
+        }
+    }
+
+    async fn load(&self, view: View, path: &RunPath<'_>) -> Result<Entry, LoadError> {
+        let Some((user, function)) = path.names() else { return Ok(Entry::Absent) };
+        let found = self.functions.route(&user, &function).await.map_err(LoadError::Store)?;
+        match found {
+            Some(route) if view == View::Owner || route.visibility == Visibility::Public => {
+                self.entry_of(route)
+            }
+            _ => Ok(Entry::Absent),
+        }
+    }
+
+    fn entry_of(&self, route: Route) -> Result<Entry, LoadError> {
+        let inactive =
+            Entry::Inactive { id: route.function_id, failed: route.status == DeployStatus::Failed };
+        let Some(version) = route.active else { return Ok(inactive) };
+        let Some(built) = &version.built else { return Ok(inactive) };
+        let env = self.sealer.open(route.function_id, &version.env).map_err(LoadError::Env)?;
+        let target = Arc::new(Target {
+            function_id: route.function_id,
+            owner_id: route.owner_id,
+            owner_name: route.owner_name,
+            function_name: route.function_name,
+            version: version.version,
+            bundle_hash: built.bundle_hash.clone(),
+            runtime_deps: built.dep_hash.clone().filter(|_| built.needs_tree),
+            limits: version.limits,
+            env,
+        });
+        Ok(Entry::Active(target))
+    }
+}

@@ -77,11 +77,14 @@ mod tests {
     fn a_full_bucket_holds_one_second_of_calls() {
         let limit = RateLimit::new(10, 10).unwrap();
         let bucket = AtomicU64::default();
-        let taken = |at_ms| (0..100).filter(|_| limit.take(&bucket, Duration::from_millis(at_ms)));
-        assert_eq!(taken(0).count(), 10);
-        assert_eq!(taken(99).count(), 0);
-        assert_eq!(taken(100).count(), 1);
-        assert_eq!(taken(5_000).count(), 10);
+        let taken = |at_ms| {
+            let now = Duration::from_millis(at_ms);
+            (0..100).filter(|_| limit.take(&bucket, now)).count()
+        };
+        assert_eq!(taken(0), 10);
+        assert_eq!(taken(99), 0);
+        assert_eq!(taken(100), 1);
+        assert_eq!(taken(5_000), 10);
         assert!(RateLimit::new(0, 10).is_none());
     }
 }

@@ -31,13 +31,16 @@ pub(crate) async fn dispatch<B: Incoming>(
             head,
             body: received.body,
         });
-        let Some(overflow) = received.overflow else { return reply.await };
-        tokio::select! {
-            // First, so that an answer to the cut body does not hide why it was cut.
+        let Some(mut overflow) = received.overflow else { return reply.await };
+        let reply = tokio::select! {
             biased;
-            Ok(()) = overflow => Err(Box::new(Outcome::not_started(too_large(limit)))),
-            reply = reply => reply,
-        }
+            Ok(()) = &mut overflow => None,
+            reply = reply => Some(reply),
+        };
+        // An answer to the cut body does not hide that it was cut.
+        reply
+            .filter(|_| overflow.try_recv().is_err())
+            .unwrap_or_else(|| Err(Box::new(Outcome::not_started(too_large(limit)))))
     };
     let last_moment = deadline + options.deadline_grace();
     let result = tokio::time::timeout_at(last_moment.into(), work).await;

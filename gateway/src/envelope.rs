@@ -97,7 +97,11 @@ pub(crate) async fn envelope(
                     let mut outcome = outcome.unwrap_or_else(|_| failed(crashed()));
                     match body {
                         Ok(body) => answered = Some((reply.head, body)),
-                        Err(fault) => drop(outcome.fault.get_or_insert(fault)),
+                        // That we have stopped reading is not why the call failed.
+                        Err(fault) if !outcome.fault.as_ref().is_some_and(is_final) => {
+                            outcome.fault = Some(fault);
+                        }
+                        Err(_) => {}
                     }
                     outcome
                 }
@@ -128,6 +132,10 @@ pub(crate) async fn envelope(
     stamp(headers, &ExecutionText::of(call.execution_id()), outcome.cold, outcome.timings);
     call.finish(outcome);
     response
+}
+
+fn is_final(fault: &Fault) -> bool {
+    fault.class != FaultClass::Cancelled
 }
 
 async fn collect(body: Body, max_bytes: u64) -> Result<Bytes, Fault> {

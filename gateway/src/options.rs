@@ -40,7 +40,8 @@ pub struct GatewayOptions {
     pub trust_forwarded: bool,
     /// Open connections; more wait in the kernel's queue.
     pub max_connections: usize,
-    /// A request line with its headers; longer ones get 431. At least 8 KB.
+    /// A request line with its headers; longer ones get 431. At least 8 KB. Looked at between
+    /// reads, so somewhat more may pass.
     pub max_head_bytes: usize,
     /// Time until the next request's headers have come; then the connection is closed. It also
     /// bounds how long a connection may idle.

@@ -1,0 +1,197 @@
+//! Who may call what, and how soon a change is seen.
+
+use axum::body::Body;
+use cloudserve_protocol::limits::Limits;
+use cloudserve_store::function::{DeployError, Visibility};
+use http::{Method, Request};
+
+use crate::fixture::World;
+
+type Header = (&'static str, String);
+
+async fn check(
+    world: &World,
+    method: &Method,
+    path: &str,
+    headers: &[Header],
+    expected: (u16, &str),
+) {
+    let mut request = Request::builder().method(method).uri(path).header("host", "gw.test");
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    let answer = world.send(request.body(Body::empty()).unwrap()).await;
+    let got = match answer.status.as_u16() {
+        200 => (200, String::new()),
+        _ => answer.fault(),
+    };
+    assert_eq!((got.0, got.1.as_str()), expected, "{method} {path} {headers:?}");
+}
+
+#[tokio::test]
+async fn credentials_decide() {
+    let w = World::new().await;
+    w.deploy(&w.alice, "version", Visibility::Private).await;
+    w.deploy(&w.alice, "echo", Visibility::Public).await;
+    let (get, post) = (Method::GET, Method::POST);
+    let none = || vec![];
+    let auth = |v: String| vec![("authorization", v)];
+    let alice = || auth(w.alice.bearer());
+    let bob = || auth(w.bob.bearer());
+    let long = format!("/run/alice/{}", "x".repeat(300));
+
+    for (path, headers, expected) in [
+        ("/run/alice/version", none(), (401, "unauthorized")),
+        ("/run/alice/unknown", none(), (401, "unauthorized")),
+        ("/run/nobody/unknown", none(), (401, "unauthorized")),
+        ("/run/alice/version", auth("Bearer nonsense".into()), (401, "unauthorized")),
+        ("/run/alice/version", auth(format!("Bearer {}", w.alice.key)), (200, "")),
+        ("/run/alice/version", vec![("x-api-key", w.alice.key.clone())], (200, "")),
+        ("/run/alice/version", vec![("api-key", w.alice.key.clone())], (200, "")),
+        ("/run/alice/version", vec![("api-key", w.alice.read_key.clone())], (403, "forbidden")),
+        ("/run/alice/unknown", vec![("api-key", w.alice.read_key.clone())], (403, "forbidden")),
+        ("/run/alice/version", alice(), (200, "")),
+        ("/run/alice/version/a/b?c=d", alice(), (200, "")),
+        ("/run/alice/unknown", alice(), (404, "function_not_found")),
+        ("/run/alice/version", bob(), (403, "forbidden")),
+        ("/run/alice/unknown", bob(), (403, "forbidden")),
+        ("/run/nobody/unknown", bob(), (403, "forbidden")),
+        ("/run/alice/echo", none(), (200, "")),
+        ("/run/alice/echo", bob(), (200, "")),
+        ("/run/alice/echo", auth("Bearer nonsense".into()), (200, "")),
+        ("/run/alice/..", alice(), (404, "function_not_found")),
+        ("/run/alice/%2E%2E", alice(), (404, "function_not_found")),
+        ("/run/alice/a%2Fb", alice(), (404, "function_not_found")),
+        ("/run/alice/a%00b", alice(), (404, "function_not_found")),
+        ("/run/alice/%FF", alice(), (404, "function_not_found")),
+        (long.as_str(), alice(), (404, "function_not_found")),
+        (long.as_str(), bob(), (403, "forbidden")),
+        ("/run/%00/..", bob(), (403, "forbidden")),
+        ("/run/alice", alice(), (404, "not_found")),
+        ("/elsewhere", alice(), (404, "not_found")),
+    ] {
+        check(&w, &get, path, &headers, expected).await;
+    }
+
+    let cookie = |origin: &str| {
+        vec![("cookie", format!("token={}", w.alice.token)), ("origin", origin.to_owned())]
+    };
+    for (method, path, headers, expected) in [
+        (&get, "/run/alice/version", cookie("http://evil.test"), (200, "")),
+        (&post, "/run/alice/version", cookie("http://gw.test"), (200, "")),
+        (&post, "/run/alice/version", cookie("http://evil.test"), (403, "forbidden")),
+        (&post, "/run/alice/unknown", cookie("http://evil.test"), (403, "forbidden")),
+        (&post, "/run/alice/echo", cookie("http://evil.test"), (200, "")),
+    ] {
+        check(&w, method, path, &headers, expected).await;
+    }
+}
+
+#[tokio::test]
+async fn strangers_cannot_tell_private_from_absent() {
+    let w = World::new().await;
+    w.deploy(&w.alice, "version", Visibility::Private).await;
+    assert_eq!(w.get("/run/alice/version", &w.alice).await.status, 200);
+    let there = w.get("/run/alice/version", &w.bob).await;
+    let not_there = w.get("/run/alice/unknown", &w.bob).await;
+    assert_eq!(there.body, not_there.body);
+    assert_eq!(there.headers, not_there.headers);
+    assert_eq!(w.gateway.metrics().refusals.iter().map(|(_, n)| n).sum::<u64>(), 2);
+}
+
+#[tokio::test]
+async fn our_credentials_stay_here_and_the_functions_own_pass() {
+    let w = World::new().await;
+    w.deploy(&w.alice, "echo", Visibility::Public).await;
+    let cookie = format!("a=1; token={}", w.bob.token);
+    for (name, value, passes) in [
+        ("authorization", w.alice.bearer(), None),
+        ("authorization", format!("Bearer {}", w.bob.key), None),
+        ("x-api-key", w.bob.key.clone(), None),
+        ("cookie", cookie, Some("a=1")),
+        ("authorization", "Bearer theirs".to_owned(), Some("Bearer theirs")),
+        ("cookie", "token=theirs".to_owned(), Some("token=theirs")),
+    ] {
+        let request = Request::get("/run/alice/echo").header(name, &value);
+        let seen = w.send(request.body(Body::empty()).unwrap()).await.json();
+        let seen = seen["headers"].as_array().unwrap().iter().find(|h| h[0] == name);
+        assert_eq!(seen.map(|h| h[1].as_str().unwrap()), passes, "{name}: {value}");
+    }
+    // Two at once: the second is no less ours for the first.
+    let request = Request::get("/run/alice/echo")
+        .header("authorization", w.alice.bearer())
+        .header("x-api-key", &w.alice.key)
+        .header("cookie", format!("token={}", w.alice.token));
+    let seen = w.send(request.body(Body::empty()).unwrap()).await;
+    assert!(!seen.text().contains(&w.alice.token) && !seen.text().contains(&w.alice.key));
+}
+
+#[tokio::test]
+async fn what_was_activated_is_served_at_once() {
+    let w = World::new().await;
+    let limits = Limits::default();
+    let id = w.accept(&w.alice, "version", Visibility::Private, limits).await;
+    let pending = w.get("/run/alice/version", &w.alice).await;
+    assert_eq!(pending.fault(), (503, "not_active".to_owned()));
+    assert_eq!(pending.header("retry-after"), "1");
+    w.activate(id, 1).await;
+    for version in 2..40 {
+        let answer = w.get("/run/alice/version", &w.alice).await;
+        let before = version - 1;
+        assert_eq!(answer.text(), format!("{before} hello {before}"));
+        w.accept_version(&w.alice, "version", id, version, Visibility::Private, limits).await;
+        assert_eq!(w.get("/run/alice/version", &w.alice).await.text(), answer.text());
+        w.activate(id, version).await;
+    }
+    let public = |visibility| w.stores.functions.set_visibility(w.alice.id, id, visibility);
+    assert_eq!(w.get("/run/alice/version", &w.bob).await.status, 403);
+    public(Visibility::Public).await.unwrap();
+    assert_eq!(w.get("/run/alice/version", &w.bob).await.status, 200);
+    public(Visibility::Private).await.unwrap();
+    assert_eq!(w.get("/run/alice/version", &w.bob).await.status, 403);
+    w.stores.functions.delete_function(w.alice.id, id).await.unwrap();
+    assert_eq!(w.get("/run/alice/version", &w.alice).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn activation_under_load_never_goes_back() {
+    let w = std::sync::Arc::new(World::new().await);
+    let limits = Limits::default();
+    let id = w.deploy(&w.alice, "version", Visibility::Private).await;
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let w = w.clone();
+            tokio::spawn(async move {
+                let mut last = 0;
+                for _ in 0..200 {
+                    let answer = w.get("/run/alice/version", &w.alice).await;
+                    let version: u32 = answer.text().split(' ').next().unwrap().parse().unwrap();
+                    assert!(version >= last, "{version} after {last}");
+                    last = version;
+                }
+            })
+        })
+        .collect();
+    for version in 2..12 {
+        w.accept_version(&w.alice, "version", id, version, Visibility::Private, limits).await;
+        w.activate(id, version).await;
+        let answer = w.get("/run/alice/version", &w.alice).await;
+        assert_eq!(answer.text(), format!("{version} hello {version}"));
+    }
+    for caller in callers {
+        caller.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_failed_first_deploy_says_so() {
+    let w = World::new().await;
+    let id = w.accept(&w.alice, "version", Visibility::Private, Limits::default()).await;
+    w.stores.functions.claim("test", std::time::Duration::from_mins(1)).await.unwrap();
+    let error = DeployError { code: "bundle_error".into(), message: "secret detail".into() };
+    w.stores.functions.fail(id, 1, error).await.unwrap();
+    let answer = w.get("/run/alice/version", &w.alice).await;
+    assert_eq!(answer.fault(), (503, "not_active".to_owned()));
+    assert!(answer.text().contains("first deploy failed"), "{}", answer.text());
+    assert!(!answer.text().contains("secret detail"));
+}

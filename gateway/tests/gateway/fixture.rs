@@ -1,0 +1,404 @@
+//! A gateway with two accounts, and an invoker that does what a function's name says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::body::Body as HttpBody;
+use bytes::Bytes;
+use cloudserve_gateway::{Gateway, GatewayOptions};
+use cloudserve_identity::{ApiKeySecret, Authenticator, Sealer, Secret, SessionTokens};
+use cloudserve_protocol::call::{
+    Body, Env, HandlerKind, Invocation, Invoker, LogLevel, LogLine, Outcome, Reply, ResponseHead,
+    Timings,
+};
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::ids::{ApiKeyId, BundleHash, FunctionId, SourceHash, UserId};
+use cloudserve_protocol::limits::Limits;
+use cloudserve_store::account::{ApiKey, Scope, User};
+use cloudserve_store::function::{BuiltVersion, NewVersion, Source, Visibility};
+use cloudserve_store::telemetry::{LogQuery, LogRow, UsageQuery, UsageRow};
+use cloudserve_store::{Stores, Timestamp, open_embedded};
+use futures::StreamExt;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::sync::oneshot;
+use tower::ServiceExt;
+
+pub(crate) struct World {
+    pub(crate) gateway: Gateway,
+    pub(crate) stores: Stores,
+    pub(crate) alice: Account,
+    pub(crate) bob: Account,
+    sealer: Sealer,
+    _dir: tempfile::TempDir,
+}
+
+pub(crate) struct Account {
+    pub(crate) id: UserId,
+    pub(crate) name: &'static str,
+    pub(crate) token: String,
+    pub(crate) key: String,
+    pub(crate) read_key: String,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(GatewayOptions::default(), |stores| stores).await
+    }
+
+    pub(crate) async fn with(
+        options: GatewayOptions,
+        change: impl FnOnce(Stores) -> Stores,
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = change(open_embedded(dir.path()).unwrap());
+        let tokens = SessionTokens::new(&Secret::generate().unwrap(), Duration::from_hours(1));
+        let alice = Account::create("alice", &stores, &tokens).await;
+        let bob = Account::create("bob", &stores, &tokens).await;
+        let authenticator =
+            Authenticator::new(stores.accounts.clone(), tokens, stores.changes.as_ref());
+        let sealer = Sealer::new(&Secret::generate().unwrap());
+        let gateway =
+            Gateway::new(options, stores.clone(), authenticator, sealer.clone(), Arc::new(ByName));
+        Self { gateway, stores, alice, bob, sealer, _dir: dir }
+    }
+
+    /// Accepts version 1, to be activated or not.
+    pub(crate) async fn accept(
+        &self,
+        owner: &Account,
+        name: &str,
+        visibility: Visibility,
+        limits: Limits,
+    ) -> FunctionId {
+        let id = FunctionId::new();
+        self.accept_version(owner, name, id, 1, visibility, limits).await;
+        id
+    }
+
+    pub(crate) async fn accept_version(
+        &self,
+        owner: &Account,
+        name: &str,
+        function_id: FunctionId,
+        version: u32,
+        visibility: Visibility,
+        limits: Limits,
+    ) {
+        let env = Env([("GREETING".to_owned(), format!("hello {version}"))].into());
+        let source = Source {
+            stored_version: version,
+            entry: "index.js".into(),
+            files: Vec::new(),
+            dependencies: std::collections::BTreeMap::new(),
+            external: Vec::new(),
+            package_lock: None,
+            refresh_dependencies: false,
+        };
+        let new = NewVersion {
+            function_id,
+            user_id: owner.id,
+            name: name.parse().unwrap(),
+            version,
+            visibility: Some(visibility),
+            source,
+            source_hash: SourceHash::of(b"source"),
+            env: self.sealer.seal(function_id, &env).unwrap(),
+            limits,
+        };
+        self.stores.functions.accept(new).await.unwrap();
+    }
+
+    pub(crate) async fn activate(&self, id: FunctionId, version: u32) {
+        self.stores.functions.claim("test", Duration::from_mins(1)).await.unwrap();
+        let built = BuiltVersion {
+            bundle_hash: BundleHash::of(b"bundle"),
+            bundle_bytes: 6,
+            dep_hash: None,
+            dependency_cache: None,
+            needs_tree: false,
+            handler_kind: HandlerKind::Fetch,
+        };
+        self.stores.functions.activate(id, version, built).await.unwrap();
+    }
+
+    pub(crate) async fn deploy(
+        &self,
+        owner: &Account,
+        name: &str,
+        visibility: Visibility,
+    ) -> FunctionId {
+        self.deploy_limited(owner, name, visibility, Limits::default()).await
+    }
+
+    pub(crate) async fn deploy_limited(
+        &self,
+        owner: &Account,
+        name: &str,
+        visibility: Visibility,
+        limits: Limits,
+    ) -> FunctionId {
+        let id = self.accept(owner, name, visibility, limits).await;
+        self.activate(id, 1).await;
+        id
+    }
+
+    pub(crate) async fn raw(&self, request: Request<HttpBody>) -> Response<HttpBody> {
+        self.gateway.router().oneshot(request).await.unwrap()
+    }
+
+    pub(crate) async fn send(&self, request: Request<HttpBody>) -> Answer {
+        Answer::of(self.raw(request).await).await
+    }
+
+    pub(crate) async fn get(&self, path: &str, account: &Account) -> Answer {
+        let request = Request::get(path).header("authorization", account.bearer());
+        self.send(request.body(HttpBody::empty()).unwrap()).await
+    }
+
+    /// All usage rows of an account, once there are this many.
+    pub(crate) async fn usage(&self, owner: &Account, rows: usize) -> Vec<UsageRow> {
+        for _ in 0..200 {
+            let query = UsageQuery { user_id: owner.id, function_id: None, from: None, to: None };
+            let page = self.stores.telemetry.usage_rows(query, 1_000, None).await.unwrap();
+            if page.items.len() >= rows {
+                return page.items;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{rows} usage rows did not come");
+    }
+
+    pub(crate) async fn logs(&self, function_id: FunctionId) -> Vec<LogRow> {
+        let query = LogQuery { function_id, limit: 100, after: None, execution_id: None };
+        self.stores.telemetry.logs(query).await.unwrap().rows
+    }
+}
+
+impl Account {
+    async fn create(name: &'static str, stores: &Stores, tokens: &SessionTokens) -> Self {
+        let user = User {
+            id: UserId::new(),
+            full_name: name.to_owned(),
+            user_name: name.parse().unwrap(),
+            email: format!("{name}@example.test"),
+            password_hash: String::new(),
+            created_at: Timestamp::now(),
+        };
+        let id = user.id;
+        stores.accounts.create_user(user).await.unwrap();
+        let key = create_key(id, &Scope::ALL, stores).await;
+        let read_key = create_key(id, &[Scope::Read], stores).await;
+        Self { id, token: tokens.issue(id), key, read_key }
+    }
+
+    pub(crate) fn bearer(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
+}
+
+async fn create_key(user_id: UserId, scopes: &[Scope], stores: &Stores) -> String {
+    let secret = ApiKeySecret::generate().unwrap();
+    let key = ApiKey {
+        id: ApiKeyId::new(),
+        user_id,
+        name: "key".to_owned(),
+        key_hash: secret.hash(),
+        prefix: secret.shown_prefix(),
+        scopes: scopes.to_vec(),
+        expires_at: None,
+        created_at: Timestamp::now(),
+    };
+    stores.accounts.create_api_key(key).await.unwrap();
+    secret.reveal().to_owned()
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    async fn of(response: Response<HttpBody>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Self { status: parts.status, headers: parts.headers, body }
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.body))
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// Status and error code.
+    pub(crate) fn fault(&self) -> (u16, String) {
+        let json = self.json();
+        assert_eq!(json["message"], json["error"]["message"]);
+        (self.status.as_u16(), json["error"]["code"].as_str().unwrap_or_default().to_owned())
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+}
+
+/// Does what the function's name says.
+struct ByName;
+
+fn outcome(fault: Option<Fault>) -> Outcome {
+    Outcome {
+        fault,
+        started: true,
+        cpu_us: 1_500,
+        memory_bytes: 2 * 1024 * 1024,
+        ..Outcome::default()
+    }
+}
+
+fn reply(body: Body, headers: &[(&str, &str)]) -> (Reply, oneshot::Sender<Outcome>) {
+    let (sender, receiver) = oneshot::channel();
+    let head = ResponseHead { status: 200, headers: headers.iter().copied().collect() };
+    let timings = Timings { queue_us: 1, boot_us: 0, exec_us: 2_500 };
+    (Reply { head, body, cold: false, timings, outcome: receiver }, sender)
+}
+
+fn answered(body: Body, headers: &[(&str, &str)]) -> Reply {
+    let (reply, sender) = reply(body, headers);
+    sender.send(outcome(None)).unwrap();
+    reply
+}
+
+#[async_trait]
+impl Invoker for ByName {
+    async fn invoke(&self, call: Invocation) -> Result<Reply, Box<Outcome>> {
+        let text = [("content-type", "text/plain")];
+        match call.target.function_name.as_str() {
+            "version" => {
+                let text = format!("{} {}", call.target.version, call.target.env.0["GREETING"]);
+                Ok(answered(Body::Full(text.into()), &[]))
+            }
+            "echo" => {
+                let headers: Vec<_> = call
+                    .head
+                    .headers
+                    .iter()
+                    .map(|(n, v)| {
+                        (String::from_utf8_lossy(n).into_owned(), String::from_utf8_lossy(v))
+                    })
+                    .collect();
+                let json = serde_json::json!({
+                    "method": call.head.method, "target": call.head.target, "headers": headers,
+                });
+                let json = Body::Full(json.to_string().into());
+                Ok(answered(json, &[("content-type", "application/json")]))
+            }
+            "count" => {
+                let kind = match &call.body {
+                    Body::Empty => "empty",
+                    Body::Full(_) => "full",
+                    Body::Stream(_) => "stream",
+                };
+                match call.body.collect().await {
+                    Ok(body) => {
+                        let text = format!("{kind} {}", body.len());
+                        Ok(answered(Body::Full(text.into()), &text_headers()))
+                    }
+                    // As a function that swallows the error and answers all the same.
+                    Err(_) => Ok(answered(Body::Full("cut".into()), &text)),
+                }
+            }
+            "hang" => std::future::pending().await,
+            "slow" => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok(answered(Body::Full("slow".into()), &text))
+            }
+            "throw" => {
+                let fault =
+                    Fault::new(FaultClass::HandlerError, "boom").with_detail("at secret.js:1");
+                let logs = vec![LogLine {
+                    level: LogLevel::Info,
+                    message: "before".into(),
+                    timestamp_ms: 1,
+                }];
+                Err(Box::new(Outcome { logs, ..outcome(Some(fault)) }))
+            }
+            "busy" => Err(Box::new(Outcome::not_started(Fault::new(
+                FaultClass::ConcurrencyLimit,
+                "too many calls",
+            )))),
+            "break" => {
+                let fault = Fault::new(FaultClass::Crashed, "gone");
+                let pieces = vec![Ok(Bytes::from_static(b"begin")), Err(fault.clone())];
+                let body = Body::Stream(Box::pin(futures::stream::iter(pieces)));
+                let (reply, sender) = reply(body, &text);
+                sender.send(outcome(Some(fault))).unwrap();
+                Ok(reply)
+            }
+            "drip" | "stall" => {
+                let (reply, sender) = drip(call.target.function_name.as_str() == "stall");
+                tokio::spawn(sender);
+                Ok(reply)
+            }
+            "lost" => Ok(reply(Body::Full("x".into()), &text).0),
+            "late" => {
+                let (reply, sender) = reply(Body::Full("x".into()), &text);
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    let fault = Fault::new(FaultClass::HandlerError, "rejected afterwards");
+                    sender.send(outcome(Some(fault)))
+                });
+                Ok(reply)
+            }
+            "cookies" => Ok(answered(
+                Body::Full("x".into()),
+                &[("set-cookie", "a=1"), ("set-cookie", "token=t"), ("set-cookie", "b=2")],
+            )),
+            "logs" => {
+                let (reply, sender) = reply(Body::Full("hi".into()), &text);
+                let line =
+                    LogLine { level: LogLevel::Warn, message: "line".into(), timestamp_ms: 7 };
+                sender.send(Outcome { logs: vec![line], ..outcome(None) }).unwrap();
+                Ok(reply)
+            }
+            "nothing" => {
+                let mut reply = answered(Body::Empty, &[]);
+                reply.head.status = 204;
+                Ok(reply)
+            }
+            name => panic!("no such behaviour: {name}"),
+        }
+    }
+}
+
+fn text_headers() -> [(&'static str, &'static str); 1] {
+    [("content-type", "text/plain")]
+}
+
+/// An answer that goes on until its reader has gone, or stops without an end.
+fn drip(stall: bool) -> (Reply, impl Future<Output = ()> + Send) {
+    let (pieces, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, Fault>>(1);
+    let body = tokio_stream_of(receiver);
+    let (reply, sender) = reply(Body::Stream(body), &text_headers());
+    let run = async move {
+        while pieces.send(Ok(Bytes::from_static(b"drop"))).await.is_ok() && !stall {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if stall {
+            pieces.closed().await;
+        }
+        let fault = Fault::new(FaultClass::Cancelled, "nobody listens");
+        let _ = sender.send(outcome(Some(fault)));
+    };
+    (reply, run)
+}
+
+fn tokio_stream_of(
+    receiver: tokio::sync::mpsc::Receiver<Result<Bytes, Fault>>,
+) -> cloudserve_protocol::call::BodyStream {
+    futures::stream::unfold(receiver, |mut r| async move { r.recv().await.map(|p| (p, r)) }).boxed()
+}

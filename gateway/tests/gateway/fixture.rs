@@ -36,7 +36,6 @@ pub(crate) struct World {
 
 pub(crate) struct Account {
     pub(crate) id: UserId,
-    pub(crate) name: &'static str,
     pub(crate) token: String,
     pub(crate) key: String,
     pub(crate) read_key: String,

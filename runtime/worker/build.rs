@@ -63,7 +63,11 @@ fn bootstrap() -> Extension {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bootstrap-js");
     let mut files = vec![ExtensionFileSource::new_computed(
         "ext:cloudserve/hot.js",
-        HOT_NODE_MODULES.iter().map(|name| format!("import 'node:{name}';\n")).collect::<String>().into(),
+        HOT_NODE_MODULES
+            .iter()
+            .map(|name| format!("import 'node:{name}';\n"))
+            .collect::<String>()
+            .into(),
     )];
     for name in BOOTSTRAP_FILES {
         let path = folder.join(name);
@@ -96,7 +100,9 @@ fn write_table(out: &Path, tables: &mut String, name: &str, files: &[&LazyExtens
         )
         .expect("extension sources transpile");
         let source = match file.kind {
-            LazyExtensionFileKind::Js => deno_core::wrap_lazy_ext_script(source.as_str()).to_string(),
+            LazyExtensionFileKind::Js => {
+                deno_core::wrap_lazy_ext_script(source.as_str()).to_string()
+            }
             LazyExtensionFileKind::Esm => source.as_str().to_owned(),
         };
         let flat = file.specifier.replace(|c: char| !c.is_ascii_alphanumeric(), "_");

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use deno_core::{JsRuntime, ModuleSpecifier, v8};
+use deno_core::{Extension, JsRuntime, ModuleSpecifier, v8};
 use deno_runtime::BootstrapOptions;
 use deno_runtime::deno_os::WatcherExitHandle;
 use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
@@ -20,6 +20,15 @@ include!(concat!(env!("OUT_DIR"), "/residual.rs"));
 /// Hot modules that cannot be in the snapshot, loaded before a worker is READY.
 const TOUCHED: &str = "import 'node:process'; import 'node:crypto'; import 'node:timers/promises';";
 
+/// - The young generation would be sized by the boot heap limit, and collections of
+///   allocation-heavy code with it.
+/// - V8 150's loop unrolling forgets the interrupt check of a loop around an inlined built-in
+///   (`while (true) new Array(1000).fill(0)`), which nothing but SIGKILL stops then.
+const V8_FLAGS: &str = "--max-semi-space-size=8 --no-turboshaft-loop-unrolling";
+
+/// Web workers would be isolates outside of every limit; upstream's default for them panics.
+const DISABLED_OPS: [&str; 1] = ["op_create_worker"];
+
 /// An isolate without a function.
 pub(crate) struct Booted {
     pub(crate) worker: MainWorker,
@@ -30,9 +39,7 @@ pub(crate) struct Booted {
 
 /// Starts V8. On the main thread, before any other thread exists.
 pub(crate) fn init_platform() {
-    // The young generation is sized by the boot heap limit otherwise, and collections of
-    // allocation-heavy code with it.
-    v8::V8::set_flags_from_string("--max-semi-space-size=8");
+    v8::V8::set_flags_from_string(V8_FLAGS);
     JsRuntime::init_platform(None);
 }
 
@@ -73,17 +80,24 @@ pub(crate) async fn boot(host: &Rc<Host>) -> Booted {
             residual_lazy_js_sources: RESIDUAL_LAZY_JS,
             residual_lazy_esm_sources: RESIDUAL_LAZY_ESM,
             // The snapshot's extension by name; its sources are in the snapshot.
-            extensions: vec![deno_core::Extension { name: "cloudserve", ..Default::default() }],
+            extensions: vec![Extension {
+                name: "cloudserve",
+                middleware_fn: Some(Box::new(|op| {
+                    if DISABLED_OPS.contains(&op.name) { op.disable() } else { op }
+                })),
+                ..Extension::default()
+            }],
             create_params: Some(create_params),
             ..WorkerOptions::default()
         },
     );
     let isolate = worker.js_runtime.v8_isolate().thread_safe_handle();
     worker.js_runtime.v8_isolate().set_oom_error_handler(out_of_memory);
-    let (memory, handle) = (host.memory.clone(), isolate.clone());
+    host.memory.attach(isolate.clone());
+    let memory = host.memory.clone();
     worker
         .js_runtime
-        .add_near_heap_limit_callback(move |current, _| memory.near_heap_limit(current, &handle));
+        .add_near_heap_limit_callback(move |current, _| memory.near_heap_limit(current));
     // `process.exit` becomes a termination, so that logs still leave.
     worker.js_runtime.op_state().borrow_mut().put(WatcherExitHandle(isolate.clone()));
     touch(&mut worker).await;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cloudserve_protocol::call::{HandlerKind, LogLevel};
 use cloudserve_protocol::headers::{HeaderBlock, HeaderBlockBuilder};
 use cloudserve_protocol::ids::ExecutionId;
-use cloudserve_protocol::wire::{Assignment, INITIAL_CREDIT_BYTES, FromWorker};
+use cloudserve_protocol::wire::{Assignment, FromWorker, INITIAL_CREDIT_BYTES};
 use deno_core::{JsRuntime, scope, v8};
 
 use crate::host::Host;
@@ -50,7 +50,7 @@ impl Bridge {
             .and_then(|value| value.to_object(scope))
             .expect("the snapshot holds the bridge");
         global.delete(scope, key.into());
-        let mut function = |name: &str| {
+        let function = |name: &str| {
             let key = v8::String::new(scope, name).expect("a short string");
             let value = bridge.get(scope, key.into()).expect("the bridge has this function");
             let function = v8::Local::<v8::Function>::try_from(value).expect("it is a function");
@@ -131,11 +131,8 @@ impl Bridge {
         let execution_id = text(scope, &call.execution_id.to_string());
         let method = latin1(scope, call.method.as_bytes(), v8::NewStringType::Internalized);
         let target = text(scope, &call.target);
-        let body = if call.body.is_empty() {
-            v8::null(scope).into()
-        } else {
-            bytes(scope, &call.body)
-        };
+        let body =
+            if call.body.is_empty() { v8::null(scope).into() } else { bytes(scope, &call.body) };
         let end = v8::Boolean::new(scope, call.end);
         let budget = v8::Integer::new_from_unsigned(scope, call.budget_ms);
         let request = v8::Local::new(scope, &self.request);
@@ -210,8 +207,7 @@ fn bytes<'s>(scope: &mut v8::PinScope<'s, '_>, bytes: &[u8]) -> v8::Local<'s, v8
     let store = v8::ArrayBuffer::new_backing_store_from_vec(bytes.to_vec()).make_shared();
     let buffer = v8::ArrayBuffer::with_backing_store(scope, &store);
     let length = buffer.byte_length();
-    v8::Uint8Array::new(scope, buffer, 0, length)
-        .map_or_else(|| v8::null(scope).into(), Into::into)
+    v8::Uint8Array::new(scope, buffer, 0, length).map_or_else(|| v8::null(scope).into(), Into::into)
 }
 
 fn host_of(scope: &mut v8::PinScope<'_, '_>) -> Rc<Host> {

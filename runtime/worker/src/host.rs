@@ -16,7 +16,7 @@ use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::limits::Limits;
-use cloudserve_protocol::wire::{Done, FromWorker};
+use cloudserve_protocol::wire::{Done, FromWorker, log_cut_marker};
 use deno_core::v8;
 
 use crate::cpu::thread_cpu_us;
@@ -38,7 +38,7 @@ pub(crate) struct Host {
     out: RefCell<BytesMut>,
     calls: RefCell<HashMap<u32, CallState>>,
     current: Cell<u32>,
-    logged_bytes: Cell<u64>,
+    logged_bytes: Cell<usize>,
     log_cut: Cell<bool>,
     finished: RefCell<Vec<(u32, Option<Fault>, bool, u64)>>,
 }
@@ -91,11 +91,6 @@ impl Host {
         self.calls.borrow().values().any(|c| !c.answered)
     }
 
-    /// Whether no call is in the isolate.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.calls.borrow().is_empty()
-    }
-
     /// Ends a call. The frame is written by `report_finished`, which can see the heap.
     fn end(&self, call: u32, fault: Option<Fault>, discard: bool) {
         if let Some(state) = self.calls.borrow_mut().remove(&call) {
@@ -120,7 +115,7 @@ impl Host {
         }
         self.current.set(0);
         let heap = isolate.get_heap_statistics().used_heap_size();
-        let memory_bytes = (heap + self.memory.buffer_bytes()) as u64;
+        let memory_bytes = self.memory.used_bytes(heap) as u64;
         let mut must_go = false;
         for (call, fault, discard, cpu_us) in finished {
             must_go |= discard;
@@ -131,17 +126,25 @@ impl Host {
     }
 
     /// A line of the current call's log, within its bound.
-    pub(crate) fn log(&self, level: LogLevel, message: String) {
-        let limit = u64::from(self.limits.get().log_bytes);
-        let logged = self.logged_bytes.get() + message.len() as u64;
-        self.logged_bytes.set(logged);
-        let message = if logged <= limit {
-            message
-        } else if self.log_cut.replace(true) {
+    pub(crate) fn log(&self, level: LogLevel, mut message: String) {
+        if self.log_cut.get() {
             return;
-        } else {
-            format!("[log truncated at {limit} bytes; limits.logBytes raises it]")
-        };
+        }
+        let limit = self.limits.get().log_bytes;
+        let left = (limit as usize).saturating_sub(self.logged_bytes.get());
+        let is_cut = message.len() > left;
+        message.truncate(message.floor_char_boundary(left));
+        self.logged_bytes.set(self.logged_bytes.get() + message.len());
+        if !(is_cut && message.is_empty()) {
+            self.send_log(level, message);
+        }
+        if is_cut {
+            self.log_cut.set(true);
+            self.send_log(LogLevel::Warn, log_cut_marker(limit));
+        }
+    }
+
+    fn send_log(&self, level: LogLevel, message: String) {
         self.send(&FromWorker::Log {
             call: self.current.get(),
             level,
@@ -151,7 +154,14 @@ impl Host {
     }
 
     /// The whole answer, or its head.
-    pub(crate) fn answer(&self, call: u32, status: u16, headers: HeaderBlock, body: Bytes, end: bool) {
+    pub(crate) fn answer(
+        &self,
+        call: u32,
+        status: u16,
+        headers: HeaderBlock,
+        body: Bytes,
+        end: bool,
+    ) {
         let limit = self.limits.get().response_body_bytes;
         if end && body.len() as u64 > limit {
             self.end(call, Some(too_large("responseBodyBytes", limit)), false);
@@ -191,14 +201,8 @@ impl Host {
 
     /// The handler threw.
     pub(crate) fn failed(&self, call: u32, message: String, stack: String) {
-        let is_refused_buffer = self.memory.buffer_refused()
-            && message.contains("Array buffer allocation failed");
-        let (fault, discard) = if is_refused_buffer {
-            (Fault::memory_limit(self.limits.get().memory_mb), true)
-        } else {
-            (Fault::new(FaultClass::HandlerError, message), false)
-        };
-        self.end(call, Some(fault.with_detail(stack)), discard);
+        let fault = Fault::new(FaultClass::HandlerError, message).with_detail(stack);
+        self.end(call, Some(fault), false);
     }
 }
 
@@ -213,4 +217,3 @@ fn epoch_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
-

@@ -6,7 +6,7 @@
 //! import clauses in one plain form.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -39,8 +39,7 @@ use sys_traits::impls::RealSys;
 use crate::host::Host;
 
 type Npm = NpmResolver<RealSys>;
-type Resolver =
-    NodeResolver<DenoInNpmPackageChecker, DenoIsBuiltInNodeModuleChecker, Npm, RealSys>;
+type Resolver = NodeResolver<DenoInNpmPackageChecker, DenoIsBuiltInNodeModuleChecker, Npm, RealSys>;
 
 /// What Deno's Node emulation needs to resolve packages.
 pub(crate) type NodeServices = NodeExtInitServices<DenoInNpmPackageChecker, Npm, RealSys>;
@@ -49,7 +48,6 @@ pub(crate) type NodeServices = NodeExtInitServices<DenoInNpmPackageChecker, Npm,
 #[derive(Debug, Clone)]
 pub(crate) struct Artifacts {
     pub(crate) bundle_url: ModuleSpecifier,
-    pub(crate) bundle_path: PathBuf,
     pub(crate) roots: Vec<PathBuf>,
     pub(crate) code_cache: Option<Vec<u8>>,
     pub(crate) source_map: Option<Vec<u8>>,
@@ -63,6 +61,16 @@ pub(crate) struct BundleLoader {
     artifacts: RefCell<Option<Artifacts>>,
     sources: RefCell<HashMap<String, String>>,
     wanted: RefCell<HashMap<String, BTreeSet<String>>>,
+    code_cache: Cell<CodeCache>,
+}
+
+/// What became of the bundle's code cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CodeCache {
+    Absent,
+    Given,
+    /// V8 refused what it was given, or was given nothing.
+    Made,
 }
 
 /// The loader and the services that share its caches.
@@ -90,6 +98,7 @@ pub(crate) fn new(host: Rc<Host>) -> (Rc<BundleLoader>, NodeServices) {
         artifacts: RefCell::new(None),
         sources: RefCell::default(),
         wanted: RefCell::default(),
+        code_cache: Cell::new(CodeCache::Absent),
     });
     let services = NodeExtInitServices {
         node_require_loader: Rc::new(Required { loader: loader.clone() }),
@@ -116,6 +125,11 @@ impl BundleLoader {
         artifacts.as_ref().expect("asked for after the assignment").bundle_url.clone()
     }
 
+    /// Whether a code cache was given and V8 took it.
+    pub(crate) fn code_cache_was_used(&self) -> bool {
+        self.code_cache.get() == CodeCache::Given
+    }
+
     fn is_allowed(&self, path: &Path) -> bool {
         let artifacts = self.artifacts.borrow();
         artifacts.as_ref().is_some_and(|a| a.roots.iter().any(|root| path.starts_with(root)))
@@ -140,7 +154,11 @@ impl BundleLoader {
         }
     }
 
-    fn package(&self, specifier: &str, referrer: &str) -> Result<ModuleSpecifier, ModuleLoaderError> {
+    fn package(
+        &self,
+        specifier: &str,
+        referrer: &str,
+    ) -> Result<ModuleSpecifier, ModuleLoaderError> {
         let referrer = ModuleSpecifier::parse(referrer).map_err(JsErrorBox::from_err)?;
         let resolved = self
             .node
@@ -180,9 +198,12 @@ impl BundleLoader {
             let is_json = path.extension().is_some_and(|e| e == "json");
             (if is_json { ModuleType::Json } else { ModuleType::JavaScript }, text)
         };
-        let code_cache = self.is_bundle(url).then(|| SourceCodeCacheInfo {
-            hash: source.len() as u64,
-            data: self.artifacts.borrow_mut().as_mut().and_then(|a| a.code_cache.take()).map(Cow::Owned),
+        let code_cache = self.is_bundle(url).then(|| {
+            let data = self.artifacts.borrow_mut().as_mut().and_then(|a| a.code_cache.take());
+            if data.is_some() {
+                self.code_cache.set(CodeCache::Given);
+            }
+            SourceCodeCacheInfo { hash: source.len() as u64, data: data.map(Cow::Owned) }
         });
         if !is_commonjs && has_bare_imports(&source) {
             self.sources.borrow_mut().insert(url.to_string(), source.clone());
@@ -234,6 +255,7 @@ impl ModuleLoader for BundleLoader {
         code_cache: &[u8],
     ) -> Pin<Box<dyn Future<Output = ()>>> {
         if self.is_bundle(&url) {
+            self.code_cache.set(CodeCache::Made);
             self.host.send(&FromWorker::CodeCache(Bytes::copy_from_slice(code_cache)));
         }
         Box::pin(std::future::ready(()))

@@ -8,8 +8,10 @@ use deno_runtime::deno_permissions::{
 };
 use sys_traits::impls::RealSys;
 
-/// Addresses that are not the public internet: this host, its neighbours, cloud metadata.
-const DENIED_NETS: [&str; 18] = [
+/// Addresses that are not the public internet: this host, its neighbours, cloud metadata. Checked
+/// against resolved addresses too. Deno's rules take no IPv6 subnets, so of those only the host
+/// itself is listed; mapped IPv4 addresses are compared as IPv4.
+const DENIED_NETS: [&str; 13] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -21,13 +23,8 @@ const DENIED_NETS: [&str; 18] = [
     "198.18.0.0/15",
     "224.0.0.0/4",
     "240.0.0.0/4",
-    "::/127",
-    "::ffff:0:0/96",
-    "64:ff9b::/96",
-    "fc00::/7",
-    "fe80::/10",
-    "ff00::/8",
-    "2002::/16",
+    "[::]",
+    "[::1]",
 ];
 
 /// What common packages ask for without meaning harm.

@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 
 use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::fault::{Fault, FaultClass};
-use cloudserve_protocol::wire::{
-    Assignment, EXIT_UNCAUGHT, FromWorker, Loaded, Ready, ToWorker,
-};
+use cloudserve_protocol::wire::{Assignment, EXIT_UNCAUGHT, FromWorker, Loaded, Ready, ToWorker};
 use deno_core::error::{CoreError, CoreErrorKind};
 use deno_core::{ModuleSpecifier, PollEventLoopOptions, v8};
 use deno_runtime::deno_os::WatcherExited;
@@ -114,7 +112,7 @@ impl Serving {
         self.host.send(&FromWorker::Loaded(Loaded {
             handler_kind,
             load_us: micros(begun.elapsed()),
-            code_cache_used: assignment.code_cache_path.is_some(),
+            code_cache_used: self.booted.loader.code_cache_was_used(),
         }));
         Ok(())
     }
@@ -144,7 +142,12 @@ impl Serving {
             ("TMPDIR", assignment.tmp_path.as_str()),
             ("NODE_ENV", "production"),
         ];
-        let given = assignment.env.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let given = assignment
+            .env
+            .0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .filter(|(name, value)| is_env_name(name) && !value.contains('\0'));
         for (name, value) in own.into_iter().chain(given) {
             // SAFETY: no other thread of this process reads or writes the environment: V8's
             // platform threads and the watchdog never do.
@@ -160,7 +163,6 @@ impl Serving {
             source_map: std::fs::read(format!("{}.map", assignment.bundle_path)).ok(),
             code_cache: assignment.code_cache_path.as_ref().and_then(|p| std::fs::read(p).ok()),
             bundle_url,
-            bundle_path,
             roots,
         });
         Ok(())
@@ -175,7 +177,7 @@ impl Serving {
     }
 
     fn startup_fault(&mut self, error: &CoreError, load_budget_ms: u32) -> Fault {
-        if self.host.memory.heap_exceeded() {
+        if self.host.memory.exceeded() {
             return Fault::memory_limit(self.host.limits.get().memory_mb);
         }
         if self.watchdog.fired() {
@@ -257,7 +259,16 @@ impl Serving {
         let runtime = &mut self.booted.worker.js_runtime;
         let bridge = &self.booted.bridge;
         match frame {
-            ToWorker::Request { call, execution_id, budget_ms, method, target, headers, body, end } => {
+            ToWorker::Request {
+                call,
+                execution_id,
+                budget_ms,
+                method,
+                target,
+                headers,
+                body,
+                end,
+            } => {
                 let deadline = Instant::now() + Duration::from_millis(budget_ms.into());
                 self.host.begin(call, deadline);
                 self.watchdog.arm(deadline);
@@ -286,7 +297,7 @@ impl Serving {
     /// Whether the isolate may go on; if not, ends its calls and says the exit code.
     fn verdict(&mut self, error: Option<CoreError>) -> Option<i32> {
         let limits = self.host.limits.get();
-        let (fault, code) = if self.host.memory.heap_exceeded() {
+        let (fault, code) = if self.host.memory.exceeded() {
             (Fault::memory_limit(limits.memory_mb), 0)
         } else if self.watchdog.fired() {
             (Fault::timeout(limits.timeout_ms), 0)
@@ -307,6 +318,11 @@ impl Serving {
         self.host.report_finished(isolate);
         Some(code)
     }
+}
+
+/// What the operating system takes; the standard library panics on the rest.
+fn is_env_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
 }
 
 fn slow_start(load_budget_ms: u32) -> Fault {

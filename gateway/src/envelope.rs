@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::answer::{AnswerBody, crashed, explain_refusal, stamp, status_of};
 use crate::head::ExecutionText;
-use crate::meter::{Call, fault_line, megabytes, milliseconds};
+use crate::meter::{Call, log_fault, megabytes, milliseconds};
 use crate::options::GatewayOptions;
 use crate::refusal::json;
 
@@ -80,7 +80,7 @@ pub(crate) async fn envelope(
     options: &GatewayOptions,
 ) -> Response<AnswerBody> {
     let mut answered = None;
-    let outcome = match reply {
+    let mut outcome = match reply {
         Err(outcome) => *outcome,
         Ok(reply) => {
             let last_moment = call.deadline() + options.deadline_grace();
@@ -109,9 +109,9 @@ pub(crate) async fn envelope(
         }
     };
     let duration = milliseconds(call.stop_clock());
+    log_fault(&mut outcome);
     let fault = outcome.fault.as_ref();
-    let last_line = fault.map(fault_line);
-    let lines = outcome.logs.iter().chain(&last_line).filter(|_| by_owner);
+    let lines = outcome.logs.iter().filter(|_| by_owner);
     let document = Envelope {
         success: fault.is_none(),
         status_code: answered.as_ref().map(|(head, _)| head.status),

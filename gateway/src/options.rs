@@ -33,8 +33,10 @@ pub struct GatewayOptions {
     /// How long it is read.
     pub refused_body_ms: u32,
     /// An answer comes at the latest this long after the deadline, whatever the sandbox does.
+    /// Longer than the sandbox takes to kill a worker and say so, or its report is lost.
     pub deadline_grace_ms: u32,
     /// After the caller has hung up: how long the sandbox may take to say what the call used.
+    /// Longer than the time it gives the function to end.
     pub hang_up_wait_ms: u32,
     /// Take `x-forwarded-*` from the caller. Only behind a proxy that sets them.
     pub trust_forwarded: bool,
@@ -63,8 +65,8 @@ impl Default for GatewayOptions {
             whole_body_bytes: 64 * 1024,
             refused_body_bytes: 8 * 1024 * 1024,
             refused_body_ms: 2_000,
-            deadline_grace_ms: 500,
-            hang_up_wait_ms: 1_000,
+            deadline_grace_ms: 800,
+            hang_up_wait_ms: 2_000,
             trust_forwarded: false,
             max_connections: 10_000,
             max_head_bytes: 64 * 1024,

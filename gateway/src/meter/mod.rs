@@ -166,7 +166,7 @@ impl Call {
         let duration = self.stop_clock();
         let class = outcome.fault.as_ref().map(|fault| fault.class);
         self.shared.metrics.ended(class, outcome.cold, duration);
-        outcome.logs.extend(outcome.fault.as_ref().map(fault_line));
+        log_fault(&mut outcome);
         let log_bytes = self.shared.admit_logs(&mut outcome);
         place.send(Finished {
             execution_id: self.execution_id,
@@ -190,17 +190,24 @@ pub(crate) fn cancelled() -> Fault {
     Fault::new(FaultClass::Cancelled, "the caller went away before the answer was complete")
 }
 
-/// How a fault reads in the function's log.
-pub(crate) fn fault_line(fault: &Fault) -> LogLine {
-    let message = match &fault.detail {
-        Some(detail) => format!("{fault}\n{detail}"),
-        None => fault.to_string(),
-    };
-    LogLine {
-        level: LogLevel::Error,
-        message,
-        timestamp_ms: u64::try_from(Timestamp::now().0).unwrap_or(0),
+/// Sees to it that the owner's log says why the call failed. The sandbox has said it of the faults
+/// it has seen.
+pub(crate) fn log_fault(outcome: &mut Outcome) {
+    let Some(fault) = &outcome.fault else { return };
+    let summary = fault.to_string();
+    let is_said = outcome.logs.iter().any(|line| {
+        line.level == LogLevel::Error
+            && (line.message.starts_with(&summary) || Some(&line.message) == fault.detail.as_ref())
+    });
+    if is_said {
+        return;
     }
+    let message = match &fault.detail {
+        Some(detail) => format!("{summary}\n{detail}"),
+        None => summary,
+    };
+    let timestamp_ms = u64::try_from(Timestamp::now().0).unwrap_or(0);
+    outcome.logs.push(LogLine { level: LogLevel::Error, message, timestamp_ms });
 }
 
 impl Shared {
@@ -224,6 +231,27 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fault_is_logged_once() {
+        let fault = Fault::timeout(5).with_detail("at a.js:1");
+        let said = |message: &str| LogLine {
+            level: LogLevel::Error,
+            message: message.to_owned(),
+            timestamp_ms: 0,
+        };
+        for (before, lines) in [
+            (vec![], 1),
+            (vec![said("at a.js:1")], 1),
+            (vec![said(&fault.to_string())], 1),
+            (vec![said("something else")], 2),
+        ] {
+            let mut outcome = Outcome { logs: before, ..Outcome::not_started(fault.clone()) };
+            log_fault(&mut outcome);
+            log_fault(&mut outcome);
+            assert_eq!(outcome.logs.len(), lines, "{:?}", outcome.logs);
+        }
+    }
 
     #[test]
     fn log_text_over_the_bound_is_dropped_and_counted() {

@@ -97,13 +97,13 @@ async fn a_hanging_sandbox_is_not_waited_for() {
     let answer = w.get("/run/alice/hang", &w.alice).await;
     assert_eq!(answer.fault(), (504, "timeout".to_owned()));
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(100) && took < Duration::from_secs(1), "{took:?}");
+    assert!(took >= Duration::from_millis(100) && took < Duration::from_secs(2), "{took:?}");
 
     let request = Request::get("/run/alice/stall").header("authorization", w.alice.bearer());
     let answer = w.raw(request.body(Body::empty()).unwrap()).await;
     assert_eq!(answer.status(), 200);
     assert!(answer.into_body().collect().await.is_err());
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(4));
 
     let codes: Vec<_> = w.usage(&w.alice, 2).await.into_iter().map(|row| row.code).collect();
     assert_eq!(codes.last().unwrap(), "timeout");

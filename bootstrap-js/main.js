@@ -1,134 +1,95 @@
 // The bridge between the host (Rust) and the handler. The host calls the functions of `bridge`;
-// this side calls the functions of `host`, which were handed to `assign`. A call lives in `calls`
-// from `request` until `done`.
+// this side calls the functions of `host`, which `assign` hands over. A call is in `calls` from
+// `request` until it is done.
+//
+// User code may replace any global and any prototype's methods. What runs here after user code was
+// loaded uses its own copies (primordials) wherever that is possible.
 
-import { core } from "ext:core/mod.js";
-import { allowedMethods, chooseHandler } from "ext:cloudserve/handlers.js";
+import { core, primordials } from "ext:core/mod.js";
+import { Call } from "ext:cloudserve/call.js";
+import { describe } from "ext:cloudserve/errors.js";
+import { chooseHandler } from "ext:cloudserve/handlers.js";
 import { makeEvent, makeRequest } from "ext:cloudserve/request.js";
-import { normalise } from "ext:cloudserve/response.js";
+import { normalise, pieceOf } from "ext:cloudserve/response.js";
 
-const { Console } = core.loadExtScript("ext:deno_web/01_console.js");
-const { Date, Error, Map, Promise, ReadableStream, Response, String, Symbol, TextEncoder, Uint8Array } =
-  globalThis;
-const encoder = new TextEncoder();
-const now = Date.now;
-const allSettled = Promise.allSettled.bind(Promise);
-const CHUNK_BYTES = 64 * 1024;
+const { abortRequest } = core.loadExtScript("ext:deno_fetch/23_request.js");
+const { Console, inspectArgs } = core.loadExtScript("ext:deno_web/01_console.js");
+const {
+  ArrayPrototypePush,
+  DateNow,
+  ErrorCaptureStackTrace,
+  MapPrototypeDelete,
+  MapPrototypeGet,
+  MapPrototypeSet,
+  MathMax,
+  Promise,
+  PromisePrototypeThen,
+  PromiseResolve,
+  ReflectApply,
+  SafeMap,
+  SymbolAsyncIterator,
+  Uint8Array,
+} = primordials;
+const { Response } = globalThis;
+const encode = core.encode;
+
+const NOTHING = new Uint8Array(0);
+const LEVEL_DEBUG = 0;
+const LEVEL_ERROR = 3;
 
 let host;
 let settings;
 let handler;
-const calls = new Map();
+const calls = new SafeMap();
 
-class Call {
-  constructor(id, request, budgetMs) {
-    this.id = id;
-    this.request = request;
-    this.startedMs = now();
-    this.deadlineMs = this.startedMs + budgetMs;
-    this.pieces = [];
-    this.ended = request.end;
-    this.aborted = false;
-    this.wake = null;
-    this.credit = 0;
-    this.wakeWriter = null;
-    this.waiting = null;
-    this.cancelled = false;
-    if (request.body !== null) this.pieces.push(request.body);
-  }
-
-  /** The next piece of the request's body, or null at its end. */
-  async nextPiece() {
-    while (this.pieces.length === 0) {
-      if (this.aborted) throw new Error("the request body was cut off: the caller went away");
-      if (this.ended) return null;
-      await new Promise((resolve) => this.wake = resolve);
-    }
-    const piece = this.pieces.shift();
-    if (!this.ended) host.credit(this.id, piece.byteLength);
-    return piece;
-  }
-
-  async wholeBody() {
-    if (this.ended && this.pieces.length <= 1) return this.pieces.pop() ?? null;
-    const pieces = [];
-    let total = 0;
-    for (let piece; (piece = await this.nextPiece()) !== null;) {
-      pieces.push(piece);
-      total += piece.byteLength;
-    }
-    const all = new Uint8Array(total);
-    let at = 0;
-    for (const piece of pieces) {
-      all.set(piece, at);
-      at += piece.byteLength;
-    }
-    return all;
-  }
-
-  bodyForRequest() {
-    if (this.ended && this.pieces.length <= 1) return this.pieces.pop() ?? null;
-    return new ReadableStream({
-      type: "bytes",
-      pull: async (controller) => {
-        const piece = await this.nextPiece();
-        if (piece === null) {
-          controller.close();
-          controller.byobRequest?.respond(0);
-        } else if (piece.byteLength > 0) controller.enqueue(piece);
-      },
-    });
-  }
-
-  waitUntil(promise) {
-    (this.waiting ??= []).push(promise);
-  }
-}
-
-function wake(call, what) {
-  const resolve = call[what];
-  call[what] = null;
-  resolve?.();
-}
-
-async function invoke(call) {
+/** What the handler returned for this call. */
+function invoke(call) {
   switch (handler.kind) {
     case "fetch":
-      return await handler.fetch(makeRequest(call.request, call.bodyForRequest()), settings.env, {
-        waitUntil: (promise) => call.waitUntil(promise),
+      call.webRequest = makeRequest(call);
+      return handler.fetch(call.webRequest, settings.env, {
+        waitUntil: (promise) => waitUntil(call, promise),
         passThroughOnException() {},
       });
-    case "methods": {
-      const { method } = call.request;
-      const { methods } = handler;
-      const found = methods.get(method) ?? (method === "HEAD" ? methods.get("GET") : undefined);
-      if (found === undefined) {
-        return new Response("method not allowed\n", {
-          status: 405,
-          headers: { allow: allowedMethods(methods) },
-        });
-      }
-      return await found(makeRequest(call.request, call.bodyForRequest()), {
-        env: settings.env,
-        waitUntil: (promise) => call.waitUntil(promise),
-      });
-    }
+    case "methods":
+      return invokeMethod(call);
     case "event":
-      return await invokeWithEvent(call);
+      return invokeWithEvent(call);
     default:
       return handler.value;
   }
 }
 
+function invokeMethod(call) {
+  const method = handler.methods[call.request.method];
+  if (method === undefined) {
+    const headers = { allow: handler.allow };
+    return new Response("method not allowed\n", { status: 405, headers });
+  }
+  call.webRequest = makeRequest(call);
+  return ReflectApply(method, undefined, [call.webRequest, {
+    env: settings.env,
+    waitUntil: (promise) => waitUntil(call, promise),
+  }]);
+}
+
 async function invokeWithEvent(call) {
-  const event = makeEvent(
-    call.request,
-    await call.wholeBody(),
-    settings.eventFormat,
-    call.request.executionId,
-    call.startedMs,
-  );
-  const context = {
+  const body = call.isWhole ? call.takeWhole() : await call.wholeBody();
+  const event = makeEvent(call.request, body, settings.eventFormat, call.startedMs);
+  const context = makeContext(call);
+  const { handler: userFunction } = handler;
+  if (userFunction.length < 3) return ReflectApply(userFunction, undefined, [event, context]);
+  return new Promise((resolve, reject) => {
+    const callback = (error, result) =>
+      error === undefined || error === null ? resolve(result) : reject(error);
+    const returned = ReflectApply(userFunction, undefined, [event, context, callback]);
+    // A function that takes a callback and yet is async answers with what comes first.
+    if (typeof returned?.then === "function") returned.then(resolve, reject);
+  });
+}
+
+function makeContext(call) {
+  return {
     functionName: settings.functionName,
     functionVersion: settings.functionVersion,
     invokedFunctionArn: `cloudserve:${settings.ownerName}:${settings.functionName}`,
@@ -136,89 +97,85 @@ async function invokeWithEvent(call) {
     awsRequestId: call.request.executionId,
     executionId: call.request.executionId,
     callbackWaitsForEmptyEventLoop: false,
-    getRemainingTimeInMillis: () => Math.max(0, call.deadlineMs - now()),
-    waitUntil: (promise) => call.waitUntil(promise),
+    getRemainingTimeInMillis: () => MathMax(0, call.deadlineMs - DateNow()),
+    waitUntil: (promise) => waitUntil(call, promise),
   };
-  if (handler.handler.length < 3) return await handler.handler(event, context);
-  return await new Promise((resolve, reject) => {
-    const callback = (error, result) => error ? reject(error) : resolve(result);
-    const returned = handler.handler(event, context, callback);
-    if (typeof returned?.then === "function") returned.then(resolve, reject);
+}
+
+/** Keeps the call open until the promise settles. A rejection is logged, not an error. */
+function waitUntil(call, promise) {
+  const settled = PromisePrototypeThen(PromiseResolve(promise), undefined, (error) => {
+    host.log(LEVEL_ERROR, `waitUntil: ${describe(error)[1]}`);
   });
+  ArrayPrototypePush(call.background ??= [], settled);
 }
 
 async function run(call) {
   try {
-    await answer(call, normalise(await invoke(call)));
-    if (call.waiting !== null) await allSettled(call.waiting);
-    finish(call);
-  } catch (error) {
-    finish(call, error);
-  }
-}
-
-function finish(call, error) {
-  if (!calls.delete(call.id)) return;
-  if (error === undefined) host.done(call.id);
-  else host.failed(call.id, ...describe(error));
-}
-
-/** `[one line, stack]` of anything that can be thrown. */
-function describe(error) {
-  try {
-    if (error instanceof Error) {
-      return [`${error.name}: ${error.message}`.split("\n", 1)[0], String(error.stack)];
+    const { status, headers, body } = normalise(await invoke(call));
+    if (body === null || call.request.method === "HEAD") {
+      host.answer(call.id, status, headers, null);
+    } else if (typeof body === "string" || typeof body.getReader !== "function" && !isIterable(body)) {
+      host.answer(call.id, status, headers, body);
+    } else {
+      host.head(call.id, status, headers);
+      await pump(call, body);
     }
-    const text = typeof error === "object" ? JSON.stringify(error) : String(error);
-    return [`Uncaught ${text}`.split("\n", 1)[0], `Uncaught ${text}`];
-  } catch {
-    return ["Uncaught value that cannot be shown", ""];
+    // By index: what runs in the background may hand in more.
+    for (let i = 0; i < (call.background?.length ?? 0); i++) await call.background[i];
+  } catch (error) {
+    return finish(call, error);
   }
+  finish(call);
 }
 
-async function answer(call, { status, headers, body }) {
-  if (body === null || typeof body === "string" || body instanceof Uint8Array) {
-    host.answer(call.id, status, headers, body);
-    return;
-  }
-  const reader = typeof body.getReader === "function" ? body.getReader() : fromIterable(body);
-  call.credit = settings.initialCreditBytes;
-  host.head(call.id, status, headers);
-  for (let next; !(next = await reader.read()).done;) {
-    await write(call, toBytes(next.value));
+function isIterable(body) {
+  return typeof body[SymbolAsyncIterator] === "function";
+}
+
+/** Sends a stream piece by piece, as fast as the caller takes them. */
+async function pump(call, body) {
+  const source = typeof body.getReader === "function" ? body.getReader() : readerOf(body);
+  for (let next; !(next = await source.read()).done;) {
+    const piece = pieceOf(next.value);
+    await call.write(typeof piece === "string" ? encode(piece) : piece);
     if (call.cancelled) {
-      reader.cancel?.()?.catch?.(() => {});
+      await source.cancel();
       return;
     }
   }
-  host.chunk(call.id, EMPTY, true);
+  host.chunk(call.id, NOTHING, true);
 }
 
-const EMPTY = new Uint8Array(0);
-
-function fromIterable(iterable) {
-  const iterator = iterable[Symbol.asyncIterator]();
-  return { read: () => iterator.next(), cancel: async () => await iterator.return?.() };
+function readerOf(iterable) {
+  const iterator = iterable[SymbolAsyncIterator]();
+  return { read: () => iterator.next(), cancel: () => iterator.return?.() };
 }
 
-function toBytes(piece) {
-  if (piece instanceof Uint8Array) return piece;
-  if (typeof piece === "string") return encoder.encode(piece);
-  const made = normalise(piece).body;
-  return typeof made === "string" ? encoder.encode(made) : made;
-}
-
-async function write(call, bytes) {
-  for (let at = 0; at < bytes.byteLength;) {
-    while (call.credit === 0 && !call.cancelled) {
-      await new Promise((resolve) => call.wakeWriter = resolve);
-    }
-    if (call.cancelled) return;
-    const end = Math.min(bytes.byteLength, at + CHUNK_BYTES, at + call.credit);
-    host.chunk(call.id, bytes.subarray(at, end), false);
-    call.credit -= end - at;
-    at = end;
+function finish(call, ...thrown) {
+  if (!MapPrototypeDelete(calls, call.id)) return;
+  if (thrown.length === 0) {
+    host.done(call.id);
+  } else {
+    const text = describe(thrown[0]);
+    host.failed(call.id, text[0], text[1]);
   }
+}
+
+function makeConsole() {
+  const print = (message, level) => host.log(level, message);
+  const console = new Console(print);
+  console.trace = (...args) => {
+    const trace = { name: "Trace", message: inspectArgs(args) };
+    ErrorCaptureStackTrace(trace, console.trace);
+    print(trace.stack, LEVEL_DEBUG);
+  };
+  return console;
+}
+
+function withCall(id, then) {
+  const call = MapPrototypeGet(calls, id);
+  if (call !== undefined) then(call);
 }
 
 globalThis.__cloudserve = {
@@ -226,7 +183,7 @@ globalThis.__cloudserve = {
   assign(hostFunctions, assignment) {
     host = hostFunctions;
     settings = assignment;
-    globalThis.console = new Console((message, level) => host.log(level, message));
+    globalThis.console = makeConsole();
   },
 
   /** Once, with the evaluated module: returns the kind of its handler, or undefined. */
@@ -236,39 +193,19 @@ globalThis.__cloudserve = {
   },
 
   request(id, executionId, method, target, headers, body, end, budgetMs) {
-    const call = new Call(id, { executionId, method, target, headers, body, end }, budgetMs);
-    calls.set(id, call);
+    const request = { executionId, method, target, headers, body, end };
+    const call = new Call(host, id, request, budgetMs, settings.initialCreditBytes);
+    MapPrototypeSet(calls, id, call);
     run(call);
   },
 
-  body(id, bytes, end) {
-    const call = calls.get(id);
-    if (call === undefined) return;
-    if (bytes.byteLength > 0) call.pieces.push(bytes);
-    call.ended = end;
-    wake(call, "wake");
-  },
+  body: (id, bytes, end) => withCall(id, (call) => call.receive(bytes, end)),
+  bodyAborted: (id) => withCall(id, (call) => call.abort()),
+  credit: (id, bytes) => withCall(id, (call) => call.grant(bytes)),
 
-  bodyAborted(id) {
-    const call = calls.get(id);
-    if (call === undefined) return;
-    call.aborted = true;
-    wake(call, "wake");
-  },
-
-  credit(id, bytes) {
-    const call = calls.get(id);
-    if (call === undefined) return;
-    call.credit += bytes;
-    wake(call, "wakeWriter");
-  },
-
-  cancel(id) {
-    const call = calls.get(id);
-    if (call === undefined) return;
-    call.cancelled = true;
-    call.aborted = true;
-    wake(call, "wakeWriter");
-    wake(call, "wake");
-  },
+  cancel: (id) =>
+    withCall(id, (call) => {
+      call.cancel();
+      if (call.webRequest !== null) abortRequest(call.webRequest);
+    }),
 };

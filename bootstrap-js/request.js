@@ -1,15 +1,41 @@
 // The request in the shapes handlers expect: a `Request`, or the superset `event`.
-// Pure functions of the parts that came over the wire; no host calls.
 
-const { decodeURIComponent, JSON, Object, String, TextDecoder, URLSearchParams, Request, btoa } =
-  globalThis;
-const parseJson = JSON.parse;
+import { core, primordials } from "ext:core/mod.js";
+
+const { fromInnerRequest, newInnerRequest } = core.loadExtScript("ext:deno_fetch/23_request.js");
+const { forgivingBase64Encode } = core.loadExtScript("ext:deno_web/00_infra.js");
+const { InnerBody } = core.loadExtScript("ext:deno_fetch/22_body.js");
+
+const {
+  ArrayPrototypePush,
+  FunctionPrototypeCall,
+  JSONParse,
+  RegExpPrototypeTest,
+  SafeRegExp,
+  StringPrototypeCharCodeAt,
+  StringPrototypeIndexOf,
+  StringPrototypeSlice,
+  StringPrototypeSplit,
+  StringPrototypeTrim,
+  TypedArrayPrototypeGetByteLength,
+  decodeURIComponent,
+} = primordials;
+const { ReadableStream, TextDecoder, URLSearchParams } = globalThis;
+const decode = TextDecoder.prototype.decode;
+const forEachParam = URLSearchParams.prototype.forEach;
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true });
-const looseUtf8 = new TextDecoder();
 
-/** Headers as one object; repeated names are joined with ", " (cookies with "; "). */
+const TEXT_TYPE = new SafeRegExp(
+  /^(text\/|application\/([\w.+-]*\+)?(json|xml|javascript|x-www-form-urlencoded|graphql)\b)/i,
+);
+const JSON_TYPE = new SafeRegExp(/^application\/([\w.+-]*\+)?json\b/i);
+const FORM_TYPE = new SafeRegExp(/^application\/x-www-form-urlencoded\b/i);
+
+const SLASH = 47;
+
+/** Headers as one object; repeated names are joined with ", ", cookies with "; ". */
 export function headersObject(flat) {
-  const headers = Object.create(null);
+  const headers = { __proto__: null };
   for (let i = 0; i < flat.length; i += 2) {
     const name = flat[i];
     const seen = headers[name];
@@ -17,64 +43,54 @@ export function headersObject(flat) {
       ? flat[i + 1]
       : seen + (name === "cookie" ? "; " : ", ") + flat[i + 1];
   }
+  // A header may be called `__proto__`; spread defines it as a property like any other.
   return { ...headers };
 }
 
 function splitTarget(target) {
-  const at = target.indexOf("?");
-  return at < 0 ? [target, ""] : [target.slice(0, at), target.slice(at + 1)];
+  const at = StringPrototypeIndexOf(target, "?");
+  return at < 0
+    ? [target, ""]
+    : [StringPrototypeSlice(target, 0, at), StringPrototypeSlice(target, at + 1)];
 }
 
+/** Repeated names as an array, and joined by commas as AWS does. */
 function queryObjects(rawQuery) {
-  const query = Object.create(null);
-  const joined = Object.create(null);
+  const query = { __proto__: null };
+  const joined = { __proto__: null };
   if (rawQuery !== "") {
-    new URLSearchParams(rawQuery).forEach((value, name) => {
+    FunctionPrototypeCall(forEachParam, new URLSearchParams(rawQuery), (value, name) => {
       const seen = query[name];
       if (seen === undefined) query[name] = value;
       else if (typeof seen === "string") query[name] = [seen, value];
-      else seen.push(value);
+      else ArrayPrototypePush(seen, value);
       joined[name] = joined[name] === undefined ? value : `${joined[name]},${value}`;
     });
   }
   return [{ ...query }, { ...joined }];
 }
 
-function base64(bytes) {
-  let binary = "";
-  for (let i = 0; i < bytes.length; i += 0x8000) {
-    binary += String.fromCharCode.apply(null, bytes.subarray(i, i + 0x8000));
-  }
-  return btoa(binary);
-}
-
-const TEXT_TYPE = /^(text\/|application\/([\w.+-]*\+)?(json|xml|javascript|x-www-form-urlencoded|graphql)\b)/i;
-const JSON_TYPE = /^application\/([\w.+-]*\+)?json\b/i;
-const FORM_TYPE = /^application\/x-www-form-urlencoded\b/i;
-
-/** `[rawBody, isBase64Encoded]`: text where the bytes are text, else base64. */
+/** `[text, isBase64Encoded]`: as it is where the bytes are text, else base64. */
 function rawBodyOf(bytes, contentType) {
-  if (bytes === null || bytes.length === 0) return ["", false];
-  if (contentType === "" || TEXT_TYPE.test(contentType)) {
+  if (contentType === "" || RegExpPrototypeTest(TEXT_TYPE, contentType)) {
     try {
-      return [strictUtf8.decode(bytes), false];
+      return [FunctionPrototypeCall(decode, strictUtf8, bytes), false];
     } catch {
-      return [base64(bytes), true];
+      // Not UTF-8: it has to arrive whole, whatever its type says.
     }
   }
-  return [base64(bytes), true];
+  return [forgivingBase64Encode(bytes), true];
 }
 
 function parsedBody(raw, contentType) {
-  if (JSON_TYPE.test(contentType)) {
+  if (RegExpPrototypeTest(JSON_TYPE, contentType)) {
     try {
-      return parseJson(raw);
+      return JSONParse(raw);
     } catch {
       return raw;
     }
   }
-  if (FORM_TYPE.test(contentType)) return queryObjects(raw)[0];
-  return raw;
+  return RegExpPrototypeTest(FORM_TYPE, contentType) ? queryObjects(raw)[0] : raw;
 }
 
 function decodedPath(rawPath) {
@@ -85,69 +101,109 @@ function decodedPath(rawPath) {
   }
 }
 
+function splitCookies(header) {
+  if (header === undefined) return [];
+  const cookies = StringPrototypeSplit(header, ";");
+  for (let i = 0; i < cookies.length; i++) cookies[i] = StringPrototypeTrim(cookies[i]);
+  return cookies;
+}
+
 /** The `event` of `(event, context)` handlers: the union of what platforms call by these names. */
-export function makeEvent(request, bytes, eventFormat, executionId, startedMs) {
+export function makeEvent(request, bytes, eventFormat, startedMs) {
+  const { method, target } = request;
+  const isLambda = eventFormat === "lambda";
   const headers = headersObject(request.headers);
-  const [rawPath, rawQueryString] = splitTarget(request.target);
-  const [query, queryStringParameters] = queryObjects(rawQueryString);
-  const contentType = headers["content-type"] ?? "";
-  const [rawBody, isBase64Encoded] = rawBodyOf(bytes, contentType);
+  const { 0: rawPath, 1: rawQueryString } = splitTarget(target);
+  const { 0: query, 1: queryStringParameters } = queryObjects(rawQueryString);
   const path = decodedPath(rawPath);
-  const sourceIp = (headers["x-forwarded-for"] ?? "").split(",")[0].trim();
-  let body = rawBody;
-  if (bytes === null || bytes.length === 0) body = eventFormat === "lambda" ? null : undefined;
-  else if (eventFormat !== "lambda" && !isBase64Encoded) body = parsedBody(rawBody, contentType);
+  const contentType = headers["content-type"] ?? "";
+  let rawBody = "";
+  let isBase64Encoded = false;
+  let body = isLambda ? null : undefined;
+  if (bytes !== null && TypedArrayPrototypeGetByteLength(bytes) > 0) {
+    ({ 0: rawBody, 1: isBase64Encoded } = rawBodyOf(bytes, contentType));
+    body = isLambda || isBase64Encoded ? rawBody : parsedBody(rawBody, contentType);
+  }
+  const forwarded = headers["x-forwarded-for"] ?? "";
   return {
     version: "2.0",
     routeKey: "$default",
-    method: request.method,
-    httpMethod: request.method,
+    method,
+    httpMethod: method,
     path,
     rawPath,
     rawQueryString,
     query,
     queryStringParameters,
     headers,
-    cookies: headers.cookie === undefined ? [] : headers.cookie.split(/; */),
+    cookies: splitCookies(headers.cookie),
     body,
     rawBody,
     isBase64Encoded,
     requestContext: {
-      requestId: executionId,
+      requestId: request.executionId,
       stage: "$default",
       domainName: headers.host ?? "",
       timeEpoch: startedMs,
       http: {
-        method: request.method,
+        method,
         path,
         protocol: "HTTP/1.1",
-        sourceIp,
+        sourceIp: StringPrototypeTrim(StringPrototypeSplit(forwarded, ",", 1)[0] ?? ""),
         userAgent: headers["user-agent"] ?? "",
       },
     },
   };
 }
 
-/** The `Request` of fetch-style handlers. `body` is null, bytes or a ReadableStream. */
-export function makeRequest(request, body) {
-  const headers = [];
-  let host = "localhost";
-  let scheme = "http";
-  for (let i = 0; i < request.headers.length; i += 2) {
-    const name = request.headers[i];
-    const value = request.headers[i + 1];
-    if (name === "host") host = value;
-    else if (name === "x-forwarded-proto" && value === "https") scheme = "https";
-    headers.push([name, value]);
-  }
-  const init = { method: request.method, headers };
-  if (body !== null && request.method !== "GET" && request.method !== "HEAD") {
-    init.body = body;
-    if (typeof body === "object" && "getReader" in body) init.duplex = "half";
-  }
-  return new Request(`${scheme}://${host}${request.target}`, init);
+/** The `Request` of fetch-style handlers. URL, headers and body are made when they are read. */
+export function makeRequest(call) {
+  const { request } = call;
+  const hasBody = request.method !== "GET" && request.method !== "HEAD";
+  const inner = newInnerRequest(
+    request.method,
+    () => urlOf(request),
+    () => headerPairs(request.headers),
+    hasBody ? bodyOf(call) : null,
+    false,
+  );
+  return fromInnerRequest(inner, "immutable");
 }
 
-export function decodeText(bytes) {
-  return looseUtf8.decode(bytes);
+function urlOf({ headers, target }) {
+  let host = "localhost";
+  let scheme = "http";
+  for (let i = 0; i < headers.length; i += 2) {
+    if (headers[i] === "host") host = headers[i + 1];
+    else if (headers[i] === "x-forwarded-proto" && headers[i + 1] === "https") scheme = "https";
+  }
+  const slash = StringPrototypeCharCodeAt(target, 0) === SLASH ? "" : "/";
+  return `${scheme}://${host}${slash}${target}`;
+}
+
+function headerPairs(flat) {
+  const pairs = [];
+  for (let i = 0; i < flat.length; i += 2) ArrayPrototypePush(pairs, [flat[i], flat[i + 1]]);
+  return pairs;
+}
+
+function bodyOf(call) {
+  if (!call.isWhole) return new InnerBody(streamOf(call));
+  const bytes = call.takeWhole();
+  if (bytes === null) return null;
+  const body = new InnerBody({ body: bytes, consumed: false });
+  body.length = TypedArrayPrototypeGetByteLength(bytes);
+  return body;
+}
+
+function streamOf(call) {
+  return new ReadableStream({
+    type: "bytes",
+    async pull(controller) {
+      const piece = await call.nextPiece();
+      if (piece !== null) return controller.enqueue(piece);
+      controller.close();
+      controller.byobRequest?.respond(0);
+    },
+  });
 }

@@ -1,43 +1,79 @@
 // What a handler returned, as status, headers and body.
 
-import { core } from "ext:core/mod.js";
+import { core, primordials } from "ext:core/mod.js";
 
-const { toInnerResponse } = core.loadExtScript("ext:deno_fetch/23_response.js");
+const { ResponsePrototype, toInnerResponse } = core.loadExtScript("ext:deno_fetch/23_response.js");
+const { forgivingBase64Decode } = core.loadExtScript("ext:deno_web/00_infra.js");
+const { extractBody } = core.loadExtScript("ext:deno_fetch/22_body.js");
 
-const { Array, ArrayBuffer, JSON, Number, Object, Response, Set, String, Symbol, TypeError, Uint8Array, atob } =
-  globalThis;
-const stringify = JSON.stringify;
-const isView = ArrayBuffer.isView;
+const {
+  ArrayBufferIsView,
+  ArrayBufferPrototype,
+  ArrayIsArray,
+  ArrayPrototypePush,
+  JSONStringify,
+  Number,
+  NumberIsInteger,
+  ObjectKeys,
+  ObjectPrototypeIsPrototypeOf,
+  RegExpPrototypeTest,
+  SafeRegExp,
+  String,
+  StringPrototypeToLowerCase,
+  SymbolAsyncIterator,
+  SymbolIterator,
+  TypeError,
+  TypedArrayPrototypeGetSymbolToStringTag,
+  Uint8Array,
+} = primordials;
+const { Blob, FormData, URLSearchParams } = globalThis;
 
-const RESULT_KEYS = new Set([
-  "statusCode",
-  "status",
-  "statusText",
-  "headers",
-  "multiValueHeaders",
-  "cookies",
-  "body",
-  "isBase64Encoded",
-]);
+const TEXT = ["content-type", "text/plain; charset=utf-8"];
+const BYTES = ["content-type", "application/octet-stream"];
+const JSON_TEXT = ["content-type", "application/json"];
+
+const RESULT_KEYS = {
+  __proto__: null,
+  statusCode: true,
+  status: true,
+  statusText: true,
+  headers: true,
+  multiValueHeaders: true,
+  cookies: true,
+  body: true,
+  isBase64Encoded: true,
+};
+
+const HEADER_NAME = new SafeRegExp(/^[!#$%&'*+\-.^_`|~0-9a-z]+$/);
+// What HTTP has no way to carry in a value: control characters but tab.
+// deno-lint-ignore no-control-regex
+const BAD_IN_VALUE = new SafeRegExp(/[\x00-\x08\x0a-\x1f\x7f]/);
 
 /** `{status, headers: [name, value, ...], body: null | string | Uint8Array | stream}` */
 export function normalise(value) {
   if (value === undefined) return { status: 204, headers: [], body: null };
-  if (value instanceof Response) return fromResponse(value);
   if (typeof value === "string") return { status: 200, headers: TEXT, body: value };
+  if (typeof value !== "object" || value === null) return jsonAnswer(value);
+  if (ObjectPrototypeIsPrototypeOf(ResponsePrototype, value)) return fromResponse(value);
   const bytes = asBytes(value);
   if (bytes !== null) return { status: 200, headers: BYTES, body: bytes };
   if (isStream(value)) return { status: 200, headers: BYTES, body: value };
-  if (isHttpResult(value)) return fromResult(value);
-  return { status: 200, headers: JSON_HEADERS, body: json(value) };
+  return isHttpResult(value) ? fromResult(value) : jsonAnswer(value);
 }
 
-const TEXT = ["content-type", "text/plain; charset=utf-8"];
-const BYTES = ["content-type", "application/octet-stream"];
-const JSON_HEADERS = ["content-type", "application/json"];
+/** A piece of a streamed body as bytes or text. */
+export function pieceOf(value) {
+  if (typeof value === "string") return value;
+  if (typeof value === "object" && value !== null) return asBytes(value) ?? json(value);
+  return json(value);
+}
+
+function jsonAnswer(value) {
+  return { status: 200, headers: JSON_TEXT, body: json(value) };
+}
 
 function json(value) {
-  const text = stringify(value);
+  const text = JSONStringify(value);
   if (text === undefined) {
     throw new TypeError(`the handler returned a ${typeof value}, which is not a JSON value`);
   }
@@ -45,81 +81,118 @@ function json(value) {
 }
 
 function asBytes(value) {
-  if (value instanceof Uint8Array) return value;
-  if (value instanceof ArrayBuffer) return new Uint8Array(value);
-  if (isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  if (ArrayBufferIsView(value)) {
+    if (TypedArrayPrototypeGetSymbolToStringTag(value) === "Uint8Array") return value;
+    return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  }
+  if (ObjectPrototypeIsPrototypeOf(ArrayBufferPrototype, value)) return new Uint8Array(value);
   return null;
 }
 
 function isStream(value) {
-  return typeof value === "object" && value !== null &&
-    (typeof value.getReader === "function" || typeof value[Symbol.asyncIterator] === "function");
+  return typeof value.getReader === "function" || typeof value[SymbolAsyncIterator] === "function";
 }
 
 function fromResponse(response) {
   const inner = toInnerResponse(response);
+  const list = inner.headerList;
   const headers = [];
-  for (const [name, value] of inner.headerList) headers.push(name.toLowerCase(), value);
-  return { status: inner.status, headers, body: bodyOf(response, inner.body) };
+  for (let i = 0; i < list.length; i++) {
+    ArrayPrototypePush(headers, StringPrototypeToLowerCase(list[i][0]), list[i][1]);
+  }
+  return { status: inner.status, headers, body: responseBody(response, inner.body) };
 }
 
-// A body given as a string or bytes is still that, unless something has read or streamed it.
-function bodyOf(response, inner) {
+/** A body given as a string or bytes is still that, unless something has streamed it. */
+function responseBody(response, inner) {
   if (inner === null || inner === undefined) return null;
-  const held = inner.streamOrStatic;
-  if (held.body !== undefined && !held.consumed) {
-    held.consumed = true;
-    return held.body;
+  if (inner.unusable()) {
+    throw new TypeError("the body of the returned Response was read already");
   }
-  if (response.bodyUsed) throw new TypeError("the body of the returned Response was read already");
-  return response.body;
+  const held = inner.streamOrStatic;
+  if (held.consumed !== false) return response.body;
+  held.consumed = true;
+  return held.body;
 }
 
 function isStatus(value) {
-  return Number.isInteger(value) && value >= 200 && value <= 599;
+  return NumberIsInteger(value) && value >= 200 && value <= 599;
 }
 
-// `statusCode` is what platforms call it, so any object with a valid one is an HTTP result.
-// `status` is a common word: it counts only when nothing else in the object says data.
+/**
+ * `statusCode` is what platforms call it, so any object with a valid one is an HTTP result.
+ * `status` is a common word: it counts only when nothing else in the object says data.
+ */
 function isHttpResult(value) {
-  if (typeof value !== "object" || value === null) return false;
   if (value.statusCode !== undefined) return isStatus(Number(value.statusCode));
-  return isStatus(value.status) && Object.keys(value).every((key) => RESULT_KEYS.has(key));
+  if (!isStatus(value.status)) return false;
+  const keys = ObjectKeys(value);
+  for (let i = 0; i < keys.length; i++) {
+    if (RESULT_KEYS[keys[i]] === undefined) return false;
+  }
+  return true;
 }
 
 function fromResult(result) {
   const headers = [];
-  const add = (name, value) => {
-    if (value !== undefined && value !== null) headers.push(String(name).toLowerCase(), String(value));
-  };
-  const from = result.headers ?? {};
-  if (typeof from.forEach === "function" && typeof from.get === "function") {
-    from.forEach((value, name) => add(name, value));
-  } else {
-    for (const [name, value] of Object.entries(from)) {
-      for (const one of Array.isArray(value) ? value : [value]) add(name, one);
-    }
-  }
-  for (const [name, values] of Object.entries(result.multiValueHeaders ?? {})) {
-    for (const value of values ?? []) add(name, value);
-  }
-  for (const cookie of result.cookies ?? []) add("set-cookie", cookie);
-  const [body, type] = resultBody(result);
-  if (body !== null && !headers.some((name, i) => i % 2 === 0 && name === "content-type")) {
-    headers.push("content-type", type);
-  }
+  addAll(headers, result.headers);
+  addAll(headers, result.multiValueHeaders);
+  addEach(headers, "set-cookie", result.cookies);
+  const { 0: body, 1: type } = resultBody(result);
+  if (body !== null && !hasContentType(headers)) ArrayPrototypePush(headers, "content-type", type);
   return { status: Number(result.statusCode ?? result.status), headers, body };
 }
 
-function resultBody(result) {
-  const { body } = result;
+function hasContentType(headers) {
+  for (let i = 0; i < headers.length; i += 2) {
+    if (headers[i] === "content-type") return true;
+  }
+  return false;
+}
+
+/** Adds the headers of an object, a `Headers`, a `Map` or a list of pairs. */
+function addAll(headers, from) {
+  if (typeof from !== "object" || from === null) return;
+  if (typeof from[SymbolIterator] === "function") {
+    for (const pair of from) addEach(headers, pair[0], pair[1]);
+    return;
+  }
+  const names = ObjectKeys(from);
+  for (let i = 0; i < names.length; i++) addEach(headers, names[i], from[names[i]]);
+}
+
+function addEach(headers, name, values) {
+  if (!ArrayIsArray(values)) return add(headers, name, values);
+  for (let i = 0; i < values.length; i++) add(headers, name, values[i]);
+}
+
+function add(headers, name, value) {
+  if (value === undefined || value === null) return;
+  const lower = StringPrototypeToLowerCase(String(name));
+  const text = String(value);
+  if (!RegExpPrototypeTest(HEADER_NAME, lower) || RegExpPrototypeTest(BAD_IN_VALUE, text)) {
+    throw new TypeError(`the handler returned an invalid header ${json(String(name))}`);
+  }
+  ArrayPrototypePush(headers, lower, text);
+}
+
+/** `[body, content type where the handler names none]` */
+function resultBody({ body, isBase64Encoded }) {
   if (body === undefined || body === null) return [null, ""];
   if (typeof body === "string") {
-    if (!result.isBase64Encoded) return [body, TEXT[1]];
-    return [Uint8Array.from(atob(body), (c) => c.charCodeAt(0)), BYTES[1]];
+    return isBase64Encoded ? [forgivingBase64Decode(body), BYTES[1]] : [body, TEXT[1]];
   }
+  if (typeof body !== "object") return [json(body), JSON_TEXT[1]];
   const bytes = asBytes(body);
   if (bytes !== null) return [bytes, BYTES[1]];
   if (isStream(body)) return [body, BYTES[1]];
-  return [json(body), JSON_HEADERS[1]];
+  if (
+    ObjectPrototypeIsPrototypeOf(Blob.prototype, body) ||
+    ObjectPrototypeIsPrototypeOf(FormData.prototype, body) ||
+    ObjectPrototypeIsPrototypeOf(URLSearchParams.prototype, body)
+  ) {
+    const extracted = extractBody(body);
+    return [extracted.body.stream, extracted.contentType ?? BYTES[1]];
+  }
+  return [json(body), JSON_TEXT[1]];
 }

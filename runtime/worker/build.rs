@@ -33,7 +33,8 @@ const HOT_NODE_MODULES: [&str; 17] = [
     "zlib",
 ];
 
-const BOOTSTRAP_FILES: [&str; 4] = ["handlers.js", "request.js", "response.js", "main.js"];
+const BOOTSTRAP_FILES: [&str; 6] =
+    ["call.js", "errors.js", "handlers.js", "request.js", "response.js", "main.js"];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

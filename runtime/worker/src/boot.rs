@@ -40,6 +40,7 @@ pub(crate) struct Booted {
 /// Starts V8. On the main thread, before any other thread exists.
 pub(crate) fn init_platform() {
     v8::V8::set_flags_from_string(V8_FLAGS);
+    deno_runtime::colors::set_use_color(false);
     JsRuntime::init_platform(None);
 }
 

@@ -3,11 +3,13 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use cloudserve_protocol::wire::{ToWorker, WireError};
 use tokio::net::UnixStream;
+use tokio_util::io::poll_read_buf;
 
 const READ_BYTES: usize = 64 * 1024;
 
@@ -67,14 +69,11 @@ impl Control {
             if let Some(frame) = ToWorker::decode(&mut self.incoming)? {
                 return Poll::Ready(Ok(frame));
             }
+            // `poll_read` knows that a read that did not fill its buffer emptied the socket, and
+            // saves the system call that would say so.
             self.incoming.reserve(READ_BYTES);
-            match self.stream.try_read_buf(&mut self.incoming) {
-                Ok(0) => return Poll::Ready(Err(ControlError::Closed)),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.stream.poll_read_ready(cx))?;
-                }
-                Err(error) => return Poll::Ready(Err(error.into())),
+            if ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.incoming))? == 0 {
+                return Poll::Ready(Err(ControlError::Closed));
             }
         }
     }

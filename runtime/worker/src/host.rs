@@ -86,9 +86,9 @@ impl Host {
         self.calls.borrow().values().map(|c| c.deadline).min()
     }
 
-    /// Whether a call is in the isolate whose answer has not begun.
-    pub(crate) fn has_unanswered(&self) -> bool {
-        self.calls.borrow().values().any(|c| !c.answered)
+    /// Whether a call is in the isolate.
+    pub(crate) fn has_calls(&self) -> bool {
+        !self.calls.borrow().is_empty()
     }
 
     /// Ends a call. The frame is written by `report_finished`, which can see the heap.
@@ -201,9 +201,44 @@ impl Host {
 
     /// The handler threw.
     pub(crate) fn failed(&self, call: u32, message: String, stack: String) {
-        let fault = Fault::new(FaultClass::HandlerError, message).with_detail(stack);
-        self.end(call, Some(fault), false);
+        let fault = handler_fault(message, &stack);
+        let is_refused = self.memory.was_refused() && fault.message.contains(BUFFER_REFUSED);
+        if is_refused {
+            let fault = Fault::memory_limit(self.limits.get().memory_mb);
+            self.end(call, Some(fault.with_detail(stack)), true);
+        } else {
+            self.end(call, Some(fault), false);
+        }
     }
+}
+
+/// What V8 says when it has given a buffer up.
+const BUFFER_REFUSED: &str = "Array buffer allocation failed";
+
+/// Longest message of a fault that user code words.
+const MESSAGE_BYTES: usize = 1024;
+
+/// Longest stack of a fault.
+const DETAIL_BYTES: usize = 32 * 1024;
+
+/// The fault of an error that user code threw, for caller and owner.
+pub(crate) fn handler_fault(message: String, stack: &str) -> Fault {
+    thrown(FaultClass::HandlerError, message, stack)
+}
+
+/// A fault in user code's own words: bounded, and without the frames that are not the owner's.
+pub(crate) fn thrown(class: FaultClass, mut message: String, stack: &str) -> Fault {
+    message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
+    let mut detail = String::new();
+    for line in stack.lines().filter(|line| !line.contains("ext:cloudserve/")) {
+        if detail.len() + line.len() >= DETAIL_BYTES {
+            break;
+        }
+        detail.push_str(line);
+        detail.push('\n');
+    }
+    detail.truncate(detail.trim_end().len());
+    Fault::new(class, message).with_detail(detail)
 }
 
 fn too_large(limit: &str, bytes: u64) -> Fault {

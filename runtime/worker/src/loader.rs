@@ -231,7 +231,7 @@ impl ModuleLoader for BundleLoader {
         }
         let resolved = resolve_import(specifier, referrer).map_err(JsErrorBox::from_err)?;
         match resolved.scheme() {
-            "node" | "file" | "ext" | "data" => {
+            "node" | "file" | "data" => {
                 self.remember_wanted_names(specifier, referrer, &resolved);
                 Ok(resolved)
             }

@@ -23,7 +23,8 @@ const STEP_BYTES: usize = 32 * MB;
 /// What the heap may grow beyond its limit while a terminated call unwinds.
 const UNWIND_BYTES: usize = 16 * MB;
 
-/// V8 asks again after each of three garbage collections before it gives a buffer up.
+/// V8 asks again after each of three garbage collections before it gives a buffer up; fewer when
+/// collecting has been of no use lately.
 const REFUSALS_UNTIL_FINAL: u32 = 4;
 
 const MB: usize = 1024 * 1024;
@@ -73,6 +74,11 @@ impl MemoryBudget {
     /// Whether the limit was reached; the isolate is terminated then.
     pub(crate) fn exceeded(&self) -> bool {
         self.exceeded.load(Ordering::Relaxed)
+    }
+
+    /// Whether the buffer asked for last was refused.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refusals.load(Ordering::Relaxed) > 0
     }
 
     /// What to do when the heap is about to outgrow `current` bytes: the new limit.

@@ -23,7 +23,7 @@ use deno_runtime::fmt_errors::format_js_error;
 use crate::boot::{Booted, boot};
 use crate::bridge::IncomingCall;
 use crate::control::{Control, ControlError};
-use crate::host::Host;
+use crate::host::{Host, handler_fault, thrown};
 use crate::loader::Artifacts;
 use crate::permissions;
 use crate::watchdog::Watchdog;
@@ -190,7 +190,7 @@ impl Serving {
             );
         }
         let (message, stack) = described(error);
-        Fault::new(FaultClass::StartupError, message).with_detail(stack)
+        thrown(FaultClass::StartupError, message, &stack)
     }
 
     fn exit_requested(&mut self) -> Option<i32> {
@@ -306,11 +306,12 @@ impl Serving {
             (Fault::new(FaultClass::Crashed, message), code)
         } else {
             let (message, stack) = described(&error?);
-            // After the answer there is nobody to tell but the owner.
-            if !self.host.has_unanswered() {
-                self.host.log(LogLevel::Error, stack.clone());
+            let fault = handler_fault(message, &stack);
+            // Between calls there is no fault to carry it.
+            if !self.host.has_calls() {
+                self.host.log(LogLevel::Error, fault.detail.clone().unwrap_or_default());
             }
-            (Fault::new(FaultClass::HandlerError, message).with_detail(stack), EXIT_UNCAUGHT)
+            (fault, EXIT_UNCAUGHT)
         };
         self.host.end_all(&fault);
         let isolate = self.booted.worker.js_runtime.v8_isolate();

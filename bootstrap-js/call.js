@@ -1,0 +1,133 @@
+// One call: its request body on the way in, its answer's credit on the way out.
+
+import { primordials } from "ext:core/mod.js";
+
+const {
+  ArrayPrototypePush,
+  ArrayPrototypeShift,
+  DateNow,
+  Error,
+  MathMin,
+  Promise,
+  TypedArrayPrototypeGetByteLength,
+  TypedArrayPrototypeSet,
+  TypedArrayPrototypeSubarray,
+  Uint8Array,
+} = primordials;
+
+/** The largest piece of a body in one frame; `MAX_CHUNK_BYTES` of the protocol. */
+const CHUNK_BYTES = 64 * 1024;
+
+/** A call from its request until it is done. */
+export class Call {
+  constructor(host, id, request, budgetMs, creditBytes) {
+    this.host = host;
+    this.id = id;
+    this.request = request;
+    this.startedMs = DateNow();
+    this.deadlineMs = this.startedMs + budgetMs;
+    this.background = null;
+    this.webRequest = null;
+    this.cancelled = false;
+    this.pieces = request.body === null ? [] : [request.body];
+    this.ended = request.end;
+    this.aborted = false;
+    this.wakeReader = null;
+    this.creditBytes = creditBytes;
+    this.wakeWriter = null;
+  }
+
+  /** More of the request's body arrived. */
+  receive(bytes, end) {
+    if (TypedArrayPrototypeGetByteLength(bytes) > 0) ArrayPrototypePush(this.pieces, bytes);
+    this.ended = end;
+    this.wake("wakeReader");
+  }
+
+  /** The rest of the request's body will not come. */
+  abort() {
+    this.aborted = true;
+    this.wake("wakeReader");
+  }
+
+  /** Nobody waits for the answer. */
+  cancel() {
+    this.cancelled = true;
+    this.abort();
+    this.wake("wakeWriter");
+  }
+
+  /** More of the answer's body may be sent. */
+  grant(bytes) {
+    this.creditBytes += bytes;
+    this.wake("wakeWriter");
+  }
+
+  wake(who) {
+    const resolve = this[who];
+    this[who] = null;
+    resolve?.();
+  }
+
+  /** Whether `takeWhole` has the whole body without waiting. */
+  get isWhole() {
+    return this.ended && this.pieces.length <= 1;
+  }
+
+  /** The body of a call that `isWhole`: bytes, or null when it is empty. */
+  takeWhole() {
+    return ArrayPrototypeShift(this.pieces) ?? null;
+  }
+
+  /** The next piece of the request's body, or null at its end. */
+  async nextPiece() {
+    while (this.pieces.length === 0) {
+      if (this.ended) return null;
+      if (this.aborted) throw new Error("the request body was cut off: the caller went away");
+      await new Promise((resolve) => {
+        this.wakeReader = resolve;
+      });
+    }
+    const piece = ArrayPrototypeShift(this.pieces);
+    if (!this.ended) this.host.credit(this.id, TypedArrayPrototypeGetByteLength(piece));
+    return piece;
+  }
+
+  /** The whole body, however it arrives. */
+  async wholeBody() {
+    if (this.isWhole) return this.takeWhole();
+    const pieces = [];
+    let total = 0;
+    for (let piece; (piece = await this.nextPiece()) !== null;) {
+      ArrayPrototypePush(pieces, piece);
+      total += TypedArrayPrototypeGetByteLength(piece);
+    }
+    const whole = new Uint8Array(total);
+    let at = 0;
+    for (let i = 0; i < pieces.length; i++) {
+      TypedArrayPrototypeSet(whole, pieces[i], at);
+      at += TypedArrayPrototypeGetByteLength(pieces[i]);
+    }
+    return whole;
+  }
+
+  /**
+   * Sends a piece of the answer's body as far as credit allows, and waits for more. Whole frames
+   * only: credit arrives in crumbs, and frames of crumbs would cost more than their bytes.
+   */
+  async write(bytes) {
+    const length = TypedArrayPrototypeGetByteLength(bytes);
+    for (let at = 0; at < length;) {
+      const wanted = MathMin(length - at, CHUNK_BYTES);
+      while (this.creditBytes < wanted && !this.cancelled) {
+        await new Promise((resolve) => {
+          this.wakeWriter = resolve;
+        });
+      }
+      if (this.cancelled) return;
+      this.host.chunk(this.id, TypedArrayPrototypeSubarray(bytes, at, at + wanted), false);
+      this.creditBytes -= wanted;
+      at += wanted;
+    }
+  }
+}

@@ -1,0 +1,58 @@
+// Lets plain Node load the modules of this folder: it resolves `ext:cloudserve/` to the files and
+// stands in for the few parts of the engine they import.
+
+import { register } from "node:module";
+
+register(new URL("./resolve.mjs", import.meta.url));
+
+const upper = (key) =>
+  typeof key === "symbol"
+    ? `Symbol${key.description[7].toUpperCase()}${key.description.slice(8)}`
+    : key[0].toUpperCase() + key.slice(1);
+
+/** As `ext:core/mod.js` names them: `ArrayPrototypePush(array, value)`. */
+function primordialsOf(global) {
+  const uncurryThis = (f) => (self, ...args) => Reflect.apply(f, self, args);
+  const made = { decodeURIComponent, SafeMap: Map, SafeRegExp: RegExp };
+  const copy = (source, prefix, wrap) => {
+    for (const key of Reflect.ownKeys(source)) {
+      const { get, value } = Reflect.getOwnPropertyDescriptor(source, key);
+      if (get) made[`${prefix}Get${upper(key)}`] = uncurryThis(get);
+      else made[prefix + upper(key)] = typeof value === "function" ? wrap(value) : value;
+    }
+  };
+  const TypedArray = Object.getPrototypeOf(Uint8Array);
+  const names = [
+    "Array", "ArrayBuffer", "Date", "Error", "Function", "Map", "Number", "Object", "Promise",
+    "RegExp", "String", "Symbol", "TypeError", "Uint8Array",
+  ];
+  for (const name of names) {
+    made[name] = global[name];
+    copy(global[name], name, (f) => f);
+    made[`${name}Prototype`] = global[name].prototype;
+    copy(global[name].prototype, `${name}Prototype`, uncurryThis);
+  }
+  copy(TypedArray.prototype, "TypedArrayPrototype", uncurryThis);
+  for (const name of ["JSON", "Math", "Reflect"]) copy(global[name], name, (f) => f);
+  return made;
+}
+
+globalThis.engineForTests = {
+  primordials: primordialsOf(globalThis),
+  core: {
+    loadExtScript: () => ({
+      ResponsePrototype: Response.prototype,
+      toInnerResponse: (response) => ({
+        status: response.status,
+        headerList: [...response.headers],
+        body: response.body && {
+          unusable: () => response.bodyUsed,
+          streamOrStatic: response.body,
+        },
+      }),
+      forgivingBase64Encode: (bytes) => Buffer.from(bytes).toString("base64"),
+      forgivingBase64Decode: (text) => new Uint8Array(Buffer.from(text, "base64")),
+      inspect: (value) => (value instanceof Error ? value.stack : JSON.stringify(value)),
+    }),
+  },
+};

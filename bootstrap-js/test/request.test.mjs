@@ -1,0 +1,54 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { headersObject, makeEvent } from "ext:cloudserve/request.js";
+
+const bytes = (text) => new TextEncoder().encode(text);
+
+function event({ method = "POST", target = "/", headers = [], body = null, format = "parsed" }) {
+  return makeEvent({ method, target, headers, executionId: "id" }, body, format, 0);
+}
+
+test("JSON and forms are parsed, text is text", () => {
+  const typed = (type, body) => event({ headers: ["content-type", type], body: bytes(body) });
+  assert.deepEqual(typed("application/json", '{"a":1}').body, { a: 1 });
+  assert.deepEqual(typed("application/problem+json; charset=utf-8", "[1]").body, [1]);
+  assert.equal(typed("application/json", "{oops").body, "{oops");
+  assert.deepEqual(typed("application/x-www-form-urlencoded", "a=1&b=2&b=3").body, {
+    a: "1",
+    b: ["2", "3"],
+  });
+  assert.equal(typed("text/plain", "{}").body, "{}");
+  assert.equal(event({ body: bytes("plain") }).body, "plain");
+});
+
+test("bytes that are no text arrive as base64", () => {
+  const image = event({ headers: ["content-type", "image/png"], body: new Uint8Array([1, 2]) });
+  assert.deepEqual([image.body, image.isBase64Encoded], ["AQI=", true]);
+  const broken = event({ headers: ["content-type", "text/plain"], body: new Uint8Array([255]) });
+  assert.deepEqual([broken.body, broken.isBase64Encoded], ["/w==", true]);
+});
+
+test("the lambda format leaves the body alone", () => {
+  const headers = ["content-type", "application/json"];
+  assert.equal(event({ headers, body: bytes("{}"), format: "lambda" }).body, "{}");
+  assert.equal(event({ format: "lambda" }).body, null);
+  assert.equal(event({}).body, undefined);
+});
+
+test("path, query, headers and cookies", () => {
+  const made = event({
+    method: "GET",
+    target: "/a%20b/%zz?x=1&x=2&y=%C3%A9",
+    headers: ["host", "h", "x-a", "1", "x-a", "2", "cookie", "a=1; b=2", "__proto__", "p"],
+  });
+  assert.equal(made.rawPath, "/a%20b/%zz");
+  assert.equal(made.path, "/a%20b/%zz");
+  assert.equal(made.rawQueryString, "x=1&x=2&y=%C3%A9");
+  assert.deepEqual(made.query, { x: ["1", "2"], y: "é" });
+  assert.deepEqual(made.queryStringParameters, { x: "1,2", y: "é" });
+  assert.equal(made.headers["x-a"], "1, 2");
+  assert.deepEqual(made.cookies, ["a=1", "b=2"]);
+  assert.equal(made.requestContext.domainName, "h");
+  assert.equal(made.requestContext.http.method, "GET");
+  assert.deepEqual(Object.keys(headersObject(["__proto__", "p"])), ["__proto__"]);
+});

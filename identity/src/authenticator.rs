@@ -125,6 +125,11 @@ impl Authenticator {
         &self.tokens
     }
 
+    /// Forgets whom it knows, so that the next request sees what was just revoked.
+    pub fn forget(&self) {
+        self.known.invalidate_all();
+    }
+
     /// Who presents these headers; `None` if they present no credential.
     pub async fn authenticate(
         &self,

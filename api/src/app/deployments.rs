@@ -1,0 +1,401 @@
+//! Deploys: what a new version is made of, and its acceptance.
+//!
+//! Everything a deploy does not say stays as it was in the newest version. Invariant: the source is
+//! durable before the version is accepted, and what was accepted is finished whatever happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cloudserve_identity::Principal;
+use cloudserve_protocol::call::Env;
+use cloudserve_protocol::ids::{FunctionId, FunctionName, SourceHash};
+use cloudserve_protocol::limits::Limits;
+use cloudserve_store::function::{
+    DeployStatus, FunctionRecord, NewVersion, Source, SourceFile, Version, Visibility,
+};
+use cloudserve_store::{Change, StoreError};
+use serde_json::{Map, Value};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Duration, Instant, timeout};
+
+use super::functions::Shown;
+use super::refusal::Refusal;
+use super::{App, access};
+use crate::build::dependencies::{Dependencies, PackageLock};
+use crate::build::source::{SourceFiles, is_code, source_key};
+
+/// How often acceptance is tried again when others deploy the same function at the same time.
+const MAX_CONFLICTS: usize = 16;
+/// How often a waiting request looks when nothing announced a change.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Versions looked through for the one that is waited for.
+const MAX_NEWER_VERSIONS: u32 = 1_000;
+
+/// New files and what was learnt of them when they were received.
+#[derive(Debug, Clone)]
+pub(crate) struct NewSource {
+    pub(crate) files: SourceFiles,
+    pub(crate) listing: Vec<SourceFile>,
+    pub(crate) hash: SourceHash,
+    /// The file that exports the handler, if none is named.
+    pub(crate) usual_entry: Option<String>,
+}
+
+/// Limits somebody sent: only the fields they named.
+#[derive(Debug, Clone)]
+pub(crate) struct LimitsPatch(pub(crate) Map<String, Value>);
+
+impl LimitsPatch {
+    fn apply(self, base: Limits) -> Result<Limits, Refusal> {
+        let Ok(Value::Object(mut fields)) = serde_json::to_value(base) else {
+            return Err(Refusal::internal("limits are no object"));
+        };
+        fields.extend(self.0);
+        let limits: Limits = serde_json::from_value(Value::Object(fields))
+            .map_err(|error| Refusal::field("limits", error.to_string()))?;
+        limits.validated().map_err(|error| {
+            Refusal::field(
+                format!("limits.{}", error.name),
+                format!("must be between {} and {}, not {}", error.min, error.max, error.value),
+            )
+        })
+    }
+}
+
+/// What a deploy says. `None`: as it was.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Deploy {
+    pub(crate) source: Option<NewSource>,
+    pub(crate) entry: Option<String>,
+    pub(crate) dependencies: Option<Dependencies>,
+    pub(crate) package_lock: Option<PackageLock>,
+    pub(crate) external: Option<Vec<String>>,
+    pub(crate) env: Option<Env>,
+    pub(crate) visibility: Option<Visibility>,
+    pub(crate) limits: Option<LimitsPatch>,
+}
+
+impl Deploy {
+    /// Whether it changes nothing that is part of a version.
+    fn is_visibility_only(&self) -> bool {
+        self.source.is_none()
+            && self.entry.is_none()
+            && self.dependencies.is_none()
+            && self.package_lock.is_none()
+            && self.external.is_none()
+            && self.env.is_none()
+            && self.limits.is_none()
+    }
+}
+
+/// A version that was accepted and the changes since.
+pub(crate) struct Accepted {
+    record: FunctionRecord,
+    changes: Receiver<Change>,
+}
+
+/// How a change of a function came out.
+pub(crate) enum Changed {
+    /// At once; no version was made.
+    Done(Box<Shown>),
+    /// A version is in the queue.
+    Queued(Box<Accepted>),
+}
+
+/// Which function gets a version.
+enum Subject {
+    /// The one of this name; if there is none, a new one with this identity.
+    Named { name: FunctionName, new_id: FunctionId },
+    /// One that is there.
+    Existing(FunctionId),
+}
+
+/// The function as it is now.
+enum Base {
+    New { id: FunctionId, name: FunctionName },
+    There(Box<FunctionRecord>),
+}
+
+impl App {
+    /// Deploys under this name: a new function, or a new version of the one that is there.
+    pub(crate) async fn deploy(
+        self: Arc<Self>,
+        principal: Arc<Principal>,
+        name: FunctionName,
+        deploy: Deploy,
+    ) -> Result<Accepted, Refusal> {
+        access::may_deploy(&principal)?;
+        let subject = Subject::Named { name, new_id: FunctionId::new() };
+        self.accept_detached(principal, subject, deploy, false).await
+    }
+
+    /// Changes a function that is there.
+    pub(crate) async fn update(
+        self: Arc<Self>,
+        principal: Arc<Principal>,
+        id: FunctionId,
+        deploy: Deploy,
+    ) -> Result<Changed, Refusal> {
+        access::may_deploy(&principal)?;
+        if deploy.is_visibility_only() {
+            let visibility = deploy
+                .visibility
+                .ok_or_else(|| Refusal::field("body", "names nothing that is to be changed"))?;
+            let user_id = principal.user_id;
+            if !self.stores.functions.set_visibility(user_id, id, visibility).await? {
+                return Err(Refusal::FunctionNotFound);
+            }
+            let record = self.function(&principal, id).await?;
+            return Ok(Changed::Done(Box::new(self.with_stats(record).await?)));
+        }
+        let subject = Subject::Existing(id);
+        let accepted = self.accept_detached(principal, subject, deploy, false).await?;
+        Ok(Changed::Queued(Box::new(accepted)))
+    }
+
+    /// Builds the newest source again.
+    pub(crate) async fn redeploy(
+        self: Arc<Self>,
+        principal: Arc<Principal>,
+        id: FunctionId,
+        refresh_dependencies: bool,
+    ) -> Result<Accepted, Refusal> {
+        access::may_deploy(&principal)?;
+        let (subject, deploy) = (Subject::Existing(id), Deploy::default());
+        self.accept_detached(principal, subject, deploy, refresh_dependencies).await
+    }
+
+    /// Goes on to its end even if the request is given up: half an acceptance would leave objects
+    /// that belong to nothing.
+    async fn accept_detached(
+        self: Arc<Self>,
+        principal: Arc<Principal>,
+        subject: Subject,
+        deploy: Deploy,
+        refresh_dependencies: bool,
+    ) -> Result<Accepted, Refusal> {
+        tokio::spawn(async move {
+            self.accept(&principal, &subject, &deploy, refresh_dependencies).await
+        })
+        .await
+        .map_err(Refusal::internal)?
+    }
+
+    async fn find(&self, principal: &Principal, subject: &Subject) -> Result<Base, Refusal> {
+        match subject {
+            Subject::Existing(id) => {
+                Ok(Base::There(Box::new(self.function(principal, *id).await?)))
+            }
+            Subject::Named { name, new_id } => {
+                let functions = &self.stores.functions;
+                let found = functions.function_by_name(principal.user_id, name).await?;
+                Ok(match found {
+                    Some(record) => Base::There(Box::new(record)),
+                    None => Base::New { id: *new_id, name: name.clone() },
+                })
+            }
+        }
+    }
+
+    async fn accept(
+        &self,
+        principal: &Principal,
+        subject: &Subject,
+        deploy: &Deploy,
+        refresh_dependencies: bool,
+    ) -> Result<Accepted, Refusal> {
+        // Before anything is accepted: no change of it is missed.
+        let changes = self.stores.changes.subscribe();
+        let mut stored: Option<(FunctionId, u32)> = None;
+        for _ in 0..MAX_CONFLICTS {
+            let base = self.find(principal, subject).await?;
+            let mut new = self.compose(principal, &base, deploy.clone())?;
+            new.source.refresh_dependencies = refresh_dependencies;
+            if let Some(source) = &deploy.source {
+                match stored {
+                    // Stored by the attempt before, for a version others were faster to make.
+                    Some((id, version)) if id == new.function_id => {
+                        new.source.stored_version = version;
+                    }
+                    _ => {
+                        let key = source_key(new.function_id, &new.source, &source.hash);
+                        source.files.store(self.stores.artifacts.as_ref(), &key).await?;
+                        stored = Some((new.function_id, new.source.stored_version));
+                    }
+                }
+            }
+            let (id, is_new) = (new.function_id, new.version == 1);
+            match self.stores.functions.accept(new).await {
+                Ok(record) => return Ok(Accepted { record, changes }),
+                // Others were faster, or deleted it: look again.
+                Err(StoreError::Conflict | StoreError::Missing | StoreError::Taken { .. }) => {
+                    if is_new {
+                        self.stores.artifacts.delete_function(id).await?;
+                        stored = None;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Refusal::Conflict)
+    }
+
+    fn compose(
+        &self,
+        principal: &Principal,
+        base: &Base,
+        mut deploy: Deploy,
+    ) -> Result<NewVersion, Refusal> {
+        let (function_id, name, version, previous) = match base {
+            Base::New { id, name } => (*id, name.clone(), 1, None),
+            Base::There(record) => {
+                let function = &record.function;
+                let version = function.latest_version + 1;
+                (function.id, function.name.clone(), version, Some(&record.latest))
+            }
+        };
+        let limits = previous.map_or_else(Limits::default, |version| version.limits);
+        let limits = match deploy.limits.take() {
+            Some(patch) => patch.apply(limits)?,
+            None => limits,
+        };
+        let env = match (&deploy.env, previous) {
+            (Some(env), _) => self.sealer.seal(function_id, env)?,
+            (None, Some(version)) => version.env.clone(),
+            (None, None) => self.sealer.seal(function_id, &Env(BTreeMap::new()))?,
+        };
+        let visibility = deploy.visibility;
+        let source_hash = match (&deploy.source, previous) {
+            (Some(source), _) => source.hash.clone(),
+            (None, Some(version)) => version.source_hash.clone(),
+            (None, None) => return Err(Refusal::field("code", "is missing (or files)")),
+        };
+        let source = compose_source(version, deploy, previous)?;
+        Ok(NewVersion {
+            function_id,
+            user_id: principal.user_id,
+            name,
+            version,
+            visibility,
+            source,
+            source_hash,
+            env,
+            limits,
+        })
+    }
+
+    /// The function as it is right after acceptance.
+    pub(crate) async fn shown(&self, accepted: Accepted) -> Result<Shown, Refusal> {
+        self.with_stats(accepted.record).await
+    }
+
+    /// Waits until the accepted version has ended, however it did, and shows the function as that
+    /// version left it. `false`: it has not ended yet, and this is enough of waiting.
+    pub(crate) async fn wait(
+        &self,
+        principal: &Principal,
+        accepted: Accepted,
+    ) -> Result<(Shown, bool), Refusal> {
+        let Accepted { record, mut changes } = accepted;
+        let (id, version) = (record.function.id, record.latest.version);
+        let deadline = Instant::now() + self.options.deploy_wait();
+        loop {
+            let record = self.function_at(principal, id, version).await?;
+            let has_ended =
+                !matches!(record.latest.status, DeployStatus::Pending | DeployStatus::Deploying);
+            if has_ended || Instant::now() >= deadline {
+                return Ok((self.with_stats(record).await?, has_ended));
+            }
+            // Whether a change or the clock ends the wait makes no difference.
+            let _ = timeout(LOOK_AGAIN, changed(&mut changes, id)).await;
+        }
+    }
+
+    /// The function, with this version in the place of the newest.
+    async fn function_at(
+        &self,
+        principal: &Principal,
+        id: FunctionId,
+        version: u32,
+    ) -> Result<FunctionRecord, Refusal> {
+        let mut record = self.function(principal, id).await?;
+        if record.latest.version == version {
+            return Ok(record);
+        }
+        let wanted = match &record.active {
+            Some(active) if active.version == version => Some(active.clone()),
+            _ => {
+                let newer = record.latest.version.saturating_sub(version).saturating_add(1);
+                let limit = newer.min(MAX_NEWER_VERSIONS);
+                let versions = self.stores.functions.versions(principal.user_id, id, limit).await?;
+                versions.into_iter().find(|candidate| candidate.version == version)
+            }
+        };
+        if let Some(wanted) = wanted {
+            record.function.status = wanted.status;
+            record.function.deploy_error.clone_from(&wanted.error);
+            record.function.latest_version = version;
+            record.latest = wanted;
+        }
+        Ok(record)
+    }
+}
+
+fn compose_source(
+    version: u32,
+    deploy: Deploy,
+    previous: Option<&Version>,
+) -> Result<Source, Refusal> {
+    let old = previous.map(|version| &version.source);
+    let (stored_version, files, usual_entry) = match (deploy.source, old) {
+        (Some(new), _) => (version, new.listing, new.usual_entry),
+        (None, Some(old)) => (old.stored_version, old.files.clone(), Some(old.entry.clone())),
+        (None, None) => return Err(Refusal::field("code", "is missing (or files)")),
+    };
+    let entry = match deploy.entry {
+        Some(entry) if !files.iter().any(|file| file.path == entry) => {
+            return Err(Refusal::field("entry", "is none of the files"));
+        }
+        Some(entry) if !is_code(&entry) => {
+            return Err(Refusal::field("entry", "must be JavaScript or TypeScript"));
+        }
+        Some(entry) => entry,
+        None => usual_entry.ok_or_else(|| {
+            Refusal::field(
+                "entry",
+                "is needed: there is no index, handler or main file of JavaScript or TypeScript",
+            )
+        })?,
+    };
+    // A lock file is of one set of dependencies.
+    let package_lock = match (deploy.package_lock, &deploy.dependencies) {
+        (Some(PackageLock(lock)), _) => Some(lock),
+        (None, Some(_)) => None,
+        (None, None) => old.and_then(|old| old.package_lock.clone()),
+    };
+    let kept = || old.map(|old| old.dependencies.clone()).unwrap_or_default();
+    Ok(Source {
+        stored_version,
+        entry,
+        files,
+        dependencies: deploy.dependencies.map_or_else(kept, |Dependencies(new)| new),
+        external: deploy
+            .external
+            .unwrap_or_else(|| old.map(|old| old.external.clone()).unwrap_or_default()),
+        package_lock,
+        refresh_dependencies: false,
+    })
+}
+
+/// Returns when this function changed, or may have.
+async fn changed(changes: &mut Receiver<Change>, id: FunctionId) {
+    loop {
+        match changes.recv().await {
+            Ok(Change::Function(of)) if of == id => return,
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}

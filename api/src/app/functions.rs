@@ -1,0 +1,113 @@
+//! Functions that are there: read, listed, deleted.
+
+use cloudserve_identity::Principal;
+use cloudserve_protocol::call::Env;
+use cloudserve_protocol::ids::FunctionId;
+use cloudserve_store::function::{FunctionRecord, Page, Version};
+use cloudserve_store::telemetry::FunctionStats;
+
+use super::refusal::Refusal;
+use super::{App, access};
+use crate::build::source::SourceFiles;
+
+/// Versions shown of one function.
+const MAX_VERSIONS: u32 = 100;
+
+/// A function and what else its view tells.
+pub(crate) struct Shown {
+    pub(crate) record: FunctionRecord,
+    pub(crate) stats: FunctionStats,
+    pub(crate) env_names: Vec<String>,
+}
+
+impl App {
+    /// A function of this account.
+    pub(super) async fn function(
+        &self,
+        principal: &Principal,
+        id: FunctionId,
+    ) -> Result<FunctionRecord, Refusal> {
+        let found = self.stores.functions.function(principal.user_id, id).await?;
+        found.ok_or(Refusal::FunctionNotFound)
+    }
+
+    /// A function with the source of its newest version.
+    pub(crate) async fn show(
+        &self,
+        principal: &Principal,
+        id: FunctionId,
+    ) -> Result<(Shown, SourceFiles), Refusal> {
+        access::may_read(principal)?;
+        let record = self.function(principal, id).await?;
+        let latest = &record.latest;
+        let files = SourceFiles::load(
+            self.stores.artifacts.as_ref(),
+            id,
+            &latest.source,
+            &latest.source_hash,
+        )
+        .await
+        .map_err(Refusal::internal)?;
+        Ok((self.with_stats(record).await?, files))
+    }
+
+    pub(crate) async fn list(
+        &self,
+        principal: &Principal,
+        limit: u32,
+        cursor: Option<String>,
+    ) -> Result<Page<Shown>, Refusal> {
+        access::may_read(principal)?;
+        let page =
+            self.stores.functions.functions(principal.user_id, limit, cursor.as_deref()).await?;
+        let ids: Vec<_> = page.items.iter().map(|record| record.function.id).collect();
+        let mut stats = self.stores.telemetry.function_stats(&ids).await?;
+        let items = page.items.into_iter().map(|record| {
+            let id = record.function.id;
+            let at = stats.iter().position(|(of, _)| *of == id);
+            let stats = at.map(|at| stats.swap_remove(at).1).unwrap_or_default();
+            Ok(Shown { env_names: self.env_names(&record.latest)?, record, stats })
+        });
+        Ok(Page { items: items.collect::<Result<_, Refusal>>()?, next: page.next })
+    }
+
+    pub(super) async fn with_stats(&self, record: FunctionRecord) -> Result<Shown, Refusal> {
+        let of_one = self.stores.telemetry.function_stats(&[record.function.id]).await?;
+        let stats = of_one.into_iter().next().map(|(_, stats)| stats).unwrap_or_default();
+        Ok(Shown { env_names: self.env_names(&record.latest)?, record, stats })
+    }
+
+    fn env_names(&self, version: &Version) -> Result<Vec<String>, Refusal> {
+        let Env(env) = self.sealer.open(version.function_id, &version.env)?;
+        Ok(env.into_keys().collect())
+    }
+
+    pub(crate) async fn versions(
+        &self,
+        principal: &Principal,
+        id: FunctionId,
+    ) -> Result<(FunctionRecord, Vec<Version>), Refusal> {
+        access::may_read(principal)?;
+        let record = self.function(principal, id).await?;
+        let versions = self.stores.functions.versions(principal.user_id, id, MAX_VERSIONS).await?;
+        Ok((record, versions))
+    }
+
+    pub(crate) async fn delete(
+        &self,
+        principal: &Principal,
+        id: FunctionId,
+    ) -> Result<(), Refusal> {
+        access::may_deploy(principal)?;
+        if !self.stores.functions.delete_function(principal.user_id, id).await? {
+            return Err(Refusal::FunctionNotFound);
+        }
+        self.loader.retire_below(id, u32::MAX);
+        if let Err(error) = self.stores.artifacts.delete_function(id).await {
+            // The function is gone; what is left of it takes space and serves nobody.
+            tracing::warn!(function = %id, error = &error as &dyn std::error::Error,
+                "objects of a deleted function remain");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! API keys. The key is shown once; only its hash is kept.
+
+use cloudserve_identity::{ApiKeySecret, Principal};
+use cloudserve_protocol::ids::ApiKeyId;
+use cloudserve_store::Timestamp;
+use cloudserve_store::account::{ApiKey, Scope};
+use serde::Deserialize;
+
+use super::refusal::Refusal;
+use super::{App, access};
+
+/// What the owner calls a key.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct KeyName(String);
+
+impl TryFrom<String> for KeyName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let text = text.trim();
+        let length_ok = (1..=100).contains(&text.chars().take(101).count());
+        if length_ok && !text.chars().any(char::is_control) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must have 1 to 100 characters, none of them a control character")
+        }
+    }
+}
+
+/// What a key may be used for: at least one thing, each once.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Vec<Scope>")]
+pub(crate) struct Scopes(Vec<Scope>);
+
+impl Default for Scopes {
+    fn default() -> Self {
+        Self(Scope::ALL.to_vec())
+    }
+}
+
+impl TryFrom<Vec<Scope>> for Scopes {
+    type Error = &'static str;
+
+    fn try_from(mut scopes: Vec<Scope>) -> Result<Self, Self::Error> {
+        scopes.sort_unstable();
+        scopes.dedup();
+        if scopes.is_empty() {
+            Err("must name at least one of invoke, deploy, read")
+        } else {
+            Ok(Self(scopes))
+        }
+    }
+}
+
+/// A key somebody asks for.
+#[derive(Debug)]
+pub(crate) struct NewApiKey {
+    pub(crate) name: KeyName,
+    pub(crate) scopes: Scopes,
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+impl App {
+    pub(crate) async fn api_keys(&self, principal: &Principal) -> Result<Vec<ApiKey>, Refusal> {
+        access::session(principal)?;
+        Ok(self.stores.accounts.api_keys(principal.user_id).await?)
+    }
+
+    pub(crate) async fn create_api_key(
+        &self,
+        principal: &Principal,
+        new: NewApiKey,
+    ) -> Result<(ApiKey, ApiKeySecret), Refusal> {
+        access::session(principal)?;
+        let now = Timestamp::now();
+        if new.expires_at.is_some_and(|end| end <= now) {
+            return Err(Refusal::field("expiresAt", "must be in the future"));
+        }
+        let max = self.options.api_keys_per_user;
+        if self.stores.accounts.api_keys(principal.user_id).await?.len() >= max {
+            return Err(Refusal::TooMany { what: "API keys", max });
+        }
+        let secret = ApiKeySecret::generate().map_err(Refusal::internal)?;
+        let key = ApiKey {
+            id: ApiKeyId::new(),
+            user_id: principal.user_id,
+            name: new.name.0,
+            key_hash: secret.hash(),
+            prefix: secret.shown_prefix(),
+            scopes: new.scopes.0,
+            expires_at: new.expires_at,
+            created_at: now,
+        };
+        self.stores.accounts.create_api_key(key.clone()).await?;
+        Ok((key, secret))
+    }
+
+    pub(crate) async fn delete_api_key(
+        &self,
+        principal: &Principal,
+        id: ApiKeyId,
+    ) -> Result<(), Refusal> {
+        access::session(principal)?;
+        if !self.stores.accounts.delete_api_key(principal.user_id, id).await? {
+            return Err(Refusal::ApiKeyNotFound);
+        }
+        self.authenticator.forget();
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! The rules: who may, what is kept, what is refused. Knows neither HTTP nor SQL.
+
+pub(crate) mod access;
+pub(crate) mod accounts;
+mod attempts;
+pub(crate) mod deployments;
+pub(crate) mod functions;
+pub(crate) mod keys;
+mod passwords;
+pub(crate) mod refusal;
+pub(crate) mod telemetry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudserve_identity::{Authenticator, Sealer};
+use cloudserve_protocol::call::VersionLoader;
+use cloudserve_store::Stores;
+use tokio::sync::Semaphore;
+
+use self::attempts::Attempts;
+use self::passwords::Passwords;
+use crate::options::ApiOptions;
+
+/// What the rules work with.
+pub(crate) struct App {
+    pub(crate) options: Arc<ApiOptions>,
+    pub(crate) stores: Stores,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) sealer: Sealer,
+    /// Held while the body of a deploy is in memory.
+    pub(crate) uploads: Semaphore,
+    loader: Arc<dyn VersionLoader>,
+    passwords: Passwords,
+    logins_by_account: Attempts,
+    logins_by_address: Attempts,
+}
+
+impl App {
+    pub(crate) fn new(
+        options: Arc<ApiOptions>,
+        stores: Stores,
+        authenticator: Authenticator,
+        sealer: Sealer,
+        loader: Arc<dyn VersionLoader>,
+    ) -> Self {
+        let attempts = |free| {
+            Attempts::new(
+                free,
+                Duration::from_millis(options.login_backoff_ms.into()),
+                Duration::from_millis(options.login_backoff_max_ms.into()),
+            )
+        };
+        Self {
+            passwords: Passwords::new(
+                options.password_hashes_in_parallel,
+                options.password_hashes_waiting,
+            ),
+            logins_by_account: attempts(options.login_failures_per_account),
+            logins_by_address: attempts(options.login_failures_per_address),
+            uploads: Semaphore::new(options.uploads_in_parallel.max(1)),
+            options,
+            stores,
+            authenticator,
+            sealer,
+            loader,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Passwords: argon2id, off the async threads, a few at a time.
+//!
+//! A password is checked in the same time whether there is such an account or not. Invariant: a
+//! password is in no log, no error and no `Debug` output.
+
+use std::fmt;
+use std::sync::Arc;
+
+use argon2::password_hash::{Salt, SaltString};
+use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use super::refusal::Refusal;
+
+const MIN_CHARS: usize = 8;
+const MAX_CHARS: usize = 256;
+
+/// Of no password: checked when there is no account, with the parameters of [`Argon2::default`].
+const NOBODYS_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGlzIGhlcmUuLi4\
+                            $Y2xvdWRzZXJ2ZSBub2JvZHkncyBwYXNzd29yZCBoYXM";
+
+/// A password somebody chose; it keeps the rules on length.
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct NewPassword(Zeroizing<String>);
+
+impl TryFrom<String> for NewPassword {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let text = Zeroizing::new(text);
+        if (MIN_CHARS..=MAX_CHARS).contains(&text.chars().take(MAX_CHARS + 1).count()) {
+            Ok(Self(text))
+        } else {
+            Err(format!("must have {MIN_CHARS} to {MAX_CHARS} characters"))
+        }
+    }
+}
+
+impl NewPassword {
+    /// Whether it is this, in whatever case.
+    pub(crate) fn is(&self, text: &str) -> bool {
+        self.0.to_lowercase() == text.to_lowercase()
+    }
+}
+
+impl fmt::Debug for NewPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NewPassword")
+    }
+}
+
+/// Hashes and checks passwords.
+pub(crate) struct Passwords {
+    running: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
+}
+
+impl Passwords {
+    /// `parallel` at once; `waiting` more may wait.
+    pub(crate) fn new(parallel: usize, waiting: usize) -> Self {
+        let parallel = parallel.max(1);
+        Self {
+            running: Arc::new(Semaphore::new(parallel)),
+            admitted: Arc::new(Semaphore::new(parallel + waiting)),
+        }
+    }
+
+    /// What is stored instead of the password, in PHC form.
+    pub(crate) async fn hash(&self, password: NewPassword) -> Result<String, Refusal> {
+        self.off_thread(move || {
+            let mut salt = [0; Salt::RECOMMENDED_LENGTH];
+            getrandom::fill(&mut salt)?;
+            let salt = SaltString::encode_b64(&salt)?;
+            Ok(Argon2::default().hash_password(password.0.as_bytes(), &salt)?.to_string())
+        })
+        .await
+    }
+
+    /// Whether this is the password of this hash. Without a hash it never is, after the same time.
+    pub(crate) async fn verify(
+        &self,
+        stored: Option<String>,
+        password: Zeroizing<String>,
+    ) -> Result<bool, Refusal> {
+        self.off_thread(move || {
+            let is_known = stored.is_some();
+            let stored = stored.as_deref().unwrap_or(NOBODYS_HASH);
+            let parsed = PasswordHash::new(stored)?;
+            // No stored password is longer; the length of the text must not cost time.
+            let end = password.char_indices().nth(MAX_CHARS + 1).map_or(password.len(), |(i, _)| i);
+            let checked = Argon2::default().verify_password(&password.as_bytes()[..end], &parsed);
+            match checked {
+                Ok(()) => Ok(is_known),
+                Err(argon2::password_hash::Error::Password) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+    }
+
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, HashError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let admitted = self.admitted.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let running =
+            self.running.clone().acquire_owned().await.expect("the semaphore is never closed");
+        tokio::task::spawn_blocking(move || {
+            // Held to the end even if the request is given up: the work goes on then, too.
+            let _permits = (admitted, running);
+            work()
+        })
+        .await
+        .map_err(Refusal::internal)?
+        .map_err(Refusal::internal)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum HashError {
+    #[error("the operating system gave no random bytes: {0}")]
+    NoRandomness(getrandom::Error),
+    #[error("a password hash cannot be made or read: {0}")]
+    Hash(argon2::password_hash::Error),
+}
+
+impl From<getrandom::Error> for HashError {
+    fn from(error: getrandom::Error) -> Self {
+        Self::NoRandomness(error)
+    }
+}
+
+impl From<argon2::password_hash::Error> for HashError {
+    fn from(error: argon2::password_hash::Error) -> Self {
+        Self::Hash(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Zeroizing<String> {
+        Zeroizing::new(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn passwords_verify_and_nobody_has_one() {
+        let passwords = Passwords::new(1, 8);
+        let chosen = NewPassword::try_from("correct horse".to_owned()).unwrap();
+        let stored = passwords.hash(chosen).await.unwrap();
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+        assert!(passwords.verify(Some(stored.clone()), text("correct horse")).await.unwrap());
+        assert!(!passwords.verify(Some(stored), text("wrong horse")).await.unwrap());
+        assert!(!passwords.verify(None, text("correct horse")).await.unwrap());
+        assert!(!passwords.verify(None, text(&"x".repeat(1_000))).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn more_than_may_wait_are_turned_away() {
+        let passwords = Passwords::new(1, 0);
+        let held = passwords.admitted.clone().try_acquire_owned().unwrap();
+        let refused = passwords.verify(None, text("x")).await;
+        assert!(matches!(refused, Err(Refusal::Busy)));
+        drop(held);
+        assert!(passwords.verify(None, text("x")).await.is_ok());
+    }
+
+    #[test]
+    fn lengths_are_checked() {
+        for (length, ok) in [(7, false), (8, true), (256, true), (257, false)] {
+            assert_eq!(NewPassword::try_from("é".repeat(length)).is_ok(), ok, "{length}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Why a request is not granted, without a word about HTTP.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::time::Duration;
+
+use cloudserve_identity::SealError;
+use cloudserve_protocol::artifact::ArtifactError;
+use cloudserve_store::StoreError;
+
+/// Field, as users spell it, to what is wrong with it.
+pub(crate) type FieldErrors = BTreeMap<String, String>;
+
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// Why a request is not granted. Messages are fit for users; causes are for the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("the request is not valid")]
+    Invalid(FieldErrors),
+    #[error("{what} is larger than {max_bytes} bytes")]
+    TooLarge { what: &'static str, max_bytes: u64 },
+    #[error("email, userName or password is wrong")]
+    InvalidCredentials,
+    #[error("too many failed logins; wait before the next")]
+    TooManyAttempts { retry_after: Duration },
+    #[error("{0}")]
+    Forbidden(&'static str),
+    #[error("this {what} is taken")]
+    UserExists { what: &'static str },
+    #[error("you have no such function")]
+    FunctionNotFound,
+    #[error("you have no such API key")]
+    ApiKeyNotFound,
+    #[error("an account may have {max} {what}; delete some first")]
+    TooMany { what: &'static str, max: usize },
+    #[error("the function is being changed by others; try again")]
+    Conflict,
+    #[error("the service is busy; try again soon")]
+    Busy,
+    #[error("the service cannot do this now; try again soon")]
+    Unavailable(#[source] Cause),
+    #[error("something went wrong on our side")]
+    Internal(#[source] Cause),
+}
+
+impl Refusal {
+    /// One field is wrong.
+    pub(crate) fn field(name: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid(FieldErrors::from([(name.into(), message.into())]))
+    }
+
+    pub(crate) fn internal(cause: impl Into<Cause>) -> Self {
+        Self::Internal(cause.into())
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::BadCursor => Self::field("cursor", "is not one that this list gave"),
+            StoreError::Conflict => Self::Conflict,
+            StoreError::Unavailable { .. } => Self::Unavailable(error.into()),
+            StoreError::Taken { .. } | StoreError::Missing | StoreError::Corrupt { .. } => {
+                Self::Internal(error.into())
+            }
+        }
+    }
+}
+
+impl From<ArtifactError> for Refusal {
+    fn from(error: ArtifactError) -> Self {
+        match error {
+            ArtifactError::Backend { .. } => Self::Unavailable(error.into()),
+            _ => Self::Internal(error.into()),
+        }
+    }
+}
+
+impl From<SealError> for Refusal {
+    fn from(error: SealError) -> Self {
+        Self::Internal(error.into())
+    }
+}

@@ -1,0 +1,222 @@
+//! What a deploy wants installed, checked before it is handed on: names are npm names, versions
+//! are ranges or tags of the registry. Nothing else (`file:`, `git:`, URLs, options) gets through.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+const MAX_DEPENDENCIES: usize = 500;
+/// npm's own bound on names.
+const MAX_NAME_BYTES: usize = 214;
+const MAX_RANGE_BYTES: usize = 256;
+
+/// Package name to version range.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Value")]
+pub(crate) struct Dependencies(pub(crate) BTreeMap<String, String>);
+
+impl TryFrom<Value> for Dependencies {
+    type Error = String;
+
+    /// Reads `{"axios": "^1"}` or `["axios@^1"]`.
+    fn try_from(value: Value) -> Result<Self, String> {
+        match value {
+            Value::Object(map) => Self::from_map(map),
+            Value::Array(list) => Self::check(list.into_iter().map(from_text)),
+            _ => Err("must be an object {\"name\": \"range\"} or a list [\"name@range\"]".into()),
+        }
+    }
+}
+
+fn from_text(value: Value) -> Result<(String, String), String> {
+    let Value::String(text) = value else {
+        return Err("must be an object {\"name\": \"range\"} or a list [\"name@range\"]".into());
+    };
+    // The first character may be the '@' of a scope.
+    let at = text.char_indices().skip(1).filter(|(_, c)| *c == '@').last();
+    Ok(match at {
+        Some((at, _)) => (text[..at].to_owned(), text[at + 1..].to_owned()),
+        None => (text, String::new()),
+    })
+}
+
+impl Dependencies {
+    fn from_map(map: Map<String, Value>) -> Result<Self, String> {
+        Self::check(map.into_iter().map(|(name, range)| match range {
+            Value::String(range) => Ok((name, range)),
+            _ => Err(format!("the version of {name:?} must be a string")),
+        }))
+    }
+
+    fn check(
+        entries: impl ExactSizeIterator<Item = Result<(String, String), String>>,
+    ) -> Result<Self, String> {
+        if entries.len() > MAX_DEPENDENCIES {
+            return Err(format!("must name at most {MAX_DEPENDENCIES} packages"));
+        }
+        let mut checked = BTreeMap::new();
+        for entry in entries {
+            let (name, range) = entry?;
+            if !is_package_name(&name) {
+                return Err(format!("{:?} is not the name of an npm package", shortened(&name)));
+            }
+            let range = if range.trim().is_empty() { "*" } else { range.trim() };
+            if !is_range(range) {
+                return Err(format!(
+                    "{:?} is not a version, range or tag of {name:?}; packages come from the npm \
+                     registry only",
+                    shortened(range)
+                ));
+            }
+            checked.insert(name, range.to_owned());
+        }
+        Ok(Self(checked))
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+/// Whether npm would take this as a package name.
+pub(crate) fn is_package_name(name: &str) -> bool {
+    let is_part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '~')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+    };
+    let is_name = match name.strip_prefix('@') {
+        Some(scoped) => scoped.split_once('/').is_some_and(|(s, n)| is_part(s) && is_part(n)),
+        None => is_part(name),
+    };
+    is_name && name.len() <= MAX_NAME_BYTES && !matches!(name, "node_modules" | "favicon.ico")
+}
+
+fn is_range(range: &str) -> bool {
+    range.len() <= MAX_RANGE_BYTES
+        && !range.starts_with('-')
+        && range.bytes().all(|b| b.is_ascii_alphanumeric() || b" .-_^~<>=|*+".contains(&b))
+}
+
+/// What a `package.json` says that concerns us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) dependencies: Dependencies,
+    /// Where it says the program begins, best first.
+    pub(crate) entries: Vec<String>,
+}
+
+impl Manifest {
+    /// Reads a `package.json`.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
+        let value =
+            serde_json::from_slice(text).map_err(|error| format!("is not JSON: {error}"))?;
+        Self::from_value(value)
+    }
+
+    /// Reads a `package.json` that is parsed already, or still a text.
+    pub(crate) fn from_value(value: Value) -> Result<Self, String> {
+        let mut map = match value {
+            Value::Object(map) => map,
+            Value::String(text) => return Self::parse_object(&text),
+            _ => return Err("must be an object or the text of one".into()),
+        };
+        let dependencies = match map.remove("dependencies") {
+            None | Some(Value::Null) => Dependencies::default(),
+            Some(Value::Object(of)) => Dependencies::from_map(of)?,
+            Some(_) => return Err("dependencies must be an object".into()),
+        };
+        let entries = ["main", "module"].into_iter().filter_map(|field| match map.remove(field) {
+            Some(Value::String(path)) => Some(path),
+            _ => None,
+        });
+        Ok(Self { entries: entries.collect(), dependencies })
+    }
+
+    fn parse_object(text: &str) -> Result<Self, String> {
+        match serde_json::from_str(text) {
+            Ok(value @ Value::Object(_)) => Self::from_value(value),
+            Ok(_) => Err("must be an object".into()),
+            Err(error) => Err(format!("is not JSON: {error}")),
+        }
+    }
+}
+
+/// A `package-lock.json`: an object or the text of one, kept as text.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Value")]
+pub(crate) struct PackageLock(pub(crate) String);
+
+impl TryFrom<Value> for PackageLock {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match value {
+            Value::Object(_) => Ok(Self(value.to_string())),
+            Value::String(text) => match serde_json::from_str(&text) {
+                Ok(Value::Object(_)) => Ok(Self(text)),
+                Ok(_) => Err("must be an object".into()),
+                Err(error) => Err(format!("is not JSON: {error}")),
+            },
+            _ => Err("must be an object or the text of one".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn maps_and_lists_are_read() {
+        let expected = Dependencies(BTreeMap::from([
+            ("@aws-sdk/client-s3".to_owned(), "^3.1".to_owned()),
+            ("axios".to_owned(), ">=1 <2 || ^3".to_owned()),
+            ("lodash".to_owned(), "*".to_owned()),
+        ]));
+        let map = json!({ "axios": ">=1 <2 || ^3", "lodash": "", "@aws-sdk/client-s3": "^3.1" });
+        assert_eq!(Dependencies::try_from(map).unwrap(), expected);
+        let list = json!(["axios@>=1 <2 || ^3", "lodash", "@aws-sdk/client-s3@^3.1"]);
+        assert_eq!(Dependencies::try_from(list).unwrap(), expected);
+    }
+
+    #[test]
+    fn only_names_and_ranges_of_the_registry_get_through() {
+        for name in ["", "-g", "../evil", "a b", "@x", "@x/", "@/y", "a/b", ".bin", "node_modules"]
+        {
+            assert!(Dependencies::try_from(json!({ name: "1" })).is_err(), "{name}");
+        }
+        for range in [
+            "file:///etc",
+            "file:..",
+            "git+ssh://git@example.org/x.git",
+            "github:a/b",
+            "a/b",
+            "--registry=http://example.org",
+            "-g",
+            "npm:other@1",
+            "http://x/y.tgz",
+            "1\n2",
+            "link:x",
+        ] {
+            assert!(Dependencies::try_from(json!({ "lodash": range })).is_err(), "{range}");
+        }
+        for other in [json!(7), json!("lodash"), json!([7]), json!({ "lodash": 4 })] {
+            assert!(Dependencies::try_from(other.clone()).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn manifests_are_objects_or_their_text() {
+        let object = json!({ "main": "lib/a.js", "dependencies": { "lodash": "^4" }, "x": 1 });
+        let parsed = Manifest::from_value(object.clone()).unwrap();
+        assert_eq!(parsed.entries, ["lib/a.js"]);
+        assert_eq!(parsed.dependencies.0["lodash"], "^4");
+        assert_eq!(Manifest::from_value(json!(object.to_string())).unwrap(), parsed);
+        for bad in [json!("{"), json!("[]"), json!(1), json!({ "dependencies": [] })] {
+            assert!(Manifest::from_value(bad.clone()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Takes accepted versions off the durable queue and makes them served.
+//!
+//! A version is held under a lease that is renewed while it is worked on: who dies loses it and
+//! another goes on. Invariants: what is served changes only by `activate`, after the version was
+//! loaded once; a version is tried a bounded number of times.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cloudserve_artifacts::Cache;
+use cloudserve_identity::Sealer;
+use cloudserve_protocol::build::DependencyBuilder;
+use cloudserve_protocol::call::VersionLoader;
+use cloudserve_store::function::{Activation, BuiltVersion, Claimed, DeployError};
+use cloudserve_store::{Change, StoreError, Stores};
+use futures::FutureExt;
+use futures::future::join_all;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::pipeline::{DIRECTORY_PREFIX, Failure, Pipeline};
+use crate::options::ApiOptions;
+
+/// Works on the queue.
+pub(crate) struct Deployer {
+    options: Arc<ApiOptions>,
+    stores: Stores,
+    loader: Arc<dyn VersionLoader>,
+    pipeline: Pipeline,
+}
+
+impl Deployer {
+    pub(crate) fn new(
+        options: Arc<ApiOptions>,
+        stores: Stores,
+        sealer: Sealer,
+        builder: Arc<dyn DependencyBuilder>,
+        loader: Arc<dyn VersionLoader>,
+        cache: Arc<Cache>,
+    ) -> Self {
+        let artifacts = stores.artifacts.clone();
+        let pipeline = Pipeline::new(&options, artifacts, sealer, builder, loader.clone(), cache);
+        Self { options, stores, loader, pipeline }
+    }
+
+    /// Works until `shutdown`, then finishes what it has begun, for a bounded time. What is not
+    /// finished by then stays in the queue.
+    pub(crate) async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()> + Send) {
+        let work_dir = self.options.work_dir.clone();
+        let prepared = tokio::task::spawn_blocking(move || prepare(&work_dir)).await;
+        if let Err(error) = prepared.map_err(io::Error::other).and_then(|done| done) {
+            tracing::error!(error = &error as &dyn Error, "the work directory is not usable");
+        }
+        let (stop, stopping) = watch::channel(false);
+        let process = Uuid::new_v4();
+        let workers = (0..self.options.deploys_in_parallel.max(1)).map(|n| {
+            let (this, stopping) = (self.clone(), stopping.clone());
+            tokio::spawn(async move { this.work(&format!("{process}/{n}"), stopping).await })
+        });
+        let workers: Vec<_> = workers.collect();
+        shutdown.await;
+        stop.send_replace(true);
+        join_all(workers).await;
+    }
+
+    async fn work(&self, holder: &str, mut stopping: watch::Receiver<bool>) {
+        let mut changes = self.stores.changes.subscribe();
+        while !*stopping.borrow() {
+            match self.stores.functions.claim(holder, self.options.lease()).await {
+                Ok(Some(claimed)) => self.deploy(holder, &claimed, &mut stopping).await,
+                Ok(None) => {
+                    tokio::select! {
+                        () = queued(&mut changes) => {}
+                        () = tokio::time::sleep(self.options.queue_poll()) => {}
+                        _ = stopping.changed() => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn Error, "the deploy queue is not there");
+                    tokio::time::sleep(self.options.queue_poll()).await;
+                }
+            }
+        }
+    }
+
+    /// Works on one version until it has ended or is someone else's.
+    async fn deploy(&self, holder: &str, claimed: &Claimed, stopping: &mut watch::Receiver<bool>) {
+        let (id, version) = (claimed.version.function_id, claimed.version.version);
+        let lease = self.options.lease();
+        let functions = &self.stores.functions;
+        let mut attempt = pin!(self.attempt(holder, claimed));
+        let mut renewal = tokio::time::interval(lease / 3);
+        renewal.tick().await;
+        let mut out_of_time = pin!(async {
+            // An error means that nobody can say so any more: the process ends.
+            let _ = stopping.wait_for(|stop| *stop).await;
+            tokio::time::sleep(self.options.drain()).await;
+        });
+        loop {
+            tokio::select! {
+                () = &mut attempt => return,
+                _ = renewal.tick() => match functions.renew(holder, id, version, lease).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        tracing::warn!(function = %id, version, "a deploy was taken over");
+                        return;
+                    }
+                    // The lease holds for a while without.
+                    Err(error) => tracing::warn!(
+                        function = %id, version, error = &error as &dyn Error,
+                        "a lease was not renewed"
+                    ),
+                },
+                () = &mut out_of_time => {
+                    tracing::info!(function = %id, version, "a deploy stays in the queue");
+                    self.put_back(holder, claimed, Duration::ZERO).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, holder: &str, claimed: &Claimed) {
+        let begun = Instant::now();
+        let (id, version) = (claimed.version.function_id, claimed.version.version);
+        let is_last = claimed.attempt >= self.options.deploy_attempts;
+        let made = if claimed.attempt > self.options.deploy_attempts {
+            // Earlier attempts did not even end.
+            Err(Failure::Transient("every attempt ended the process or lost its lease".into()))
+        } else {
+            // A version that makes us panic must not end the worker.
+            AssertUnwindSafe(self.pipeline.make(claimed))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| Err(Failure::Transient("the build panicked".into())))
+        };
+        let ended = match made {
+            Ok(built) => self.activate(claimed, built).await,
+            Err(Failure::Final(error)) => {
+                tracing::info!(function = %id, version, code = error.code, "deploy failed");
+                self.stores.functions.fail(id, version, error).await
+            }
+            Err(Failure::Transient(error)) if is_last => {
+                tracing::error!(function = %id, version, error = &*error as &dyn Error,
+                    "deploy given up");
+                let error = DeployError {
+                    code: "internal".to_owned(),
+                    message: "the deploy could not be finished; deploy again".to_owned(),
+                };
+                self.stores.functions.fail(id, version, error).await
+            }
+            Err(Failure::Transient(error)) => {
+                tracing::warn!(function = %id, version, attempt = claimed.attempt,
+                    error = &*error as &dyn Error, "deploy is tried again");
+                let later = self.options.deploy_retry(claimed.attempt);
+                self.put_back(holder, claimed, later).await;
+                return;
+            }
+        };
+        match ended {
+            Ok(()) => tracing::info!(
+                function = %id, version, attempt = claimed.attempt,
+                ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "deploy ended"
+            ),
+            // Its lease runs out and it is tried again.
+            Err(error) => tracing::error!(function = %id, version, error = &error as &dyn Error,
+                "the end of a deploy was not stored"),
+        }
+    }
+
+    async fn activate(&self, claimed: &Claimed, built: BuiltVersion) -> Result<(), StoreError> {
+        let (id, version) = (claimed.version.function_id, claimed.version.version);
+        match self.stores.functions.activate(id, version, built).await {
+            Ok(Activation::Activated) => self.loader.retire_below(id, version),
+            Ok(Activation::Superseded) => self.loader.retire_below(id, version + 1),
+            Ok(Activation::Gone) | Err(StoreError::Missing) => {
+                self.loader.retire_below(id, u32::MAX);
+                // Written after the deletion had removed what was there then.
+                if let Err(error) = self.stores.artifacts.delete_function(id).await {
+                    tracing::warn!(function = %id, error = &error as &dyn Error,
+                        "objects of a deleted function remain");
+                }
+            }
+            // Given up by another and told to the owner.
+            Err(StoreError::Conflict) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Lets the version be claimed again after this long.
+    async fn put_back(&self, holder: &str, claimed: &Claimed, later: Duration) {
+        let (id, version) = (claimed.version.function_id, claimed.version.version);
+        if let Err(error) = self.stores.functions.renew(holder, id, version, later).await {
+            tracing::warn!(function = %id, version, error = &error as &dyn Error,
+                "a deploy is tried again only when its lease has run out");
+        }
+    }
+}
+
+/// Returns when a deploy was queued, or may have been.
+async fn queued(changes: &mut Receiver<Change>) {
+    loop {
+        match changes.recv().await {
+            Ok(Change::DeploymentQueued) | Err(RecvError::Lagged(_)) => return,
+            Ok(_) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// Makes the work directory and removes what builds of an earlier process left there.
+fn prepare(work_dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(work_dir)?;
+    for entry in std::fs::read_dir(work_dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(DIRECTORY_PREFIX) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}

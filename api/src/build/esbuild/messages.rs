@@ -1,0 +1,123 @@
+//! What esbuild found wrong, told to the owner of the source.
+//!
+//! esbuild prints the line an error is in. Invariant: only lines of the owner's own files are
+//! shown, and no path of this machine.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::packet::Value;
+use crate::build::source::SourceFiles;
+
+/// Errors shown of one build; the first ones are the causes of the rest.
+const MAX_SHOWN: usize = 10;
+/// Characters of a source line that are shown.
+const MAX_LINE_CHARS: usize = 160;
+const MAX_TEXT_CHARS: usize = 1_000;
+
+/// One message of esbuild.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) id: String,
+    text: String,
+    plugin: String,
+    pub(super) location: Option<Location>,
+}
+
+/// Where it points to.
+#[derive(Debug, Clone)]
+pub(super) struct Location {
+    /// Relative to the project.
+    pub(super) file: String,
+    line: u32,
+    column: u32,
+    length: u32,
+    line_text: String,
+}
+
+impl Message {
+    /// The messages in a list of the protocol.
+    pub(super) fn all(list: &Value) -> Vec<Self> {
+        let message = |value: &Value| Self {
+            id: value.get("id").text().to_owned(),
+            text: value.get("text").text().to_owned(),
+            plugin: value.get("pluginName").text().to_owned(),
+            location: match value.get("location") {
+                Value::Null => None,
+                at => Some(Location {
+                    file: at.get("file").text().to_owned(),
+                    line: at.get("line").int(),
+                    column: at.get("column").int(),
+                    length: at.get("length").int(),
+                    line_text: at.get("lineText").text().to_owned(),
+                }),
+            },
+        };
+        list.list().iter().map(message).collect()
+    }
+
+    /// Whether this is about an import that leads nowhere, or to where it may not.
+    pub(super) fn is_unresolved(&self) -> bool {
+        !self.plugin.is_empty() || self.text.starts_with("Could not resolve ")
+    }
+
+    /// The file of a package it is in, relative to the project.
+    pub(super) fn package_file(&self) -> Option<&str> {
+        let file = &self.location.as_ref()?.file;
+        file.starts_with("node_modules/").then_some(file)
+    }
+
+    /// What is imported where it points to.
+    pub(super) fn specifier(&self) -> Option<&str> {
+        let at = self.location.as_ref()?;
+        let start = at.column as usize;
+        let quoted = at.line_text.get(start..start.checked_add(at.length as usize)?)?;
+        let inner = quoted.get(1..quoted.len().checked_sub(1)?)?;
+        quoted.starts_with(['"', '\'', '`']).then_some(inner)
+    }
+
+    fn told(&self, project: &Path, files: &SourceFiles) -> String {
+        let mut told = String::new();
+        let Some(at) = &self.location else {
+            return self.text_without(project);
+        };
+        let is_own = files.get(&at.file).is_some();
+        if !is_own && self.package_file().is_none() {
+            return "a file outside the project cannot be used".to_owned();
+        }
+        let _ = write!(told, "{}:{}:{}: ", at.file, at.line, at.column);
+        match self.specifier().filter(|_| self.is_unresolved()) {
+            // The same text whether there is such a file on this machine or not.
+            Some(specifier) => {
+                let _ = write!(told, "Could not resolve \"{specifier}\"");
+                if is_own && !specifier.starts_with(['.', '/', '#']) && !specifier.contains(':') {
+                    told.push_str("; add the package to dependencies or correct its name");
+                }
+            }
+            None if self.plugin.is_empty() => told.push_str(&self.text_without(project)),
+            None => told.push_str("Could not resolve an import"),
+        }
+        if is_own && !at.line_text.trim().is_empty() {
+            let line: String = at.line_text.chars().take(MAX_LINE_CHARS).collect();
+            let _ = write!(told, "\n    {}", line.trim());
+        }
+        told
+    }
+
+    fn text_without(&self, project: &Path) -> String {
+        let project = format!("{}/", project.display());
+        let text: String = self.text.chars().take(MAX_TEXT_CHARS).collect();
+        text.replace(&project, "")
+    }
+}
+
+/// The errors of a build, one paragraph each.
+pub(super) fn tell(errors: &[Message], project: &Path, files: &SourceFiles) -> String {
+    let mut told: Vec<_> =
+        errors.iter().take(MAX_SHOWN).map(|error| error.told(project, files)).collect();
+    told.dedup();
+    if let Some(more) = errors.len().checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
+        told.push(format!("and {more} more"));
+    }
+    told.join("\n")
+}

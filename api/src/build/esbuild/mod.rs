@@ -1,0 +1,411 @@
+//! One ES module out of many files: a run of the native esbuild program.
+//!
+//! Each build is a process of its own, without environment, in a private directory, spoken to over
+//! its service protocol: errors come back with their place, results without files. Invariants: no
+//! file outside the project and its dependency tree gets into a bundle or a message, and equal
+//! input gives equal bytes wherever it is built.
+
+mod confine;
+mod messages;
+mod packet;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::OnceCell;
+
+use self::messages::Message;
+use self::packet::{Packet, Value, map};
+use super::source::SourceFiles;
+
+const BUNDLE: &str = "bundle.js";
+
+/// Put in front of a bundle that needs it: modules with `require` know these from Node. Assigned,
+/// not declared, so that a module may declare its own. One line; the source map is moved by it.
+const NODE_GLOBALS: &str = concat!(
+    "import{createRequire as __cloudserve_createRequire}from\"node:module\";",
+    "globalThis.require=__cloudserve_createRequire(import.meta.url);",
+    "globalThis.__filename=import.meta.filename;",
+    "globalThis.__dirname=import.meta.dirname;\n",
+);
+const NODE_GLOBAL_NAMES: [&str; 3] = ["require", "__filename", "__dirname"];
+
+/// Messages that tell of imports only the running program knows.
+const DYNAMIC_IMPORTS: [&str; 3] =
+    ["unsupported-require-call", "unsupported-dynamic-import", "indirect-require"];
+
+/// Files that are data: imported as text or bytes.
+const DATA_LOADERS: [(&str, &str); 7] = [
+    ("html", "text"),
+    ("md", "text"),
+    ("sql", "text"),
+    ("graphql", "text"),
+    ("gql", "text"),
+    ("pem", "text"),
+    ("wasm", "binary"),
+];
+
+/// esbuild's answer holds bundle, source map and metafile.
+const MAX_ANSWER_FACTOR: u64 = 8;
+const MAX_ANSWER_BESIDE_BYTES: u64 = 32 * 1024 * 1024;
+const MAX_VERSION_BYTES: usize = 64;
+const MAX_STDERR_BYTES: u64 = 4 * 1024;
+
+/// Why there is no bundle.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BundleError {
+    /// The source is the cause; the message is fit for its owner.
+    #[error("{0}")]
+    Rejected(String),
+    /// The build took too long.
+    #[error("the bundle was not built within {limit_ms} ms")]
+    TimedOut { limit_ms: u32 },
+    /// The result is too large.
+    #[error("the bundle is larger than {max_bytes} bytes")]
+    TooLarge { max_bytes: u64 },
+    /// The program could not be run.
+    #[error("esbuild cannot be run")]
+    Run(#[source] io::Error),
+    /// The program ended early.
+    #[error("esbuild ended without an answer: {stderr}")]
+    Ended { stderr: String },
+    /// The program said what it should not.
+    #[error("esbuild's {0} is not understood")]
+    Protocol(&'static str),
+}
+
+/// What to bundle.
+pub(super) struct Project<'a> {
+    /// Holds the files and, if there are dependencies, `node_modules`. Its real path.
+    pub(super) directory: &'a Path,
+    pub(super) files: &'a SourceFiles,
+    pub(super) entry: &'a str,
+    /// Packages to leave out.
+    pub(super) external: BTreeSet<String>,
+}
+
+/// What esbuild made of it.
+#[derive(Debug)]
+pub(super) struct Bundle {
+    pub(super) code: Bytes,
+    pub(super) source_map: Bytes,
+    /// What the code still imports, Node's own modules among it.
+    pub(super) imports: BTreeSet<String>,
+    /// Whether it also imports what is known only when it runs.
+    pub(super) imports_dynamically: bool,
+}
+
+/// The esbuild program.
+pub(super) struct Esbuild {
+    program: PathBuf,
+    max_bundle_bytes: u64,
+    limit_ms: u32,
+    version: OnceCell<String>,
+}
+
+impl Esbuild {
+    pub(super) fn new(program: PathBuf, max_bundle_bytes: u64, limit_ms: u32) -> Self {
+        Self { program, max_bundle_bytes, limit_ms, version: OnceCell::new() }
+    }
+
+    /// Builds. What a package imports but does not bring (optional dependencies, native parts) is
+    /// left out and found, or not, when it is asked for at run time.
+    pub(super) async fn bundle(&self, mut project: Project<'_>) -> Result<Bundle, BundleError> {
+        let deadline = Duration::from_millis(self.limit_ms.into());
+        let both_runs = async {
+            let errors = match self.run(&project).await? {
+                Ok(bundle) => return Ok(bundle),
+                Err(errors) => errors,
+            };
+            let optional = errors.iter().map(left_out_for).collect::<Option<BTreeSet<_>>>();
+            let Some(optional) = optional else {
+                return Err(rejected(&errors, &project));
+            };
+            project.external.extend(optional);
+            self.run(&project).await?.map_err(|errors| rejected(&errors, &project))
+        };
+        tokio::time::timeout(deadline, both_runs)
+            .await
+            .unwrap_or(Err(BundleError::TimedOut { limit_ms: self.limit_ms }))
+    }
+
+    /// One run: a bundle or the errors in the source.
+    async fn run(
+        &self,
+        project: &Project<'_>,
+    ) -> Result<Result<Bundle, Vec<Message>>, BundleError> {
+        let version = self.version.get_or_try_init(|| self.ask_version()).await?;
+        let mut child = self
+            .command()
+            .arg(format!("--service={version}"))
+            .current_dir(project.directory)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(BundleError::Run)?;
+        let answer = self.converse(&mut child, project).await;
+        let answer = match answer {
+            Err(BundleError::Run(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(BundleError::Ended { stderr: stderr_of(&mut child).await })
+            }
+            answer => answer,
+        };
+        // It waits for more work otherwise. An error says that it has ended already.
+        let _ = child.kill().await;
+        self.read_answer(&answer?, project)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    async fn ask_version(&self) -> Result<String, BundleError> {
+        let output = self.command().arg("--version").output().await.map_err(BundleError::Run)?;
+        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let is_version = !version.is_empty() && version.len() <= MAX_VERSION_BYTES;
+        if is_version { Ok(version) } else { Err(BundleError::Protocol("version")) }
+    }
+
+    /// Sends the build request and answers what esbuild asks until the result is there.
+    async fn converse(
+        &self,
+        child: &mut Child,
+        project: &Project<'_>,
+    ) -> Result<Value, BundleError> {
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (mut to, mut from) = pipes.expect("both were asked for and are taken once");
+        let request =
+            Packet { id: 0, is_request: true, value: request(project).map_err(BundleError::Run)? };
+        to.write_all(&request.encode()).await.map_err(BundleError::Run)?;
+        let max_bytes = self.max_bundle_bytes * MAX_ANSWER_FACTOR + MAX_ANSWER_BESIDE_BYTES;
+        // The first packet is its version, which it has compared with ours already.
+        self.read_packet(&mut from, max_bytes).await?;
+        loop {
+            let packet = Packet::decode(self.read_packet(&mut from, max_bytes).await?)
+                .ok_or(BundleError::Protocol("packet"))?;
+            if !packet.is_request {
+                return Ok(packet.value);
+            }
+            answer(&packet, &mut to).await.map_err(BundleError::Run)?;
+        }
+    }
+
+    async fn read_packet(
+        &self,
+        from: &mut ChildStdout,
+        max_bytes: u64,
+    ) -> Result<Bytes, BundleError> {
+        let length = from.read_u32_le().await.map_err(BundleError::Run)?;
+        if u64::from(length) > max_bytes {
+            return Err(BundleError::TooLarge { max_bytes: self.max_bundle_bytes });
+        }
+        let mut bytes = vec![0; length as usize];
+        from.read_exact(&mut bytes).await.map_err(BundleError::Run)?;
+        Ok(bytes.into())
+    }
+
+    fn read_answer(
+        &self,
+        answer: &Value,
+        project: &Project<'_>,
+    ) -> Result<Result<Bundle, Vec<Message>>, BundleError> {
+        if !answer.get("error").text().is_empty() {
+            tracing::error!(error = answer.get("error").text(), "esbuild refused a request");
+            return Err(BundleError::Protocol("request"));
+        }
+        let errors = Message::all(answer.get("errors"));
+        if !errors.is_empty() {
+            return Ok(Err(errors));
+        }
+        let file = |name: &str| {
+            let files = answer.get("outputFiles").list();
+            let found = files
+                .iter()
+                .find(|file| Path::new(file.get("path").text()) == project.directory.join(name));
+            found.map(|file| file.get("contents").bytes()).ok_or(BundleError::Protocol("result"))
+        };
+        let (code, source_map) = with_node_globals(file(BUNDLE)?, file(&format!("{BUNDLE}.map"))?);
+        if code.len() as u64 > self.max_bundle_bytes {
+            return Err(BundleError::TooLarge { max_bytes: self.max_bundle_bytes });
+        }
+        let metafile: Metafile = serde_json::from_slice(&answer.get("metafile").bytes())
+            .map_err(|_| BundleError::Protocol("metafile"))?;
+        // Files from elsewhere were refused when they were asked for; this would say it again.
+        if metafile.inputs.keys().any(|path| path.starts_with(['/', '.'])) {
+            return Err(BundleError::Protocol("list of inputs"));
+        }
+        let imports = metafile
+            .outputs
+            .get(BUNDLE)
+            .map(|output| output.imports.iter().filter(|import| import.external))
+            .into_iter()
+            .flatten()
+            .map(|import| import.path.clone());
+        let warnings = Message::all(answer.get("warnings"));
+        Ok(Ok(Bundle {
+            code,
+            source_map,
+            imports: imports.collect(),
+            imports_dynamically: warnings.iter().any(|w| DYNAMIC_IMPORTS.contains(&&w.id[..])),
+        }))
+    }
+}
+
+#[derive(Deserialize)]
+struct Metafile {
+    inputs: BTreeMap<String, Input>,
+    outputs: BTreeMap<String, Output>,
+}
+
+/// Only its name is of interest.
+#[derive(Deserialize)]
+struct Input {}
+
+#[derive(Deserialize)]
+struct Output {
+    imports: Vec<Import>,
+}
+
+#[derive(Deserialize)]
+struct Import {
+    path: String,
+    #[serde(default)]
+    external: bool,
+}
+
+fn rejected(errors: &[Message], project: &Project<'_>) -> BundleError {
+    BundleError::Rejected(messages::tell(errors, project.directory, project.files))
+}
+
+/// What to leave out so that this error goes away; `None` if it is in the owner's own files.
+fn left_out_for(error: &Message) -> Option<String> {
+    let inside = error.package_file()?;
+    let imported = error.specifier().filter(|_| error.is_unresolved());
+    // What is no package is a part of this one that is not there, or not JavaScript.
+    let package =
+        imported.and_then(package_of).or_else(|| package_of(&inside["node_modules/".len()..]));
+    package.map(str::to_owned)
+}
+
+/// The package a bare import path begins with.
+pub(super) fn package_of(path: &str) -> Option<&str> {
+    let parts = if path.starts_with('@') { 2 } else { 1 };
+    let end = path.match_indices('/').nth(parts - 1).map_or(path.len(), |(at, _)| at);
+    let name = &path[..end];
+    super::dependencies::is_package_name(name).then_some(name)
+}
+
+fn request(project: &Project<'_>) -> io::Result<Value> {
+    let outside = confine::outside(project.directory)
+        .ok_or_else(|| io::Error::other("the work directory's name is not Unicode"))?;
+    let mut flags: Vec<Value> = [
+        "--bundle",
+        "--format=esm",
+        "--platform=node",
+        "--target=node24",
+        "--main-fields=module,main",
+        "--keep-names",
+        "--charset=utf8",
+        "--legal-comments=none",
+        "--sourcemap=external",
+        "--metafile",
+        // Paths stay those of the link `node_modules`, so they are the same in every directory.
+        "--preserve-symlinks",
+        // Nothing is written; a source file may have the name of the bundle.
+        "--allow-overwrite",
+        "--outfile=bundle.js",
+        "--log-level=silent",
+        "--log-limit=0",
+        "--color=false",
+        "--loader:.js=jsx",
+    ]
+    .map(Value::from)
+    .into();
+    flags.extend(DYNAMIC_IMPORTS.map(|id| format!("--log-override:{id}=warning").into()));
+    flags.extend(DATA_LOADERS.map(|(ext, loader)| format!("--loader:.{ext}={loader}").into()));
+    flags.extend(project.external.iter().map(|name| format!("--external:{name}").into()));
+    let directory = project.directory.to_string_lossy().into_owned();
+    let guard = map([
+        ("name", "confine".into()),
+        ("onStart", false.into()),
+        ("onEnd", false.into()),
+        ("onResolve", Value::List(Vec::new())),
+        (
+            "onLoad",
+            Value::List(vec![map([
+                ("id", Value::Int(0)),
+                ("filter", outside.into()),
+                ("namespace", "file".into()),
+            ])]),
+        ),
+    ]);
+    let entry = vec!["".into(), format!("./{}", project.entry).into()];
+    Ok(map([
+        ("command", "build".into()),
+        ("key", Value::Int(0)),
+        ("entries", Value::List(vec![Value::List(entry)])),
+        ("flags", Value::List(flags)),
+        ("write", false.into()),
+        ("stdinContents", Value::Null),
+        ("stdinResolveDir", Value::Null),
+        ("absWorkingDir", directory.into()),
+        ("nodePaths", Value::List(Vec::new())),
+        ("context", false.into()),
+        ("plugins", Value::List(vec![guard])),
+    ]))
+}
+
+/// Answers what esbuild asks during a build. It asks before it loads what is outside the project:
+/// that is refused.
+async fn answer(packet: &Packet, to: &mut ChildStdin) -> io::Result<()> {
+    let none = || Value::List(Vec::new());
+    let value = if packet.value.get("command").text() == "on-load" {
+        let refusal = map([
+            ("id", "".into()),
+            ("pluginName", "confine".into()),
+            ("text", "outside the project".into()),
+            ("location", Value::Null),
+            ("notes", none()),
+            ("detail", Value::Int(u32::MAX)),
+        ]);
+        map([("id", Value::Int(0)), ("errors", Value::List(vec![refusal]))])
+    } else {
+        map([("errors", none()), ("warnings", none())])
+    };
+    to.write_all(&Packet { id: packet.id, is_request: false, value }.encode()).await
+}
+
+async fn stderr_of(child: &mut Child) -> String {
+    let Some(stderr) = child.stderr.take() else { return String::new() };
+    let mut text = Vec::new();
+    // Whatever can be read is better than nothing.
+    let _ = read_bounded(stderr, &mut text).await;
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
+async fn read_bounded(from: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> io::Result<usize> {
+    from.take(MAX_STDERR_BYTES).read_to_end(into).await
+}
+
+/// The bundle with the names Node gives to modules with `require`, if it uses any.
+fn with_node_globals(code: Bytes, source_map: Bytes) -> (Bytes, Bytes) {
+    const MAPPINGS: &str = "\"mappings\": \"";
+    let text = String::from_utf8_lossy(&code);
+    if !NODE_GLOBAL_NAMES.iter().any(|name| text.contains(name)) {
+        return (code, source_map);
+    }
+    let map = String::from_utf8_lossy(&source_map);
+    // A quote within the map's strings is escaped, so this is found only where the mappings begin.
+    // Each semicolon is one line of the bundle.
+    let moved = map.replacen(MAPPINGS, &format!("{MAPPINGS};"), 1);
+    (format!("{NODE_GLOBALS}{text}").into(), moved.into())
+}

@@ -1,0 +1,8 @@
+//! From files somebody sent to a version that is served: source intake, dependencies, esbuild, the
+//! deployer. Knows no HTTP and runs no user code.
+
+pub(crate) mod dependencies;
+pub(crate) mod deployer;
+mod esbuild;
+mod pipeline;
+pub(crate) mod source;

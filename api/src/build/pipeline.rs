@@ -1,0 +1,300 @@
+//! The steps that make one version ready to be served. Each either leaves an immutable object
+//! behind or nothing; none changes what is served.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cloudserve_artifacts::{Cache, TreeLease};
+use cloudserve_identity::Sealer;
+use cloudserve_protocol::artifact::{ArtifactKey, ArtifactStore};
+use cloudserve_protocol::build::{
+    BuiltDependencies, DependencyBuilder, DependencyError, DependencySpec,
+};
+use cloudserve_protocol::call::{Target, VersionLoader};
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::ids::BundleHash;
+use cloudserve_store::function::{BuiltVersion, Claimed, DeployError, Source};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::esbuild::{Bundle, BundleError, Esbuild, Project, package_of};
+use super::source::{LoadError, SourceFiles};
+use crate::options::ApiOptions;
+
+/// Build directories begin with this; what an earlier process left is known by it.
+pub(super) const DIRECTORY_PREFIX: &str = "build-";
+
+/// Text of an error that is kept for the owner.
+const MAX_MESSAGE_CHARS: usize = 8_000;
+
+/// Modules Node brings, which win over packages of the same name.
+const NODE_MODULES: [&str; 44] = [
+    "assert",
+    "async_hooks",
+    "buffer",
+    "child_process",
+    "cluster",
+    "console",
+    "constants",
+    "crypto",
+    "dgram",
+    "diagnostics_channel",
+    "dns",
+    "domain",
+    "events",
+    "fs",
+    "http",
+    "http2",
+    "https",
+    "inspector",
+    "module",
+    "net",
+    "os",
+    "path",
+    "perf_hooks",
+    "process",
+    "punycode",
+    "querystring",
+    "readline",
+    "repl",
+    "stream",
+    "string_decoder",
+    "sys",
+    "test",
+    "timers",
+    "tls",
+    "trace_events",
+    "tty",
+    "url",
+    "util",
+    "v8",
+    "vm",
+    "wasi",
+    "worker_threads",
+    "zlib",
+    "sqlite",
+];
+
+/// Why a version did not become ready.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Another attempt would end alike; the owner is told why.
+    Final(DeployError),
+    /// It is not the version's fault.
+    Transient(Box<dyn Error + Send + Sync>),
+}
+
+impl Failure {
+    fn told(code: &str, message: impl Into<String>) -> Self {
+        let message = message.into().chars().take(MAX_MESSAGE_CHARS).collect();
+        Self::Final(DeployError { code: code.to_owned(), message })
+    }
+
+    fn transient(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Transient(cause.into())
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        match error {
+            BundleError::Rejected(message) => Self::told("bundle_error", message),
+            BundleError::TimedOut { .. } | BundleError::TooLarge { .. } => {
+                Self::told("limit_exceeded", error.to_string())
+            }
+            BundleError::Run(_) | BundleError::Ended { .. } | BundleError::Protocol(_) => {
+                Self::transient(error)
+            }
+        }
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        match fault.class {
+            FaultClass::SandboxUnavailable
+            | FaultClass::ConcurrencyLimit
+            | FaultClass::RateLimit
+            | FaultClass::QuotaExceeded
+            | FaultClass::Cancelled => Self::transient(fault),
+            _ => {
+                let detail = fault.detail.map(|detail| format!("\n{detail}")).unwrap_or_default();
+                Self::told("startup_error", format!("{}{detail}", fault.message))
+            }
+        }
+    }
+}
+
+/// What the steps need.
+pub(super) struct Pipeline {
+    pub(super) artifacts: Arc<dyn ArtifactStore>,
+    pub(super) sealer: Sealer,
+    pub(super) builder: Arc<dyn DependencyBuilder>,
+    pub(super) loader: Arc<dyn VersionLoader>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) esbuild: Esbuild,
+    pub(super) work_dir: PathBuf,
+}
+
+impl Pipeline {
+    pub(super) fn new(
+        options: &ApiOptions,
+        artifacts: Arc<dyn ArtifactStore>,
+        sealer: Sealer,
+        builder: Arc<dyn DependencyBuilder>,
+        loader: Arc<dyn VersionLoader>,
+        cache: Arc<Cache>,
+    ) -> Self {
+        let limits = &options.limits;
+        let esbuild =
+            Esbuild::new(options.esbuild.clone(), limits.bundle_bytes, limits.bundle_build_ms);
+        let work_dir = options.work_dir.clone();
+        Self { artifacts, sealer, builder, loader, cache, esbuild, work_dir }
+    }
+
+    /// Builds a version and loads it once. What it returns is durable and known to work.
+    pub(super) async fn make(&self, claimed: &Claimed) -> Result<BuiltVersion, Failure> {
+        let version = &claimed.version;
+        let source = &version.source;
+        let id = version.function_id;
+        let files = SourceFiles::load(self.artifacts.as_ref(), id, source, &version.source_hash);
+        let (files, dependencies) =
+            tokio::try_join!(async { files.await.map_err(load_failed) }, self.install(source))?;
+        let bundle = self.bundle(files, source, dependencies.as_ref()).await?;
+
+        let bundle_hash = BundleHash::of(&bundle.code);
+        let bundle_bytes = bundle.code.len() as u64;
+        let needs_tree = dependencies.as_ref().is_some_and(|built| needs_tree(&bundle, built));
+        let bundle_key = ArtifactKey::Bundle { function: id, hash: bundle_hash.clone() };
+        let map_key = ArtifactKey::SourceMap { function: id, hash: bundle_hash.clone() };
+        let manifest_key = ArtifactKey::PackageJson { function: id };
+        tokio::try_join!(
+            self.artifacts.put(&bundle_key, bundle.code),
+            self.artifacts.put(&map_key, bundle.source_map),
+            self.artifacts.put(&manifest_key, manifest(claimed)),
+        )
+        .map_err(Failure::transient)?;
+
+        let (dep_hash, dependency_cache) =
+            dependencies.map(|built| (built.dep_hash, built.cache)).unzip();
+        let target = Target {
+            function_id: id,
+            owner_id: claimed.function.user_id,
+            owner_name: claimed.owner_name.clone(),
+            function_name: claimed.function.name.clone(),
+            version: version.version,
+            bundle_hash: bundle_hash.clone(),
+            runtime_deps: dep_hash.clone().filter(|_| needs_tree),
+            limits: version.limits,
+            env: self.sealer.open(id, &version.env).map_err(Failure::transient)?,
+        };
+        let handler_kind = self.loader.load(Arc::new(target)).await?.handler_kind;
+        Ok(BuiltVersion {
+            bundle_hash,
+            bundle_bytes,
+            dep_hash,
+            dependency_cache,
+            needs_tree,
+            handler_kind,
+        })
+    }
+
+    async fn install(&self, source: &Source) -> Result<Option<BuiltDependencies>, Failure> {
+        if source.dependencies.is_empty() {
+            return Ok(None);
+        }
+        let spec = DependencySpec {
+            dependencies: source.dependencies.clone(),
+            package_lock: source.package_lock.clone(),
+            refresh: source.refresh_dependencies,
+        };
+        match self.builder.build(spec).await {
+            Ok(built) => Ok(Some(built)),
+            Err(DependencyError::Rejected(message)) => {
+                Err(Failure::told("dependency_error", message))
+            }
+            Err(error @ DependencyError::Unavailable) => Err(Failure::transient(error)),
+        }
+    }
+
+    async fn bundle(
+        &self,
+        files: SourceFiles,
+        source: &Source,
+        dependencies: Option<&BuiltDependencies>,
+    ) -> Result<Bundle, Failure> {
+        let tree = match dependencies {
+            Some(built) => Some(self.tree(built).await?),
+            None => None,
+        };
+        let packages = tree.as_ref().map(|tree| tree.path().join("node_modules"));
+        let work_dir = self.work_dir.clone();
+        let (directory, path, files) = tokio::task::spawn_blocking(move || {
+            let directory = lay_out(&work_dir, &files, packages.as_deref())?;
+            // esbuild names files by their real paths.
+            let path = directory.path().canonicalize()?;
+            Ok::<_, io::Error>((directory, path, files))
+        })
+        .await
+        .map_err(Failure::transient)?
+        .map_err(Failure::transient)?;
+
+        let native = dependencies.map(|built| built.metadata.native_packages.clone());
+        let external: BTreeSet<_> =
+            native.into_iter().flatten().chain(source.external.iter().cloned()).collect();
+        let project = Project { directory: &path, files: &files, entry: &source.entry, external };
+        let bundle = self.esbuild.bundle(project).await;
+        // Thousands of files may have to be removed.
+        tokio::task::spawn_blocking(move || drop((directory, files, tree)));
+        Ok(bundle?)
+    }
+
+    async fn tree(&self, built: &BuiltDependencies) -> Result<TreeLease, Failure> {
+        self.cache.tree(&built.dep_hash).await.map_err(Failure::transient)
+    }
+}
+
+fn load_failed(error: LoadError) -> Failure {
+    Failure::transient(error)
+}
+
+/// A private directory with the files and a link to the packages.
+fn lay_out(work_dir: &Path, files: &SourceFiles, packages: Option<&Path>) -> io::Result<TempDir> {
+    let directory = tempfile::Builder::new().prefix(DIRECTORY_PREFIX).tempdir_in(work_dir)?;
+    files.write_to(directory.path())?;
+    // Without these esbuild would go on looking for them in the directories above.
+    for (name, content) in [("package.json", "{}"), ("tsconfig.json", "{}")] {
+        if files.get(name).is_none() {
+            std::fs::write(directory.path().join(name), content)?;
+        }
+    }
+    if let Some(packages) = packages {
+        symlink(packages, directory.path().join("node_modules"))?;
+    }
+    Ok(directory)
+}
+
+/// Whether the bundle asks for packages when it runs.
+fn needs_tree(bundle: &Bundle, built: &BuiltDependencies) -> bool {
+    let is_in_tree =
+        |name: &str| built.metadata.packages.iter().any(|package| package.name == name);
+    bundle.imports_dynamically
+        || bundle.imports.iter().any(|path| {
+            package_of(path).is_some_and(|name| !NODE_MODULES.contains(&name) && is_in_tree(name))
+        })
+}
+
+fn manifest(claimed: &Claimed) -> Bytes {
+    json!({
+        "name": claimed.function.name,
+        "private": true,
+        "dependencies": claimed.version.source.dependencies,
+    })
+    .to_string()
+    .into()
+}

@@ -1,0 +1,505 @@
+//! The files of a deploy: what may be among them, their hash, and where they are kept.
+//!
+//! One file is stored as it is, several as one `tar.gz`: a project costs one durable write, not one
+//! per file. The hash is part of the object's name, so two deploys that compete for one version
+//! number never write the same object with different content. Invariant: a value of
+//! [`SourceFiles`] has passed the path rules and the bounds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use bytes::Bytes;
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
+use cloudserve_protocol::ids::{FunctionId, SourceHash};
+use cloudserve_store::function::{Source, SourceFile};
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
+use tar::EntryType;
+
+const MAX_PATH_BYTES: usize = 400;
+const MAX_NAME_BYTES: usize = 200;
+const MAX_DEPTH: usize = 32;
+
+/// Directories of a project that are left out of an archive and refused in a list of files.
+const NOT_SOURCE: [&str; 2] = ["node_modules", ".git"];
+
+/// An archive may unpack to this many times the bound on source: what it holds beside source, such
+/// as `node_modules`, is skipped but must be read.
+const MAX_UNPACKED_FACTOR: u64 = 16;
+
+/// What an archive needs beside the content of a file: header, long name, padding.
+const MAX_HEADER_BYTES: u64 = 4 * 1024;
+
+const PACKED_NAME: &str = "source.tar.gz";
+
+const CODE_EXTENSIONS: [&str; 8] = ["ts", "tsx", "mts", "js", "mjs", "cjs", "jsx", "cts"];
+
+/// Where a project that does not say so has its handler; the first that is there.
+const ENTRY_STEMS: [&str; 9] = [
+    "index",
+    "handler",
+    "main",
+    "function",
+    "app",
+    "server",
+    "src/index",
+    "src/handler",
+    "src/main",
+];
+
+/// Why files are not taken. The messages are fit for users.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceError {
+    #[error("{path:?} is not a path of a source file: {rule}")]
+    BadPath { path: String, rule: &'static str },
+    #[error("{0:?} is both a file and a directory")]
+    FileAndDirectory(String),
+    #[error("{0:?} is there twice")]
+    Twice(String),
+    #[error("there are no files")]
+    Empty,
+    #[error("there are more than {max} files")]
+    TooMany { max: u32 },
+    #[error("the source is larger than {max_bytes} bytes")]
+    TooLarge { max_bytes: u64 },
+    #[error("{path:?} is a link or a device; only files and directories are taken")]
+    NotAFile { path: String },
+    #[error("the archive is not a readable .tar.gz: {0}")]
+    Unreadable(#[from] io::Error),
+}
+
+/// Why stored files cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error("the source cannot be read")]
+    Artifact(#[from] ArtifactError),
+    #[error("the stored source is damaged")]
+    Damaged(#[from] SourceError),
+    #[error("the stored source does not have its hash")]
+    OtherHash,
+    #[error("the source cannot be unpacked")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// Bounds on the files of a deploy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SourceBounds {
+    pub(crate) bytes: u64,
+    pub(crate) files: u32,
+}
+
+/// Path to content, sorted by path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SourceFiles(BTreeMap<String, Bytes>);
+
+impl SourceFiles {
+    /// Checks files that were sent one by one.
+    pub(crate) fn check(
+        files: BTreeMap<String, Bytes>,
+        bounds: SourceBounds,
+    ) -> Result<Self, SourceError> {
+        if files.is_empty() {
+            return Err(SourceError::Empty);
+        }
+        if files.len() > bounds.files as usize {
+            return Err(SourceError::TooMany { max: bounds.files });
+        }
+        if files.values().map(|bytes| bytes.len() as u64).sum::<u64>() > bounds.bytes {
+            return Err(SourceError::TooLarge { max_bytes: bounds.bytes });
+        }
+        for path in files.keys() {
+            check_path(path)?;
+            let directories = path.match_indices('/').map(|(at, _)| &path[..at]);
+            if let Some(both) = directories.into_iter().find(|dir| files.contains_key(*dir)) {
+                return Err(SourceError::FileAndDirectory(both.to_owned()));
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// The files of a `.tar.gz`. Blocks. Links and devices are refused; `node_modules`, `.git` and
+    /// a directory around everything are left out.
+    pub(crate) fn unpack(archive: &[u8], bounds: SourceBounds) -> Result<Self, SourceError> {
+        Self::check(without_wrapping_directory(read_archive(archive, bounds)?), bounds)
+    }
+    fn pack(&self) -> io::Result<Vec<u8>> {
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (path, bytes) in &self.0 {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            header.set_entry_type(EntryType::Regular);
+            archive.append_data(&mut header, path, &bytes[..])?;
+        }
+        archive.into_inner()?.finish()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        self.0.iter().map(|(path, bytes)| (path.as_str(), bytes))
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Option<&Bytes> {
+        self.0.get(path)
+    }
+
+    /// What is remembered of the files.
+    pub(crate) fn listing(&self) -> Vec<SourceFile> {
+        self.iter()
+            .map(|(path, bytes)| SourceFile {
+                path: path.to_owned(),
+                sha256: hex::encode(Sha256::digest(bytes)),
+                bytes: bytes.len() as u64,
+            })
+            .collect()
+    }
+
+    /// Of one file, the hash of its bytes; of several, that of their listing.
+    pub(crate) fn hash_of(listing: &[SourceFile], files: &Self) -> SourceHash {
+        if let (1, Some(only)) = (files.0.len(), files.0.values().next()) {
+            return SourceHash::of(only);
+        }
+        let mut digest = Sha256::new_with_prefix("cloudserve-source 1\n");
+        for SourceFile { path, sha256, bytes } in listing {
+            digest.update(format!("{sha256} {bytes} {path}\n"));
+        }
+        SourceHash::from_digest(digest.finalize().into())
+    }
+
+    /// The file that exports the handler: the first of `preferred` that is there, else the only
+    /// code there is, else the usual place.
+    pub(crate) fn entry(&self, preferred: &[String]) -> Option<String> {
+        let wanted = preferred.iter().find_map(|wanted| {
+            let wanted = wanted.trim_start_matches("./").trim_end_matches('/');
+            let stem = wanted.rsplit_once('.').map_or(wanted, |(stem, _)| stem);
+            let index = format!("{wanted}/index");
+            self.0
+                .contains_key(wanted)
+                .then(|| wanted.to_owned())
+                .or_else(|| [stem, wanted, &index].iter().find_map(|stem| self.code_at(stem)))
+        });
+        let only = || {
+            let mut code = self.0.keys().filter(|path| is_code(path));
+            code.next().filter(|_| code.next().is_none()).cloned()
+        };
+        wanted
+            .or_else(only)
+            .or_else(|| ENTRY_STEMS.iter().find_map(|stem| self.code_at(stem)))
+            .filter(|entry| is_code(entry))
+    }
+
+    fn code_at(&self, stem: &str) -> Option<String> {
+        let paths = CODE_EXTENSIONS.iter().map(|extension| format!("{stem}.{extension}"));
+        paths.into_iter().find(|path| self.0.contains_key(path))
+    }
+
+    /// Makes the files durable as the source of this version.
+    pub(crate) async fn store(
+        &self,
+        artifacts: &dyn ArtifactStore,
+        key: &ArtifactKey,
+    ) -> Result<(), ArtifactError> {
+        let bytes = match self.0.values().next() {
+            Some(only) if self.0.len() == 1 => only.clone(),
+            _ => {
+                let files = self.clone();
+                tokio::task::spawn_blocking(move || files.pack())
+                    .await
+                    .map_err(io::Error::other)
+                    .and_then(|packed| packed)
+                    .map_err(|source| ArtifactError::Backend {
+                        operation: "write",
+                        key: key.to_string(),
+                        source: source.into(),
+                    })?
+                    .into()
+            }
+        };
+        artifacts.put(key, bytes).await
+    }
+
+    /// Reads back what [`Self::store`] stored and checks it.
+    pub(crate) async fn load(
+        artifacts: &dyn ArtifactStore,
+        function: FunctionId,
+        source: &Source,
+        hash: &SourceHash,
+    ) -> Result<Self, LoadError> {
+        let total: u64 = source.files.iter().map(|file| file.bytes).sum();
+        let n_files = source.files.len() as u64;
+        let max_bytes = total + (n_files + 16) * MAX_HEADER_BYTES;
+        let bytes = artifacts.get(&source_key(function, source, hash), max_bytes).await?;
+        let (source, hash) = (source.clone(), hash.clone());
+        tokio::task::spawn_blocking(move || {
+            let bounds =
+                SourceBounds { bytes: total, files: u32::try_from(n_files).unwrap_or(u32::MAX) };
+            let files = match &source.files[..] {
+                [only] => Self(BTreeMap::from([(only.path.clone(), bytes)])),
+                _ => Self::check(read_archive(&bytes, bounds)?, bounds)?,
+            };
+            let is_right = Self::hash_of(&files.listing(), &files) == hash;
+            if is_right { Ok(files) } else { Err(LoadError::OtherHash) }
+        })
+        .await?
+    }
+
+    /// Writes the files below a directory that is empty. Blocks.
+    pub(crate) fn write_to(&self, directory: &Path) -> io::Result<()> {
+        for (path, bytes) in &self.0 {
+            let path = directory.join(path);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(path, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// The regular files of a `.tar.gz`, as far as they are source.
+fn read_archive(
+    archive: &[u8],
+    bounds: SourceBounds,
+) -> Result<BTreeMap<String, Bytes>, SourceError> {
+    let too_large = || SourceError::TooLarge { max_bytes: bounds.bytes };
+    let max_headers = (u64::from(bounds.files) + 16) * MAX_HEADER_BYTES;
+    let max_unpacked = bounds.bytes.saturating_mul(MAX_UNPACKED_FACTOR) + max_headers;
+    let mut archive = tar::Archive::new(MultiGzDecoder::new(archive).take(max_unpacked));
+    let mut files = BTreeMap::new();
+    let mut left = bounds.bytes;
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let path = path.trim_start_matches("./").trim_end_matches('/').to_owned();
+        match entry.header().entry_type() {
+            EntryType::Directory | EntryType::XGlobalHeader => continue,
+            _ if path.split('/').any(|part| NOT_SOURCE.contains(&part)) => continue,
+            EntryType::Regular => {}
+            _ => return Err(SourceError::NotAFile { path }),
+        }
+        if files.len() >= bounds.files as usize {
+            return Err(SourceError::TooMany { max: bounds.files });
+        }
+        left = left.checked_sub(entry.size()).ok_or_else(too_large)?;
+        let mut content = Vec::with_capacity(usize::try_from(entry.size()).unwrap_or(0));
+        entry.read_to_end(&mut content)?;
+        check_path(&path)?;
+        if files.insert(path.clone(), Bytes::from(content)).is_some() {
+            return Err(SourceError::Twice(path));
+        }
+    }
+    Ok(files)
+}
+
+/// Where the source of a version is stored.
+pub(crate) fn source_key(function: FunctionId, source: &Source, hash: &SourceHash) -> ArtifactKey {
+    let name = match &source.files[..] {
+        [only] => &only.path,
+        _ => PACKED_NAME,
+    };
+    ArtifactKey::Source { function, version: source.stored_version, path: format!("{hash}/{name}") }
+}
+
+/// Whether esbuild reads it as JavaScript or TypeScript.
+pub(crate) fn is_code(path: &str) -> bool {
+    path.rsplit_once('.').is_some_and(|(stem, extension)| {
+        !stem.is_empty() && !path.ends_with(".d.ts") && CODE_EXTENSIONS.contains(&extension)
+    })
+}
+
+fn check_path(path: &str) -> Result<(), SourceError> {
+    let rule = if path.is_empty() || path.len() > MAX_PATH_BYTES {
+        "it must have 1 to 400 bytes"
+    } else if path.starts_with('/') {
+        "it must be relative"
+    } else if path.contains('\\') || path.chars().any(char::is_control) {
+        "it must not contain '\\' or control characters"
+    } else if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        "it must not contain empty parts, '.' or '..'"
+    } else if path.split('/').any(|part| part.len() > MAX_NAME_BYTES)
+        || path.split('/').count() > MAX_DEPTH
+    {
+        "it is nested too deep or a part of it is too long"
+    } else if path.split('/').any(|part| NOT_SOURCE.contains(&part)) {
+        "node_modules and .git are not source; list packages in dependencies"
+    } else {
+        return Ok(());
+    };
+    // A path of 300 KB is no help in a message.
+    Err(SourceError::BadPath { path: path.chars().take(100).collect(), rule })
+}
+
+/// `tar czf project.tar.gz project/` puts one directory around everything. One called `src` is not
+/// such a directory.
+fn without_wrapping_directory(files: BTreeMap<String, Bytes>) -> BTreeMap<String, Bytes> {
+    let wrapper = files.keys().next().and_then(|path| path.split_once('/')).map(|(dir, _)| dir);
+    let Some(wrapper) = wrapper.filter(|dir| *dir != "src").map(|dir| format!("{dir}/")) else {
+        return files;
+    };
+    if !files.keys().all(|path| path.starts_with(&wrapper)) {
+        return files;
+    }
+    files.into_iter().map(|(path, bytes)| (path[wrapper.len()..].to_owned(), bytes)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const BOUNDS: SourceBounds = SourceBounds { bytes: 10_000, files: 10 };
+
+    fn files(entries: &[(&str, &str)]) -> BTreeMap<String, Bytes> {
+        entries.iter().map(|(p, c)| ((*p).to_owned(), Bytes::from((*c).to_owned()))).collect()
+    }
+
+    fn checked(entries: &[(&str, &str)]) -> SourceFiles {
+        SourceFiles::check(files(entries), BOUNDS).unwrap()
+    }
+
+    fn archive(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (kind, path, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            // The checked setters refuse what a hostile archive may hold.
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            if !kind.is_file() {
+                header.as_old_mut().linkname[..4].copy_from_slice(b"/etc");
+            }
+            header.set_cksum();
+            archive.append(&header, content.as_bytes()).unwrap();
+        }
+        archive.into_inner().unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn paths_that_leave_the_project_are_refused() {
+        let long = "x".repeat(300);
+        let deep = "a/".repeat(40) + "b.js";
+        for path in [
+            "",
+            "/etc/passwd",
+            "../a.js",
+            "a/../b.js",
+            "./a.js",
+            "a//b.js",
+            "a\\b.js",
+            "a\0.js",
+            "a/",
+            "node_modules/x/index.js",
+            "a/.git/config",
+            &long,
+            &deep,
+        ] {
+            let refused = SourceFiles::check(files(&[(path, "1")]), BOUNDS);
+            assert!(matches!(refused, Err(SourceError::BadPath { .. })), "{path:?}");
+        }
+        assert!(SourceFiles::check(files(&[("src/ü.test.ts", "1")]), BOUNDS).is_ok());
+        let both = SourceFiles::check(files(&[("a", "1"), ("a/b.js", "1")]), BOUNDS);
+        assert!(matches!(both, Err(SourceError::FileAndDirectory(_))));
+    }
+
+    #[test]
+    fn size_and_number_are_bounded() {
+        let big = "x".repeat(10_001);
+        let too_large = SourceFiles::check(files(&[("a.js", &big)]), BOUNDS);
+        assert!(matches!(too_large, Err(SourceError::TooLarge { .. })));
+        let names: Vec<_> = (0..11).map(|n| format!("{n}.js")).collect();
+        let many: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+        assert!(matches!(
+            SourceFiles::check(files(&many), BOUNDS),
+            Err(SourceError::TooMany { .. })
+        ));
+    }
+
+    #[test]
+    fn archives_are_unpacked_without_what_is_not_source() {
+        use EntryType::{Directory, Regular};
+        let unpacked = SourceFiles::unpack(
+            &archive(&[
+                (Directory, "project/", ""),
+                (Regular, "project/index.js", "1"),
+                (Regular, "project/lib/a.js", "2"),
+                (Regular, "project/node_modules/x/index.js", "3"),
+                (Regular, "project/.git/HEAD", "4"),
+            ]),
+            BOUNDS,
+        );
+        assert_eq!(unpacked.unwrap(), checked(&[("index.js", "1"), ("lib/a.js", "2")]));
+        let unpacked = SourceFiles::unpack(&archive(&[(Regular, "./src/index.ts", "1")]), BOUNDS);
+        assert_eq!(unpacked.unwrap(), checked(&[("src/index.ts", "1")]));
+    }
+
+    #[test]
+    fn hostile_archives_are_refused() {
+        use EntryType::{Block, Fifo, Link, Regular, Symlink};
+        for kind in [Link, Symlink, Block, Fifo] {
+            let refused = SourceFiles::unpack(&archive(&[(kind, "a.js", "")]), BOUNDS);
+            assert!(matches!(refused, Err(SourceError::NotAFile { .. })), "{kind:?}");
+        }
+        for path in ["../a.js", "/etc/a.js", "a/../../b.js"] {
+            let refused = SourceFiles::unpack(&archive(&[(Regular, path, "1")]), BOUNDS);
+            assert!(matches!(refused, Err(SourceError::BadPath { .. })), "{path}");
+        }
+        let twice = [(Regular, "a.js", "1"), (Regular, "a.js", "2")];
+        assert!(matches!(
+            SourceFiles::unpack(&archive(&twice), BOUNDS),
+            Err(SourceError::Twice(_))
+        ));
+        let big = "x".repeat(10_001);
+        let refused = SourceFiles::unpack(&archive(&[(Regular, "a.js", &big)]), BOUNDS);
+        assert!(matches!(refused, Err(SourceError::TooLarge { .. })));
+        // A bomb: small as sent, huge when unpacked, of what is skipped.
+        let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
+        let mut header = tar::Header::new_gnu();
+        header.set_path("node_modules/a").unwrap();
+        header.set_size(100_000_000);
+        header.set_cksum();
+        bomb.write_all(header.as_bytes()).unwrap();
+        bomb.write_all(&vec![0; 100_000_000]).unwrap();
+        assert!(SourceFiles::unpack(&bomb.finish().unwrap(), BOUNDS).is_err());
+        for garbage in [&b""[..], b"no gzip", &[0x1f, 0x8b, 8, 0]] {
+            assert!(SourceFiles::unpack(garbage, BOUNDS).is_err());
+        }
+    }
+
+    #[test]
+    fn hashes_depend_on_content_and_names_only() {
+        let hash = |source: &SourceFiles| SourceFiles::hash_of(&source.listing(), source);
+        let one = checked(&[("index.ts", "abc")]);
+        assert_eq!(hash(&one), SourceHash::of(b"abc"));
+        let two = checked(&[("b.js", "2"), ("a.js", "1")]);
+        assert_eq!(hash(&two), hash(&checked(&[("a.js", "1"), ("b.js", "2")])));
+        assert_ne!(hash(&two), hash(&checked(&[("a.js", "2"), ("b.js", "1")])));
+        let again = SourceFiles::unpack(&two.pack().unwrap(), BOUNDS).unwrap();
+        assert_eq!(again, two);
+        assert_eq!(two.pack().unwrap(), two.pack().unwrap());
+    }
+
+    #[test]
+    fn the_entry_is_found() {
+        for (names, preferred, entry) in [
+            (&["f.mjs"][..], &[][..], Some("f.mjs")),
+            (&["a.js", "index.ts", "index.js"], &[], Some("index.ts")),
+            (&["lib.js", "src/index.ts"], &[], Some("src/index.ts")),
+            (&["README.md", "fn.ts", "package.json"], &[], Some("fn.ts")),
+            (&["a.js", "b.js"], &[], None),
+            (&["a.js", "b.js"], &["./b.js"], Some("b.js")),
+            (&["a.js", "b.ts"], &["b.js"], Some("b.ts")),
+            (&["a.js", "lib/index.js"], &["lib"], Some("lib/index.js")),
+            (&["a.js", "index.js"], &["dist/gone.js"], Some("index.js")),
+            (&["README.md"], &[], None),
+        ] {
+            let entries: Vec<_> = names.iter().map(|name| (*name, "")).collect();
+            let preferred: Vec<_> = preferred.iter().map(|p: &&str| (*p).to_owned()).collect();
+            assert_eq!(checked(&entries).entry(&preferred).as_deref(), entry, "{names:?}");
+        }
+    }
+}

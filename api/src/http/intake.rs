@@ -1,0 +1,353 @@
+//! What a deploy says, out of a JSON object or an archive.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use cloudserve_protocol::call::Env;
+use cloudserve_protocol::ids::FunctionName;
+use cloudserve_store::function::Visibility;
+use serde_json::Value;
+
+use super::fields::{Fields, require_json};
+use super::problem::Problem;
+use super::{body, query};
+use crate::app::App;
+use crate::app::deployments::{Deploy, LimitsPatch, NewSource};
+use crate::app::refusal::Refusal;
+use crate::build::dependencies::{Dependencies, Manifest, PackageLock, is_package_name};
+use crate::build::source::{SourceBounds, SourceError, SourceFiles, is_code};
+
+/// Nearly all JavaScript is TypeScript, so this fits code that comes without a name.
+const UNNAMED: &str = "index.ts";
+
+const MAX_EXTERNAL: usize = 100;
+const MAX_ENV_NAME_BYTES: usize = 128;
+
+const ARCHIVES: [&str; 4] =
+    ["application/gzip", "application/x-gzip", "application/x-tgz", "application/x-compressed-tar"];
+
+/// Fields of a function that no request sets.
+const READ_ONLY: [&str; 26] = [
+    "name",
+    "id",
+    "_id",
+    "user",
+    "userName",
+    "status",
+    "deployError",
+    "version",
+    "activeVersion",
+    "sourceHash",
+    "bundleHash",
+    "depHash",
+    "dependencyCache",
+    "handlerKind",
+    "endpoint",
+    "url",
+    "envNames",
+    "stats",
+    "sourcePath",
+    "bundlePath",
+    "bundleBytes",
+    "source",
+    "createdAt",
+    "updatedAt",
+    "deployedAt",
+    "usage",
+];
+
+/// A deploy: the name and all the rest.
+pub(crate) struct Deployment {
+    pub(crate) name: FunctionName,
+    pub(crate) deploy: Deploy,
+}
+
+/// A change of a function that is there: all but the name, and nothing of it must be there.
+pub(crate) struct Update(pub(crate) Deploy);
+
+impl FromRequest<Arc<App>> for Deployment {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let name = query_name(&request)?;
+        match receive(request, app).await? {
+            Received::Archive(bytes) => {
+                let name = name.ok_or_else(|| {
+                    Problem::from(Refusal::field("name", "is missing: deploy?name=..."))
+                })?;
+                let name =
+                    name.parse().map_err(|e| Refusal::field("name", format!("is no name: {e}")))?;
+                Ok(Self { name, deploy: from_archive(app, bytes).await? })
+            }
+            Received::Json(mut fields) => {
+                let name = fields.required("name");
+                let sent = Sent::read(app, &mut fields, true);
+                let (name, sent) = fields.finish(name.map(|name| (name, sent)))?;
+                Ok(Self { name, deploy: sent.into_deploy(app).await? })
+            }
+        }
+    }
+}
+
+impl FromRequest<Arc<App>> for Update {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        match receive(request, app).await? {
+            Received::Archive(bytes) => Ok(Self(from_archive(app, bytes).await?)),
+            Received::Json(mut fields) => {
+                for name in READ_ONLY {
+                    fields.refuse(name, "cannot be changed");
+                }
+                let sent = Sent::read(app, &mut fields, false);
+                let sent = fields.finish(Some(sent))?;
+                Ok(Self(sent.into_deploy(app).await?))
+            }
+        }
+    }
+}
+
+fn query_name(request: &Request) -> Result<Option<String>, Problem> {
+    let parameters = query::Parameters::of(request.uri())?;
+    Ok(parameters.text("name").map(str::to_owned))
+}
+
+enum Received {
+    Json(Fields),
+    Archive(Bytes),
+}
+
+async fn receive(request: Request, app: &App) -> Result<Received, Problem> {
+    let (parts, body) = request.into_parts();
+    let is_archive =
+        body::media_type(&parts.headers).is_some_and(|kind| ARCHIVES.contains(&kind.as_str()));
+    if !is_archive && require_json(&parts.headers).is_err() {
+        return Err(Problem::unsupported_media_type("application/json or application/gzip"));
+    }
+    let options = &app.options;
+    let _permit = app.uploads.acquire().await.map_err(Refusal::internal)?;
+    let bytes = body::read(body, options.deploy_body_bytes(), options.body_read()).await?;
+    if is_archive {
+        Ok(Received::Archive(bytes))
+    } else {
+        Ok(Received::Json(Fields::parse(bytes).await?))
+    }
+}
+
+fn bounds(app: &App) -> SourceBounds {
+    let limits = &app.options.limits;
+    SourceBounds { bytes: limits.source_bytes, files: limits.source_files }
+}
+
+/// Everything a project says about itself is in its archive.
+async fn from_archive(app: &App, bytes: Bytes) -> Result<Deploy, Problem> {
+    let bounds = bounds(app);
+    let deploy = move || {
+        let files =
+            SourceFiles::unpack(&bytes, bounds).map_err(|error| source_refused("body", error))?;
+        let (manifest, lock) = manifest_and_lock(&files, "body")?;
+        let dependencies = manifest.as_ref().map(|manifest| manifest.dependencies.clone());
+        let entries = manifest.map(|manifest| manifest.entries).unwrap_or_default();
+        Ok(Deploy {
+            source: Some(examined(files, &entries)),
+            dependencies,
+            package_lock: lock,
+            ..Deploy::default()
+        })
+    };
+    off_thread(deploy).await
+}
+
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Problem> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(Refusal::internal)?;
+    Ok(done?)
+}
+
+fn examined(files: SourceFiles, preferred: &[String]) -> NewSource {
+    let listing = files.listing();
+    let hash = SourceFiles::hash_of(&listing, &files);
+    NewSource { usual_entry: files.entry(preferred), listing, hash, files }
+}
+
+fn source_refused(field: &str, error: SourceError) -> Refusal {
+    match error {
+        SourceError::TooLarge { max_bytes } => Refusal::TooLarge { what: "the source", max_bytes },
+        error => Refusal::field(field, error.to_string()),
+    }
+}
+
+type ManifestAndLock = (Option<Manifest>, Option<PackageLock>);
+
+/// What `package.json` and `package-lock.json` among the files say.
+fn manifest_and_lock(files: &SourceFiles, field: &str) -> Result<ManifestAndLock, Refusal> {
+    let named = |name: &str, error: String| Refusal::field(field, format!("{name} {error}"));
+    let manifest = files
+        .get("package.json")
+        .map(|text| Manifest::parse(text).map_err(|error| named("package.json", error)));
+    let lock = files.get("package-lock.json").map(|text| {
+        PackageLock::try_from(Value::from(String::from_utf8_lossy(text)))
+            .map_err(|error| named("package-lock.json", error))
+    });
+    Ok((manifest.transpose()?, lock.transpose()?))
+}
+
+/// The fields of a deploy, each checked by itself.
+struct Sent {
+    files: Option<SentFiles>,
+    manifest: Option<Manifest>,
+    dependencies: Option<Dependencies>,
+    rest: Deploy,
+}
+
+/// Files and the field they came in.
+struct SentFiles {
+    field: &'static str,
+    files: BTreeMap<String, Bytes>,
+}
+
+impl Sent {
+    fn read(app: &App, fields: &mut Fields, needs_source: bool) -> Self {
+        let files = read_files(fields, needs_source);
+        let manifest = fields.value("packageJson").and_then(|value| {
+            Manifest::from_value(value).map_err(|e| fields.wrong("packageJson", e)).ok()
+        });
+        let dependencies = fields.optional("dependencies");
+        let rest = Deploy {
+            entry: fields
+                .optional::<String>("entry")
+                .map(|entry| entry.trim_start_matches("./").to_owned()),
+            package_lock: fields.optional("packageLock"),
+            external: read_external(fields),
+            env: read_env(fields, app.options.limits.env_bytes),
+            visibility: fields.optional::<Visibility>("visibility"),
+            limits: fields.optional("limits").map(LimitsPatch),
+            ..Deploy::default()
+        };
+        Self { files, manifest, dependencies, rest }
+    }
+
+    async fn into_deploy(self, app: &App) -> Result<Deploy, Problem> {
+        let Self { files, mut manifest, dependencies, rest: mut deploy } = self;
+        if let Some(SentFiles { field, files }) = files {
+            let bounds = bounds(app);
+            let preferred = manifest.as_ref().map(|m| m.entries.clone()).unwrap_or_default();
+            let (source, own_manifest, own_lock) = off_thread(move || {
+                let files = SourceFiles::check(files, bounds)
+                    .map_err(|error| source_refused(field, error))?;
+                let (own, lock) = manifest_and_lock(&files, field)?;
+                let own_entries = own.iter().flat_map(|own| own.entries.clone());
+                let preferred: Vec<_> = preferred.into_iter().chain(own_entries).collect();
+                Ok((examined(files, &preferred), own, lock))
+            })
+            .await?;
+            deploy.source = Some(source);
+            manifest = manifest.or(own_manifest);
+            deploy.package_lock = deploy.package_lock.or(own_lock);
+        }
+        deploy.dependencies = match (manifest, dependencies) {
+            (None, named) => named,
+            (Some(manifest), None) => Some(manifest.dependencies),
+            (Some(manifest), Some(named)) => {
+                let mut all = manifest.dependencies;
+                all.0.extend(named.0);
+                Some(all)
+            }
+        };
+        Ok(deploy)
+    }
+}
+
+fn read_files(fields: &mut Fields, is_needed: bool) -> Option<SentFiles> {
+    let has_files = fields.has("files");
+    if fields.has("code") {
+        if has_files {
+            fields.value("files");
+            fields.wrong("files", "cannot be sent together with code");
+        }
+        let filename = fields.optional::<String>("filename").unwrap_or_else(|| UNNAMED.into());
+        if !is_code(&filename) {
+            fields.wrong("filename", "must end in .js, .mjs, .cjs, .jsx, .ts, .mts, .cts or .tsx");
+        }
+        let code = fields.optional::<String>("code")?;
+        if code.trim().is_empty() {
+            fields.wrong("code", "is empty");
+        }
+        return Some(SentFiles {
+            field: "filename",
+            files: BTreeMap::from([(filename, Bytes::from(code))]),
+        });
+    }
+    if fields.value("filename").is_some() {
+        fields.wrong("filename", "names the file of code, which is missing");
+    }
+    if !has_files {
+        if is_needed {
+            fields.wrong("code", "is missing (or files)");
+        }
+        return None;
+    }
+    let Some(Value::Object(sent)) = fields.value("files") else {
+        fields.wrong("files", "must be an object {\"path\": \"text\"}");
+        return None;
+    };
+    let mut files = BTreeMap::new();
+    for (path, text) in sent {
+        if let Value::String(text) = text {
+            files.insert(path, Bytes::from(text));
+        } else {
+            fields.wrong("files", "must be an object {\"path\": \"text\"}");
+        }
+    }
+    Some(SentFiles { field: "files", files })
+}
+
+fn read_external(fields: &mut Fields) -> Option<Vec<String>> {
+    let external = fields.optional::<Vec<String>>("external")?;
+    if external.len() > MAX_EXTERNAL {
+        fields.wrong("external", format!("must name at most {MAX_EXTERNAL} packages"));
+    }
+    if !external.iter().all(|name| is_package_name(name)) {
+        fields.wrong("external", "must be a list of package names");
+    }
+    Some(external)
+}
+
+fn read_env(fields: &mut Fields, max_bytes: u32) -> Option<Env> {
+    let Value::Object(sent) = fields.value("env")? else {
+        fields.wrong("env", "must be an object {\"NAME\": \"value\"}");
+        return None;
+    };
+    let mut env = BTreeMap::new();
+    let mut total = 0;
+    for (name, value) in sent {
+        let shown: String = name.chars().take(MAX_ENV_NAME_BYTES).collect();
+        if !is_env_name(&name) {
+            fields.wrong(
+                "env",
+                format!("{shown:?} is no name: letters, digits and '_', no digit first"),
+            );
+            continue;
+        }
+        match value {
+            Value::String(value) if !value.contains('\0') => {
+                total += name.len() + value.len();
+                env.insert(name, value);
+            }
+            _ => fields.wrong("env", format!("{shown} must be a string without NUL")),
+        }
+    }
+    if total > max_bytes as usize {
+        fields.wrong("env", format!("must have at most {max_bytes} bytes, names and values"));
+    }
+    Some(Env(env))
+}
+
+fn is_env_name(name: &str) -> bool {
+    name.len() <= MAX_ENV_NAME_BYTES
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}

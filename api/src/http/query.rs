@@ -1,0 +1,116 @@
+//! Query strings and ids in paths.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::Uri;
+use axum::http::request::Parts;
+use cloudserve_protocol::ids::{ApiKeyId, FunctionId};
+use cloudserve_store::Timestamp;
+
+use super::problem::Problem;
+use crate::app::refusal::Refusal;
+
+/// The parameters of a query string. Ones nobody reads are ignored, as usual on the web.
+pub(crate) struct Parameters(HashMap<String, String>);
+
+impl Parameters {
+    pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
+        let Query(parameters) = Query::try_from_uri(uri)
+            .map_err(|_| Problem::from(Refusal::field("query", "is not a query string")))?;
+        Ok(Self(parameters))
+    }
+
+    /// A parameter as it is.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A parameter that must have the form of a `T` if it is there.
+    pub(crate) fn parsed<T>(&self, name: &str) -> Result<Option<T>, Problem>
+    where
+        T: FromStr<Err: Display>,
+    {
+        let parse = |text: &str| {
+            text.parse().map_err(|error: T::Err| Refusal::field(name, error.to_string()).into())
+        };
+        self.text(name).map(parse).transpose()
+    }
+
+    /// `true` or `false`; false if it is not there.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.text(name) {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1" | "") => Ok(true),
+            Some(_) => Err(Refusal::field(name, "must be true or false").into()),
+        }
+    }
+
+    /// How many entries a page is to have.
+    pub(crate) fn limit(&self, default: u32, max: u32) -> Result<u32, Problem> {
+        match self.text("limit").map(str::parse) {
+            None => Ok(default),
+            Some(Ok(limit)) if (1..=max).contains(&limit) => Ok(limit),
+            Some(_) => {
+                let wrong = format!("must be a number between 1 and {max}");
+                Err(Refusal::field("limit", wrong).into())
+            }
+        }
+    }
+
+    /// An instant, or a day for its first instant (UTC).
+    pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        let parse = |text: &str| {
+            Timestamp::parse(text)
+                .or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")))
+                .ok_or_else(|| Refusal::field(name, "must be an RFC 3339 time or a date").into())
+        };
+        self.text(name).map(parse).transpose()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Self::of(&parts.uri)
+    }
+}
+
+async fn id_in_path<T, S>(
+    parts: &mut Parts,
+    state: &S,
+    otherwise: fn() -> Refusal,
+) -> Result<T, Problem>
+where
+    T: FromStr,
+    S: Send + Sync,
+{
+    // What is no id names nothing, just as an id nobody has.
+    let text = Path::<String>::from_request_parts(parts, state).await.ok();
+    text.and_then(|Path(text)| text.parse().ok()).ok_or_else(|| otherwise().into())
+}
+
+/// The function a path names.
+pub(crate) struct OfFunction(pub(crate) FunctionId);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfFunction {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        id_in_path(parts, state, || Refusal::FunctionNotFound).await.map(Self)
+    }
+}
+
+/// The API key a path names.
+pub(crate) struct OfApiKey(pub(crate) ApiKeyId);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfApiKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        id_in_path(parts, state, || Refusal::ApiKeyNotFound).await.map(Self)
+    }
+}

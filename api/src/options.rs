@@ -1,0 +1,125 @@
+//! What the operator may set. Every bound has a default and its unit in its name.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cloudserve_protocol::limits::PlatformLimits;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the control plane. The lifetime of a session is that of the authenticator's tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiOptions {
+    /// Where builds have their private directories. Belongs to this process alone: what an
+    /// earlier one left there is removed.
+    pub work_dir: PathBuf,
+    /// The native esbuild program.
+    pub esbuild: PathBuf,
+    /// Where callers reach the gateway, for `url` in function views: `http://127.0.0.1:8081`.
+    pub gateway_url: Option<String>,
+    /// Whether the session cookie is sent over TLS only.
+    pub secure_cookie: bool,
+    /// Bounds of the installation.
+    pub limits: PlatformLimits,
+
+    /// Deploys that are built at the same time.
+    pub deploys_in_parallel: usize,
+    /// How long a deployer holds a version without a sign of life.
+    pub lease_ms: u32,
+    /// How often the queue is looked at when nothing announced work.
+    pub queue_poll_ms: u32,
+    /// How often a deploy is tried before it is given up.
+    pub deploy_attempts: u32,
+    /// Wait before the second attempt; doubled for each further one.
+    pub deploy_retry_ms: u32,
+    /// At shutdown, time for builds that have begun to end.
+    pub drain_ms: u32,
+    /// Longest time `?wait=true` waits for a deploy to end.
+    pub deploy_wait_ms: u32,
+
+    /// API keys one account may have.
+    pub api_keys_per_user: usize,
+    /// Passwords hashed at the same time; each takes 19 MB.
+    pub password_hashes_in_parallel: usize,
+    /// Requests that may wait to have a password hashed; more are turned away.
+    pub password_hashes_waiting: usize,
+    /// Failed logins of one account that cost no waiting time.
+    pub login_failures_per_account: u32,
+    /// Failed logins from one address that cost no waiting time.
+    pub login_failures_per_address: u32,
+    /// Waiting time after the first failure that costs any; doubled for each further one.
+    pub login_backoff_ms: u32,
+    /// Longest waiting time between two logins.
+    pub login_backoff_max_ms: u32,
+
+    /// Time to receive a request body.
+    pub body_read_ms: u32,
+    /// Deploy bodies held in memory at the same time.
+    pub uploads_in_parallel: usize,
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        Self {
+            work_dir: PathBuf::from("./data/builds"),
+            esbuild: PathBuf::from("esbuild"),
+            gateway_url: None,
+            secure_cookie: false,
+            limits: PlatformLimits::default(),
+            deploys_in_parallel: 2,
+            lease_ms: 30_000,
+            queue_poll_ms: 2_000,
+            deploy_attempts: 5,
+            deploy_retry_ms: 1_000,
+            drain_ms: 10_000,
+            deploy_wait_ms: 240_000,
+            api_keys_per_user: 100,
+            password_hashes_in_parallel: 2,
+            password_hashes_waiting: 64,
+            login_failures_per_account: 5,
+            login_failures_per_address: 100,
+            login_backoff_ms: 1_000,
+            login_backoff_max_ms: 300_000,
+            body_read_ms: 60_000,
+            uploads_in_parallel: 8,
+        }
+    }
+}
+
+impl ApiOptions {
+    pub(crate) fn lease(&self) -> Duration {
+        millis(self.lease_ms)
+    }
+
+    pub(crate) fn queue_poll(&self) -> Duration {
+        millis(self.queue_poll_ms)
+    }
+
+    pub(crate) fn drain(&self) -> Duration {
+        millis(self.drain_ms)
+    }
+
+    pub(crate) fn deploy_wait(&self) -> Duration {
+        millis(self.deploy_wait_ms)
+    }
+
+    /// How long to leave a deploy alone after this attempt failed.
+    pub(crate) fn deploy_retry(&self, attempt: u32) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(16);
+        millis(self.deploy_retry_ms).saturating_mul(1 << doublings)
+    }
+
+    pub(crate) fn body_read(&self) -> Duration {
+        millis(self.body_read_ms)
+    }
+
+    /// JSON escapes make source longer, and lock file and environment come with it.
+    pub(crate) fn deploy_body_bytes(&self) -> u64 {
+        const BESIDE_THE_SOURCE_BYTES: u64 = 4 * 1024 * 1024;
+        self.limits.source_bytes.saturating_mul(3) / 2 + BESIDE_THE_SOURCE_BYTES
+    }
+}
+
+fn millis(value: u32) -> Duration {
+    Duration::from_millis(value.into())
+}

@@ -1,0 +1,167 @@
+//! Accounts, sessions and keys.
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Plane};
+
+async fn login(plane: &Plane, body: &Value) -> Answer {
+    plane.call("", "POST", "/api/auth/login", body).await
+}
+
+#[tokio::test]
+async fn sessions_begin_and_end() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let me = plane.get(&token, "/api/auth/me").await.expect(200);
+    assert_eq!(me.body["user"]["userName"], "ada");
+    assert!(!me.text.contains("argon2") && !me.text.contains("password"), "{}", me.text);
+
+    for who in [
+        json!({ "email": "ADA@example.org" }),
+        json!({ "userName": "Ada" }),
+        json!({ "email": "ada" }),
+    ] {
+        let mut body = who;
+        body["password"] = json!("correct horse");
+        let answer = login(&plane, &body).await.expect(200);
+        let cookie = answer.header("set-cookie").to_owned();
+        for part in ["token=ey", "; HttpOnly", "; SameSite=Strict", "; Path=/"] {
+            assert!(cookie.contains(part), "{cookie}");
+        }
+        let session = answer.body["token"].as_str().unwrap();
+        let ended = plane.call(session, "POST", "/api/auth/logout", &Value::Null).await.expect(204);
+        assert!(ended.header("set-cookie").starts_with("token=; "));
+        let refused = plane.get(session, "/api/auth/me").await.expect(401);
+        assert_eq!(
+            (refused.code(), refused.header("www-authenticate")),
+            ("unauthorized", "Bearer")
+        );
+    }
+    plane.get(&token, "/api/auth/me").await.expect(200);
+    plane.call("", "POST", "/api/auth/logout", &Value::Null).await.expect(401);
+}
+
+#[tokio::test]
+async fn every_failed_login_looks_alike_and_many_cost_time() {
+    let plane = Plane::start();
+    plane.register("ada").await;
+    let mut answers = Vec::new();
+    for body in [
+        json!({ "email": "ada@example.org", "password": "wrong" }),
+        json!({ "email": "bob@example.org", "password": "correct horse" }),
+        json!({ "userName": "not a name", "password": "x".repeat(10_000) }),
+    ] {
+        let answer = login(&plane, &body).await.expect(401);
+        assert_eq!(answer.code(), "invalid_credentials");
+        answers.push(answer.text);
+    }
+    assert!(answers.iter().all(|text| *text == answers[0]), "{answers:?}");
+
+    let wrong = json!({ "email": "ada@example.org", "password": "wrong" });
+    let mut refused = None;
+    for _ in 0..10 {
+        let answer = login(&plane, &wrong).await;
+        if answer.status == 429 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("ten failures are too many");
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1);
+    // Even the right password has to wait, and others do not.
+    let right = json!({ "email": "ada@example.org", "password": "correct horse" });
+    login(&plane, &right).await.expect(429);
+    plane.register("bob").await;
+    let other = json!({ "email": "bob@example.org", "password": "correct horse" });
+    login(&plane, &other).await.expect(200);
+}
+
+#[tokio::test]
+async fn names_and_addresses_are_unique() {
+    let plane = Plane::start();
+    plane.register("ada").await;
+    for (name, email) in
+        [("ada", "x@example.org"), ("x-y-z", "ada@example.org"), ("x-y-z", "Ada@Example.org")]
+    {
+        let body = json!({
+            "fullName": "X", "userName": name, "email": email, "password": "correct horse",
+        });
+        let answer = plane.call("", "POST", "/api/auth/signup", &body).await.expect(409);
+        assert_eq!(answer.code(), "user_exists");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_shown_once_and_do_what_their_scopes_say() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let body =
+        json!({ "name": "ci", "scopes": ["read", "read"], "expiresAt": "2999-01-01T00:00:00Z" });
+    let created = plane.call(&token, "POST", "/api/apikeys", &body).await.expect(201).body;
+    let (id, key) = (created["id"].as_str().unwrap(), created["key"].as_str().unwrap());
+    assert_eq!(created["scopes"], json!(["read"]));
+    assert_eq!(created["expiresAt"], "2999-01-01T00:00:00.000Z");
+
+    let listed = plane.get(&token, "/api/apikeys").await.expect(200);
+    assert_eq!(listed.body["apiKeys"][0]["id"], id);
+    assert!(!listed.text.contains(key), "{}", listed.text);
+
+    plane.get(key, "/api/function").await.expect(200);
+    let deploy = json!({ "name": "f", "code": "export default 1" });
+    let refused = plane.call(key, "POST", "/api/function/deploy", &deploy).await.expect(403);
+    assert_eq!(refused.code(), "forbidden");
+    for (method, path) in
+        [("GET", "/api/apikeys"), ("POST", "/api/apikeys"), ("POST", "/api/auth/logout")]
+    {
+        plane.call(key, method, path, &json!({ "name": "more" })).await.expect(403);
+    }
+
+    let path = format!("/api/apikeys/{id}");
+    let other = plane.register("bob").await;
+    let missing = plane.call(&other, "DELETE", &path, &Value::Null).await.expect(404);
+    assert_eq!(missing.code(), "api_key_not_found");
+    plane.call(&token, "DELETE", &path, &Value::Null).await.expect(204);
+    plane.call(&token, "DELETE", &path, &Value::Null).await.expect(404);
+    plane.get(key, "/api/function").await.expect(401);
+}
+
+#[tokio::test]
+async fn an_account_has_a_bounded_number_of_keys() {
+    let plane = Plane::start_with(|options| options.api_keys_per_user = 2);
+    let token = plane.register("ada").await;
+    let body = json!({ "name": "k" });
+    for status in [201, 201, 409] {
+        plane.call(&token, "POST", "/api/apikeys", &body).await.expect(status);
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_changes_nothing_for_another_site() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let send = |method: &str, path: &str, header: (&str, &str)| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "127.0.0.1:8080")
+            .header("cookie", format!("a=b; token={token}"))
+            .header("content-type", "application/json")
+            .header(header.0, header.1)
+            .body(Body::from("{\"name\":\"k\"}"))
+            .unwrap();
+        plane.send(request)
+    };
+    let evil = ("origin", "https://evil.example");
+    send("GET", "/api/auth/me", evil).await.expect(200);
+    for header in [evil, ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+        let refused = send("POST", "/api/apikeys", header).await.expect(403);
+        assert_eq!(refused.code(), "cross_site_request");
+    }
+    for header in
+        [("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin"), ("x", "y")]
+    {
+        send("POST", "/api/apikeys", header).await.expect(201);
+    }
+}

@@ -1,0 +1,264 @@
+//! The way of a version through the queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudserve_protocol::artifact::ArtifactKey;
+use cloudserve_protocol::build::DependencyError;
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::support::Plane;
+
+fn version(number: u32) -> Value {
+    json!({ "name": "f", "filename": "f.mjs", "code": format!("export default {number}") })
+}
+
+async fn wait_for(plane: &Plane, token: &str, id: &str, field: &str, value: &Value) -> Value {
+    for _ in 0..600 {
+        let view = plane.get(token, &format!("/api/function/{id}")).await.expect(200).body;
+        if view[field] == *value {
+            return view;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{field} never was {value}");
+}
+
+#[tokio::test]
+async fn a_deploy_is_accepted_built_loaded_and_then_served() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let mut body = version(1);
+    body["env"] = json!({ "TOKEN": "s3cret-value", "A": "1" });
+    body["limits"] = json!({ "timeoutMs": 9_000 });
+    let accepted = plane.call(&token, "POST", "/api/function/deploy", &body).await.expect(202).body;
+    assert_eq!(accepted["status"], "pending");
+    assert_eq!(accepted["id"], accepted["_id"]);
+    let id = accepted["id"].as_str().unwrap();
+    let view = wait_for(&plane, &token, id, "status", &json!("active")).await;
+    assert_eq!((&view["version"], &view["activeVersion"]), (&json!(1), &json!(1)));
+    assert_eq!(view["endpoint"], "/run/ada/f");
+    assert_eq!(view["url"], "http://127.0.0.1:8081/run/ada/f");
+    assert_eq!(view["code"], "export default 1");
+    assert_eq!(view["source"]["files"]["f.mjs"], "export default 1");
+    assert_eq!(view["envNames"], json!(["A", "TOKEN"]));
+    assert_eq!(view["limits"]["timeoutMs"], 9_000);
+    assert_eq!(view["visibility"], "private");
+    assert_eq!(view["handlerKind"], "event");
+    assert!(!view.to_string().contains("s3cret"), "{view}");
+
+    let loaded = plane.sandbox.loaded.lock()[0].clone();
+    assert_eq!(loaded.version, 1);
+    assert_eq!(loaded.env.0["TOKEN"], "s3cret-value");
+    assert_eq!(loaded.limits.timeout_ms, 9_000);
+    assert_eq!(loaded.bundle_hash.as_str(), view["bundleHash"].as_str().unwrap());
+
+    // What a new version does not say stays as it was.
+    let view = plane.deploy(&token, &version(2)).await;
+    assert_eq!((&view["id"], &view["version"]), (&accepted["id"], &json!(2)));
+    assert_eq!(view["limits"]["timeoutMs"], 9_000);
+    assert_eq!(view["envNames"], json!(["A", "TOKEN"]));
+    // Old workers go once the pointer has moved, which the waiting request learns at the same time.
+    let retired = || plane.sandbox.retired.lock().iter().map(|(_, v)| *v).collect::<Vec<_>>();
+    while retired().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(retired(), [1, 2]);
+}
+
+#[tokio::test]
+async fn failures_are_told_and_leave_what_is_served_alone() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    plane.deploy(&token, &version(1)).await;
+    let broken = json!({ "name": "f", "filename": "f.mjs", "code": "export default (" });
+    let view = plane.deploy(&token, &broken).await;
+    assert_eq!(view["deployError"]["code"], "bundle_error");
+
+    let fault = Fault::new(FaultClass::StartupError, "the module threw").with_detail("at f.mjs:1");
+    plane.sandbox.faults.lock().push(fault);
+    let view = plane.deploy(&token, &version(2)).await;
+    assert_eq!(view["deployError"]["code"], "startup_error");
+    assert_eq!(view["deployError"]["message"], "the module threw\nat f.mjs:1");
+
+    let mut body = version(3);
+    body["dependencies"] = json!(["lodash@99"]);
+    plane.sandbox.errors.lock().push(DependencyError::Rejected("no such version".into()));
+    let view = plane.deploy(&token, &body).await;
+    assert_eq!(
+        view["deployError"],
+        json!({ "code": "dependency_error", "message": "no such version" })
+    );
+    assert_eq!((&view["status"], &view["activeVersion"]), (&json!("failed"), &json!(1)));
+}
+
+#[tokio::test]
+async fn what_is_not_the_deploys_fault_is_tried_again_a_bounded_number_of_times() {
+    let plane = Plane::start_with(|options| options.deploy_attempts = 3);
+    let token = plane.register("ada").await;
+    let unavailable = || Fault::new(FaultClass::SandboxUnavailable, "none");
+    *plane.sandbox.faults.lock() = vec![unavailable(), unavailable()];
+    let view = plane.deploy(&token, &version(1)).await;
+    assert_eq!(view["status"], "active", "{view:#}");
+    assert_eq!(plane.sandbox.loaded.lock().len(), 3);
+
+    *plane.sandbox.faults.lock() = vec![unavailable(), unavailable(), unavailable()];
+    let view = plane.deploy(&token, &version(2)).await;
+    assert_eq!(view["deployError"]["code"], "internal", "{view:#}");
+    assert_eq!(view["activeVersion"], 1);
+}
+
+#[tokio::test]
+async fn accepted_deploys_are_finished_by_the_next_process() {
+    let mut plane = Plane::start_with(|options| {
+        options.drain_ms = 10;
+        options.lease_ms = 60_000;
+    });
+    let token = plane.register("ada").await;
+    // One is being loaded when the process ends, one still waits.
+    *plane.sandbox.gate.lock() = Some(Arc::new(Notify::new()));
+    let mut ids = Vec::new();
+    for name in ["a", "b", "c"] {
+        let mut body = version(1);
+        body["name"] = json!(name);
+        let accepted = plane.call(&token, "POST", "/api/function/deploy", &body).await.expect(202);
+        ids.push(accepted.body["id"].as_str().unwrap().to_owned());
+    }
+    while plane.sandbox.loaded.lock().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    plane.stop_deployer().await;
+
+    let mut next = Plane::at(plane.data.clone(), |_| {});
+    next.start_deployer();
+    for id in ids {
+        wait_for(&next, &token, &id, "status", &json!("active")).await;
+    }
+}
+
+#[tokio::test]
+async fn deploys_of_one_name_at_once_each_make_a_version_of_their_own() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let bodies: Vec<_> = (0..8).map(version).collect();
+    let all = bodies.iter().map(|body| plane.deploy(&token, body));
+    let views = futures::future::join_all(all).await;
+    let mut versions: Vec<_> = views.iter().map(|view| view["version"].as_u64().unwrap()).collect();
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=8).collect::<Vec<_>>());
+    assert!(views.iter().all(|view| view["id"] == views[0]["id"]));
+    for view in &views {
+        assert!(matches!(view["status"].as_str(), Some("active" | "superseded")), "{view:#}");
+    }
+    let id = views[0]["id"].as_str().unwrap();
+    let last = wait_for(&plane, &token, id, "activeVersion", &json!(8)).await;
+    // The source that is shown is that of the version that won, not a mixture.
+    let winner = views.iter().find(|view| view["version"] == 8).unwrap();
+    assert_eq!(last["sourceHash"], winner["sourceHash"]);
+    let listed = plane.get(&token, &format!("/api/function/{id}/versions")).await.expect(200).body;
+    assert_eq!(listed.as_array().unwrap().len(), 8);
+    assert_eq!((&listed[0]["version"], &listed[0]["active"]), (&json!(8), &json!(true)));
+}
+
+#[tokio::test]
+async fn updates_change_what_they_name() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let first = plane.deploy(&token, &version(1)).await;
+    let path = format!("/api/function/{}", first["id"].as_str().unwrap());
+
+    let public = json!({ "visibility": "public" });
+    let view = plane.call(&token, "PUT", &path, &public).await.expect(200).body;
+    assert_eq!((&view["visibility"], &view["version"]), (&json!("public"), &json!(1)));
+
+    let env = json!({ "env": { "A": "2" }, "limits": { "memoryMb": 64 } });
+    let waiting = format!("{path}?wait=true");
+    let view = plane.call(&token, "PUT", &waiting, &env).await.expect(200).body;
+    assert_eq!((&view["version"], &view["status"]), (&json!(2), &json!("active")));
+    assert_eq!(view["sourceHash"], first["sourceHash"]);
+    assert_eq!(view["sourcePath"], first["sourcePath"]);
+    assert_eq!(view["bundleHash"], first["bundleHash"]);
+    assert_eq!((&view["envNames"], &view["limits"]["memoryMb"]), (&json!(["A"]), &json!(64)));
+    assert_eq!(view["visibility"], "public");
+
+    let code = json!({ "code": "export default 'new'", "filename": "g.mjs" });
+    let view = plane.call(&token, "PUT", &waiting, &code).await.expect(200).body;
+    assert_eq!((&view["version"], &view["status"]), (&json!(3), &json!("active")));
+    assert!(plane.bundle(&view).await.contains("\"new\""));
+
+    for path in [
+        path.replace("/api/function/", "/api/function/redeploy/"),
+        format!("{}/redeploy", path.replace("/function/", "/functions/")),
+    ] {
+        let again = format!("{path}?wait=true&refreshDependencies=true");
+        let view = plane.call(&token, "POST", &again, &Value::Null).await.expect(200).body;
+        assert_eq!(view["status"], "active", "{view:#}");
+        assert!(plane.bundle(&view).await.contains("\"new\""));
+    }
+
+    for field in ["name", "version", "status", "bundleHash", "surprise"] {
+        let refused = plane.call(&token, "PUT", &path, &json!({ field: "x" })).await.expect(422);
+        assert!(refused.text.contains(field), "{}", refused.text);
+    }
+    plane.call(&token, "PUT", &path, &json!({})).await.expect(422);
+}
+
+#[tokio::test]
+async fn deleted_functions_are_gone_with_all_they_had() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let view = plane.deploy(&token, &version(1)).await;
+    let path = format!("/api/function/{}", view["id"].as_str().unwrap());
+    plane.call(&token, "DELETE", &path, &Value::Null).await.expect(204);
+    for (method, path) in [
+        ("GET", path.clone()),
+        ("PUT", path.clone()),
+        ("DELETE", path.clone()),
+        ("POST", format!("{path}/redeploy")),
+        ("GET", format!("{path}/versions")),
+        ("GET", path.replace("/function/", "/logs/")),
+    ] {
+        let answer = plane.call(&token, method, &path, &json!({ "visibility": "public" })).await;
+        assert_eq!(answer.expect(404).code(), "function_not_found", "{method} {path}");
+    }
+    let key = ArtifactKey::Bundle {
+        function: view["id"].as_str().unwrap().parse().unwrap(),
+        hash: view["bundleHash"].as_str().unwrap().parse().unwrap(),
+    };
+    assert!(!plane.stores.artifacts.exists(&key).await.unwrap());
+    assert_eq!(plane.sandbox.retired.lock().last().unwrap().1, u32::MAX);
+
+    // The name is free again.
+    let view = plane.deploy(&token, &version(2)).await;
+    assert_eq!((&view["version"], &view["status"]), (&json!(1), &json!("active")));
+}
+
+#[tokio::test]
+async fn a_function_deleted_while_it_is_built_leaves_nothing() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let gate = Arc::new(Notify::new());
+    *plane.sandbox.gate.lock() = Some(gate.clone());
+    let accepted =
+        plane.call(&token, "POST", "/api/function/deploy", &version(1)).await.expect(202).body;
+    while plane.sandbox.loaded.lock().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let id = accepted["id"].as_str().unwrap();
+    plane.call(&token, "DELETE", &format!("/api/function/{id}"), &Value::Null).await.expect(204);
+    let n_retired = plane.sandbox.retired.lock().len();
+    gate.notify_one();
+    while plane.sandbox.retired.lock().len() == n_retired {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let objects = plane.data.path().join("data/objects").join(id);
+    for _ in 0..100 {
+        if !objects.exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} is still there", objects.display());
+}

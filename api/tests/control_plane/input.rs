@@ -1,0 +1,264 @@
+//! What is wrong with a request is said in a 4xx that names it.
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Plane};
+
+async fn raw(plane: &Plane, token: &str, path: &str, kind: &str, body: Vec<u8>) -> Answer {
+    let request = Request::builder()
+        .method("POST")
+        .uri(path)
+        .header("content-type", kind)
+        .header("authorization", format!("Bearer {token}"))
+        .body(Body::from(body))
+        .unwrap();
+    plane.send(request).await
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_json_object_are_refused() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let deep = "[".repeat(100_000);
+    for path in ["/api/auth/login", "/api/apikeys", "/api/function/deploy"] {
+        for (body, status, code) in [
+            (&b""[..], 400, "invalid_json"),
+            (b"{", 400, "invalid_json"),
+            (b"{\"name\":}", 400, "invalid_json"),
+            (b"{\"name\":\"\xff\"}", 400, "invalid_json"),
+            (b"{} trailing", 400, "invalid_json"),
+            (deep.as_bytes(), 400, "invalid_json"),
+            (b"[]", 422, "validation_error"),
+            (b"null", 422, "validation_error"),
+            (b"{}", 422, "validation_error"),
+        ] {
+            let answer = raw(&plane, &token, path, "application/json", body.to_vec()).await;
+            assert_eq!((answer.status, answer.code()), (status, code), "{path} {}", answer.text);
+            assert_eq!(answer.body["message"], answer.body["error"]["message"]);
+        }
+        let large = vec![b' '; 40 << 20];
+        let answer = raw(&plane, &token, path, "application/json", large).await.expect(413);
+        assert_eq!(answer.code(), "payload_too_large");
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
+            let answer = raw(&plane, &token, path, kind, b"{}".to_vec()).await.expect(415);
+            assert_eq!(answer.code(), "unsupported_media_type");
+        }
+    }
+    let answer =
+        raw(&plane, &token, "/api/apikeys", "application/json", b"{\n \"a\": x}".to_vec()).await;
+    assert_eq!(answer.body["error"]["details"], json!({ "line": 2, "column": 7 }));
+}
+
+#[tokio::test]
+async fn fields_are_checked_and_named() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let account = json!({
+        "fullName": "Eve", "userName": "eve", "email": "eve@example.org", "password": "correct horse",
+    });
+    let function = json!({ "name": "f", "filename": "f.mjs", "code": "export default 1" });
+    let key = json!({ "name": "k" });
+    let long = "x".repeat(300);
+    let cases = [
+        (&account, "userName", json!(null)),
+        (&account, "userName", json!("a/b")),
+        (&account, "email", json!("no-address")),
+        (&account, "email", json!(["a@b.c"])),
+        (&account, "password", json!("short")),
+        (&account, "password", json!("eve@EXAMPLE.org")),
+        (&account, "fullName", json!(long)),
+        (&account, "surprise", json!(1)),
+        (&function, "name", json!(null)),
+        (&function, "name", json!("a\0b")),
+        (&function, "name", json!(long)),
+        (&function, "code", json!(null)),
+        (&function, "code", json!("")),
+        (&function, "code", json!(7)),
+        (&function, "filename", json!("../../etc/passwd")),
+        (&function, "filename", json!("/etc/x.js")),
+        (&function, "filename", json!("a\0.js")),
+        (&function, "filename", json!("f.txt")),
+        (&function, "files", json!({ "a.mjs": "1" })),
+        (&function, "files", json!("text")),
+        (&function, "entry", json!("other.mjs")),
+        (&function, "external", json!(["/etc/*"])),
+        (&function, "dependencies", json!({ "-g": "1" })),
+        (&function, "dependencies", json!({ "lodash": "file:///etc" })),
+        (&function, "packageJson", json!("{")),
+        (&function, "packageLock", json!("{")),
+        (&function, "packageJson", json!({ "dependencies": { "a": "git+ssh://x" } })),
+        (&function, "env", json!({ "A=B": "1" })),
+        (&function, "env", json!({ "A": 1 })),
+        (&function, "env", json!({ "A": "a\0b" })),
+        (&function, "env", json!({ "A": "x".repeat(70_000) })),
+        (&function, "visibility", json!("secret")),
+        (&function, "limits", json!([])),
+        (&function, "limits", json!({ "timeoutMs": 0 })),
+        (&function, "limits", json!({ "timeoutMs": 1.5 })),
+        (&function, "limits", json!({ "memory": 1 })),
+        (&function, "surprise", json!(true)),
+        (&key, "name", json!("")),
+        (&key, "scopes", json!([])),
+        (&key, "scopes", json!(["admin"])),
+        (&key, "expiresAt", json!("tomorrow")),
+        (&key, "expiresAt", json!("2001-01-01T00:00:00Z")),
+    ];
+    for (base, field, value) in cases {
+        let mut body = base.clone();
+        body[field] = value;
+        let path = match base {
+            base if *base == account => "/api/auth/register",
+            base if *base == function => "/api/function/deploy",
+            _ => "/api/apikeys",
+        };
+        let answer = plane.call(&token, "POST", path, &body).await.expect(422);
+        let details = answer.body["error"]["details"].as_object().unwrap();
+        assert!(details.keys().any(|name| name.starts_with(field)), "{field}: {}", answer.text);
+    }
+    // All that is wrong is said at once.
+    let body = json!({ "fullName": "", "userName": 7, "email": "x", "more": 1 });
+    let answer = plane.call("", "POST", "/api/auth/register", &body).await.expect(422);
+    let details = answer.body["error"]["details"].as_object().unwrap();
+    let named: Vec<_> = details.keys().map(String::as_str).collect();
+    assert_eq!(named, ["email", "fullName", "more", "password", "userName"]);
+    let list = plane.get(&token, "/api/function").await.expect(200).body;
+    assert_eq!(list, json!({ "functions": [], "nextCursor": null }));
+}
+
+#[tokio::test]
+async fn ids_queries_and_routes_are_checked() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    for (path, status) in [
+        ("/api/function/not-an-id", 404),
+        ("/api/function/%00", 404),
+        ("/api/function/%ff", 404),
+        ("/api/function/00000000-0000-0000-0000-000000000000", 404),
+        ("/api/logs/not-an-id", 404),
+        ("/api/function?limit=0", 422),
+        ("/api/function?limit=-1", 422),
+        ("/api/function?limit=1000000", 422),
+        ("/api/function?cursor=nonsense", 422),
+        ("/api/usage?functionId=x", 422),
+        ("/api/usage?from=yesterday", 422),
+        ("/api/usage?from=2025-01-02&to=2025-01-01", 422),
+        ("/api/usage?groupBy=colour", 422),
+        ("/api/no-such-route", 404),
+        ("/nothing", 404),
+        ("/api/auth/login", 405),
+        ("/healthz", 200),
+        ("/api/usage", 200),
+        ("/api/usage?from=2025-01-01&to=2025-01-02T00:00:00Z&groupBy=day", 200),
+        ("/api/usage?groupBy=none&limit=1000", 200),
+    ] {
+        let answer = plane.get(&token, path).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+        if status >= 400 {
+            assert!(!answer.code().is_empty() && answer.body["message"].is_string(), "{path}");
+        }
+    }
+    let wrong = plane.call(&token, "DELETE", "/api/apikeys", &Value::Null).await.expect(405);
+    assert_eq!(wrong.code(), "method_not_allowed");
+    assert!(wrong.header("allow").contains("POST"), "{wrong:?}");
+    assert_eq!(plane.get(&token, "/nothing").await.code(), "route_not_found");
+}
+
+#[tokio::test]
+async fn lists_are_read_page_by_page() {
+    let mut plane = Plane::start();
+    let token = plane.register("ada").await;
+    for n in 0..5 {
+        let body = json!({ "name": format!("f{n}"), "code": "export default 1" });
+        plane.call(&token, "POST", "/api/function/deploy", &body).await.expect(202);
+    }
+    let (mut names, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page =
+            plane.get(&token, &format!("/api/function?limit=2{cursor}")).await.expect(200).body;
+        let functions = page["functions"].as_array().unwrap();
+        names.extend(functions.iter().map(|f| f["name"].as_str().unwrap().to_owned()));
+        let Some(next) = page["nextCursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(names, ["f4", "f3", "f2", "f1", "f0"]);
+    plane.stop_deployer().await;
+}
+
+#[tokio::test]
+async fn archives_are_deployed_and_hostile_ones_refused() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let archive = |entries: &[(&str, &str)]| {
+        let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut archive = tar::Builder::new(gzip);
+        for (path, text) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            archive.append(&header, text.as_bytes()).unwrap();
+        }
+        archive.into_inner().unwrap().finish().unwrap()
+    };
+    let project = archive(&[
+        ("project/package.json", r#"{"main":"lib/start.js","type":"module"}"#),
+        ("project/lib/start.js", "import { x } from './x.js'; export default x;"),
+        ("project/lib/x.js", "export const x = 'in the archive';"),
+    ]);
+    let deploy = "/api/function/deploy?name=packed&wait=true";
+    let view =
+        raw(&plane, &token, deploy, "application/gzip", project.clone()).await.expect(200).body;
+    assert_eq!((&view["status"], &view["name"]), (&json!("active"), &json!("packed")), "{view:#}");
+    let path = format!("/api/function/{}", view["id"].as_str().unwrap());
+    let shown = plane.get(&token, &path).await.expect(200).body;
+    assert_eq!(shown["source"]["entry"], "lib/start.js");
+    assert_eq!(shown["source"]["files"].as_object().unwrap().len(), 3);
+
+    let unnamed = raw(&plane, &token, "/api/function/deploy", "application/gzip", project).await;
+    assert!(unnamed.expect(422).text.contains("name"));
+    for hostile in [
+        archive(&[("../../x.js", "1")]),
+        archive(&[("/etc/x.js", "1")]),
+        archive(&[("README.md", "no code")]),
+        b"no archive".to_vec(),
+        Vec::new(),
+    ] {
+        raw(&plane, &token, deploy, "application/gzip", hostile).await.expect(422);
+    }
+    let big = "x".repeat(21 << 20);
+    let large = archive(&[("x.js", &big)]);
+    let answer = raw(&plane, &token, deploy, "application/gzip", large).await.expect(413);
+    assert_eq!(answer.code(), "payload_too_large");
+}
+
+#[tokio::test]
+async fn what_belongs_to_others_is_not_there() {
+    let plane = Plane::start();
+    let (ada, eve) = (plane.register("ada").await, plane.register("eve").await);
+    let body = json!({ "name": "f", "code": "export default 'mine'" });
+    let view = plane.deploy(&ada, &body).await;
+    let id = view["id"].as_str().unwrap();
+    for (method, path) in [
+        ("GET", format!("/api/function/{id}")),
+        ("PUT", format!("/api/function/{id}")),
+        ("DELETE", format!("/api/function/{id}")),
+        ("POST", format!("/api/function/redeploy/{id}")),
+        ("POST", format!("/api/functions/{id}/redeploy")),
+        ("GET", format!("/api/function/{id}/versions")),
+        ("GET", format!("/api/logs/{id}")),
+        ("GET", format!("/api/usage?functionId={id}")),
+    ] {
+        let theirs = json!({ "code": "export default 'theirs'" });
+        let answer = plane.call(&eve, method, &path, &theirs).await.expect(404);
+        assert!(!answer.text.contains("mine"));
+        plane.call("", method, &path, &theirs).await.expect(401);
+    }
+    let list = plane.get(&eve, "/api/function").await.expect(200);
+    assert!(!list.text.contains(id));
+    // The same name is another function.
+    let other = plane.deploy(&eve, &body).await;
+    assert_ne!(other["id"], view["id"]);
+}

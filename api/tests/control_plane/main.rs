@@ -1,0 +1,8 @@
+//! The control plane as its callers see it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod accounts;
+mod bundles;
+mod deploys;
+mod input;
+mod support;

@@ -1,0 +1,343 @@
+//! From a specification to a stored tree.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cloudserve_artifacts::pack;
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
+use cloudserve_protocol::build::{
+    BuiltDependencies, CacheOutcome, DependencyBuilder, DependencyError, DependencySpec,
+    ResolvedPackage, TREE_FORMAT_VERSION, TreeMetadata,
+};
+use cloudserve_protocol::ids::DepHash;
+use cloudserve_protocol::limits::PlatformLimits;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tracing::{error, info};
+use walkdir::{DirEntry, WalkDir};
+
+use super::lockfile::{dep_hash, packages, without_addresses};
+use super::npm::{Npm, measure, own_user_config};
+use super::spec::CheckedSpec;
+
+/// The Node ABI that the worker emulates (Node 26) and the platform: trees are of one.
+const PLATFORM: &str = concat!("node-abi-147 ", "linux-x64");
+
+const MAX_METADATA_BYTES: u64 = 32 * 1024 * 1024;
+const DIRECTORY_PREFIX: &str = "npm-";
+
+/// How trees are built.
+#[derive(Debug, Clone)]
+pub struct NpmOptions {
+    /// The npm program.
+    pub npm: PathBuf,
+    /// npm's own configuration; the service account's `.npmrc` if `None`.
+    pub user_config: Option<PathBuf>,
+    /// Where builds happen, and npm's cache of packages lies. Made if need be.
+    pub work_dir: PathBuf,
+    /// How long what a range was resolved to is taken again, in seconds.
+    pub resolution_ttl_s: u64,
+    /// Builds at the same time; more wait.
+    pub builds_in_parallel: usize,
+    /// Bounds on trees and time.
+    pub limits: PlatformLimits,
+}
+
+impl Default for NpmOptions {
+    fn default() -> Self {
+        Self {
+            npm: PathBuf::from("npm"),
+            user_config: None,
+            work_dir: PathBuf::from("npm"),
+            resolution_ttl_s: 24 * 60 * 60,
+            builds_in_parallel: 2,
+            limits: PlatformLimits::default(),
+        }
+    }
+}
+
+/// What a specification was resolved to.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Resolution {
+    format_version: u32,
+    dep_hash: DepHash,
+    resolved_at_s: u64,
+}
+
+type Flights = Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>;
+
+/// Builds dependency trees with npm.
+pub struct NpmBuilder {
+    store: Arc<dyn ArtifactStore>,
+    npm: Npm,
+    work_dir: PathBuf,
+    resolution_ttl_s: u64,
+    turns: tokio::sync::Semaphore,
+    flights: Flights,
+    npm_runs: AtomicU64,
+}
+
+impl NpmBuilder {
+    /// A builder. Removes what an earlier process left of its builds. Blocks.
+    pub fn new(options: NpmOptions, store: Arc<dyn ArtifactStore>) -> std::io::Result<Self> {
+        std::fs::create_dir_all(&options.work_dir)?;
+        let work_dir = options.work_dir.canonicalize()?;
+        for entry in std::fs::read_dir(&work_dir)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(DIRECTORY_PREFIX) {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        let npm = Npm {
+            program: options.npm,
+            user_config: options.user_config.or_else(own_user_config),
+            cache_dir: work_dir.join("cache"),
+            timeout: Duration::from_millis(options.limits.dependency_build_ms.into()),
+            tree_bytes: options.limits.dependency_tree_bytes,
+            tree_files: options.limits.dependency_tree_files,
+        };
+        Ok(Self {
+            store,
+            npm,
+            work_dir,
+            resolution_ttl_s: options.resolution_ttl_s,
+            turns: tokio::sync::Semaphore::new(options.builds_in_parallel.max(1)),
+            flights: Flights::default(),
+            npm_runs: AtomicU64::new(0),
+        })
+    }
+
+    /// How often npm was started.
+    #[must_use]
+    pub fn npm_runs(&self) -> u64 {
+        self.npm_runs.load(Ordering::Relaxed)
+    }
+
+    async fn npm(&self, dir: &Path, args: &[&str]) -> Result<(), DependencyError> {
+        self.npm_runs.fetch_add(1, Ordering::Relaxed);
+        self.npm.run(dir, args).await
+    }
+
+    /// What this specification was resolved to not long ago, if that tree is still stored.
+    async fn known(&self, key: &ArtifactKey) -> Result<Option<BuiltDependencies>, DependencyError> {
+        let resolution: Option<Resolution> = self.read(key).await?;
+        let Some(resolution) = resolution else { return Ok(None) };
+        let age_s = epoch_s().saturating_sub(resolution.resolved_at_s);
+        if resolution.format_version != TREE_FORMAT_VERSION || age_s > self.resolution_ttl_s {
+            return Ok(None);
+        }
+        self.stored(resolution.dep_hash).await
+    }
+
+    /// The tree of this hash, if it is stored.
+    async fn stored(&self, hash: DepHash) -> Result<Option<BuiltDependencies>, DependencyError> {
+        let key = ArtifactKey::DependencyMetadata { hash: hash.clone() };
+        let metadata: Option<TreeMetadata> = self.read(&key).await?;
+        Ok(metadata.filter(|metadata| metadata.format_version == TREE_FORMAT_VERSION).map(
+            |metadata| BuiltDependencies { dep_hash: hash, cache: CacheOutcome::Hit, metadata },
+        ))
+    }
+
+    async fn read<T: for<'de> Deserialize<'de>>(
+        &self,
+        key: &ArtifactKey,
+    ) -> Result<Option<T>, DependencyError> {
+        match self.store.get(key, MAX_METADATA_BYTES).await {
+            // What cannot be read is made again.
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(ArtifactError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    async fn write<T: Serialize>(
+        &self,
+        key: &ArtifactKey,
+        value: &T,
+    ) -> Result<(), DependencyError> {
+        let bytes = serde_json::to_vec(value).map_err(|error| unavailable(&error))?;
+        self.store.put(key, Bytes::from(bytes)).await.map_err(|error| unavailable(&error))
+    }
+
+    /// Exact versions, as a lock file in `dir`.
+    async fn resolve(
+        &self,
+        dir: &Path,
+        spec: &CheckedSpec,
+    ) -> Result<Vec<ResolvedPackage>, DependencyError> {
+        let write = |name: &str, text: &str| {
+            std::fs::write(dir.join(name), text).map_err(|error| unavailable(&error))
+        };
+        write("package.json", &spec.package_json())?;
+        if let Some(lock) = spec.package_lock() {
+            // Checked before npm sees it; npm checks that it fits package.json.
+            packages(lock)?;
+            let lock = without_addresses(lock).ok_or_else(|| {
+                DependencyError::Rejected("the lock file has no packages".to_owned())
+            })?;
+            write("package-lock.json", &lock)?;
+        }
+        self.npm(dir, &["install", "--package-lock-only"]).await?;
+        let lock = std::fs::read_to_string(dir.join("package-lock.json"))
+            .map_err(|error| unavailable(&error))?;
+        packages(&lock)
+    }
+
+    /// Installs what the lock file in `dir` says, and stores it.
+    async fn install(
+        &self,
+        dir: &TempDir,
+        hash: &DepHash,
+        packages: Vec<ResolvedPackage>,
+    ) -> Result<TreeMetadata, DependencyError> {
+        self.npm(dir.path(), &["ci", "--prefer-offline"]).await?;
+        let tree = dir.path().join("node_modules");
+        let archive = dir.path().join("node_modules.tar.gz");
+        let (npm, packed_to) = (self.npm.clone(), archive.clone());
+        let (packed, native_packages) = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&tree).map_err(|error| unavailable(&error))?;
+            npm.check(measure(&tree))?;
+            let packed = pack(&tree, "node_modules", &packed_to, is_content)
+                .map_err(|error| unavailable(&error))?;
+            Ok::<_, DependencyError>((packed, native_packages(&tree)))
+        })
+        .await
+        .map_err(|error| unavailable(&error))??;
+        let metadata = TreeMetadata {
+            format_version: TREE_FORMAT_VERSION,
+            archive_sha256: packed.sha256,
+            archive_bytes: packed.archive_bytes,
+            tree_bytes: packed.tree_bytes,
+            tree_files: packed.tree_files,
+            packages,
+            native_packages,
+        };
+        let key = ArtifactKey::DependencyTree { hash: hash.clone() };
+        self.store.put_file(&key, &archive).await.map_err(|error| unavailable(&error))?;
+        self.write(&ArtifactKey::DependencyMetadata { hash: hash.clone() }, &metadata).await?;
+        Ok(metadata)
+    }
+
+    async fn build_in(
+        &self,
+        dir: TempDir,
+        spec: &CheckedSpec,
+    ) -> Result<BuiltDependencies, DependencyError> {
+        let packages = self.resolve(dir.path(), spec).await?;
+        let dep_hash = dep_hash(PLATFORM, &packages);
+        let flight = self.flight(dep_hash.as_str());
+        let turn = flight.lock().await;
+        let built = match self.stored(dep_hash.clone()).await? {
+            Some(stored) => stored,
+            None => {
+                let metadata = self.install(&dir, &dep_hash, packages).await?;
+                info!(%dep_hash, bytes = metadata.tree_bytes, files = metadata.tree_files,
+                    "dependency tree built");
+                BuiltDependencies { dep_hash, cache: CacheOutcome::Miss, metadata }
+            }
+        };
+        drop(turn);
+        // Thousands of files.
+        tokio::task::spawn_blocking(move || drop(dir));
+        Ok(built)
+    }
+
+    /// The lock under which one thing is built once, however many ask.
+    fn flight(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self.flights.lock();
+        flights.retain(|_, flight| Arc::strong_count(flight) > 1);
+        flights.entry(key.to_owned()).or_default().clone()
+    }
+}
+
+#[async_trait]
+impl DependencyBuilder for NpmBuilder {
+    async fn build(&self, spec: DependencySpec) -> Result<BuiltDependencies, DependencyError> {
+        let spec = CheckedSpec::new(spec)?;
+        let spec_hash = spec.hash(PLATFORM);
+        let key = ArtifactKey::Resolution { spec_hash: spec_hash.clone() };
+        let flight = self.flight(&spec_hash);
+        let _turn = flight.lock().await;
+        if !spec.refresh()
+            && let Some(known) = self.known(&key).await?
+        {
+            return Ok(known);
+        }
+        let _place = self.turns.acquire().await.map_err(|error| unavailable(&error))?;
+        let dir = tempfile::Builder::new()
+            .prefix(DIRECTORY_PREFIX)
+            .tempdir_in(&self.work_dir)
+            .map_err(|error| unavailable(&error))?;
+        let built = self.build_in(dir, &spec).await?;
+        let resolution = Resolution {
+            format_version: TREE_FORMAT_VERSION,
+            dep_hash: built.dep_hash.clone(),
+            resolved_at_s: epoch_s(),
+        };
+        self.write(&key, &resolution).await?;
+        Ok(built)
+    }
+}
+
+/// Logs the cause; the user is told only that it is not theirs.
+fn unavailable(error: &(dyn std::error::Error + 'static)) -> DependencyError {
+    error!(error, "dependencies cannot be built");
+    DependencyError::Unavailable
+}
+
+fn epoch_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// npm's own files are not part of a tree: links to programs, and its list of what it installed.
+fn is_content(entry: &DirEntry) -> bool {
+    entry.file_name() != ".bin" && entry.file_name() != ".package-lock.json"
+}
+
+/// Packages with compiled code, or code to be compiled.
+fn native_packages(tree: &Path) -> Vec<String> {
+    let native: BTreeSet<String> = WalkDir::new(tree)
+        .into_iter()
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            entry.file_name() == "binding.gyp"
+                || entry.path().extension().is_some_and(|extension| extension == "node")
+        })
+        .filter_map(|entry| package_of(entry.path().strip_prefix(tree).ok()?))
+        .collect();
+    native.into_iter().collect()
+}
+
+/// The innermost package a file of a tree belongs to.
+fn package_of(path: &Path) -> Option<String> {
+    let parts: Vec<&str> = path.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
+    let start = parts.iter().rposition(|part| *part == "node_modules").map_or(0, |at| at + 1);
+    let name = parts.get(start)?;
+    if name.starts_with('@') {
+        Some(format!("{name}/{}", parts.get(start + 1)?))
+    } else {
+        Some((*name).to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_belong_to_the_innermost_package() {
+        for (path, package) in [
+            ("a/build/x.node", "a"),
+            ("@s/a/binding.gyp", "@s/a"),
+            ("a/node_modules/b/x.node", "b"),
+        ] {
+            assert_eq!(package_of(Path::new(path)).as_deref(), Some(package), "{path}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! One run of npm: a child in a directory of its own, with an environment of its own, for a
+//! bounded time, in a bounded space.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use cloudserve_protocol::build::DependencyError;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tracing::{error, warn};
+use walkdir::WalkDir;
+
+/// What of npm's output is kept.
+const MAX_OUTPUT_BYTES: u64 = 256 * 1024;
+
+/// How often the directory is measured while npm writes to it.
+const MEASURE_EVERY: Duration = Duration::from_millis(500);
+
+/// Variables of the service that npm needs to reach a registry.
+const PASSED_ON: [&str; 10] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "NODE_EXTRA_CA_CERTS",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "PATH",
+];
+
+/// Where npm is and what it may use.
+#[derive(Debug, Clone)]
+pub(super) struct Npm {
+    pub(super) program: PathBuf,
+    pub(super) user_config: Option<PathBuf>,
+    pub(super) cache_dir: PathBuf,
+    pub(super) timeout: Duration,
+    pub(super) tree_bytes: u64,
+    pub(super) tree_files: u32,
+}
+
+/// Ends the whole process group with the child, also when the build is cancelled.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()) {
+            // It may have ended by now; there is nobody to tell.
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+impl Npm {
+    /// Runs npm in this directory.
+    pub(super) async fn run(&self, dir: &Path, args: &[&str]) -> Result<(), DependencyError> {
+        let home = dir.join(".home");
+        let unavailable = |what: &'static str| {
+            move |error: io::Error| {
+                error!(%error, "{what}");
+                DependencyError::Unavailable
+            }
+        };
+        std::fs::create_dir_all(&home).map_err(unavailable("no home for npm"))?;
+        let child =
+            self.command(dir, &home, args).spawn().map_err(unavailable("npm does not start"))?;
+        let mut group = Group(child);
+        let stdout = collect(group.0.stdout.take());
+        let stderr = collect(group.0.stderr.take());
+        let ended = async {
+            let (stdout, stderr, status) = tokio::join!(stdout, stderr, group.0.wait());
+            (format!("{stderr}\n{stdout}"), status)
+        };
+        let (output, status) = tokio::select! {
+            ended = tokio::time::timeout(self.timeout, ended) => ended.map_err(|_elapsed| {
+                DependencyError::Rejected(format!(
+                    "npm did not finish within {} ms (limits.dependency_build_ms)",
+                    self.timeout.as_millis()
+                ))
+            })?,
+            too_large = self.watch(dir) => return Err(too_large),
+        };
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(_) => Err(explain(&output, dir)),
+            Err(error) => Err(unavailable("npm was lost")(error)),
+        }
+    }
+
+    fn command(&self, dir: &Path, home: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(args)
+            .args(["--ignore-scripts", "--no-audit", "--no-fund", "--no-progress"])
+            .args(["--omit=dev", "--loglevel=error", "--update-notifier=false"])
+            .current_dir(dir)
+            .env_clear()
+            .envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .env("HOME", home)
+            .env("TMPDIR", home)
+            .env("npm_config_cache", &self.cache_dir)
+            .env(
+                "npm_config_userconfig",
+                self.user_config.as_deref().unwrap_or(&home.join("npmrc")),
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Ends when the directory outgrows its bounds.
+    async fn watch(&self, dir: &Path) -> DependencyError {
+        loop {
+            tokio::time::sleep(MEASURE_EVERY).await;
+            let tree = dir.join("node_modules");
+            let measured = tokio::task::spawn_blocking(move || measure(&tree)).await;
+            if let Ok(size) = measured
+                && let Err(error) = self.check(size)
+            {
+                return error;
+            }
+        }
+    }
+
+    /// Whether a tree of this size is within bounds.
+    pub(super) fn check(&self, (bytes, files): (u64, u32)) -> Result<(), DependencyError> {
+        if bytes > self.tree_bytes {
+            return Err(DependencyError::Rejected(format!(
+                "the dependency tree is larger than {} bytes (limits.dependency_tree_bytes)",
+                self.tree_bytes
+            )));
+        }
+        if files > self.tree_files {
+            return Err(DependencyError::Rejected(format!(
+                "the dependency tree has more than {} files (limits.dependency_tree_files)",
+                self.tree_files
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes and files below a directory.
+pub(super) fn measure(tree: &Path) -> (u64, u32) {
+    WalkDir::new(tree)
+        .into_iter()
+        .filter_map(|entry| entry.ok()?.metadata().ok())
+        .filter(|metadata| !metadata.is_dir())
+        .fold((0, 0), |(bytes, files), metadata| (bytes + metadata.len(), files + 1))
+}
+
+/// The beginning of a stream as text; reads to its end.
+async fn collect(stream: Option<impl AsyncRead + Unpin>) -> String {
+    let Some(mut stream) = stream else { return String::new() };
+    let mut kept = Vec::new();
+    // A child that cannot be read is as good as one that says nothing: its status counts.
+    let _ = (&mut stream).take(MAX_OUTPUT_BYTES).read_to_end(&mut kept).await;
+    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// Codes under which the user's input is the cause.
+const USER_CODES: [&str; 14] = [
+    "E404",
+    "ETARGET",
+    "ENOVERSIONS",
+    "EINVALIDPACKAGENAME",
+    "EINVALIDTAGNAME",
+    "ERESOLVE",
+    "EINTEGRITY",
+    "EBADPLATFORM",
+    "EBADENGINE",
+    "EUSAGE",
+    "EUNSUPPORTEDPROTOCOL",
+    "EJSONPARSE",
+    "E403",
+    "EOVERRIDE",
+];
+
+const MAX_LINES: usize = 12;
+
+/// npm's own words, without its prefixes and without this host's paths.
+fn explain(output: &str, dir: &Path) -> DependencyError {
+    let lines: Vec<&str> = output
+        .lines()
+        .filter_map(|line| line.strip_prefix("npm error").or_else(|| line.strip_prefix("npm ERR!")))
+        .map(str::trim)
+        .collect();
+    let code = lines.iter().find_map(|line| line.strip_prefix("code ")).unwrap_or("none");
+    if !USER_CODES.contains(&code) {
+        warn!(code, output = %output.trim(), "npm failed");
+        return DependencyError::Unavailable;
+    }
+    let dir = dir.to_string_lossy();
+    let told: Vec<String> = lines
+        .iter()
+        .filter(|line| !line.is_empty() && !line.starts_with("code "))
+        .filter(|line| !line.starts_with("A complete log of this run") && !line.contains("_logs"))
+        .filter(|line| !line.contains("://"))
+        .take(MAX_LINES)
+        .map(|line| line.replace(dir.as_ref(), "."))
+        .collect();
+    DependencyError::Rejected(format!("npm: {code}: {}", told.join("\n")))
+}
+
+/// The `.npmrc` of the account the service runs under, if it has one.
+pub(super) fn own_user_config() -> Option<PathBuf> {
+    let home = std::env::var_os("HOME").filter(|home| home.as_os_str() != OsStr::new(""))?;
+    Some(Path::new(&home).join(".npmrc")).filter(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn npms_words_are_told_without_paths_and_addresses() {
+        let output = "npm error code E404\nnpm error 404 Not Found - GET https://r.example/nope\n\
+                      npm error 404  'nope@^1' is not in this registry.\n\
+                      npm error A complete log of this run can be found in: /d/x/.home/_logs/1\n";
+        let DependencyError::Rejected(message) = explain(output, Path::new("/d/x")) else {
+            panic!("it is the user's fault")
+        };
+        assert_eq!(message, "npm: E404: 404  'nope@^1' is not in this registry.");
+        let network = explain("npm error code ECONNREFUSED\nnpm error x", Path::new("/d"));
+        assert!(matches!(network, DependencyError::Unavailable));
+    }
+}

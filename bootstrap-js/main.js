@@ -5,7 +5,7 @@
 // User code may replace any global and any prototype's methods. What runs here after user code was
 // loaded uses its own copies (primordials) wherever that is possible.
 
-import { core, primordials } from "ext:core/mod.js";
+import { core, internals, primordials } from "ext:core/mod.js";
 import { Call } from "ext:cloudserve/call.js";
 import { describe } from "ext:cloudserve/errors.js";
 import { chooseHandler } from "ext:cloudserve/handlers.js";
@@ -13,6 +13,7 @@ import { makeEvent, makeRequest } from "ext:cloudserve/request.js";
 import { normalise, pieceOf } from "ext:cloudserve/response.js";
 
 const { abortRequest } = core.loadExtScript("ext:deno_fetch/23_request.js");
+const { default: process } = core.createLazyLoader("node:process")();
 const { Console, inspectArgs } = core.loadExtScript("ext:deno_web/01_console.js");
 const {
   ArrayPrototypePush,
@@ -30,7 +31,8 @@ const {
   SymbolAsyncIterator,
   Uint8Array,
 } = primordials;
-const { Response } = globalThis;
+const { Response, nodeBootstrap } = globalThis;
+delete globalThis.nodeBootstrap;
 const encode = core.encode;
 
 const NOTHING = new Uint8Array(0);
@@ -179,11 +181,21 @@ function withCall(id, then) {
 }
 
 globalThis.__cloudserve = {
+  /**
+   * Once, in the booted process. `node:process` prepares itself when it is evaluated, but that was
+   * while the snapshot was made: arguments, standard streams and `nextTick` are this process's.
+   */
+  boot() {
+    nodeBootstrap(internals.__nodeBootstrapArgs);
+    delete internals.core;
+  },
+
   /** Once: what the host offers and what the worker was assigned. */
   assign(hostFunctions, assignment) {
     host = hostFunctions;
     settings = assignment;
     globalThis.console = makeConsole();
+    process.argv[1] = assignment.bundlePath;
   },
 
   /** Once, with the evaluated module: returns the kind of its handler, or undefined. */

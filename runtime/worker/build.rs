@@ -11,8 +11,7 @@ use deno_core::{Extension, ExtensionFileSource, ModuleCodeString, ModuleName};
 use deno_runtime::ops::bootstrap::SnapshotOptions;
 use deno_runtime::snapshot::{LazyExtensionFile, LazyExtensionFileKind, create_runtime_snapshot};
 
-/// Evaluated into the snapshot. `node:crypto` makes a native object that cannot be in one;
-/// `node:process` and `node:tty` break the getters of the standard streams.
+/// Evaluated into the snapshot. `node:crypto` makes a native object that cannot be in one.
 const HOT_NODE_MODULES: [&str; 17] = [
     "async_hooks",
     "buffer",

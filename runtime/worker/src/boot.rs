@@ -101,8 +101,8 @@ pub(crate) async fn boot(host: &Rc<Host>) -> Booted {
         .add_near_heap_limit_callback(move |current, _| memory.near_heap_limit(current));
     // `process.exit` becomes a termination, so that logs still leave.
     worker.js_runtime.op_state().borrow_mut().put(WatcherExitHandle(isolate.clone()));
-    touch(&mut worker).await;
     let bridge = Bridge::take(&mut worker.js_runtime, host.clone());
+    touch(&mut worker).await;
     Booted { worker, bridge, loader, isolate }
 }
 

@@ -38,8 +38,8 @@ pub(crate) struct Bridge {
 const GLOBAL: &str = "__cloudserve";
 
 impl Bridge {
-    /// Takes the functions out of the global object, where the snapshot left them, before user
-    /// code can see them.
+    /// Starts the JavaScript side and takes its functions out of the global object, where the
+    /// snapshot left them, before user code can see them.
     pub(crate) fn take(runtime: &mut JsRuntime, host: Rc<Host>) -> Self {
         runtime.v8_isolate().set_slot(host);
         scope!(scope, runtime);
@@ -56,6 +56,10 @@ impl Bridge {
             let function = v8::Local::<v8::Function>::try_from(value).expect("it is a function");
             v8::Global::new(scope, function)
         };
+        let boot = function("boot");
+        let boot = v8::Local::new(scope, boot);
+        let this = v8::undefined(scope).into();
+        boot.call(scope, this, &[]).expect("Node's globals start");
         Self {
             assign: function("assign"),
             loaded: function("loaded"),
@@ -85,6 +89,7 @@ impl Bridge {
         let settings = serde_json::json!({
             "functionName": assignment.function_name,
             "ownerName": assignment.owner_name,
+            "bundlePath": assignment.bundle_path,
             "functionVersion": assignment.version.to_string(),
             "memoryMb": assignment.limits.memory_mb,
             "eventFormat": assignment.limits.event_format,

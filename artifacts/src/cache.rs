@@ -306,7 +306,7 @@ impl Cache {
     }
 
     /// V8's code cache for this bundle, made by a worker of this tag.
-    pub async fn code_cache(
+    pub fn code_cache(
         &self,
         function: FunctionId,
         hash: &BundleHash,

@@ -145,16 +145,15 @@ impl Authenticator {
             Credential::Session(text) | Credential::ApiKey(text) => text,
         };
         let fingerprint: Fingerprint = Sha256::digest(text.as_bytes()).into();
-        let principal = match self.known.get(&fingerprint) {
-            Some(known) => known,
-            None => {
-                let looked_up = Arc::new(match credential {
-                    Credential::Session(token) => self.session(token).await?,
-                    Credential::ApiKey(key) => self.api_key(key).await?,
-                });
-                self.known.insert(fingerprint, looked_up.clone());
-                looked_up
-            }
+        let principal = if let Some(known) = self.known.get(&fingerprint) {
+            known
+        } else {
+            let looked_up = Arc::new(match credential {
+                Credential::Session(token) => self.session(token).await?,
+                Credential::ApiKey(key) => self.api_key(key).await?,
+            });
+            self.known.insert(fingerprint, looked_up.clone());
+            looked_up
         };
         if principal.has_ended() { Err(AuthError::Invalid) } else { Ok(principal) }
     }

@@ -146,7 +146,7 @@ macro_rules! checked_text {
 checked_text!(
     /// The unique, lower-case name of an account; the first path segment after `/run`.
     UserName,
-    |text| is_name(&text, 3, 39, |b| b.is_ascii_lowercase()),
+    |text| is_name(&text, 3, 39, u8::is_ascii_lowercase),
     ParseIdError::BadName {
         kind: "userName",
         rule: "3 to 39 characters of a-z, 0-9, '-' and '_', starting with a letter or digit"
@@ -155,7 +155,7 @@ checked_text!(
 checked_text!(
     /// The name of a function, unique per account; the second path segment after `/run`.
     FunctionName,
-    |text| is_name(&text, 1, 64, |b| b.is_ascii_alphabetic()),
+    |text| is_name(&text, 1, 64, u8::is_ascii_alphabetic),
     ParseIdError::BadName {
         kind: "name",
         rule: "1 to 64 characters of a-z, A-Z, 0-9, '-' and '_', starting with a letter or digit"

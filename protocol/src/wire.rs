@@ -34,6 +34,13 @@ pub const EXIT_OUT_OF_MEMORY: i32 = 70;
 /// calls.
 pub const EXIT_UNCAUGHT: i32 = 71;
 
+/// The last line of a log that was cut. A worker that keeps to `limits.logBytes` itself ends the
+/// log with it; the supervisor recognises it.
+#[must_use]
+pub fn log_cut_marker(limit_bytes: u32) -> String {
+    format!("[log truncated at {limit_bytes} bytes; limits.logBytes raises it]")
+}
+
 /// A byte sequence is not a valid frame.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
@@ -527,7 +534,9 @@ mod tests {
     fn frames_round_trip_in_pieces() {
         let frames = [request(), ToWorker::Credit { call: 7, bytes: 9 }, ToWorker::Drain];
         let mut wire = BytesMut::new();
-        frames.iter().for_each(|f| f.encode(&mut wire));
+        for frame in &frames {
+            frame.encode(&mut wire);
+        }
 
         let mut buffer = BytesMut::new();
         let mut got = Vec::new();

@@ -1,0 +1,59 @@
+//! What a worker may say while it is in no call: late log lines, and once V8's code cache.
+
+use std::task::Poll;
+
+use cloudserve_protocol::wire::FromWorker;
+use tracing::warn;
+
+use crate::death::DeathCause;
+use crate::worker::{ChannelError, Worker};
+
+/// Whether a worker that was attended to can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Attended {
+    /// It waits, and its keeper is told when it has something to say.
+    Alive,
+    /// It has closed its socket or has to go.
+    Gone,
+}
+
+impl Attended {
+    pub(crate) fn is_alive(self) -> bool {
+        self == Self::Alive
+    }
+}
+
+/// Takes in what the worker has said and leaves its socket to its keeper.
+pub(crate) fn attend(worker: &mut Worker) -> Attended {
+    loop {
+        let violation = match worker.poll_while_waiting() {
+            Poll::Pending => return Attended::Alive,
+            Poll::Ready(Ok(frame)) => match aside(worker, frame) {
+                None => continue,
+                Some(_) => "a frame of a call outside of one".to_owned(),
+            },
+            Poll::Ready(Err(error)) if error.is_violation() => error.to_string(),
+            Poll::Ready(Err(ChannelError::Closed | _)) => return Attended::Gone,
+        };
+        warn!(worker = worker.process.id, violation, "worker broke the protocol");
+        worker.process.kill(DeathCause::ProtocolViolation);
+        return Attended::Gone;
+    }
+}
+
+/// Deals with a frame that belongs to no call; gives back any other.
+pub(crate) fn aside(worker: &mut Worker, frame: FromWorker) -> Option<FromWorker> {
+    match frame {
+        FromWorker::Log { level, timestamp_ms, message, .. } => {
+            worker.process.pipes.push(level, timestamp_ms, message);
+            None
+        }
+        // A body that nobody reads any more was granted more credit.
+        FromWorker::Credit { .. } => None,
+        FromWorker::CodeCache(bytes) => {
+            worker.take_code_cache(bytes).err().map(FromWorker::CodeCache)
+        }
+        other => Some(other),
+    }
+}

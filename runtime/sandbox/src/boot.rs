@@ -1,0 +1,265 @@
+//! A READY worker becomes a function's: assignment, loading, and what can go wrong with it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use cloudserve_artifacts::VersionLease;
+use cloudserve_protocol::call::{LogLine, Target};
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::wire::{Assignment, FromWorker, Loaded, MAX_FRAME_BYTES, ToWorker};
+use tracing::{debug, error, warn};
+
+use crate::attend::aside;
+use crate::death::{DeathCause, ExitReport, as_claimed};
+use crate::logs::LogBuffer;
+use crate::sandbox::{Shared, WORKER_DIR_PREFIX};
+use crate::state::State;
+use crate::worker::{Assigned, Belongings, ChannelError, Worker};
+
+/// Code caches one worker may send: one early, one when more was compiled.
+const CODE_CACHES: u8 = 2;
+
+/// A line or a stack may be this long, however little the function may answer.
+const TEXT_BYTES: usize = 1024 * 1024;
+
+/// What a frame holds besides an answer's head and body.
+const FRAME_OVERHEAD_BYTES: usize = 64;
+
+/// Why a version could not be loaded, and what it wrote.
+#[derive(Debug)]
+pub(crate) struct BootFailure {
+    pub(crate) fault: Fault,
+    pub(crate) log: Vec<LogLine>,
+    pub(crate) log_is_cut: bool,
+    /// Whether user code was entered.
+    pub(crate) started: bool,
+    /// Time since a worker was assigned.
+    pub(crate) took: Duration,
+}
+
+impl BootFailure {
+    fn not_started(message: &str) -> Self {
+        Self {
+            fault: Fault::new(FaultClass::SandboxUnavailable, message),
+            log: Vec::new(),
+            log_is_cut: false,
+            started: false,
+            took: Duration::ZERO,
+        }
+    }
+}
+
+impl Shared {
+    /// A worker with this version loaded. `None` when `is_wanted` says, once there is a READY
+    /// worker, that nobody needs it any more.
+    pub(crate) async fn boot(
+        self: &Arc<Self>,
+        target: &Arc<Target>,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<Option<Box<Worker>>, BootFailure> {
+        // First: no READY worker is tied up while artifacts are fetched.
+        let version = self.cache.version_dir(target).await.map_err(|error| {
+            error!(
+                function = %target.function_id,
+                version = target.version,
+                error = &error as &dyn std::error::Error,
+                "artifacts are not available"
+            );
+            BootFailure::not_started("the function's code could not be fetched; try again")
+        })?;
+        let worker = self.ready_worker().await.map_err(|reason| {
+            error!(reason = &*reason, "no worker can be started");
+            BootFailure::not_started("no worker can be started; try again")
+        })?;
+        if !is_wanted() {
+            self.with_state(|state, _| state.pool_mut().put(worker));
+            return Ok(None);
+        }
+        self.load_into(worker, target, version).await.map(Some)
+    }
+
+    async fn ready_worker(&self) -> Result<Box<Worker>, Arc<str>> {
+        match self.with_state(State::take_ready) {
+            Ok(worker) => Ok(worker),
+            // The place is dropped when the sandbox shuts down.
+            Err(turn) => turn.await.unwrap_or_else(|_| Err("the sandbox is shutting down".into())),
+        }
+    }
+
+    async fn load_into(
+        &self,
+        mut worker: Box<Worker>,
+        target: &Arc<Target>,
+        version: VersionLease,
+    ) -> Result<Box<Worker>, BootFailure> {
+        let begun_at = Instant::now();
+        let budget = Duration::from_millis(self.options.platform.load_ms.into());
+        let assignment = match self.assign(&mut worker, target, version, begun_at).await {
+            Ok(assignment) => assignment,
+            Err(failure) => {
+                worker.end(DeathCause::LoadFailed);
+                return Err(failure);
+            }
+        };
+        worker.send(&ToWorker::Assign(Box::new(assignment)));
+        let patience = budget + Duration::from_millis(self.options.kill_grace_ms.into());
+        let ended = match tokio::time::timeout(patience, loaded(&mut worker)).await {
+            Ok(Ok(loaded)) => {
+                debug!(
+                    worker = worker.process.id,
+                    function = %target.function_id,
+                    version = target.version,
+                    load_us = loaded.load_us,
+                    code_cache = loaded.code_cache_used,
+                    "worker loaded its function"
+                );
+                settle_in(&mut worker, &loaded);
+                return Ok(worker);
+            }
+            Ok(Err(ended)) => ended,
+            Err(_elapsed) => {
+                worker.process.kill(DeathCause::LoadFailed);
+                Ended::Fault(Fault::new(
+                    FaultClass::StartupError,
+                    format!("the module did not finish loading within {} ms", budget.as_millis()),
+                ))
+            }
+        };
+        let fault = match ended {
+            Ended::Fault(fault) => fault,
+            Ended::Lost => {
+                let report =
+                    worker.process.exited(patience.saturating_sub(begun_at.elapsed())).await;
+                died_loading(&report, target)
+            }
+        };
+        let mut log = LogBuffer::new(target.limits.log_bytes);
+        if let Some(lines) = worker.process.pipes.take_log() {
+            log.merge(lines);
+        }
+        worker.end(DeathCause::LoadFailed);
+        let (log, log_is_cut) = log.finish();
+        let started = fault.class != FaultClass::SandboxUnavailable;
+        Err(BootFailure { fault, log, log_is_cut, started, took: begun_at.elapsed() })
+    }
+
+    async fn assign(
+        &self,
+        worker: &mut Worker,
+        target: &Arc<Target>,
+        version: VersionLease,
+        begun_at: Instant,
+    ) -> Result<Assignment, BootFailure> {
+        let tmp = tempfile::Builder::new()
+            .prefix(WORKER_DIR_PREFIX)
+            .tempdir_in(&self.options.work_dir)
+            .map_err(|error| {
+                error!(%error, "no directory for a worker");
+                BootFailure::not_started("no worker can be assigned; try again")
+            })?;
+        let code_cache =
+            self.cache.code_cache(target.function_id, &target.bundle_hash, &worker.code_cache_tag);
+        let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        let assignment = Assignment {
+            function_id: target.function_id,
+            function_name: target.function_name.to_string(),
+            owner_name: target.owner_name.to_string(),
+            version: target.version,
+            bundle_path: text(&version.bundle_path()),
+            node_modules_path: version.node_modules_path().map(|path| text(&path)),
+            tmp_path: text(tmp.path()),
+            code_cache_path: code_cache.as_deref().map(text),
+            limits: target.limits,
+            load_budget_ms: self.options.platform.load_ms,
+            env: target.env.clone(),
+        };
+        let answer_bytes = usize::try_from(target.limits.response_body_bytes)
+            .unwrap_or(MAX_FRAME_BYTES)
+            .max(target.limits.log_bytes as usize)
+            .max(TEXT_BYTES);
+        let key = target.key();
+        worker.assigned = Some(Assigned {
+            target: target.clone(),
+            generation: self.with_state(|state, _| state.generation(key)),
+            begun_at,
+            loaded_at: None,
+            handler: None,
+            load_log: None,
+            calls: 0,
+            idle_since: Instant::now(),
+            code_caches: (self.code_caches.clone(), CODE_CACHES),
+            answer_frame_bytes: answer_bytes
+                .saturating_add(self.options.response_head_bytes + FRAME_OVERHEAD_BYTES)
+                .min(MAX_FRAME_BYTES),
+        });
+        worker.frame_limit_bytes = MAX_FRAME_BYTES;
+        worker.process.pipes.set_limit(target.limits.log_bytes);
+        let _ = worker.process.key.set(key);
+        *worker.process.belongings.lock() = Some(Belongings { tmp, version });
+        Ok(assignment)
+    }
+}
+
+enum Ended {
+    Fault(Fault),
+    /// The worker is gone, or going.
+    Lost,
+}
+
+/// Sends the assignment and waits for what becomes of it.
+async fn loaded(worker: &mut Worker) -> Result<Loaded, Ended> {
+    let frame = poll_fn(|cx| {
+        loop {
+            // A broken socket shows when it is read.
+            let _ = worker.poll_flush(cx);
+            return match worker.poll_frame(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(frame)) => match aside(worker, frame) {
+                    None => continue,
+                    Some(frame) => Poll::Ready(Ok(frame)),
+                },
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            };
+        }
+    })
+    .await;
+    let violation = match frame {
+        Ok(FromWorker::Loaded(loaded)) => return Ok(loaded),
+        Ok(FromWorker::LoadFailed(fault)) => {
+            let mut fault = as_claimed(fault);
+            if fault.class != FaultClass::MemoryLimit {
+                fault.class = FaultClass::StartupError;
+            }
+            return Err(Ended::Fault(fault));
+        }
+        Ok(_) => "a frame that is not expected while a function is loaded".to_owned(),
+        Err(ChannelError::Closed | ChannelError::Io(_)) => return Err(Ended::Lost),
+        Err(error) => error.to_string(),
+    };
+    warn!(worker = worker.process.id, violation, "worker broke the protocol");
+    worker.process.kill(DeathCause::ProtocolViolation);
+    Err(Ended::Lost)
+}
+
+fn settle_in(worker: &mut Worker, loaded: &Loaded) {
+    let log = worker.process.pipes.take_log();
+    if let Some(assigned) = &mut worker.assigned {
+        assigned.loaded_at = Some(Instant::now());
+        assigned.handler = Some(loaded.handler_kind);
+        assigned.load_log = log;
+    }
+}
+
+fn died_loading(report: &ExitReport, target: &Target) -> Fault {
+    let fault = report.fault(&target.limits);
+    match fault.class {
+        FaultClass::Crashed => Fault {
+            class: FaultClass::StartupError,
+            message: format!("{} while the module was loaded", fault.message),
+            detail: fault.detail,
+        },
+        _ => fault,
+    }
+}

@@ -1,0 +1,332 @@
+//! The life of a call: get a worker, open the exchange, pass the answer on, say how it ended.
+//!
+//! A call whose answer comes whole, which is nearly every call, is over when `invoke` returns: no
+//! task, no channel, one wake-up. Otherwise a task of its own drives the exchange from the head of
+//! the answer on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use cloudserve_protocol::call::{
+    Body, Invocation, Outcome, Reply, ResponseHead, Target, Timings, VersionKey,
+};
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::wire::INITIAL_CREDIT_BYTES;
+use futures::Stream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{timeout, timeout_at};
+
+use crate::attend::attend;
+use crate::exchange::{Event, Exchange, Held};
+use crate::sandbox::Shared;
+use crate::state::{Admission, Granted, Refusal};
+use crate::upload::too_large;
+use crate::worker::Worker;
+
+/// Pieces of an answer that wait for their consumer. Credit bounds their bytes.
+const PIECES: usize = 64;
+
+/// The consumer's progress is told to the worker in steps of this size.
+const CREDIT_STEP_BYTES: u32 = INITIAL_CREDIT_BYTES / 2;
+
+impl Shared {
+    /// See [`cloudserve_protocol::call::Invoker`].
+    pub(crate) async fn call(self: &Arc<Self>, request: Invocation) -> Result<Reply, Box<Outcome>> {
+        let arrived = Instant::now();
+        let limits = request.target.limits;
+        if let Body::Full(bytes) = &request.body
+            && bytes.len() as u64 > limits.request_body_bytes
+        {
+            let fault = too_large(limits.request_body_bytes);
+            return Err(Box::new(Outcome::not_started(fault)));
+        }
+        if arrived >= request.deadline {
+            return Err(Box::new(Outcome::not_started(Fault::timeout(limits.timeout_ms))));
+        }
+        let worker = loop {
+            let mut worker = self.worker_for(&request.target, request.deadline, arrived).await?;
+            // One that died a moment ago has not met the call yet.
+            if attend(&mut worker).is_alive() {
+                break worker;
+            }
+            self.with_state(|state, todo| state.lost(&request.target, todo));
+        };
+        let (cold, timings) = waited(&worker, arrived);
+        let mut exchange = Held::new(Exchange::open(self, worker, request, cold, timings));
+        match exchange.get().next().await {
+            Event::Head { head, body, end } => Ok(answer(exchange, head, body, end).await),
+            ending => Err(Box::new(exchange.finish(ending).await)),
+        }
+    }
+
+    async fn worker_for(
+        self: &Arc<Self>,
+        target: &Arc<Target>,
+        deadline: Instant,
+        arrived: Instant,
+    ) -> Result<Box<Worker>, Box<Outcome>> {
+        let refuse = |refusal| Box::new(refused(refusal, target, arrived));
+        let (ticket, granted) = match self.with_state(|state, todo| state.admit(target, todo)) {
+            Admission::Worker(worker) => return Ok(worker),
+            Admission::Refused(refusal) => return Err(refuse(refusal)),
+            Admission::Wait { ticket, granted } => (ticket, granted),
+        };
+        let mut waiting = Waiting { shared: self, key: target.key(), ticket, granted };
+        let patience = Duration::from_millis(self.options.scale_after_ms.into());
+        if let Ok(granted) = timeout(patience, &mut waiting.granted).await {
+            return granted.unwrap_or(Err(Refusal::Draining)).map_err(refuse);
+        }
+        self.with_state(|state, todo| state.insist(target.key(), ticket, todo));
+        let longest = Duration::from_millis(self.options.platform.queue_wait_ms.into());
+        let until = deadline.min(arrived + longest);
+        match timeout_at(until.into(), &mut waiting.granted).await {
+            Ok(granted) => granted.unwrap_or(Err(Refusal::Draining)).map_err(refuse),
+            Err(_elapsed) => {
+                let is_loading = self.with_state(|state, _| state.is_loading(target.key()));
+                let is_late = is_loading && until == deadline;
+                Err(refuse(if is_late { Refusal::StillLoading } else { Refusal::Busy }))
+            }
+        }
+    }
+}
+
+fn refused(refusal: Refusal, target: &Target, arrived: Instant) -> Outcome {
+    let waited_us = micros(arrived.elapsed());
+    let fault = match refusal {
+        Refusal::Boot(failure) => {
+            let boot_us = micros(failure.took).min(waited_us);
+            return Outcome {
+                started: failure.started,
+                cold: true,
+                logs: failure.log.clone(),
+                logs_truncated: failure.log_is_cut,
+                timings: Timings { queue_us: waited_us - boot_us, boot_us, exec_us: 0 },
+                fault: Some(failure.fault.clone()),
+                ..Outcome::default()
+            };
+        }
+        Refusal::StillLoading => Fault::timeout(target.limits.timeout_ms),
+        Refusal::Draining => shutting_down(),
+        Refusal::Busy => Fault::new(
+            FaultClass::ConcurrencyLimit,
+            format!(
+                "too many calls at the same time: the function runs {} at once \
+                 (limits.concurrency) and the queue was full or too slow; try again",
+                target.limits.concurrency
+            ),
+        ),
+    };
+    let timings = Timings { queue_us: waited_us, ..Timings::default() };
+    Outcome { timings, ..Outcome::not_started(fault) }
+}
+
+/// The sandbox takes no calls any more.
+pub(crate) fn shutting_down() -> Fault {
+    Fault::new(FaultClass::SandboxUnavailable, "the server is shutting down; try again")
+}
+
+/// Whether the call waited for this worker to load, and where the time since its arrival went.
+fn waited(worker: &Worker, arrived: Instant) -> (bool, Timings) {
+    let waited = arrived.elapsed();
+    let load = worker.assigned.as_ref().and_then(|assigned| {
+        let until = assigned.loaded_at.filter(|at| assigned.calls == 0 && *at > arrived)?;
+        Some(until - assigned.begun_at.max(arrived))
+    });
+    let boot = load.unwrap_or_default().min(waited);
+    let queue = waited.saturating_sub(boot);
+    (load.is_some(), Timings { queue_us: micros(queue), boot_us: micros(boot), exec_us: 0 })
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A place in a version's queue. Leaving it loses no worker, even one that is granted meanwhile.
+struct Waiting<'a> {
+    shared: &'a Arc<Shared>,
+    key: VersionKey,
+    ticket: u64,
+    granted: oneshot::Receiver<Granted>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.granted.close();
+        let granted = self.granted.try_recv();
+        self.shared.with_state(|state, todo| {
+            if let Ok(Ok(worker)) = granted {
+                state.unused(worker, todo);
+            }
+            state.leave_queue(self.key, self.ticket);
+        });
+    }
+}
+
+/// The answer has begun: takes what there is of it at once, and leaves the rest to a task.
+async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, mut end: bool) -> Reply {
+    let (cold, timings) = (exchange.get().cold(), exchange.get().timings());
+    let (told, outcome) = oneshot::channel();
+    let mut gathered = first;
+    let mut rest = BytesMut::new();
+    let ending = loop {
+        let mut cx = Context::from_waker(Waker::noop());
+        match exchange.get().poll_next(&mut cx) {
+            Poll::Pending => break None,
+            Poll::Ready(Event::Chunk { bytes, end: last }) => {
+                if gathered.is_empty() && rest.is_empty() {
+                    gathered = bytes;
+                } else {
+                    if rest.is_empty() {
+                        rest.extend_from_slice(&gathered);
+                    }
+                    rest.extend_from_slice(&bytes);
+                }
+                end |= last;
+            }
+            Poll::Ready(ending) => break Some(ending),
+        }
+    };
+    let gathered = if rest.is_empty() { gathered } else { rest.freeze() };
+    let body = match (ending, end) {
+        // The body is complete, however the call ended.
+        (Some(ending), true) => {
+            let over = exchange.finish(ending).await;
+            // The receiver is returned below.
+            let _ = told.send(over);
+            whole(gathered)
+        }
+        (None, true) => {
+            tokio::spawn(finish_quietly(exchange, told));
+            whole(gathered)
+        }
+        (ending, false) => {
+            let (pieces, incoming) = mpsc::channel(PIECES);
+            let progress = Arc::new(Progress::default());
+            if !gathered.is_empty() {
+                // Cannot fail: the channel is new and its receiver is at hand.
+                let _ = pieces.try_send(Ok(Piece { bytes: gathered, end: false }));
+            }
+            tokio::spawn(pass_on(exchange, ending, pieces, progress.clone(), told));
+            Body::Stream(Box::pin(Answer { incoming, progress, is_over: false }))
+        }
+    };
+    Reply { head, body, cold, timings, outcome }
+}
+
+fn whole(bytes: Bytes) -> Body {
+    if bytes.is_empty() { Body::Empty } else { Body::Full(bytes) }
+}
+
+/// The answer is complete; the call goes on (`waitUntil`).
+async fn finish_quietly(mut exchange: Held, told: oneshot::Sender<Outcome>) {
+    let ending = exchange.get().next().await;
+    // Whoever called may not care how it ended.
+    let _ = told.send(exchange.finish(ending).await);
+}
+
+/// What the consumer of an answer has taken.
+#[derive(Debug, Default)]
+struct Progress {
+    taken_bytes: AtomicU32,
+    step: Notify,
+}
+
+struct Piece {
+    bytes: Bytes,
+    end: bool,
+}
+
+/// Drives an exchange whose answer is streamed.
+async fn pass_on(
+    mut exchange: Held,
+    ending: Option<Event>,
+    pieces: mpsc::Sender<Result<Piece, Fault>>,
+    progress: Arc<Progress>,
+    told: oneshot::Sender<Outcome>,
+) {
+    let mut is_complete = false;
+    let mut ending = ending;
+    let ending = loop {
+        let event = if let Some(event) = ending.take() {
+            event
+        } else {
+            tokio::select! {
+                event = exchange.get().next() => event,
+                () = progress.step.notified() => {
+                    exchange.get().grant(progress.taken_bytes.swap(0, Ordering::Relaxed));
+                    continue;
+                }
+                () = pieces.closed(), if !is_complete => {
+                    // Nobody reads; somebody may want to know all the same.
+                    let _ = told.send(exchange.wind_down().await);
+                    return;
+                }
+            }
+        };
+        let Event::Chunk { bytes, end } = event else { break event };
+        let kill_at = exchange.get().kill_at();
+        // When there is no place, the consumer is gone, which is dealt with above, or the call is
+        // overdue, which the exchange finds.
+        if let Ok(Ok(place)) = timeout_at(kill_at.into(), pieces.reserve()).await {
+            place.send(Ok(Piece { bytes, end }));
+        }
+        is_complete |= end;
+    };
+    let over = exchange.finish(ending).await;
+    let fault = over.fault.clone().unwrap_or_else(lost);
+    // Neither need be there still. The outcome comes first: the other may stall.
+    let _ = told.send(over);
+    if !is_complete {
+        let _ = pieces.send(Err(fault)).await;
+    }
+}
+
+fn lost() -> Fault {
+    Fault::new(FaultClass::Crashed, "the answer was cut off")
+}
+
+/// A streamed answer, as its consumer sees it.
+struct Answer {
+    incoming: mpsc::Receiver<Result<Piece, Fault>>,
+    progress: Arc<Progress>,
+    is_over: bool,
+}
+
+impl Stream for Answer {
+    type Item = Result<Bytes, Fault>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let received = match self.incoming.poll_recv(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(received) => received,
+        };
+        // The channel closes without a last piece only when its task is lost.
+        let piece = received.unwrap_or_else(|| Err(lost()));
+        self.is_over = piece.as_ref().map_or(true, |piece| piece.end);
+        Poll::Ready(match piece {
+            Err(fault) => Some(Err(fault)),
+            Ok(Piece { bytes, .. }) if bytes.is_empty() && self.is_over => None,
+            Ok(Piece { bytes, .. }) => {
+                self.progress.take(bytes.len());
+                Some(Ok(bytes))
+            }
+        })
+    }
+}
+
+impl Progress {
+    fn take(&self, len: usize) {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let before = self.taken_bytes.fetch_add(len, Ordering::Relaxed);
+        if before < CREDIT_STEP_BYTES && before + len >= CREDIT_STEP_BYTES {
+            self.step.notify_one();
+        }
+    }
+}

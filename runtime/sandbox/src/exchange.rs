@@ -1,0 +1,455 @@
+//! One call in one worker: the frames of it, both ways, and the rules the worker must keep.
+//!
+//! The exchange owns the worker's socket for as long as the call lasts and is polled by whoever
+//! waits for the call, so a warm call wakes one task once: the caller's. It ends with
+//! [`Exchange::finish`]; whoever holds one keeps it in a [`Held`], which sees to that when it is
+//! dropped.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cloudserve_protocol::call::{Invocation, Outcome, ResponseHead, Target, Timings};
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::headers::HeaderBlock;
+use cloudserve_protocol::wire::{
+    Done, FromWorker, INITIAL_CREDIT_BYTES, MAX_CHUNK_BYTES, ToWorker,
+};
+use futures::Future;
+use tokio::time::Sleep;
+use tracing::warn;
+
+use crate::death::{DeathCause, as_claimed, cancelled};
+use crate::logs::LogBuffer;
+use crate::sandbox::Shared;
+use crate::upload::{Piece, Upload};
+use crate::worker::{ChannelError, Worker};
+
+/// Frames that are taken in before the clock is looked at and other tasks get their turn.
+const FRAMES_AT_ONCE: usize = 64;
+
+/// How much of a request's body is encoded ahead of what the socket takes.
+const UPLOAD_AHEAD_BYTES: usize = 2 * MAX_CHUNK_BYTES;
+
+/// What happened in a call.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The answer begins; `end` says whether `body` is all of it.
+    Head { head: ResponseHead, body: Bytes, end: bool },
+    /// More of the answer.
+    Chunk { bytes: Bytes, end: bool },
+    /// The worker says the call is over.
+    Done(Done),
+    /// The worker is gone, or was just ended. Ask its process why.
+    Lost,
+    /// The worker was ended because of what it sent.
+    Refused(Fault),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Asked,
+    Streaming,
+    Answered,
+}
+
+/// See the module.
+pub(crate) struct Exchange {
+    shared: Arc<Shared>,
+    worker: Box<Worker>,
+    target: Arc<Target>,
+    call: u32,
+    phase: Phase,
+    is_cancelled: bool,
+    kill_at: Instant,
+    timer: Pin<Box<Sleep>>,
+    upload: Option<Upload>,
+    /// Why the request's body was cut off, if it was.
+    upload_fault: Option<Fault>,
+    /// Body bytes the worker may still send.
+    window_bytes: u64,
+    received_bytes: u64,
+    begun: Instant,
+    log: LogBuffer,
+    cold: bool,
+    timings: Timings,
+}
+
+impl Exchange {
+    /// Writes the request. It leaves when the exchange is polled.
+    pub(crate) fn open(
+        shared: &Arc<Shared>,
+        mut worker: Box<Worker>,
+        request: Invocation,
+        cold: bool,
+        timings: Timings,
+    ) -> Self {
+        let Invocation { execution_id, target, deadline, head, body } = request;
+        let begun = Instant::now();
+        let (first, upload) = Upload::split(body, target.limits.request_body_bytes);
+        let budget = deadline.saturating_duration_since(begun).as_millis();
+        let call = worker.next_call();
+        worker.send(&ToWorker::Request {
+            call,
+            execution_id,
+            budget_ms: u32::try_from(budget).unwrap_or(u32::MAX).max(1),
+            method: head.method,
+            target: head.target,
+            headers: head.headers,
+            body: first,
+            end: upload.is_none(),
+        });
+        let mut log = LogBuffer::new(target.limits.log_bytes);
+        if let Some(earlier) = worker.assigned.as_mut().and_then(|a| a.load_log.take()) {
+            log.merge(earlier);
+        }
+        let kill_at = deadline + Duration::from_millis(shared.options.kill_grace_ms.into());
+        Self {
+            shared: shared.clone(),
+            worker,
+            target,
+            call,
+            phase: Phase::Asked,
+            is_cancelled: false,
+            kill_at,
+            timer: Box::pin(tokio::time::sleep_until(kill_at.into())),
+            upload,
+            upload_fault: None,
+            window_bytes: INITIAL_CREDIT_BYTES.into(),
+            received_bytes: 0,
+            begun,
+            log,
+            cold,
+            timings,
+        }
+    }
+
+    pub(crate) fn cold(&self) -> bool {
+        self.cold
+    }
+
+    pub(crate) fn timings(&self) -> Timings {
+        self.timings
+    }
+
+    pub(crate) fn kill_at(&self) -> Instant {
+        self.kill_at
+    }
+
+    /// What happens next.
+    pub(crate) async fn next(&mut self) -> Event {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`Exchange::next`]. Looks at the clock itself: a worker that never stops talking would
+    /// keep the timer from being polled.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if Instant::now() >= self.kill_at {
+            return Poll::Ready(self.overdue());
+        }
+        for _ in 0..FRAMES_AT_ONCE {
+            // Reading comes first: it registers the caller's waker before the request leaves.
+            match self.worker.poll_frame(cx) {
+                Poll::Ready(Ok(frame)) => {
+                    if let Some(event) = self.take(frame) {
+                        return Poll::Ready(event);
+                    }
+                }
+                Poll::Ready(Err(ChannelError::Closed | ChannelError::Io(_))) => {
+                    return Poll::Ready(Event::Lost);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(self.violation(&error.to_string())),
+                Poll::Pending => {
+                    self.poll_upload(cx);
+                    if self.timer.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(self.overdue());
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn overdue(&self) -> Event {
+        self.worker.process.kill(DeathCause::Timeout);
+        Event::Lost
+    }
+
+    fn violation(&self, what: &str) -> Event {
+        warn!(worker = self.worker.process.id, violation = what, "worker broke the protocol");
+        self.worker.process.kill(DeathCause::ProtocolViolation);
+        Event::Lost
+    }
+
+    /// Checks a frame and takes note of it.
+    fn take(&mut self, frame: FromWorker) -> Option<Event> {
+        match frame {
+            FromWorker::Head { call, status, headers, body, end }
+                if call == self.call && self.phase == Phase::Asked =>
+            {
+                Some(self.take_head(status, headers, body, end))
+            }
+            FromWorker::Chunk { call, bytes, end }
+                if call == self.call && self.phase == Phase::Streaming =>
+            {
+                if let Some(refusal) = self.take_piece(bytes.len()) {
+                    return Some(refusal);
+                }
+                if end {
+                    self.phase = Phase::Answered;
+                }
+                (end || !bytes.is_empty()).then_some(Event::Chunk { bytes, end })
+            }
+            FromWorker::Done { call, done }
+                if call == self.call
+                    && (self.phase == Phase::Answered
+                        || done.fault.is_some()
+                        || self.is_cancelled) =>
+            {
+                Some(Event::Done(done))
+            }
+            FromWorker::Log { level, timestamp_ms, message, .. } => {
+                self.log.push(level, timestamp_ms, message);
+                None
+            }
+            FromWorker::Credit { call, bytes } => {
+                if let Some(upload) = self.upload.as_mut().filter(|_| call == self.call) {
+                    upload.grant(bytes);
+                }
+                None
+            }
+            FromWorker::CodeCache(bytes) => {
+                let taken = self.worker.take_code_cache(bytes);
+                taken.is_err().then(|| self.violation("more code caches than it may send"))
+            }
+            _ => Some(self.violation("a frame that is not expected at this point of a call")),
+        }
+    }
+
+    fn take_head(&mut self, status: u16, headers: HeaderBlock, body: Bytes, end: bool) -> Event {
+        self.timings.exec_us = micros(self.begun.elapsed());
+        let limits = &self.target.limits;
+        if !(200..=599).contains(&status) {
+            return self.violation("a status that no answer has");
+        }
+        let head_limit = self.shared.options.response_head_bytes;
+        if headers.as_bytes().len() > head_limit {
+            return self.too_large(&format!("its headers are larger than {head_limit} bytes"));
+        }
+        if end && body.len() as u64 > limits.response_body_bytes {
+            let limit = limits.response_body_bytes;
+            return self.too_large(&format!(
+                "its body is larger than {limit} bytes (limits.responseBodyBytes raises it)"
+            ));
+        }
+        if end {
+            self.phase = Phase::Answered;
+        } else {
+            self.phase = Phase::Streaming;
+            if let Some(refusal) = self.take_piece(body.len()) {
+                return refusal;
+            }
+        }
+        Event::Head { head: ResponseHead { status, headers }, body, end }
+    }
+
+    /// Accounts for a piece of a streamed answer.
+    fn take_piece(&mut self, len: usize) -> Option<Event> {
+        let len = len as u64;
+        if len > self.window_bytes {
+            return Some(self.violation("more of a body than it was granted"));
+        }
+        self.window_bytes -= len;
+        self.received_bytes += len;
+        let limit = self.target.limits.streamed_response_bytes;
+        (self.received_bytes > limit).then(|| {
+            self.too_large(&format!(
+                "its body is larger than {limit} bytes (limits.streamedResponseBytes raises it)"
+            ))
+        })
+    }
+
+    fn too_large(&self, why: &str) -> Event {
+        self.worker.process.kill(DeathCause::ProtocolViolation);
+        Event::Refused(Fault::new(
+            FaultClass::ResponseTooLarge,
+            format!("the function's answer is too large: {why}"),
+        ))
+    }
+
+    /// The consumer of the answer has taken so much of it.
+    pub(crate) fn grant(&mut self, bytes: u32) {
+        if self.phase == Phase::Streaming {
+            self.window_bytes += u64::from(bytes);
+            self.worker.send(&ToWorker::Credit { call: self.call, bytes });
+        }
+    }
+
+    /// Sends what there is to send.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if matches!(self.worker.poll_flush(cx), Poll::Ready(Err(_))) {
+                // The socket is broken; what there is to know is found by reading.
+                self.worker.outgoing.clear();
+                self.upload = None;
+            }
+            let Some(upload) = &mut self.upload else { return };
+            if self.worker.outgoing.len() >= UPLOAD_AHEAD_BYTES {
+                return;
+            }
+            let call = self.call;
+            let frame = match upload.poll_piece(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Piece::Body { bytes, end }) => {
+                    if end {
+                        self.upload = None;
+                    }
+                    ToWorker::Body { call, bytes, end }
+                }
+                Poll::Ready(Piece::Aborted(fault)) => {
+                    self.upload = None;
+                    self.upload_fault = Some(fault);
+                    ToWorker::BodyAborted { call }
+                }
+            };
+            self.worker.send(&frame);
+        }
+    }
+
+    /// Ends the exchange and says what is known of the call. The worker goes back unless it is
+    /// lost or must not be used again. The books are kept before anything is waited for.
+    async fn finish(self, ending: Event) -> Outcome {
+        let Self { shared, worker, target, upload_fault, mut log, cold, timings, .. } = self;
+        let process = worker.process.clone();
+        let mut outcome = Outcome { started: true, cold, timings, ..Outcome::default() };
+        let lose = |worker: Box<Worker>, cause: Option<DeathCause>| {
+            match cause {
+                Some(cause) => worker.end(cause),
+                // It said that it would end.
+                None => drop(worker),
+            }
+            shared.with_state(|state, todo| state.lost(&target, todo));
+        };
+        match ending {
+            Event::Done(done) => {
+                outcome.cpu_us = done.cpu_us;
+                outcome.memory_bytes = done.memory_bytes;
+                outcome.fault = done.fault.map(as_claimed);
+                if let Some(lines) = process.pipes.take_log() {
+                    log.merge(lines);
+                }
+                if done.discard {
+                    let cause = outcome.fault.as_ref().and_then(|fault| cause_of(fault.class));
+                    lose(worker, cause);
+                } else {
+                    shared.with_state(|state, todo| state.give_back(worker, todo));
+                }
+            }
+            Event::Refused(fault) => {
+                outcome.fault = Some(fault);
+                lose(worker, Some(DeathCause::ProtocolViolation));
+            }
+            Event::Head { .. } | Event::Chunk { .. } | Event::Lost => {
+                lose(worker, process.cause());
+                let patience = Duration::from_millis(shared.options.kill_grace_ms.into());
+                let report = process.exited(patience).await;
+                outcome.fault = Some(report.fault(&target.limits));
+                if let Some(lines) = process.pipes.take_log() {
+                    log.merge(lines);
+                }
+            }
+        }
+        // What the handler made of a body that was cut off says less than why it was.
+        if let (Some(fault), Some(reason)) = (&mut outcome.fault, upload_fault)
+            && fault.class == FaultClass::HandlerError
+        {
+            *fault = reason;
+        }
+        if let Some(fault) = &outcome.fault {
+            log.push_fault(fault);
+        }
+        (outcome.logs, outcome.logs_truncated) = log.finish();
+        outcome
+    }
+
+    /// Nobody waits for the answer any more: gives the worker a moment to finish, then ends it.
+    async fn wind_down(mut self) -> Outcome {
+        self.upload = None;
+        self.is_cancelled = true;
+        self.worker.send(&ToWorker::Cancel { call: self.call });
+        let patience = Duration::from_millis(self.shared.options.cancel_grace_ms.into());
+        let ending = tokio::time::timeout(patience, async {
+            loop {
+                match self.next().await {
+                    Event::Head { .. } => {}
+                    // Credit without a consumer lets the handler come to its end.
+                    Event::Chunk { bytes, .. } => {
+                        self.grant(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                    }
+                    ending => return ending,
+                }
+            }
+        })
+        .await;
+        let ending = ending.unwrap_or_else(|_elapsed| {
+            self.worker.process.kill(DeathCause::Cancelled);
+            Event::Lost
+        });
+        let mut outcome = self.finish(ending).await;
+        outcome.fault.get_or_insert_with(cancelled);
+        outcome
+    }
+}
+
+/// The cause of death of a worker that is discarded after this fault; `None` if its exit says it.
+fn cause_of(class: FaultClass) -> Option<DeathCause> {
+    match class {
+        FaultClass::Timeout | FaultClass::CpuLimit => Some(DeathCause::Timeout),
+        FaultClass::MemoryLimit => Some(DeathCause::MemoryLimit),
+        _ => None,
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Holds an exchange so that it ends in order even when its holder is dropped.
+pub(crate) struct Held(Option<Box<Exchange>>);
+
+impl Held {
+    pub(crate) fn new(exchange: Exchange) -> Self {
+        Self(Some(Box::new(exchange)))
+    }
+
+    /// The exchange goes on.
+    pub(crate) fn get(&mut self) -> &mut Exchange {
+        self.0.as_mut().expect("taken only by the methods that consume self")
+    }
+
+    /// See [`Exchange::finish`].
+    pub(crate) async fn finish(mut self, ending: Event) -> Outcome {
+        let exchange = self.0.take().expect("taken only by the methods that consume self");
+        exchange.finish(ending).await
+    }
+
+    /// See [`Exchange::wind_down`].
+    pub(crate) async fn wind_down(mut self) -> Outcome {
+        let exchange = self.0.take().expect("taken only by the methods that consume self");
+        exchange.wind_down().await
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take() {
+            let runtime = exchange.shared.runtime.clone();
+            runtime.spawn(exchange.wind_down());
+        }
+    }
+}

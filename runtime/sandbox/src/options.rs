@@ -1,0 +1,110 @@
+//! What the operator may set for the supervisor of workers. Every bound has its unit in its name.
+
+use std::path::PathBuf;
+
+use cloudserve_protocol::limits::PlatformLimits;
+use serde::{Deserialize, Serialize};
+
+/// Settings of a [`crate::Sandbox`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SandboxOptions {
+    /// The worker program, `cloudserve-worker`.
+    pub worker_program: PathBuf,
+    /// Directory under which each worker gets its own temporary directory. Created when missing;
+    /// what an earlier process left in it is removed.
+    pub work_dir: PathBuf,
+    /// Workers kept booted and waiting for a function. Each holds some 10 MB; one is used up by
+    /// every cold start and takes some 50 ms of one core to replace, so this is the burst of new
+    /// functions that starts without waiting for a process.
+    pub pool_size: usize,
+    /// Workers that may be booting at the same time. More than there are cores only makes each of
+    /// them slower.
+    pub parallel_starts: usize,
+    /// Worker processes alive at the same time, the pool included. The least recently used idle
+    /// one makes room for a function that has none.
+    pub max_workers: usize,
+    /// Time a worker process may take to boot.
+    pub start_timeout_ms: u32,
+    /// Longest pause between two attempts to start a worker after attempts have failed.
+    pub start_backoff_max_ms: u32,
+    /// Time a call waits for a warm worker of its function before another one is loaded for it.
+    /// About what loading takes.
+    pub scale_after_ms: u32,
+    /// A worker that had no call for this long is ended.
+    pub idle_evict_ms: u32,
+    /// A worker that served this many calls is ended, so that leaks in user code stay bounded.
+    pub recycle_after_calls: u32,
+    /// Time a worker has past a deadline to report the timeout itself before it is killed.
+    pub kill_grace_ms: u32,
+    /// Time a worker has to finish a call whose caller went away before it is killed.
+    pub cancel_grace_ms: u32,
+    /// Largest head (all header names and values) of an answer.
+    pub response_head_bytes: usize,
+    /// Bounds of the installation.
+    pub platform: PlatformLimits,
+}
+
+impl Default for SandboxOptions {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            worker_program: PathBuf::from("cloudserve-worker"),
+            work_dir: PathBuf::from("work"),
+            pool_size: 4,
+            parallel_starts: cores,
+            max_workers: workers_that_fit(memory_bytes()),
+            start_timeout_ms: 10_000,
+            start_backoff_max_ms: 5_000,
+            scale_after_ms: 10,
+            idle_evict_ms: 300_000,
+            recycle_after_calls: 100_000,
+            kill_grace_ms: 250,
+            cancel_grace_ms: 1_000,
+            response_head_bytes: 64 * 1024,
+            platform: PlatformLimits::default(),
+        }
+    }
+}
+
+/// Bounds of the default of `max_workers`.
+const WORKERS: std::ops::RangeInclusive<usize> = 16..=1_000;
+
+/// What one worker is expected to hold. An idle one has 10 to 20 MB of its own; few are at their
+/// limit at the same time.
+const EXPECTED_WORKER_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Three quarters of the memory are for workers.
+fn workers_that_fit(memory_bytes: u64) -> usize {
+    let fit = memory_bytes / 4 * 3 / EXPECTED_WORKER_BYTES;
+    usize::try_from(fit).unwrap_or(*WORKERS.end()).clamp(*WORKERS.start(), *WORKERS.end())
+}
+
+/// Memory of the machine, or of the cgroup when that is less.
+fn memory_bytes() -> u64 {
+    let machine = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok())
+        .fold(machine, u64::min)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_workers_follows_memory_within_bounds() {
+        assert_eq!(workers_that_fit(0), 16);
+        assert_eq!(workers_that_fit(8 << 30), 96);
+        assert_eq!(workers_that_fit(u64::MAX), 1_000);
+        assert!(memory_bytes() > 0);
+    }
+
+    #[test]
+    fn missing_fields_have_defaults_and_unknown_ones_are_errors() {
+        let options: SandboxOptions = serde_json::from_str(r#"{"pool_size":7}"#).unwrap();
+        assert_eq!(options, SandboxOptions { pool_size: 7, ..SandboxOptions::default() });
+        assert!(serde_json::from_str::<SandboxOptions>(r#"{"pool":7}"#).is_err());
+    }
+}

@@ -1,0 +1,250 @@
+//! Standard output and error of a worker: read so that the worker never blocks on them, cut into
+//! lines, bounded.
+//!
+//! Output that was written before an answer is read before the answer is passed on: the kernel
+//! reports the pipe no later than the socket, so tokio knows then that the pipe is readable, and
+//! asking tokio costs no system call.
+
+use bytes::BytesMut;
+use cloudserve_protocol::call::LogLevel;
+use parking_lot::Mutex;
+use tokio::net::unix::pipe;
+
+use crate::logs::{LogBuffer, epoch_ms};
+
+/// Log of a worker that has no function yet.
+const UNASSIGNED_LOG_BYTES: u32 = 16 * 1024;
+
+/// The end of standard error that is kept to explain a death.
+const LAST_WORDS_BYTES: usize = 4 * 1024;
+
+/// Longest line; a longer one is cut into several.
+const LINE_BYTES: usize = 16 * 1024;
+
+const READ_BYTES: usize = 16 * 1024;
+
+/// Reads of one pipe in one go. A worker that writes faster than we read does not hold up others.
+const READS_AT_ONCE: usize = 16;
+
+/// Both pipes of one worker.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    out: Splitter,
+    err: Splitter,
+    log: LogBuffer,
+    limit_bytes: u32,
+    last_words: Vec<u8>,
+}
+
+/// The unfinished line of one pipe.
+#[derive(Debug)]
+struct Splitter {
+    level: LogLevel,
+    partial: Vec<u8>,
+    is_open: bool,
+}
+
+impl Pipes {
+    pub(crate) fn new(stdout: pipe::Receiver, stderr: pipe::Receiver) -> Self {
+        let splitter = |level| Splitter { level, partial: Vec::new(), is_open: true };
+        let state = State {
+            out: splitter(LogLevel::Info),
+            err: splitter(LogLevel::Error),
+            log: LogBuffer::new(UNASSIGNED_LOG_BYTES),
+            limit_bytes: UNASSIGNED_LOG_BYTES,
+            last_words: Vec::new(),
+        };
+        Self { stdout, stderr, state: Mutex::new(state) }
+    }
+
+    /// From now on at most this much is kept between two calls of [`Pipes::take_log`].
+    pub(crate) fn set_limit(&self, limit_bytes: u32) {
+        let mut state = self.state.lock();
+        state.limit_bytes = limit_bytes;
+        state.log = LogBuffer::new(limit_bytes);
+    }
+
+    /// Resolves when there is something to [`Pipes::drain`]; never when both pipes are closed.
+    pub(crate) async fn readable(&self) {
+        let (out, err) = {
+            let state = self.state.lock();
+            (state.out.is_open, state.err.is_open)
+        };
+        tokio::select! {
+            _ = self.stdout.readable(), if out => {}
+            _ = self.stderr.readable(), if err => {}
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Takes in what is there, without waiting.
+    pub(crate) fn drain(&self) {
+        let mut state = self.state.lock();
+        self.drain_locked(&mut state);
+    }
+
+    fn drain_locked(&self, state: &mut State) {
+        let State { out, err, log, last_words, .. } = state;
+        read_lines(&self.stdout, out, log, None);
+        read_lines(&self.stderr, err, log, Some(last_words));
+    }
+
+    /// The lines since the last time, an unfinished one included.
+    pub(crate) fn take_log(&self) -> Option<LogBuffer> {
+        let mut state = self.state.lock();
+        self.drain_locked(&mut state);
+        let State { out, err, log, limit_bytes, .. } = &mut *state;
+        out.flush(log);
+        err.flush(log);
+        if log.is_empty() {
+            return None;
+        }
+        Some(std::mem::replace(log, LogBuffer::new(*limit_bytes)))
+    }
+
+    /// Adds a line that came over the control socket outside of a call.
+    pub(crate) fn push(&self, level: LogLevel, timestamp_ms: u64, message: String) {
+        self.state.lock().log.push(level, timestamp_ms, message);
+    }
+
+    /// The end of standard error.
+    pub(crate) fn last_words(&self) -> String {
+        String::from_utf8_lossy(&self.state.lock().last_words).trim().to_owned()
+    }
+}
+
+fn read_lines(
+    pipe: &pipe::Receiver,
+    splitter: &mut Splitter,
+    log: &mut LogBuffer,
+    mut last_words: Option<&mut Vec<u8>>,
+) {
+    let mut buffer = BytesMut::new();
+    for _ in 0..READS_AT_ONCE {
+        match pipe.try_read_buf(&mut buffer) {
+            Ok(0) => {
+                splitter.is_open = false;
+                return;
+            }
+            Ok(_) => {
+                splitter.split(&buffer, log);
+                if let Some(words) = last_words.as_deref_mut() {
+                    words.extend_from_slice(&buffer);
+                    words.drain(..words.len().saturating_sub(LAST_WORDS_BYTES));
+                }
+                buffer.clear();
+                buffer.reserve(READ_BYTES);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+            Err(_) => {
+                splitter.is_open = false;
+                return;
+            }
+        }
+    }
+}
+
+impl Splitter {
+    fn split(&mut self, mut bytes: &[u8], log: &mut LogBuffer) {
+        if log.is_cut() {
+            self.partial.clear();
+            return;
+        }
+        while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
+            self.append(&bytes[..end], log);
+            self.emit(log);
+            bytes = &bytes[end + 1..];
+        }
+        self.append(bytes, log);
+    }
+
+    fn append(&mut self, mut bytes: &[u8], log: &mut LogBuffer) {
+        while self.partial.len() + bytes.len() > LINE_BYTES {
+            let (head, tail) = bytes.split_at(LINE_BYTES - self.partial.len());
+            self.partial.extend_from_slice(head);
+            self.emit(log);
+            bytes = tail;
+        }
+        self.partial.extend_from_slice(bytes);
+    }
+
+    fn emit(&mut self, log: &mut LogBuffer) {
+        let line = String::from_utf8_lossy(&self.partial).into_owned();
+        self.partial.clear();
+        log.push(self.level, epoch_ms(), line);
+    }
+
+    fn flush(&mut self, log: &mut LogBuffer) {
+        if !self.partial.is_empty() {
+            self.emit(log);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    fn pipes() -> (Pipes, std::io::PipeWriter, std::io::PipeWriter) {
+        let open = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            (pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).unwrap(), writer)
+        };
+        let (stdout, out) = open();
+        let (stderr, err) = open();
+        (Pipes::new(stdout, stderr), out, err)
+    }
+
+    fn messages(log: LogBuffer) -> Vec<(LogLevel, String)> {
+        log.finish().0.into_iter().map(|line| (line.level, line.message)).collect()
+    }
+
+    #[tokio::test]
+    async fn output_becomes_lines_and_the_unfinished_one_is_not_lost() {
+        use std::io::Write;
+        let (pipes, mut out, mut err) = pipes();
+        out.write_all(b"one\ntwo").unwrap();
+        err.write_all(b"bad\n").unwrap();
+        pipes.readable().await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let log = messages(pipes.take_log().unwrap());
+        assert_eq!(
+            log,
+            [
+                (LogLevel::Info, "one".to_owned()),
+                (LogLevel::Error, "bad".to_owned()),
+                (LogLevel::Info, "two".to_owned())
+            ]
+        );
+        assert_eq!(pipes.last_words(), "bad");
+        assert!(pipes.take_log().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_cut_and_never_blocks_the_writer() {
+        use std::io::Write;
+        let (pipes, mut out, err) = pipes();
+        drop(err);
+        let writer = std::thread::spawn(move || {
+            let block = vec![b'x'; 64 * 1024];
+            (0..160).for_each(|_| out.write_all(&block).unwrap());
+        });
+        while pipes.state.lock().out.is_open {
+            pipes.readable().await;
+            pipes.drain();
+        }
+        writer.join().unwrap();
+        let (lines, is_cut) = pipes.take_log().unwrap().finish();
+        assert!(is_cut);
+        assert!(lines.iter().map(|l| l.message.len()).sum::<usize>() < 17 * 1024);
+    }
+}

@@ -1,0 +1,101 @@
+//! From an order of the pool to a READY worker.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudserve_protocol::wire::{FromWorker, Ready};
+use tracing::{debug, error};
+
+use crate::death::DeathCause;
+use crate::keeper::keep;
+use crate::pipes::Pipes;
+use crate::sandbox::Shared;
+use crate::state::State;
+use crate::worker::{Process, Worker};
+
+/// Time a process that failed to start has to say why.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+impl Shared {
+    /// Starts a process and waits until it is READY.
+    pub(crate) async fn start_worker(self: Arc<Self>) {
+        let launched = match self.launcher().launch().await {
+            Ok(launched) => launched,
+            Err(error) => {
+                self.start_failed(chain(&error));
+                self.forget();
+                return;
+            }
+        };
+        let pipes = Pipes::new(launched.stdout, launched.stderr);
+        let id = self.next_worker_id();
+        let process = Arc::new(Process::new(id, launched.pid, launched.pidfd, pipes));
+        debug!(worker = id, pid = launched.pid, "worker started");
+        self.register(&process);
+        self.runtime.spawn(keep(launched.exit, process.clone(), Arc::downgrade(&self)));
+
+        let mut worker = Box::new(Worker::new(process.clone(), launched.control));
+        match self.ready(&mut worker).await {
+            Ok(Ready { boot_us, code_cache_tag }) => {
+                debug!(worker = id, boot_us, "worker is ready");
+                worker.code_cache_tag = code_cache_tag;
+                self.with_state(|state, todo| {
+                    state.pool_mut().started(worker);
+                    state.refill(todo);
+                });
+            }
+            Err(reason) => {
+                drop(worker);
+                let report = process.exited(LAST_WORDS).await;
+                let status = report.status_text();
+                let words = &report.last_words;
+                self.start_failed(format!("a worker {reason} ({status}): {words}"));
+            }
+        }
+    }
+
+    async fn ready(&self, worker: &mut Worker) -> Result<Ready, String> {
+        let longest = Duration::from_millis(self.options.start_timeout_ms.into());
+        let frame = tokio::time::timeout(longest, poll_fn(|cx| worker.poll_frame(cx))).await;
+        let reason = match frame {
+            Ok(Ok(FromWorker::Ready(ready))) => return Ok(ready),
+            Ok(Ok(_)) => "began with a frame that is not `Ready`".to_owned(),
+            // Its exit status says more.
+            Ok(Err(error)) if !error.is_violation() => {
+                return Err("ended before it was ready".to_owned());
+            }
+            Ok(Err(error)) => chain(&error),
+            Err(_elapsed) => format!("was not ready within {} ms", longest.as_millis()),
+        };
+        worker.process.kill(DeathCause::StartFailed);
+        Err(reason)
+    }
+
+    fn start_failed(self: &Arc<Self>, reason: String) {
+        let reason: Arc<str> = reason.into();
+        let pause = self.with_state(|state, _| state.pool_mut().start_failed(&reason));
+        error!(reason = &*reason, retry_in_ms = pause.as_millis(), "worker cannot be started");
+        let weak = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(pause).await;
+            if let Some(shared) = weak.upgrade() {
+                shared.with_state(State::refill);
+            }
+        });
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,313 @@
+//! One worker process, seen from here.
+//!
+//! A [`Worker`] is the control socket. It has exactly one owner at any time: the pool while it is
+//! READY, the scheduler while it is idle, an exchange while it is in a call. The owner reads the
+//! socket, nobody else does. A [`Process`] is what outlives that ownership: the process, its
+//! pipes, what it was given and why it ended. Its keeper ([`crate::keeper`]) and the owner share
+//! it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use cloudserve_artifacts::VersionLease;
+use cloudserve_protocol::call::{HandlerKind, Target, VersionKey};
+use cloudserve_protocol::wire::{FromWorker, ToWorker, WireError};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, watch};
+use tokio_util::io::poll_read_buf;
+
+use crate::code_cache::CodeCaches;
+use crate::death::{DeathCause, ExitReport};
+use crate::logs::LogBuffer;
+use crate::pipes::Pipes;
+
+/// Room for one read. Most answers fit into one.
+const READ_BYTES: usize = 32 * 1024;
+
+/// The buffer is used up to this rest before the next one is made.
+const MIN_READ_BYTES: usize = 4 * 1024;
+
+/// Buffers above this size are given back when a worker goes idle.
+const KEPT_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Why a worker's socket is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChannelError {
+    #[error("the control socket was closed")]
+    Closed,
+    #[error("the control socket failed")]
+    Io(#[from] io::Error),
+    #[error("the worker sent a bad frame")]
+    Wire(#[from] WireError),
+    #[error("the worker sent a frame of {0} bytes, more than it may")]
+    FrameTooLarge(usize),
+}
+
+impl ChannelError {
+    /// Whether the worker is to blame, and not merely gone.
+    pub(crate) fn is_violation(&self) -> bool {
+        matches!(self, Self::Wire(_) | Self::FrameTooLarge(_))
+    }
+}
+
+/// What a worker holds on disk for as long as its process lives.
+#[expect(dead_code, reason = "held until they are dropped, not read")]
+pub(crate) struct Belongings {
+    pub(crate) tmp: TempDir,
+    pub(crate) version: VersionLease,
+}
+
+/// The process of a worker.
+pub(crate) struct Process {
+    pub(crate) id: u64,
+    pub(crate) pid: u32,
+    pidfd: OwnedFd,
+    pub(crate) pipes: Pipes,
+    /// The socket of a worker that waits has something to read.
+    pub(crate) stirred: Notify,
+    /// The process was told to end by itself.
+    pub(crate) dismissed: Notify,
+    /// What it was assigned to, if it was.
+    pub(crate) key: OnceLock<VersionKey>,
+    pub(crate) belongings: Mutex<Option<Belongings>>,
+    cause: OnceLock<DeathCause>,
+    exit: watch::Sender<Option<Arc<ExitReport>>>,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {} (pid {})", self.id, self.pid)
+    }
+}
+
+/// The waker under which a waiting worker's socket is registered: its keeper looks after it.
+impl Wake for Process {
+    fn wake(self: Arc<Self>) {
+        self.stirred.notify_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.stirred.notify_one();
+    }
+}
+
+impl Process {
+    pub(crate) fn new(id: u64, pid: u32, pidfd: OwnedFd, pipes: Pipes) -> Self {
+        Self {
+            id,
+            pid,
+            pidfd,
+            pipes,
+            stirred: Notify::new(),
+            dismissed: Notify::new(),
+            key: OnceLock::new(),
+            belongings: Mutex::new(None),
+            cause: OnceLock::new(),
+            exit: watch::Sender::new(None),
+        }
+    }
+
+    /// Ends the process now. The first cause stands.
+    pub(crate) fn kill(&self, cause: DeathCause) {
+        let _ = self.cause.set(cause);
+        let no_info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: a plain system call on a descriptor we own. It fails only when the process has
+        // ended already, which is as well.
+        unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                libc::SIGKILL,
+                no_info,
+                0,
+            );
+        }
+    }
+
+    /// The cause it was ended for, if somebody ended it.
+    pub(crate) fn cause(&self) -> Option<DeathCause> {
+        self.cause.get().copied()
+    }
+
+    pub(crate) fn report_exit(&self, report: Arc<ExitReport>) {
+        self.exit.send_replace(Some(report));
+    }
+
+    /// How the process ended. One that has not after `patience` is killed.
+    pub(crate) async fn exited(&self, patience: Duration) -> Arc<ExitReport> {
+        let mut exit = self.exit.subscribe();
+        if tokio::time::timeout(patience, exit.wait_for(Option::is_some)).await.is_err() {
+            self.kill(DeathCause::ProtocolViolation);
+        }
+        match exit.wait_for(Option::is_some).await.map(|report| report.clone()) {
+            Ok(Some(report)) => report,
+            // The keeper is gone without a report: the runtime is being shut down.
+            _ => Arc::new(ExitReport::new(None, String::new(), Some(DeathCause::Drained))),
+        }
+    }
+}
+
+/// What a worker has become.
+pub(crate) struct Assigned {
+    pub(crate) target: Arc<Target>,
+    /// See [`crate::state`].
+    pub(crate) generation: u32,
+    pub(crate) begun_at: Instant,
+    pub(crate) loaded_at: Option<Instant>,
+    /// How its handler is called, once it is loaded.
+    pub(crate) handler: Option<HandlerKind>,
+    /// What the module wrote while it was loaded, until somebody is told.
+    pub(crate) load_log: Option<LogBuffer>,
+    pub(crate) calls: u32,
+    pub(crate) idle_since: Instant,
+    /// Where its code caches go, and how many more it may send.
+    pub(crate) code_caches: (CodeCaches, u8),
+    /// The largest frame of an answer.
+    pub(crate) answer_frame_bytes: usize,
+}
+
+/// The control socket of a worker.
+pub(crate) struct Worker {
+    pub(crate) process: Arc<Process>,
+    pub(crate) code_cache_tag: String,
+    pub(crate) assigned: Option<Assigned>,
+    /// The largest frame it may send in its present state.
+    pub(crate) frame_limit_bytes: usize,
+    pub(crate) outgoing: BytesMut,
+    stream: UnixStream,
+    incoming: BytesMut,
+    waiting: Waker,
+    last_call: u32,
+}
+
+/// Workers that wait. Boxed: they are passed on with every call.
+pub(crate) type Parked = Vec<Box<Worker>>;
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.process.fmt(f)
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(process: Arc<Process>, stream: UnixStream) -> Self {
+        Self {
+            waiting: Waker::from(process.clone()),
+            process,
+            code_cache_tag: String::new(),
+            assigned: None,
+            frame_limit_bytes: READ_BYTES,
+            outgoing: BytesMut::new(),
+            stream,
+            incoming: BytesMut::new(),
+            last_call: 0,
+        }
+    }
+
+    /// When it last became idle.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        self.assigned.as_ref().map(|assigned| assigned.idle_since)
+    }
+
+    /// The next call's number on the wire.
+    pub(crate) fn next_call(&mut self) -> u32 {
+        // 0 means "no call".
+        self.last_call = self.last_call.checked_add(1).unwrap_or(1);
+        self.last_call
+    }
+
+    /// Appends a frame to what [`Worker::poll_flush`] sends.
+    pub(crate) fn send(&mut self, frame: &ToWorker) {
+        frame.encode(&mut self.outgoing);
+    }
+
+    /// The next frame.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<FromWorker, ChannelError>> {
+        loop {
+            if let Some(length) = self.incoming.first_chunk() {
+                let length = u32::from_le_bytes(*length) as usize;
+                if length > self.frame_limit_bytes {
+                    return Poll::Ready(Err(ChannelError::FrameTooLarge(length)));
+                }
+                if let Some(frame) = FromWorker::decode(&mut self.incoming)? {
+                    return Poll::Ready(Ok(frame));
+                }
+            }
+            if self.incoming.capacity() - self.incoming.len() < MIN_READ_BYTES {
+                self.incoming.reserve(READ_BYTES);
+            }
+            let stream = Pin::new(&mut self.stream);
+            if ready!(poll_read_buf(stream, cx, &mut self.incoming))? == 0 {
+                return Poll::Ready(Err(ChannelError::Closed));
+            }
+        }
+    }
+
+    /// Sends what was appended, as far as the socket takes it.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outgoing.is_empty() {
+            match self.stream.try_write(&self.outgoing) {
+                Ok(n) => self.outgoing.advance(n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.stream.poll_write_ready(cx))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Leaves the socket to the keeper: when it becomes readable, the keeper is woken. Returns the
+    /// next frame if there is one already.
+    pub(crate) fn poll_while_waiting(&mut self) -> Poll<Result<FromWorker, ChannelError>> {
+        let waker = self.waiting.clone();
+        let polled = self.poll_frame(&mut Context::from_waker(&waker));
+        if polled.is_pending() {
+            for buffer in [&mut self.incoming, &mut self.outgoing] {
+                if buffer.is_empty() && buffer.capacity() > KEPT_BUFFER_BYTES {
+                    *buffer = BytesMut::new();
+                }
+            }
+        }
+        polled
+    }
+
+    /// Keeps V8's code cache for later workers of the version, or gives it back when the worker
+    /// may not send one.
+    pub(crate) fn take_code_cache(&mut self, bytes: Bytes) -> Result<(), Bytes> {
+        let Some(assigned) = &mut self.assigned else { return Err(bytes) };
+        let (caches, left) = &mut assigned.code_caches;
+        if *left == 0 {
+            return Err(bytes);
+        }
+        *left -= 1;
+        if *left == 0 {
+            self.frame_limit_bytes = assigned.answer_frame_bytes;
+        }
+        caches.store(&assigned.target, &self.code_cache_tag, bytes);
+        Ok(())
+    }
+
+    /// Ends the worker. Dropping it instead lets a worker that said it would end do so.
+    pub(crate) fn end(self, cause: DeathCause) {
+        self.process.kill(cause);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // The process ends by itself when it sees the socket closed. The keeper sees to it.
+        self.process.dismissed.notify_one();
+    }
+}

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cloudserve_identity::Principal;
+use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::call::Env;
 use cloudserve_protocol::ids::{FunctionId, FunctionName, SourceHash};
 use cloudserve_protocol::limits::Limits;
@@ -40,6 +41,28 @@ pub(crate) struct NewSource {
     pub(crate) hash: SourceHash,
     /// The file that exports the handler, if none is named.
     pub(crate) usual_entry: Option<String>,
+    /// Whether it is code that came without a file name.
+    pub(crate) is_unnamed: bool,
+}
+
+impl NewSource {
+    /// The same; code without a name gets the one of the single file there was before.
+    fn named_like(&self, previous: Option<&Source>) -> Self {
+        let name = previous.and_then(|source| match &source.files[..] {
+            [only] if self.is_unnamed => Some(only.path.clone()),
+            _ => None,
+        });
+        let Some(name) = name else { return self.clone() };
+        let files = self.files.renamed(&name);
+        // The hash of a single file is that of its bytes alone.
+        Self {
+            listing: files.listing(),
+            files,
+            hash: self.hash.clone(),
+            usual_entry: Some(name),
+            is_unnamed: false,
+        }
+    }
 }
 
 /// Limits somebody sent: only the fields they named.
@@ -207,22 +230,29 @@ impl App {
     ) -> Result<Accepted, Refusal> {
         // Before anything is accepted: no change of it is missed.
         let changes = self.stores.changes.subscribe();
-        let mut stored: Option<(FunctionId, u32)> = None;
+        let mut stored: Option<(u32, ArtifactKey)> = None;
         for _ in 0..MAX_CONFLICTS {
             let base = self.find(principal, subject).await?;
+            let previous = match &base {
+                Base::There(record) => Some(&record.latest.source),
+                Base::New { .. } => None,
+            };
+            let source = deploy.source.as_ref().map(|source| source.named_like(previous));
+            let deploy = Deploy { source, ..deploy.clone() };
             let mut new = self.compose(principal, &base, deploy.clone())?;
             new.source.refresh_dependencies = refresh_dependencies;
             if let Some(source) = &deploy.source {
-                match stored {
-                    // Stored by the attempt before, for a version others were faster to make.
-                    Some((id, version)) if id == new.function_id => {
-                        new.source.stored_version = version;
-                    }
-                    _ => {
-                        let key = source_key(new.function_id, &new.source, &source.hash);
-                        source.files.store(self.stores.artifacts.as_ref(), &key).await?;
-                        stored = Some((new.function_id, new.source.stored_version));
-                    }
+                // Stored by the attempt before, for a version others were faster to make.
+                let before = stored.as_ref().filter(|(version, key)| {
+                    let before = Source { stored_version: *version, ..new.source.clone() };
+                    source_key(new.function_id, &before, &source.hash) == *key
+                });
+                if let Some((version, _)) = before {
+                    new.source.stored_version = *version;
+                } else {
+                    let key = source_key(new.function_id, &new.source, &source.hash);
+                    source.files.store(self.stores.artifacts.as_ref(), &key).await?;
+                    stored = Some((new.source.stored_version, key));
                 }
             }
             let (id, is_new) = (new.function_id, new.version == 1);

@@ -1,6 +1,7 @@
 //! From files somebody sent to a version that is served: source intake, dependencies, esbuild, the
 //! deployer. Knows no HTTP and runs no user code.
 
+mod archive;
 pub(crate) mod dependencies;
 pub(crate) mod deployer;
 mod esbuild;

@@ -7,32 +7,23 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
 use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
 use cloudserve_protocol::ids::{FunctionId, SourceHash};
 use cloudserve_store::function::{Source, SourceFile};
-use flate2::Compression;
-use flate2::read::MultiGzDecoder;
-use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
-use tar::EntryType;
+
+use super::archive;
 
 const MAX_PATH_BYTES: usize = 400;
 const MAX_NAME_BYTES: usize = 200;
 const MAX_DEPTH: usize = 32;
 
 /// Directories of a project that are left out of an archive and refused in a list of files.
-const NOT_SOURCE: [&str; 2] = ["node_modules", ".git"];
-
-/// An archive may unpack to this many times the bound on source: what it holds beside source, such
-/// as `node_modules`, is skipped but must be read.
-const MAX_UNPACKED_FACTOR: u64 = 16;
-
-/// What an archive needs beside the content of a file: header, long name, padding.
-const MAX_HEADER_BYTES: u64 = 4 * 1024;
+pub(super) const NOT_SOURCE: [&str; 2] = ["node_modules", ".git"];
 
 const PACKED_NAME: &str = "source.tar.gz";
 
@@ -124,18 +115,7 @@ impl SourceFiles {
     /// The files of a `.tar.gz`. Blocks. Links and devices are refused; `node_modules`, `.git` and
     /// a directory around everything are left out.
     pub(crate) fn unpack(archive: &[u8], bounds: SourceBounds) -> Result<Self, SourceError> {
-        Self::check(without_wrapping_directory(read_archive(archive, bounds)?), bounds)
-    }
-    fn pack(&self) -> io::Result<Vec<u8>> {
-        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-        for (path, bytes) in &self.0 {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(bytes.len() as u64);
-            header.set_mode(0o644);
-            header.set_entry_type(EntryType::Regular);
-            archive.append_data(&mut header, path, &bytes[..])?;
-        }
-        archive.into_inner()?.finish()
+        Self::check(archive::unwrapped(archive::read(archive, bounds)?), bounds)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Bytes)> {
@@ -144,6 +124,11 @@ impl SourceFiles {
 
     pub(crate) fn get(&self, path: &str) -> Option<&Bytes> {
         self.0.get(path)
+    }
+
+    /// A single file under another name, which another source had before.
+    pub(crate) fn renamed(&self, name: &str) -> Self {
+        Self(self.0.values().map(|bytes| (name.to_owned(), bytes.clone())).collect())
     }
 
     /// What is remembered of the files.
@@ -206,7 +191,7 @@ impl SourceFiles {
             Some(only) if self.0.len() == 1 => only.clone(),
             _ => {
                 let files = self.clone();
-                tokio::task::spawn_blocking(move || files.pack())
+                tokio::task::spawn_blocking(move || archive::write(&files.0))
                     .await
                     .map_err(io::Error::other)
                     .and_then(|packed| packed)
@@ -230,7 +215,7 @@ impl SourceFiles {
     ) -> Result<Self, LoadError> {
         let total: u64 = source.files.iter().map(|file| file.bytes).sum();
         let n_files = source.files.len() as u64;
-        let max_bytes = total + (n_files + 16) * MAX_HEADER_BYTES;
+        let max_bytes = total + archive::max_headers_bytes(n_files);
         let bytes = artifacts.get(&source_key(function, source, hash), max_bytes).await?;
         let (source, hash) = (source.clone(), hash.clone());
         tokio::task::spawn_blocking(move || {
@@ -238,7 +223,7 @@ impl SourceFiles {
                 SourceBounds { bytes: total, files: u32::try_from(n_files).unwrap_or(u32::MAX) };
             let files = match &source.files[..] {
                 [only] => Self(BTreeMap::from([(only.path.clone(), bytes)])),
-                _ => Self::check(read_archive(&bytes, bounds)?, bounds)?,
+                _ => Self::check(archive::read(&bytes, bounds)?, bounds)?,
             };
             let is_right = Self::hash_of(&files.listing(), &files) == hash;
             if is_right { Ok(files) } else { Err(LoadError::OtherHash) }
@@ -259,41 +244,6 @@ impl SourceFiles {
     }
 }
 
-/// The regular files of a `.tar.gz`, as far as they are source.
-fn read_archive(
-    archive: &[u8],
-    bounds: SourceBounds,
-) -> Result<BTreeMap<String, Bytes>, SourceError> {
-    let too_large = || SourceError::TooLarge { max_bytes: bounds.bytes };
-    let max_headers = (u64::from(bounds.files) + 16) * MAX_HEADER_BYTES;
-    let max_unpacked = bounds.bytes.saturating_mul(MAX_UNPACKED_FACTOR) + max_headers;
-    let mut archive = tar::Archive::new(MultiGzDecoder::new(archive).take(max_unpacked));
-    let mut files = BTreeMap::new();
-    let mut left = bounds.bytes;
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let path = path.trim_start_matches("./").trim_end_matches('/').to_owned();
-        match entry.header().entry_type() {
-            EntryType::Directory | EntryType::XGlobalHeader => continue,
-            _ if path.split('/').any(|part| NOT_SOURCE.contains(&part)) => continue,
-            EntryType::Regular => {}
-            _ => return Err(SourceError::NotAFile { path }),
-        }
-        if files.len() >= bounds.files as usize {
-            return Err(SourceError::TooMany { max: bounds.files });
-        }
-        left = left.checked_sub(entry.size()).ok_or_else(too_large)?;
-        let mut content = Vec::with_capacity(usize::try_from(entry.size()).unwrap_or(0));
-        entry.read_to_end(&mut content)?;
-        check_path(&path)?;
-        if files.insert(path.clone(), Bytes::from(content)).is_some() {
-            return Err(SourceError::Twice(path));
-        }
-    }
-    Ok(files)
-}
-
 /// Where the source of a version is stored.
 pub(crate) fn source_key(function: FunctionId, source: &Source, hash: &SourceHash) -> ArtifactKey {
     let name = match &source.files[..] {
@@ -310,7 +260,7 @@ pub(crate) fn is_code(path: &str) -> bool {
     })
 }
 
-fn check_path(path: &str) -> Result<(), SourceError> {
+pub(super) fn check_path(path: &str) -> Result<(), SourceError> {
     let rule = if path.is_empty() || path.len() > MAX_PATH_BYTES {
         "it must have 1 to 400 bytes"
     } else if path.starts_with('/') {
@@ -332,23 +282,8 @@ fn check_path(path: &str) -> Result<(), SourceError> {
     Err(SourceError::BadPath { path: path.chars().take(100).collect(), rule })
 }
 
-/// `tar czf project.tar.gz project/` puts one directory around everything. One called `src` is not
-/// such a directory.
-fn without_wrapping_directory(files: BTreeMap<String, Bytes>) -> BTreeMap<String, Bytes> {
-    let wrapper = files.keys().next().and_then(|path| path.split_once('/')).map(|(dir, _)| dir);
-    let Some(wrapper) = wrapper.filter(|dir| *dir != "src").map(|dir| format!("{dir}/")) else {
-        return files;
-    };
-    if !files.keys().all(|path| path.starts_with(&wrapper)) {
-        return files;
-    }
-    files.into_iter().map(|(path, bytes)| (path[wrapper.len()..].to_owned(), bytes)).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     const BOUNDS: SourceBounds = SourceBounds { bytes: 10_000, files: 10 };
@@ -359,24 +294,6 @@ mod tests {
 
     fn checked(entries: &[(&str, &str)]) -> SourceFiles {
         SourceFiles::check(files(entries), BOUNDS).unwrap()
-    }
-
-    fn archive(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
-        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-        for (kind, path, content) in entries {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(*kind);
-            header.set_size(content.len() as u64);
-            header.set_mode(0o644);
-            // The checked setters refuse what a hostile archive may hold.
-            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-            if !kind.is_file() {
-                header.as_old_mut().linkname[..4].copy_from_slice(b"/etc");
-            }
-            header.set_cksum();
-            archive.append(&header, content.as_bytes()).unwrap();
-        }
-        archive.into_inner().unwrap().finish().unwrap()
     }
 
     #[test]
@@ -420,57 +337,6 @@ mod tests {
     }
 
     #[test]
-    fn archives_are_unpacked_without_what_is_not_source() {
-        use EntryType::{Directory, Regular};
-        let unpacked = SourceFiles::unpack(
-            &archive(&[
-                (Directory, "project/", ""),
-                (Regular, "project/index.js", "1"),
-                (Regular, "project/lib/a.js", "2"),
-                (Regular, "project/node_modules/x/index.js", "3"),
-                (Regular, "project/.git/HEAD", "4"),
-            ]),
-            BOUNDS,
-        );
-        assert_eq!(unpacked.unwrap(), checked(&[("index.js", "1"), ("lib/a.js", "2")]));
-        let unpacked = SourceFiles::unpack(&archive(&[(Regular, "./src/index.ts", "1")]), BOUNDS);
-        assert_eq!(unpacked.unwrap(), checked(&[("src/index.ts", "1")]));
-    }
-
-    #[test]
-    fn hostile_archives_are_refused() {
-        use EntryType::{Block, Fifo, Link, Regular, Symlink};
-        for kind in [Link, Symlink, Block, Fifo] {
-            let refused = SourceFiles::unpack(&archive(&[(kind, "a.js", "")]), BOUNDS);
-            assert!(matches!(refused, Err(SourceError::NotAFile { .. })), "{kind:?}");
-        }
-        for path in ["../a.js", "/etc/a.js", "a/../../b.js"] {
-            let refused = SourceFiles::unpack(&archive(&[(Regular, path, "1")]), BOUNDS);
-            assert!(matches!(refused, Err(SourceError::BadPath { .. })), "{path}");
-        }
-        let twice = [(Regular, "a.js", "1"), (Regular, "a.js", "2")];
-        assert!(matches!(
-            SourceFiles::unpack(&archive(&twice), BOUNDS),
-            Err(SourceError::Twice(_))
-        ));
-        let big = "x".repeat(10_001);
-        let refused = SourceFiles::unpack(&archive(&[(Regular, "a.js", &big)]), BOUNDS);
-        assert!(matches!(refused, Err(SourceError::TooLarge { .. })));
-        // A bomb: small as sent, huge when unpacked, of what is skipped.
-        let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
-        let mut header = tar::Header::new_gnu();
-        header.set_path("node_modules/a").unwrap();
-        header.set_size(100_000_000);
-        header.set_cksum();
-        bomb.write_all(header.as_bytes()).unwrap();
-        bomb.write_all(&vec![0; 100_000_000]).unwrap();
-        assert!(SourceFiles::unpack(&bomb.finish().unwrap(), BOUNDS).is_err());
-        for garbage in [&b""[..], b"no gzip", &[0x1f, 0x8b, 8, 0]] {
-            assert!(SourceFiles::unpack(garbage, BOUNDS).is_err());
-        }
-    }
-
-    #[test]
     fn hashes_depend_on_content_and_names_only() {
         let hash = |source: &SourceFiles| SourceFiles::hash_of(&source.listing(), source);
         let one = checked(&[("index.ts", "abc")]);
@@ -478,9 +344,6 @@ mod tests {
         let two = checked(&[("b.js", "2"), ("a.js", "1")]);
         assert_eq!(hash(&two), hash(&checked(&[("a.js", "1"), ("b.js", "2")])));
         assert_ne!(hash(&two), hash(&checked(&[("a.js", "2"), ("b.js", "1")])));
-        let again = SourceFiles::unpack(&two.pack().unwrap(), BOUNDS).unwrap();
-        assert_eq!(again, two);
-        assert_eq!(two.pack().unwrap(), two.pack().unwrap());
     }
 
     #[test]

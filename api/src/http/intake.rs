@@ -170,7 +170,7 @@ async fn off_thread<T: Send + 'static>(
 fn examined(files: SourceFiles, preferred: &[String]) -> NewSource {
     let listing = files.listing();
     let hash = SourceFiles::hash_of(&listing, &files);
-    NewSource { usual_entry: files.entry(preferred), listing, hash, files }
+    NewSource { usual_entry: files.entry(preferred), listing, hash, files, is_unnamed: false }
 }
 
 fn source_refused(field: &str, error: SourceError) -> Refusal {
@@ -207,6 +207,8 @@ struct Sent {
 struct SentFiles {
     field: &'static str,
     files: BTreeMap<String, Bytes>,
+    /// Whether it is code without a file name.
+    is_unnamed: bool,
 }
 
 impl Sent {
@@ -232,7 +234,7 @@ impl Sent {
 
     async fn into_deploy(self, app: &App) -> Result<Deploy, Problem> {
         let Self { files, mut manifest, dependencies, rest: mut deploy } = self;
-        if let Some(SentFiles { field, files }) = files {
+        if let Some(SentFiles { field, files, is_unnamed }) = files {
             let bounds = bounds(app);
             let preferred = manifest.as_ref().map(|m| m.entries.clone()).unwrap_or_default();
             let (source, own_manifest, own_lock) = off_thread(move || {
@@ -244,7 +246,7 @@ impl Sent {
                 Ok((examined(files, &preferred), own, lock))
             })
             .await?;
-            deploy.source = Some(source);
+            deploy.source = Some(NewSource { is_unnamed, ..source });
             manifest = manifest.or(own_manifest);
             deploy.package_lock = deploy.package_lock.or(own_lock);
         }
@@ -268,6 +270,7 @@ fn read_files(fields: &mut Fields, is_needed: bool) -> Option<SentFiles> {
             fields.value("files");
             fields.wrong("files", "cannot be sent together with code");
         }
+        let is_unnamed = !fields.has("filename");
         let filename = fields.optional::<String>("filename").unwrap_or_else(|| UNNAMED.into());
         if !is_code(&filename) {
             fields.wrong("filename", "must end in .js, .mjs, .cjs, .jsx, .ts, .mts, .cts or .tsx");
@@ -279,6 +282,7 @@ fn read_files(fields: &mut Fields, is_needed: bool) -> Option<SentFiles> {
         return Some(SentFiles {
             field: "filename",
             files: BTreeMap::from([(filename, Bytes::from(code))]),
+            is_unnamed,
         });
     }
     if fields.value("filename").is_some() {
@@ -302,7 +306,7 @@ fn read_files(fields: &mut Fields, is_needed: bool) -> Option<SentFiles> {
             fields.wrong("files", "must be an object {\"path\": \"text\"}");
         }
     }
-    Some(SentFiles { field: "files", files })
+    Some(SentFiles { field: "files", files, is_unnamed: false })
 }
 
 fn read_external(fields: &mut Fields) -> Option<Vec<String>> {

@@ -188,6 +188,15 @@ async fn updates_change_what_they_name() {
     assert_eq!((&view["version"], &view["status"]), (&json!(3), &json!("active")));
     assert!(plane.bundle(&view).await.contains("\"new\""));
 
+    // Code without a name keeps the one there was: this is no TypeScript.
+    let code = json!({ "code": "export default <T>(a) => a</T>;", "filename": "h.jsx" });
+    plane.call(&token, "PUT", &waiting, &code).await.expect(200);
+    let code = json!({ "code": "const React = 1; export default () => <b>new</b>;" });
+    let view = plane.call(&token, "PUT", &waiting, &code).await.expect(200).body;
+    assert_eq!((&view["version"], &view["status"]), (&json!(5), &json!("active")), "{view:#}");
+    let shown = plane.get(&token, &path).await.expect(200).body;
+    assert_eq!(shown["source"]["entry"], "h.jsx");
+
     for path in [
         path.replace("/api/function/", "/api/function/redeploy/"),
         format!("{}/redeploy", path.replace("/function/", "/functions/")),

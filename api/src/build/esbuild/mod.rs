@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::OnceCell;
@@ -262,13 +263,9 @@ impl Esbuild {
 
 #[derive(Deserialize)]
 struct Metafile {
-    inputs: BTreeMap<String, Input>,
+    inputs: BTreeMap<String, Box<RawValue>>,
     outputs: BTreeMap<String, Output>,
 }
-
-/// Only its name is of interest.
-#[derive(Deserialize)]
-struct Input {}
 
 #[derive(Deserialize)]
 struct Output {
@@ -312,7 +309,6 @@ fn request(project: &Project<'_>) -> io::Result<Value> {
         "--format=esm",
         "--platform=node",
         "--target=node24",
-        "--main-fields=module,main",
         "--keep-names",
         "--charset=utf8",
         "--legal-comments=none",

@@ -1,5 +1,6 @@
 //! The supervisor with real worker processes.
 
+#[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
 use std::time::{Duration, Instant};

@@ -39,7 +39,9 @@ pub struct NpmOptions {
     pub npm: PathBuf,
     /// npm's own configuration; the service account's `.npmrc` if `None`.
     pub user_config: Option<PathBuf>,
-    /// Where builds happen, and npm's cache of packages lies. Made if need be.
+    /// Where npm keeps what it downloaded; below `work_dir` if `None`.
+    pub cache_dir: Option<PathBuf>,
+    /// Where builds happen. Made if need be.
     pub work_dir: PathBuf,
     /// How long what a range was resolved to is taken again, in seconds.
     pub resolution_ttl_s: u64,
@@ -54,6 +56,7 @@ impl Default for NpmOptions {
         Self {
             npm: PathBuf::from("npm"),
             user_config: None,
+            cache_dir: None,
             work_dir: PathBuf::from("npm"),
             resolution_ttl_s: 24 * 60 * 60,
             builds_in_parallel: 2,
@@ -97,7 +100,7 @@ impl NpmBuilder {
         let npm = Npm {
             program: options.npm,
             user_config: options.user_config.or_else(own_user_config),
-            cache_dir: work_dir.join("cache"),
+            cache_dir: options.cache_dir.unwrap_or_else(|| work_dir.join("cache")),
             timeout: Duration::from_millis(options.limits.dependency_build_ms.into()),
             tree_bytes: options.limits.dependency_tree_bytes,
             tree_files: options.limits.dependency_tree_files,

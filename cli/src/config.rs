@@ -1,0 +1,290 @@
+//! Settings of `cloudserve serve`: defaults < `cloudserve.toml` < environment < flags.
+//!
+//! One struct per concern; a field is named once and has its key in the file, its variable, its
+//! flag and its help from that one place. Unknown keys are errors.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use cloudserve_protocol::limits::PlatformLimits;
+use confique::meta::{Expr, FieldKind, LeafKind, Meta};
+use confique::{Config as _, File, FileFormat, Layer as _};
+
+use crate::logging::LogFormat;
+use crate::secrets;
+
+/// The file that is read when it is there and no other is named.
+pub(crate) const DEFAULT_FILE: &str = "cloudserve.toml";
+
+/// The variable that names another file.
+pub(crate) const FILE_VARIABLE: &str = "CLOUDSERVE_CONFIG";
+
+const PREFIX: &str = "CLOUDSERVE_";
+
+/// All settings.
+#[derive(Debug, confique::Config)]
+#[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
+pub(crate) struct Config {
+    /// Directory for databases, objects, secrets and caches.
+    #[config(env = "CLOUDSERVE_DATA_DIR", default = "./data")]
+    #[config(layer_attr(arg(long, value_name = "DIR")))]
+    pub(crate) data_dir: PathBuf,
+
+    /// On SIGTERM, time for calls that have begun to finish, in milliseconds.
+    #[config(env = "CLOUDSERVE_DRAIN_TIMEOUT_MS", default = 30_000)]
+    #[config(layer_attr(arg(long, value_name = "MS")))]
+    pub(crate) drain_timeout_ms: u32,
+
+    /// Days for which logs are kept. Usage is kept for good.
+    #[config(env = "CLOUDSERVE_LOG_RETENTION_DAYS", default = 30)]
+    #[config(layer_attr(arg(long, value_name = "DAYS")))]
+    pub(crate) log_retention_days: u32,
+
+    #[config(nested)]
+    #[config(layer_attr(command(flatten)))]
+    pub(crate) api: Api,
+
+    #[config(nested)]
+    #[config(layer_attr(command(flatten)))]
+    pub(crate) gateway: Gateway,
+
+    #[config(nested)]
+    #[config(layer_attr(command(flatten)))]
+    pub(crate) sandbox: Sandbox,
+
+    #[config(nested)]
+    #[config(layer_attr(command(flatten)))]
+    pub(crate) programs: Programs,
+
+    #[config(nested)]
+    #[config(layer_attr(command(flatten)))]
+    pub(crate) log: Log,
+
+    /// Bounds of the installation, by name; docs/API.md lists them. Only in the file.
+    #[config(default = {})]
+    #[config(layer_attr(arg(skip)))]
+    pub(crate) limits: PlatformLimits,
+}
+
+/// The control plane.
+#[derive(Debug, confique::Config)]
+#[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
+pub(crate) struct Api {
+    /// Where the API listens; port 0 takes a free one.
+    #[config(env = "CLOUDSERVE_API_LISTEN", default = "127.0.0.1:8080")]
+    #[config(layer_attr(arg(id = "api_listen", long = "api-listen", value_name = "ADDR:PORT")))]
+    pub(crate) listen: SocketAddr,
+
+    /// Deploys that are built at the same time.
+    #[config(env = "CLOUDSERVE_DEPLOYS_IN_PARALLEL", default = 2)]
+    #[config(layer_attr(arg(long, value_name = "N")))]
+    pub(crate) deploys_in_parallel: usize,
+
+    /// How long a session token is valid, in hours.
+    #[config(env = "CLOUDSERVE_SESSION_HOURS", default = 168)]
+    #[config(layer_attr(arg(long, value_name = "HOURS")))]
+    pub(crate) session_hours: u32,
+}
+
+/// The data plane.
+#[derive(Debug, confique::Config)]
+#[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
+pub(crate) struct Gateway {
+    /// Where the gateway listens; port 0 takes a free one.
+    #[config(env = "CLOUDSERVE_GATEWAY_LISTEN", default = "127.0.0.1:8081")]
+    #[config(layer_attr(arg(
+        id = "gateway_listen",
+        long = "gateway-listen",
+        value_name = "ADDR:PORT"
+    )))]
+    pub(crate) listen: SocketAddr,
+
+    /// Calls per second of one credential; 0 sets no bound.
+    #[config(env = "CLOUDSERVE_RATE_PER_SECOND", default = 0)]
+    #[config(layer_attr(arg(long, value_name = "N")))]
+    pub(crate) rate_per_second: u32,
+}
+
+/// The pool of worker processes.
+#[derive(Debug, confique::Config)]
+#[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
+pub(crate) struct Sandbox {
+    /// Workers kept ready for functions that have none yet.
+    #[config(env = "CLOUDSERVE_POOL_SIZE", default = 4)]
+    #[config(layer_attr(arg(long, value_name = "N")))]
+    pub(crate) pool_size: usize,
+}
+
+/// Programs that are run.
+#[derive(Debug, confique::Config)]
+#[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
+pub(crate) struct Programs {
+    /// The worker [default: `cloudserve-worker` beside this program].
+    #[config(env = "CLOUDSERVE_WORKER")]
+    #[config(layer_attr(arg(long, value_name = "PATH")))]
+    pub(crate) worker: Option<PathBuf>,
+
+    /// esbuild [default: beside this program, in the checkout's tools, else in PATH].
+    #[config(env = "CLOUDSERVE_ESBUILD")]
+    #[config(layer_attr(arg(long, value_name = "PATH")))]
+    pub(crate) esbuild: Option<PathBuf>,
+
+    /// npm [default: in PATH].
+    #[config(env = "CLOUDSERVE_NPM")]
+    #[config(layer_attr(arg(long, value_name = "PATH")))]
+    pub(crate) npm: Option<PathBuf>,
+
+    /// Where npm keeps what it downloaded [default: in the data directory].
+    #[config(env = "CLOUDSERVE_NPM_CACHE")]
+    #[config(layer_attr(arg(long, value_name = "DIR")))]
+    pub(crate) npm_cache: Option<PathBuf>,
+}
+
+/// The server's own log.
+#[derive(Debug, confique::Config)]
+#[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
+pub(crate) struct Log {
+    /// What is logged: `info`, `debug`, `warn,cloudserve_gateway=debug`, ...
+    #[config(env = "CLOUDSERVE_LOG", default = "info")]
+    #[config(layer_attr(arg(id = "log", long = "log", value_name = "FILTER")))]
+    pub(crate) filter: String,
+
+    /// `text` or `json`, on standard error.
+    #[config(env = "CLOUDSERVE_LOG_FORMAT", default = "text")]
+    #[config(layer_attr(arg(id = "log_format", long = "log-format", value_enum)))]
+    pub(crate) format: LogFormat,
+}
+
+/// The flags of `serve` that are settings.
+pub(crate) type Flags = <Config as confique::Config>::Layer;
+
+/// Reads all layers. A file that was named must exist; [`DEFAULT_FILE`] need not.
+pub(crate) fn load(flags: Flags, file: Option<&Path>) -> Result<Config, confique::Error> {
+    let source = File::with_format(file.unwrap_or(Path::new(DEFAULT_FILE)), FileFormat::Toml);
+    let source = if file.is_some() { source.required() } else { source };
+    let merged = flags
+        .with_fallback(Flags::from_env()?)
+        .with_fallback(source.load()?)
+        .with_fallback(Flags::default_values());
+    Config::from_layer(merged)
+}
+
+/// Adds variable and default to the help of each setting: both are known from [`Config::META`].
+pub(crate) fn explain(mut command: clap::Command) -> clap::Command {
+    let mut settings = Vec::new();
+    collect(&Config::META, &mut settings);
+    for (variable, default) in settings {
+        command = command.mut_subcommand("serve", |serve| {
+            serve.mut_arg(argument_of(variable), |argument| {
+                let mut help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                if let Some(default) = default {
+                    help = format!("{help} [default: {}]", shown(&default));
+                }
+                argument.help(format!("{help} [env: {variable}]"))
+            })
+        });
+    }
+    command
+}
+
+fn shown(default: &Expr) -> String {
+    let text = serde_json::to_string(default).unwrap_or_default();
+    text.trim_matches('"').to_owned()
+}
+
+/// A setting's argument is named as its variable.
+fn argument_of(variable: &str) -> String {
+    variable.trim_start_matches(PREFIX).to_lowercase()
+}
+
+/// Variables that look like ours but set nothing: most likely misspelt.
+pub(crate) fn unknown_variables() -> Vec<String> {
+    let mut settings = Vec::new();
+    collect(&Config::META, &mut settings);
+    let is_known = |name: &str| {
+        name == FILE_VARIABLE
+            || secrets::VARIABLES.contains(&name)
+            || settings.iter().any(|(variable, _)| *variable == name)
+    };
+    std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with(PREFIX) && !is_known(name))
+        .collect()
+}
+
+/// Variable and default of every setting that has a variable.
+fn collect(meta: &'static Meta, into: &mut Vec<(&'static str, Option<Expr>)>) {
+    for field in meta.fields {
+        match field.kind {
+            FieldKind::Leaf { env: Some(variable), kind } => into.push((
+                variable,
+                match kind {
+                    LeafKind::Required { default } => default,
+                    LeafKind::Optional => None,
+                },
+            )),
+            FieldKind::Leaf { env: None, .. } => {}
+            FieldKind::Nested { meta } => collect(meta, into),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn flags(args: &[&str]) -> Flags {
+        Line::parse_from([&["test"], args].concat()).flags
+    }
+
+    fn load_text(text: &str, args: &[&str]) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, text).unwrap();
+        load(flags(args), Some(&path)).map_err(|error| {
+            let cause = error.source().map(ToString::to_string).unwrap_or_default();
+            format!("{error}: {cause}")
+        })
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let text = "[api]\nlisten = '127.0.0.1:1'\n[gateway]\nlisten = '127.0.0.1:2'\n\
+                    [limits]\nqueue_length = 7\n";
+        let config = load_text(text, &["--api-listen", "127.0.0.1:3"]).unwrap();
+        assert_eq!(config.api.listen.port(), 3);
+        assert_eq!(config.gateway.listen.port(), 2);
+        assert_eq!(config.limits.queue_length, 7);
+        assert_eq!(config.limits.queue_wait_ms, PlatformLimits::default().queue_wait_ms);
+        assert_eq!(config.log.format, LogFormat::Text);
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        for (text, key) in [
+            ("[api]\nlitsen = 'x'", "litsen"),
+            ("[api]\nlisten = 'x'", "listen"),
+            ("[limits]\nqueue_lenght = 1", "queue_lenght"),
+            ("[typo]", "typo"),
+        ] {
+            let message = load_text(text, &[]).unwrap_err();
+            assert!(message.contains(key), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let error = load(flags(&[]), Some(Path::new("/does/not/exist.toml"))).unwrap_err();
+        assert!(error.to_string().contains("/does/not/exist.toml"), "{error}");
+    }
+}

@@ -1,0 +1,164 @@
+//! The two secrets of an installation: the session signing key and the master key.
+//!
+//! From the environment, else from `<data>/secrets/`, where `serve` makes them once. Never from an
+//! argument: the process list is public. Invariant: a secret that was used is durable first, so a
+//! crash cannot leave tokens or environments behind that nothing opens any more.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use cloudserve_identity::{Secret, SecretError};
+
+/// Variables that hold secrets. They are taken out of the environment before anything starts.
+pub(crate) const VARIABLES: [&str; 2] = [JWT_VARIABLE, MASTER_VARIABLE];
+
+const JWT_VARIABLE: &str = "CLOUDSERVE_JWT_SECRET";
+const MASTER_VARIABLE: &str = "CLOUDSERVE_MASTER_KEY";
+const JWT_FILE: &str = "jwt-secret";
+const MASTER_FILE: &str = "master-key";
+
+/// Why the secrets could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SecretsError {
+    #[error("{variable} is not usable; `openssl rand -hex 32` makes a good value")]
+    Variable {
+        variable: &'static str,
+        #[source]
+        source: SecretError,
+    },
+    #[error("{} does not hold a secret; restore it from a backup", path.display())]
+    Content {
+        path: PathBuf,
+        #[source]
+        source: SecretError,
+    },
+    #[error("cannot use {}", path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("a new secret could not be made")]
+    Generate(#[source] SecretError),
+}
+
+/// What the environment held.
+pub(crate) struct FromEnvironment {
+    jwt: Option<OsString>,
+    master: Option<OsString>,
+}
+
+impl FromEnvironment {
+    /// Takes the secrets out of the environment, so that no child process inherits them.
+    pub(crate) fn take() -> Self {
+        let take = |name| {
+            let value = std::env::var_os(name);
+            // SAFETY: called first thing in `main`, while this thread is the only one.
+            unsafe { std::env::remove_var(name) };
+            value.filter(|value| !value.is_empty())
+        };
+        Self { jwt: take(JWT_VARIABLE), master: take(MASTER_VARIABLE) }
+    }
+}
+
+/// The secrets of an installation.
+pub(crate) struct Secrets {
+    pub(crate) jwt: Secret,
+    pub(crate) master: Secret,
+}
+
+impl Secrets {
+    /// The secrets of the installation in this directory, made now if it has none. The caller
+    /// holds the directory's lock.
+    pub(crate) fn load(data_dir: &Path, given: &FromEnvironment) -> Result<Self, SecretsError> {
+        let dir = data_dir.join("secrets");
+        Ok(Self {
+            jwt: load_one(&dir, JWT_FILE, JWT_VARIABLE, given.jwt.as_ref())?,
+            master: load_one(&dir, MASTER_FILE, MASTER_VARIABLE, given.master.as_ref())?,
+        })
+    }
+}
+
+fn load_one(
+    dir: &Path,
+    file: &str,
+    variable: &'static str,
+    given: Option<&OsString>,
+) -> Result<Secret, SecretsError> {
+    if let Some(given) = given {
+        // Text that is not Unicode is no hexadecimal number either.
+        return Secret::parse(&given.to_string_lossy())
+            .map_err(|source| SecretsError::Variable { variable, source });
+    }
+    let path = dir.join(file);
+    match fs::read_to_string(&path) {
+        Ok(text) => Secret::parse(&text).map_err(|source| SecretsError::Content { path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret = Secret::generate().map_err(SecretsError::Generate)?;
+            write_durably(dir, &path, &secret)
+                .map_err(|source| SecretsError::Io { path, source })?;
+            Ok(secret)
+        }
+        Err(source) => Err(SecretsError::Io { path, source }),
+    }
+}
+
+fn write_durably(dir: &Path, path: &Path, secret: &Secret) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let temporary = path.with_extension("new");
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    writeln!(file, "{}", secret.to_hex())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(dir)?.sync_all()?;
+    // The name of `secrets` itself.
+    dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn given(jwt: Option<&str>) -> FromEnvironment {
+        FromEnvironment { jwt: jwt.map(OsString::from), master: None }
+    }
+
+    #[test]
+    fn secrets_are_made_once_and_private() {
+        let data = tempfile::tempdir().unwrap();
+        let first = Secrets::load(data.path(), &given(None)).unwrap();
+        let second = Secrets::load(data.path(), &given(None)).unwrap();
+        assert_eq!(first.jwt.to_hex(), second.jwt.to_hex());
+        assert_eq!(first.master.to_hex(), second.master.to_hex());
+        assert_ne!(first.jwt.to_hex(), first.master.to_hex());
+        for file in [JWT_FILE, MASTER_FILE] {
+            let mode = fs::metadata(data.path().join("secrets").join(file)).unwrap().permissions();
+            assert_eq!(mode.mode() & 0o777, 0o600, "{file}");
+        }
+    }
+
+    #[test]
+    fn the_environment_wins_and_bad_values_are_named_but_not_repeated() {
+        let data = tempfile::tempdir().unwrap();
+        let hex = "ab".repeat(32);
+        let secrets = Secrets::load(data.path(), &given(Some(&hex))).unwrap();
+        assert_eq!(secrets.jwt.to_hex(), hex);
+
+        let error = Secrets::load(data.path(), &given(Some("hunter2"))).err().unwrap();
+        assert!(error.to_string().contains(JWT_VARIABLE), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"));
+
+        fs::write(data.path().join("secrets").join(MASTER_FILE), "garbage").unwrap();
+        let error = Secrets::load(data.path(), &given(None)).err().unwrap();
+        assert!(error.to_string().contains(MASTER_FILE), "{error}");
+    }
+}

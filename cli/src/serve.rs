@@ -1,0 +1,262 @@
+//! `cloudserve serve`: every role in one process, over one data directory.
+//!
+//! Started in the order in which the parts need each other, ended in the reverse one. Invariant:
+//! what was acknowledged is on disk before the acknowledgement, so an orderly end only spares
+//! work; it is never needed for correctness.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use cloudserve_api::{Api, ApiOptions};
+use cloudserve_artifacts::{Cache, CacheError, CacheOptions};
+use cloudserve_gateway::{Gateway, GatewayOptions};
+use cloudserve_identity::{Authenticator, Sealer, SessionTokens};
+use cloudserve_sandbox::{NpmBuilder, NpmOptions, Sandbox, SandboxOptions, StartError};
+use cloudserve_store::telemetry::TelemetryStore;
+use cloudserve_store::{DataDirLock, OpenError, Timestamp, open_embedded_exclusive};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::programs::{Found, ProgramError};
+use crate::secrets::{FromEnvironment, Secrets, SecretsError};
+use crate::status;
+
+/// How often old logs are removed.
+const EXPIRE_LOGS_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Exit code after a second signal.
+const INTERRUPTED: u8 = 130;
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    #[error("a program is missing")]
+    Program(#[from] ProgramError),
+    #[error("the data directory cannot be used")]
+    DataDir(#[from] OpenError),
+    #[error("the secrets cannot be used")]
+    Secrets(#[from] SecretsError),
+    #[error("the artifact cache cannot be used")]
+    Cache(#[from] CacheError),
+    #[error("the sandbox does not start")]
+    Sandbox(#[from] StartError),
+    #[error("npm's work directory cannot be used")]
+    Npm(#[source] io::Error),
+    #[error("cannot listen on {address} ({variable})")]
+    Listen {
+        address: SocketAddr,
+        variable: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("signals cannot be received")]
+    Signals(#[source] io::Error),
+    #[error("the API ended by itself")]
+    Ended(#[source] io::Error),
+}
+
+/// Runs the server until a signal ends it.
+pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitCode, ServeError> {
+    let programs = Found::look_up(&config.programs)?;
+    let lock = DataDirLock::acquire(&config.data_dir)?;
+    let secrets = Secrets::load(lock.data_dir(), given)?;
+    let mut signals = Signals::new()?;
+    let api_listener = listen(config.api.listen, "CLOUDSERVE_API_LISTEN").await?;
+    let gateway_listener = listen(config.gateway.listen, "CLOUDSERVE_GATEWAY_LISTEN").await?;
+    let addresses = (
+        api_listener.local_addr().map_err(ServeError::Signals)?,
+        gateway_listener.local_addr().map_err(ServeError::Signals)?,
+    );
+    let roles = Roles::start(&config, &programs, &secrets, &lock, addresses.1)?;
+    announce(addresses);
+
+    let stop = CancellationToken::new();
+    let deployer = tokio::spawn(roles.api.run_deployer(stop.clone().cancelled_owned()));
+    let expiry = tokio::spawn(expire_logs(roles.telemetry.clone(), config.log_retention_days));
+    let gateway = {
+        let (gateway, stop) = (roles.gateway.clone(), stop.clone());
+        tokio::spawn(async move { gateway.serve(gateway_listener, stop.cancelled_owned()).await })
+    };
+    let api = {
+        let router =
+            status::router(roles.gateway.clone(), roles.sandbox.clone()).merge(roles.api.router());
+        tokio::spawn(serve_api(api_listener, router, stop.clone()))
+    };
+
+    signals.next().await;
+    info!("draining: calls that have begun finish; a second signal ends at once");
+    let drain = async {
+        let deadline = Instant::now() + Duration::from_millis(config.drain_timeout_ms.into());
+        stop.cancel();
+        expiry.abort();
+        // The API's connections may be idle for ever; the deploys they wait for are durable.
+        let api_abort = api.abort_handle();
+        let _ = tokio::time::timeout_at(deadline.into(), gateway).await;
+        let _ = tokio::time::timeout_at(deadline.into(), deployer).await;
+        api_abort.abort();
+        roles.gateway.drain().await;
+        roles.sandbox.drain(deadline).await;
+    };
+    tokio::select! {
+        () = drain => {
+            info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        () = signals.next() => {
+            warn!("stopped at once; calls were cut off");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
+}
+
+/// The roles of this process, wired together.
+struct Roles {
+    api: Api,
+    gateway: Gateway,
+    sandbox: Sandbox,
+    telemetry: Arc<dyn TelemetryStore>,
+}
+
+impl Roles {
+    fn start(
+        config: &Config,
+        programs: &Found,
+        secrets: &Secrets,
+        lock: &DataDirLock,
+        gateway_address: SocketAddr,
+    ) -> Result<Self, ServeError> {
+        let data_dir = lock.data_dir();
+        let limits = config.limits.clone();
+        let stores = open_embedded_exclusive(lock)?;
+        let lifetime = Duration::from_secs(u64::from(config.api.session_hours) * 60 * 60);
+        let tokens = SessionTokens::new(&secrets.jwt, lifetime);
+        let authenticator =
+            Authenticator::new(stores.accounts.clone(), tokens, stores.changes.as_ref());
+        let sealer = Sealer::new(&secrets.master);
+        let cache = Arc::new(Cache::open(
+            &data_dir.join("cache"),
+            stores.artifacts.clone(),
+            CacheOptions { limits: limits.clone(), ..CacheOptions::default() },
+        )?);
+        let sandbox = Sandbox::start(
+            SandboxOptions {
+                worker_program: programs.worker.clone(),
+                work_dir: data_dir.join("workers"),
+                pool_size: config.sandbox.pool_size,
+                platform: limits.clone(),
+                ..SandboxOptions::default()
+            },
+            cache.clone(),
+        )?;
+        let npm = NpmOptions {
+            npm: programs.npm.clone(),
+            cache_dir: config.programs.npm_cache.clone(),
+            work_dir: data_dir.join("npm"),
+            limits: limits.clone(),
+            ..NpmOptions::default()
+        };
+        let builder = NpmBuilder::new(npm, stores.artifacts.clone()).map_err(ServeError::Npm)?;
+        let gateway = Gateway::new(
+            GatewayOptions {
+                rate_per_second: config.gateway.rate_per_second,
+                drain_ms: config.drain_timeout_ms,
+                ..GatewayOptions::default()
+            },
+            stores.clone(),
+            authenticator.clone(),
+            sealer.clone(),
+            Arc::new(sandbox.clone()),
+        );
+        let telemetry = stores.telemetry.clone();
+        let api = Api::new(
+            ApiOptions {
+                work_dir: data_dir.join("builds"),
+                esbuild: programs.esbuild.clone(),
+                gateway_url: Some(format!("http://{gateway_address}")),
+                limits,
+                deploys_in_parallel: config.api.deploys_in_parallel,
+                drain_ms: config.drain_timeout_ms,
+                ..ApiOptions::default()
+            },
+            stores,
+            authenticator,
+            sealer,
+            Arc::new(builder),
+            Arc::new(sandbox.clone()),
+            cache,
+        );
+        Ok(Self { api, gateway, sandbox, telemetry })
+    }
+}
+
+async fn listen(address: SocketAddr, variable: &'static str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen {
+        address,
+        variable,
+        source,
+    })
+}
+
+/// Tells people and scripts where the server is; the line is stable.
+fn announce((api, gateway): (SocketAddr, SocketAddr)) {
+    // Nobody may be reading standard output.
+    let _ = writeln!(io::stdout(), "listening api=http://{api} gateway=http://{gateway}");
+}
+
+async fn serve_api(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+        .map_err(ServeError::Ended)
+}
+
+async fn expire_logs(telemetry: Arc<dyn TelemetryStore>, retention_days: u32) {
+    let retention_ms = i64::from(retention_days) * 24 * 60 * 60 * 1_000;
+    let mut every = tokio::time::interval(EXPIRE_LOGS_EVERY);
+    loop {
+        every.tick().await;
+        let oldest = Timestamp(Timestamp::now().0.saturating_sub(retention_ms));
+        match telemetry.expire_logs(oldest).await {
+            Ok(0) => {}
+            Ok(rows) => info!(rows, "old logs removed"),
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "old logs were not removed");
+            }
+        }
+    }
+}
+
+/// The signals that end a server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, ServeError> {
+        let on = |kind| signal(kind).map_err(ServeError::Signals);
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

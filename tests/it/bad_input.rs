@@ -1,0 +1,297 @@
+//! What is wrong with an input is said in a 4xx or in `deployError`, never with a 5xx, and leaves
+//! nothing half-written.
+
+use bytes::Bytes;
+use futures::stream;
+use reqwest::{Body, Method};
+use serde_json::{Value, json};
+
+use crate::support::{Account, Answer, deploy, send, server, try_send};
+
+#[track_caller]
+fn assert_refused(what: &str, answer: &Answer) {
+    assert!((400..500).contains(&answer.status), "{what}: {} {}", answer.status, answer.text());
+    let body = answer.json();
+    assert!(body["error"]["code"].as_str().is_some_and(|code| !code.is_empty()), "{what}: {body}");
+    assert!(body["message"].as_str().is_some_and(|text| !text.is_empty()), "{what}: {body}");
+}
+
+async fn assert_no_functions(owner: &Account) {
+    let list = owner.get("/api/function").await.expect(200).json();
+    assert_eq!(list["functions"], json!([]));
+}
+
+fn too_long() -> String {
+    "x".repeat(300)
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_json_object_are_refused_everywhere() {
+    let owner = server().await.register().await;
+    let routes = [
+        (Method::POST, "/api/auth/register"),
+        (Method::POST, "/api/auth/login"),
+        (Method::POST, "/api/apikeys"),
+        (Method::POST, "/api/function/deploy"),
+    ];
+    let bodies: [&[u8]; 10] = [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"42",
+        b"\"text\"",
+        b"{\"name\":}",
+        b"{\"name\":\"\xff\xfe\"}",
+        b"\xff\xfe\x00\x01",
+        b"{} trailing",
+    ];
+    for (method, path) in routes {
+        for body in bodies {
+            let request = owner
+                .api(method.clone(), path)
+                .header("content-type", "application/json")
+                .body(body.to_vec());
+            let what = format!("{path} {}", String::from_utf8_lossy(body));
+            assert_refused(&what, &send(request).await);
+        }
+        let deep = "[".repeat(100_000);
+        let request = owner.api(method, path).header("content-type", "application/json").body(deep);
+        assert_refused("deep nesting", &send(request).await);
+    }
+    assert_no_functions(&owner).await;
+}
+
+#[tokio::test]
+async fn fields_are_checked_and_named() {
+    let owner = server().await.register().await;
+    let account = |field: &str, value: Value| {
+        let mut body = json!({
+            "fullName": "Eve", "userName": "eve-of-bad-input", "email": "eve@example.org",
+            "password": "correct horse battery",
+        });
+        if value.is_null() {
+            body.as_object_mut().unwrap().remove(field);
+        } else {
+            body[field] = value;
+        }
+        ("/api/auth/register", field.to_owned(), body)
+    };
+    let function = |field: &str, value: Value| {
+        let mut body = json!({ "name": "f", "filename": "f.mjs", "code": "export default 1" });
+        if value.is_null() {
+            body.as_object_mut().unwrap().remove(field);
+        } else {
+            body[field] = value;
+        }
+        ("/api/function/deploy", field.to_owned(), body)
+    };
+    let key = |field: &str, value: Value| {
+        let mut body = json!({ "name": "k" });
+        body[field] = value;
+        ("/api/apikeys", field.to_owned(), body)
+    };
+    let cases = [
+        account("userName", Value::Null),
+        account("userName", json!(7)),
+        account("userName", json!("")),
+        account("userName", json!("a/b")),
+        account("userName", json!("..")),
+        account("userName", json!("nul\0nul")),
+        account("userName", json!(too_long())),
+        account("email", Value::Null),
+        account("email", json!("no-address")),
+        account("email", json!(["a@b.c"])),
+        account("email", json!(format!("{}@example.org", too_long()))),
+        account("password", Value::Null),
+        account("password", json!("short")),
+        account("password", json!("x".repeat(100_000))),
+        account("fullName", Value::Null),
+        account("fullName", json!(too_long())),
+        function("name", Value::Null),
+        function("name", json!(7)),
+        function("name", json!("")),
+        function("name", json!("a/b")),
+        function("name", json!("..")),
+        function("name", json!("nul\0nul")),
+        function("name", json!(too_long())),
+        function("name", json!("ünïcode")),
+        function("code", Value::Null),
+        function("code", json!(7)),
+        function("code", json!("")),
+        function("filename", json!("../../etc/passwd")),
+        function("filename", json!("/etc/passwd")),
+        function("filename", json!("a\0.js")),
+        function("files", json!({ "a.mjs": "export default 1" })),
+        function("files", json!({})),
+        function("files", json!("text")),
+        function("dependencies", json!(7)),
+        function("dependencies", json!({ "lodash": 4 })),
+        function("dependencies", json!({ "../evil": "1" })),
+        function("dependencies", json!({ "-g": "1" })),
+        function("dependencies", json!({ "lodash": "file:///etc" })),
+        function("dependencies", json!({ "lodash": "git+ssh://git@example.org/x.git" })),
+        function("dependencies", json!({ "lodash": "--registry=http://example.org" })),
+        function("packageJson", json!("{")),
+        function("packageLock", json!("{")),
+        function("env", json!("text")),
+        function("env", json!({ "A=B": "1" })),
+        function("env", json!({ "A": 1 })),
+        function("env", json!({ "NUL": "a\0b" })),
+        function("env", json!({ "BIG": "x".repeat(70_000) })),
+        function("visibility", json!("secret")),
+        function("limits", json!({ "timeoutMs": 0 })),
+        function("limits", json!({ "timeoutMs": -1 })),
+        function("limits", json!({ "timeoutMs": 1.5 })),
+        function("limits", json!({ "memoryMb": 1_000_000 })),
+        function("limits", json!({ "memory": 128 })),
+        function("surprise", json!(true)),
+        key("name", json!("")),
+        key("name", json!(7)),
+        key("name", json!(too_long())),
+        key("scopes", json!([])),
+        key("scopes", json!(["admin"])),
+        key("expiresAt", json!("tomorrow")),
+        key("expiresAt", json!("2001-01-01T00:00:00Z")),
+    ];
+    for (path, field, body) in cases {
+        let answer = owner.post(path, &body).await;
+        let what = format!("{path} {field}={}", body[&field].to_string().get(..60).unwrap_or("?"));
+        assert_refused(&what, &answer);
+        assert!(answer.text().contains(&field), "{what}: {}", answer.text());
+    }
+    assert_no_functions(&owner).await;
+}
+
+#[tokio::test]
+async fn ids_and_queries_are_checked() {
+    let owner = server().await.register().await;
+    for path in [
+        "/api/function/not-an-id",
+        "/api/function/%00",
+        "/api/function/..%2f..%2fetc",
+        "/api/function/00000000-0000-0000-0000-000000000000",
+        "/api/logs/not-an-id",
+        "/api/logs/00000000-0000-0000-0000-000000000000",
+        "/api/function?limit=0",
+        "/api/function?limit=x",
+        "/api/function?limit=-1",
+        "/api/function?cursor=nonsense",
+        "/api/usage?functionId=x",
+        "/api/usage?from=yesterday",
+        "/api/usage?groupBy=colour",
+        "/api/no-such-route",
+        "/nothing",
+    ] {
+        assert_refused(path, &owner.get(path).await);
+    }
+    assert_refused("a wrong method", &owner.delete("/api/auth/login").await);
+    for path in ["%00", "..%2f..%2fetc", "a%2fb", &too_long(), "%ff%fe", "-x"] {
+        let answer = owner.call(path).await;
+        assert_refused(path, &answer);
+    }
+    let far = send(owner.run_of(&too_long(), Method::GET, "f")).await;
+    assert_refused("a user name of 300 characters", &far);
+}
+
+#[tokio::test]
+async fn bodies_that_are_too_large_are_refused_without_being_read() {
+    let owner = server().await.register().await;
+    owner.deploy(&deploy("f", "f.mjs", "export default () => 1")).await;
+    let piece = Bytes::from(vec![b'x'; 1 << 20]);
+    for path in ["/api/auth/login", "/api/apikeys", "/api/function/deploy"] {
+        let request = || owner.api(Method::POST, path).header("content-type", "application/json");
+        assert_too_large(path, try_send(request().body(vec![b'x'; 100 << 20])).await);
+        let endless = stream::iter((0..100).map({
+            let piece = piece.clone();
+            move |_| Ok::<_, std::io::Error>(piece.clone())
+        }));
+        assert_too_large(path, try_send(request().body(Body::wrap_stream(endless))).await);
+    }
+    let call = owner.run(Method::POST, "f").body(vec![b'x'; 100 << 20]);
+    assert_too_large("a call", try_send(call).await);
+    assert_eq!(owner.call("f").await.expect(200).text(), "1");
+}
+
+/// A server that does not read a body may close the connection while it is still being sent, so
+/// a client may see that instead of the answer.
+#[track_caller]
+fn assert_too_large(what: &str, answer: reqwest::Result<Answer>) {
+    match answer {
+        Ok(answer) => {
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                (413, "payload_too_large"),
+                "{what}"
+            );
+        }
+        Err(error) => assert!(error.is_request() || error.is_body(), "{what}: {error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn source_that_cannot_be_bundled_fails_with_file_line_and_column() {
+    let owner = server().await.register().await;
+    let syntax = "export default () => {\n  const a = ;\n};\n";
+    let error = owner.deploy_failing(&deploy("syntax", "broken.ts", syntax)).await;
+    assert_eq!(error["code"], "bundle_error");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("broken.ts:2:12"), "{message}");
+
+    let missing = "\nimport x from 'left-pad-that-is-not-there';\nexport default x;\n";
+    let error = owner.deploy_failing(&deploy("missing", "f.ts", missing)).await;
+    assert_eq!(error["code"], "bundle_error");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("left-pad-that-is-not-there"), "{message}");
+    assert!(message.contains("f.ts:2:14"), "{message}");
+    // Nothing of the place where it was built.
+    assert!(!message.contains("/tmp") && !message.contains("/data/"), "{message}");
+
+    for (name, path) in
+        [("dot", "./gone.js"), ("up", "../../../../etc/passwd"), ("abs", "/etc/passwd")]
+    {
+        let code = format!("import x from '{path}';\nexport default x;\n");
+        let error = owner.deploy_failing(&deploy(name, "f.mjs", &code)).await;
+        assert_eq!(error["code"], "bundle_error", "{path}: {error}");
+        assert!(!error.to_string().contains("root:"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn packages_that_do_not_exist_fail_with_what_npm_said() {
+    let owner = server().await.register().await;
+    let code = "import x from 'lodash'; export default () => x.VERSION;";
+    for (name, package, version, says) in [
+        ("version", "lodash", "99.99.99", "99.99.99"),
+        ("range", "lodash", "^99", "lodash"),
+        (
+            "package",
+            "this-package-is-not-there-31415926",
+            "1.0.0",
+            "this-package-is-not-there-31415926",
+        ),
+    ] {
+        let deploy = deploy(name, "f.mjs", code)
+            .with("dependencies", json!({ "lodash": "^4", package: version }));
+        let error = owner.deploy_failing(&deploy).await;
+        assert_eq!(error["code"], "dependency_error", "{error:#}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(says), "{message}");
+        assert!(!message.contains("/root") && !message.contains("/tmp"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn cyclic_imports_work_as_in_node() {
+    let owner = server().await.register().await;
+    let files = json!({
+        "index.mjs": "import { b } from './b.mjs'; export const a = () => 'a'; export default () => b();",
+        "b.mjs": "import { a } from './index.mjs'; export const b = () => a() + 'b';",
+    });
+    let mut cyclic = deploy("cyclic", "", "");
+    for field in ["filename", "code"] {
+        cyclic.0.as_object_mut().unwrap().remove(field);
+    }
+    owner.deploy(&cyclic.with("files", files)).await;
+    assert_eq!(owner.call("cyclic").await.expect(200).text(), "ab");
+}

@@ -1,0 +1,73 @@
+//! Many functions at once on a small machine, and the bounds on how many.
+
+use futures::StreamExt;
+use futures::future::join_all;
+use futures::stream;
+use serde_json::json;
+
+use crate::support::{deploy, server};
+
+const OWNERS: usize = 4;
+const FUNCTIONS: usize = 25;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_functions_called_at_once_all_answer() {
+    let server = server().await;
+    let mut owners = Vec::new();
+    for _ in 0..OWNERS {
+        owners.push(server.register().await);
+    }
+    let all: Vec<_> =
+        (0..OWNERS * FUNCTIONS).map(|n| (&owners[n % OWNERS], format!("f{n}"))).collect();
+    stream::iter(&all)
+        .for_each_concurrent(4, |(owner, name)| async move {
+            let code = format!("export default () => '{name}'");
+            let limits = json!({ "timeoutMs": 60_000 });
+            owner.deploy(&deploy(name, "f.mjs", &code).with("limits", limits)).await;
+        })
+        .await;
+    let answers = join_all(all.iter().map(|(owner, name)| owner.call(name))).await;
+    for ((_, name), answer) in all.iter().zip(answers) {
+        assert_eq!(&answer.expect(200).text(), name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_function_called_at_once_runs_in_parallel_up_to_its_limit() {
+    let owner = server().await.register().await;
+    let code = "
+        let running = 0;
+        export default async () => {
+          running += 1;
+          await new Promise((done) => setTimeout(done, 100));
+          const seen = running;
+          running -= 1;
+          return { seen, pid: process.pid };
+        };
+    ";
+    let limits = json!({ "timeoutMs": 60_000, "concurrency": 3 });
+    owner.deploy(&deploy("slow", "slow.mjs", code).with("limits", limits)).await;
+    let answers = join_all((0..30).map(|_| owner.call("slow"))).await;
+    let mut processes = std::collections::BTreeSet::new();
+    for answer in answers {
+        let seen = answer.expect(200).json();
+        assert_eq!(seen["seen"], 1, "one call at a time in an isolate");
+        processes.insert(seen["pid"].as_u64().unwrap());
+    }
+    assert!((1..=3).contains(&processes.len()), "{processes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_calls_than_an_account_may_have_in_flight_are_refused_with_advice() {
+    let owner = server().await.register().await;
+    let code = "export default () => new Promise((done) => setTimeout(() => done('ok'), 1_000));";
+    let limits = json!({ "timeoutMs": 60_000, "concurrency": 5 });
+    owner.deploy(&deploy("slow", "slow.mjs", code).with("limits", limits)).await;
+    let answers = join_all((0..80).map(|_| owner.call("slow"))).await;
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
+    assert!(!refused.is_empty());
+    for answer in refused {
+        assert_eq!((answer.status, answer.code().as_str()), (429, "concurrency_limit"));
+        assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+    }
+}

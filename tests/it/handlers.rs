@@ -1,0 +1,310 @@
+//! The forms a handler may have, what it is given and what it may give back.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Account, deploy, send, server};
+
+const EVENT: &str = include_str!("../functions/event.mjs");
+
+async fn owner_of(name: &str, filename: &str, code: &str) -> Account {
+    let owner = server().await.register().await;
+    owner.deploy(&deploy(name, filename, code)).await;
+    owner
+}
+
+#[tokio::test]
+async fn every_form_is_recognised() {
+    let owner = server().await.register().await;
+    for (name, filename, code) in [
+        (
+            "fetch",
+            "f.mjs",
+            "export default { fetch: (request) => new Response(`ok ${request.method}`) }",
+        ),
+        (
+            "fetch-class",
+            "f.mjs",
+            "class App { greeting = 'ok'; fetch(r) { return new Response(`${this.greeting} ${r.method}`) } } export default new App()",
+        ),
+        (
+            "methods",
+            "f.ts",
+            "export const GET = (request: Request): Response => new Response('ok ' + request.method)",
+        ),
+        (
+            "default",
+            "f.ts",
+            "export default ({ method }: { method: string }): string => `ok ${method}`",
+        ),
+        ("handler", "f.mjs", "export const handler = async (event) => `ok ${event.method}`"),
+        ("module-exports", "f.cjs", "module.exports = (event) => 'ok ' + event.method"),
+        ("exports-handler", "f.cjs", "exports.handler = async (event) => 'ok ' + event.method"),
+        ("exports-default", "f.cjs", "exports.default = (event) => 'ok ' + event.method"),
+        (
+            "callback",
+            "f.js",
+            "exports.handler = (event, context, callback) => { setTimeout(() => callback(null, 'ok ' + event.method), 5) }",
+        ),
+        ("constant", "f.mjs", "export default 'ok GET'"),
+    ] {
+        owner.deploy(&deploy(name, filename, code)).await;
+        assert_eq!(owner.call(name).await.expect(200).text(), "ok GET", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn exported_methods_answer_only_those_methods() {
+    let code = "
+        export const GET = () => new Response('got');
+        export async function POST(request) { return Response.json(await request.json(), { status: 201 }); }
+    ";
+    let owner = owner_of("m", "m.mjs", code).await;
+    assert_eq!(owner.call("m").await.expect(200).text(), "got");
+    let posted = owner.call_with("m", &json!({ "a": 1 })).await.expect(201);
+    assert_eq!(posted.json(), json!({ "a": 1 }));
+    let refused = send(owner.run(Method::DELETE, "m")).await.expect(405);
+    assert!(refused.header("allow").contains("GET"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn results_become_answers() {
+    let owner = server().await.register().await;
+    let code = "
+        const results = {
+          object: { a: 1 },
+          array: [1, 2],
+          number: 7,
+          truth: true,
+          nothing: null,
+          text: 'plain ünïcode',
+          bytes: new Uint8Array([0, 255, 10]),
+          buffer: Buffer.from('buffer'),
+          nested: Promise.resolve({ deep: true }),
+          undefined: undefined,
+          lambda: { statusCode: 418, headers: { 'x-a': 'b', 'content-type': 'text/teapot' }, body: 'teapot' },
+          status: { status: 202, body: { accepted: true } },
+          base64: { statusCode: 200, isBase64Encoded: true, body: 'AP8K', headers: { 'content-type': 'application/octet-stream' } },
+          cookies: { statusCode: 200, cookies: ['a=1; Path=/', 'b=2'], body: '' },
+          response: new Response('made', { status: 203, headers: { 'x-made': 'yes' } }),
+        };
+        export default ({ query }) => results[query.result];
+    ";
+    owner.deploy(&deploy("r", "r.mjs", code)).await;
+    let cases: [(&str, u16, &str, &[u8]); 15] = [
+        ("object", 200, "application/json", b"{\"a\":1}"),
+        ("array", 200, "application/json", b"[1,2]"),
+        ("number", 200, "application/json", b"7"),
+        ("truth", 200, "application/json", b"true"),
+        ("nothing", 200, "application/json", b"null"),
+        ("text", 200, "text/plain", "plain ünïcode".as_bytes()),
+        ("bytes", 200, "application/octet-stream", b"\x00\xff\x0a"),
+        ("buffer", 200, "application/octet-stream", b"buffer"),
+        ("nested", 200, "application/json", b"{\"deep\":true}"),
+        ("undefined", 204, "", b""),
+        ("lambda", 418, "text/teapot", b"teapot"),
+        ("status", 202, "application/json", b"{\"accepted\":true}"),
+        ("base64", 200, "application/octet-stream", b"\x00\xff\x0a"),
+        ("cookies", 200, "", b""),
+        ("response", 203, "text/plain", b"made"),
+    ];
+    for (result, status, content_type, body) in cases {
+        let answer = owner.call(&format!("r?result={result}")).await.expect(status);
+        assert!(answer.header("content-type").starts_with(content_type), "{result}: {answer:?}");
+        assert_eq!(answer.body, body, "{result}");
+        match result {
+            "lambda" => assert_eq!(answer.header("x-a"), "b"),
+            "response" => assert_eq!(answer.header("x-made"), "yes"),
+            "cookies" => {
+                let cookies: Vec<_> = answer.headers.get_all("set-cookie").iter().collect();
+                assert_eq!(cookies, ["a=1; Path=/", "b=2"]);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_event_holds_the_whole_request() {
+    let owner = owner_of("e", "e.mjs", EVENT).await;
+    let request = owner
+        .run(Method::POST, "e/deeper/p%20q?a=1&b=x%20y&a=2&empty=")
+        .header("cookie", "theme=dark; lang=en")
+        .header("X-Custom", "Kept")
+        .json(&json!({ "n": [1, 2] }));
+    let answer = send(request).await.expect(200);
+    let seen = answer.json();
+    let event = &seen["event"];
+    for (field, value) in [
+        ("method", json!("POST")),
+        ("httpMethod", json!("POST")),
+        ("body", json!({ "n": [1, 2] })),
+        ("rawBody", json!("{\"n\":[1,2]}")),
+        ("isBase64Encoded", json!(false)),
+        ("rawQueryString", json!("a=1&b=x%20y&a=2&empty=")),
+        ("version", json!("2.0")),
+        ("cookies", json!(["theme=dark", "lang=en"])),
+        ("rawPath", json!("/deeper/p%20q")),
+    ] {
+        assert_eq!(event[field], value, "{field} of {event:#}");
+    }
+    assert_eq!(event["query"]["b"], "x y");
+    assert_eq!(event["queryStringParameters"]["empty"], "");
+    assert_eq!(event["headers"]["x-custom"], "Kept");
+    assert_eq!(event["requestContext"]["http"]["method"], "POST", "{event:#}");
+
+    let context = &seen["context"];
+    assert_eq!(context["functionName"], "e");
+    assert_eq!(context["functionVersion"].to_string().trim_matches('"'), "1");
+    assert_eq!(context["memoryLimitInMB"].to_string().trim_matches('"'), "128");
+    assert_eq!(context["awsRequestId"], answer.execution());
+    assert_eq!(context["executionId"], answer.execution());
+    let remaining = context["remaining"].as_f64().unwrap();
+    assert!((0.0..=5_000.0).contains(&remaining), "{remaining}");
+}
+
+#[tokio::test]
+async fn bodies_are_parsed_by_their_content_type() {
+    let owner = owner_of("e", "e.mjs", EVENT).await;
+    let cases: [(&str, &[u8], Value); 5] = [
+        ("application/json", b"{\"a\":1}", json!({ "a": 1 })),
+        ("application/vnd.api+json; charset=utf-8", b"[1]", json!([1])),
+        ("application/x-www-form-urlencoded", b"a=1&b=x+y", json!({ "a": "1", "b": "x y" })),
+        ("text/plain", b"{\"a\":1}", json!("{\"a\":1}")),
+        ("application/json", b"{broken", json!("{broken")),
+    ];
+    for (content_type, body, expected) in cases {
+        let request =
+            owner.run(Method::POST, "e").header("content-type", content_type).body(body.to_vec());
+        let event = &send(request).await.expect(200).json()["event"];
+        assert_eq!(event["body"], expected, "{content_type}: {event:#}");
+    }
+    let binary = owner
+        .run(Method::POST, "e")
+        .header("content-type", "application/octet-stream")
+        .body(vec![0, 255, 10]);
+    let event = &send(binary).await.expect(200).json()["event"];
+    assert_eq!((&event["isBase64Encoded"], &event["body"]), (&json!(true), &json!("AP8K")));
+
+    let lambda = deploy("l", "e.mjs", EVENT).with("limits", json!({ "eventFormat": "lambda" }));
+    owner.deploy(&lambda).await;
+    let event = &owner.call_with("l", &json!({ "a": 1 })).await.expect(200).json()["event"];
+    assert_eq!(event["body"], "{\"a\":1}");
+}
+
+#[tokio::test]
+async fn node_is_there() {
+    let code = "
+        import crypto from 'node:crypto';
+        import fs from 'node:fs/promises';
+        import os from 'node:os';
+        import path from 'path';
+        import util from 'util';
+        import zlib from 'zlib';
+        import { EventEmitter, once } from 'events';
+        import { pipeline } from 'node:stream/promises';
+        import { Readable, PassThrough } from 'node:stream';
+        import { AsyncLocalStorage } from 'node:async_hooks';
+        const store = new AsyncLocalStorage();
+        export default async () => {
+          const note = path.join(os.tmpdir(), 'note');
+          await fs.writeFile(note, 'kept');
+          const emitter = new EventEmitter();
+          setImmediate(() => emitter.emit('go', 5));
+          const out = new PassThrough();
+          await pipeline(Readable.from(['a', 'b']), out);
+          return {
+            hash: crypto.createHash('md5').update('x').digest('hex'),
+            file: await fs.readFile(note, 'utf8'),
+            path: path.join('/a', '..', 'b'),
+            zip: zlib.gunzipSync(zlib.gzipSync('zip')).toString(),
+            event: (await once(emitter, 'go'))[0],
+            piped: out.read().toString(),
+            local: store.run('inside', () => store.getStore()),
+            format: util.format('%s %d', 'n', 1),
+            env: process.env.GREETING,
+            missing: process.env.PATH ?? null,
+            url: new URL('/b', 'https://example.org/a').href,
+            uuid: crypto.randomUUID().length,
+            eol: os.EOL,
+            base64: Buffer.from('hi').toString('base64'),
+            globals: [typeof fetch, typeof structuredClone, typeof AbortController, typeof TextDecoder],
+          };
+        };
+    ";
+    let owner = server().await.register().await;
+    let deploy = deploy("n", "n.mjs", code).with("env", json!({ "GREETING": "hello" }));
+    owner.deploy(&deploy).await;
+    assert_eq!(
+        owner.call("n").await.expect(200).json(),
+        json!({
+            "hash": "9dd4e461268c8034f5c8564e155c67a6", "file": "kept", "path": "/b", "zip": "zip",
+            "event": 5, "piped": "ab", "local": "inside", "format": "n 1", "env": "hello",
+            "missing": null, "url": "https://example.org/b", "uuid": 36, "eol": "\n",
+            "base64": "aGk=", "globals": ["function", "function", "function", "function"],
+        }),
+    );
+}
+
+#[tokio::test]
+async fn several_files_become_one_function() {
+    let owner = server().await.register().await;
+    let files = json!({
+        "src/index.ts": "import { greet } from './lib/greet'; import data from './data.json'; export default () => greet(data.name);",
+        "src/lib/greet.ts": "export const greet = (name: string): string => `hello ${name}`;",
+        "src/data.json": "{\"name\":\"files\"}",
+    });
+    let body = json!({ "name": "many", "files": files, "entry": "src/index.ts" });
+    owner.deploy(&crate::support::Deploy(body)).await;
+    assert_eq!(owner.call("many").await.expect(200).text(), "hello files");
+}
+
+#[tokio::test]
+async fn a_project_archive_becomes_a_function() {
+    let owner = server().await.register().await;
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(
+        Vec::new(),
+        flate2::Compression::default(),
+    ));
+    for (path, text) in [
+        (
+            "package.json",
+            "{\"name\":\"p\",\"main\":\"main.js\",\"dependencies\":{\"lodash\":\"4.17.21\"}}",
+        ),
+        (
+            "main.js",
+            "const _ = require('lodash'); const { two } = require('./two'); exports.handler = async () => _.add(1, two);",
+        ),
+        ("two.js", "exports.two = 2;"),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, path, text.as_bytes()).unwrap();
+    }
+    let bytes = archive.into_inner().unwrap().finish().unwrap();
+    let request = owner
+        .api(Method::POST, "/api/function/deploy?name=packed&wait=true")
+        .header("content-type", "application/gzip")
+        .body(bytes);
+    let view = send(request).await.expect(200).json();
+    assert_eq!(view["status"], "active", "{view:#}");
+    assert_eq!(owner.call("packed").await.expect(200).text(), "3");
+}
+
+#[tokio::test]
+async fn work_handed_to_wait_until_is_finished() {
+    let code = "
+        let finished = 0;
+        export default ({ query }, context) => {
+          if (query.ask) return { finished };
+          context.waitUntil(new Promise((done) => setTimeout(() => { finished += 1; done(); }, 50)));
+          return 'answered';
+        };
+    ";
+    let owner = server().await.register().await;
+    let limits = json!({ "concurrency": 1 });
+    owner.deploy(&deploy("w", "w.mjs", code).with("limits", limits)).await;
+    assert_eq!(owner.call("w").await.expect(200).text(), "answered");
+    assert_eq!(owner.call("w?ask=1").await.expect(200).json()["finished"], 1);
+}

@@ -1,0 +1,23 @@
+//! The product, from outside: the real server with real workers, esbuild and npm.
+//!
+//! Each module holds one promise of `docs/SPECIFICATION.md`. Most tests share one server; those
+//! that stop, kill or restart one have their own. A test makes its own accounts, so tests do not
+//! see each other and run in parallel. Nothing sleeps: [`support::wait_for`] is the one place
+//! that waits.
+
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod bad_input;
+mod concurrency;
+mod dependencies;
+mod durability;
+mod faults;
+mod handlers;
+mod isolation;
+mod lifecycle;
+mod main_job;
+mod redeploy;
+mod secrets;
+mod streaming;
+mod support;

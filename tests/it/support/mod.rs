@@ -1,0 +1,29 @@
+//! A server to test and a client to test it with.
+
+mod account;
+mod process;
+mod server;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use account::{Account, Answer, Deploy, Deployed, deploy, send, try_send};
+pub(crate) use process::{cloudserve, cpu_ticks, is_alive, signal};
+pub(crate) use server::{TestServer, server};
+
+/// What something may take that is not what the test is about.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Waits until `attempt` gives a value; fails, naming `what`, after [`PATIENCE`].
+pub(crate) async fn wait_for<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = attempt().await {
+            return value;
+        }
+        assert!(Instant::now() < end, "gave up waiting for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -194,7 +194,10 @@ async fn bench() -> (Bench, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("worker");
     let me = std::env::current_exe().unwrap();
-    let script = format!("#!/bin/sh\nexec '{}' --ignored --exact act_as_a_worker\n", me.display());
+    let script = format!(
+        "#!/bin/sh\nexec '{}' --ignored --exact --nocapture act_as_a_worker\n",
+        me.display()
+    );
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut options = SandboxOptions { worker_program: program, ..options() };

@@ -46,7 +46,7 @@ pub(crate) fn init_platform() {
 
 /// Boots an isolate.
 pub(crate) async fn boot(host: &Rc<Host>) -> Booted {
-    let (loader, node_services) = loader::new(host.clone());
+    let (loader, node_services) = loader::new();
     let create_params = v8::CreateParams::default()
         .heap_limits(0, BOOT_HEAP_BYTES)
         .array_buffer_allocator(host.memory.allocator());

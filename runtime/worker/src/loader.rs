@@ -3,7 +3,7 @@
 //! The bundle is an ES module. Packages it left external are resolved as Node does. A CommonJS
 //! package that is imported becomes a small ES module that requires it; the names that module
 //! exports are those its importer asks for, read off the importer's source, since bundlers print
-//! import clauses in one plain form.
+//! import clauses in one plain form, and those its own source plainly assigns.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -13,8 +13,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use cloudserve_protocol::wire::FromWorker;
 use deno_core::error::ModuleLoaderError;
 use deno_core::{
     FastString, ModuleLoadOptions, ModuleLoadReferrer, ModuleLoadResponse, ModuleLoader,
@@ -36,8 +34,6 @@ use node_resolver::{
 };
 use sys_traits::impls::RealSys;
 
-use crate::host::Host;
-
 type Npm = NpmResolver<RealSys>;
 type Resolver = NodeResolver<DenoInNpmPackageChecker, DenoIsBuiltInNodeModuleChecker, Npm, RealSys>;
 
@@ -55,7 +51,6 @@ pub(crate) struct Artifacts {
 
 /// The loader of one worker. Knows no function until `assign`.
 pub(crate) struct BundleLoader {
-    host: Rc<Host>,
     node: Arc<Resolver>,
     packages: Arc<PackageJsonResolver<RealSys>>,
     artifacts: RefCell<Option<Artifacts>>,
@@ -69,12 +64,12 @@ pub(crate) struct BundleLoader {
 enum CodeCache {
     Absent,
     Given,
-    /// V8 refused what it was given, or was given nothing.
-    Made,
+    /// V8 refused what it was given, or was given nothing, and made its own.
+    Refused,
 }
 
 /// The loader and the services that share its caches.
-pub(crate) fn new(host: Rc<Host>) -> (Rc<BundleLoader>, NodeServices) {
+pub(crate) fn new() -> (Rc<BundleLoader>, NodeServices) {
     let packages = Arc::new(PackageJsonResolver::new(RealSys, None));
     let sys = NodeResolutionSys::new(RealSys, None);
     let npm = NpmResolver::Byonm(Arc::new(ByonmNpmResolver::new(ByonmNpmResolverCreateOptions {
@@ -92,7 +87,6 @@ pub(crate) fn new(host: Rc<Host>) -> (Rc<BundleLoader>, NodeServices) {
         NodeResolverOptions::default(),
     ));
     let loader = Rc::new(BundleLoader {
-        host,
         node: node.clone(),
         packages: packages.clone(),
         artifacts: RefCell::new(None),
@@ -192,7 +186,11 @@ impl BundleLoader {
         let is_commonjs = self.is_commonjs(url).map_err(JsErrorBox::from_err)?;
         let (kind, source) = if is_commonjs {
             let wanted = self.wanted.borrow();
-            (ModuleType::JavaScript, commonjs_facade(&path, wanted.get(url.as_str())))
+            let mut names = wanted.get(url.as_str()).cloned().unwrap_or_default();
+            if let Ok(source) = std::fs::read_to_string(&path) {
+                names.extend(assigned_names(&source));
+            }
+            (ModuleType::JavaScript, commonjs_facade(&path, &names))
         } else {
             let text = std::fs::read_to_string(&path).map_err(JsErrorBox::from_err)?;
             let is_json = path.extension().is_some_and(|e| e == "json");
@@ -252,11 +250,11 @@ impl ModuleLoader for BundleLoader {
         &self,
         url: ModuleSpecifier,
         _hash: u64,
-        code_cache: &[u8],
+        _code_cache: &[u8],
     ) -> Pin<Box<dyn Future<Output = ()>>> {
         if self.is_bundle(&url) {
-            self.code_cache.set(CodeCache::Made);
-            self.host.send(&FromWorker::CodeCache(Bytes::copy_from_slice(code_cache)));
+            // Not this one: see `code_cache`.
+            self.code_cache.set(CodeCache::Refused);
         }
         Box::pin(std::future::ready(()))
     }
@@ -302,16 +300,31 @@ impl NodeRequireLoader for Required {
 }
 
 /// An ES module that requires `path` and exports these names of it.
-fn commonjs_facade(path: &Path, wanted: Option<&BTreeSet<String>>) -> String {
+fn commonjs_facade(path: &Path, names: &BTreeSet<String>) -> String {
     let path = serde_json::Value::from(path.to_string_lossy());
     let mut source = format!(
         "import {{ createRequire }} from 'node:module';\n\
          const m = createRequire({path})({path});\nexport default m;\n"
     );
-    for name in wanted.into_iter().flatten().filter(|name| *name != "default") {
-        source.push_str(&format!("const _{name} = m.{name};\nexport {{ _{name} as {name} }};\n"));
+    for name in names.iter().filter(|name| *name != "default") {
+        source.push_str(&format!("const _{name} = m?.{name};\nexport {{ _{name} as {name} }};\n"));
     }
     source
+}
+
+/// The names in `exports.name = ` assignments of a CommonJS source.
+fn assigned_names(source: &str) -> BTreeSet<String> {
+    const EXPORTS: &str = "exports.";
+    source
+        .match_indices(EXPORTS)
+        .filter_map(|(at, _)| {
+            let rest = &source[at + EXPORTS.len()..];
+            let end = rest.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '$')))?;
+            let (name, rest) = rest.split_at(end);
+            let assigned = rest.trim_start().strip_prefix('=')?;
+            (is_identifier(name) && !assigned.starts_with('=')).then(|| name.to_owned())
+        })
+        .collect()
 }
 
 fn has_bare_imports(source: &str) -> bool {
@@ -357,5 +370,13 @@ mod tests {
         let names: Vec<_> = imported_names(source, "pkg").into_iter().collect();
         assert_eq!(names, ["b", "c", "default", "f"]);
         assert!(imported_names(source, "a").is_empty());
+    }
+
+    #[test]
+    fn names_are_read_off_assignments() {
+        let source = "exports.a = 1; module.exports.b=2;\nif (exports.c === 3) exports.1d = 4;\
+                      exports.a = exports.default = void 0;";
+        let names: Vec<_> = assigned_names(source).into_iter().collect();
+        assert_eq!(names, ["a", "b", "default"]);
     }
 }

@@ -11,6 +11,7 @@
 
 mod boot;
 mod bridge;
+mod code_cache;
 mod control;
 mod cpu;
 mod host;

@@ -28,7 +28,7 @@ const DENIED_NETS: [&str; 13] = [
 ];
 
 /// What common packages ask for without meaning harm.
-const ALLOWED_SYS: [&str; 11] = [
+const ALLOWED_SYS: [&str; 14] = [
     "hostname",
     "osRelease",
     "osUptime",
@@ -40,6 +40,9 @@ const ALLOWED_SYS: [&str; 11] = [
     "homedir",
     "umask",
     "userInfo",
+    "networkInterfaces",
+    "statfs",
+    "getPriority",
 ];
 
 #[derive(Debug, thiserror::Error)]

@@ -22,6 +22,7 @@ use deno_runtime::fmt_errors::format_js_error;
 
 use crate::boot::{Booted, boot};
 use crate::bridge::IncomingCall;
+use crate::code_cache;
 use crate::control::{Control, ControlError};
 use crate::host::{Host, handler_fault, thrown};
 use crate::loader::Artifacts;
@@ -62,7 +63,8 @@ pub(crate) async fn run(socket: UnixStream, started: Instant) -> i32 {
             return 2;
         }
     };
-    let mut serving = Serving { host, control, booted, watchdog, draining: false };
+    let code_cache = code_cache::Schedule::never();
+    let mut serving = Serving { host, control, booted, watchdog, code_cache, draining: false };
     let code = match serving.load(&assignment).await {
         Ok(()) => serving.serve().await,
         Err(fault) => {
@@ -84,6 +86,7 @@ struct Serving {
     control: Control,
     booted: Booted,
     watchdog: Watchdog,
+    code_cache: code_cache::Schedule,
     draining: bool,
 }
 
@@ -114,6 +117,9 @@ impl Serving {
             load_us: micros(begun.elapsed()),
             code_cache_used: self.booted.loader.code_cache_was_used(),
         }));
+        if !self.booted.loader.code_cache_was_used() {
+            self.code_cache = code_cache::Schedule::loaded();
+        }
         Ok(())
     }
 
@@ -231,8 +237,17 @@ impl Serving {
                     if self.draining && flushed.is_ready() {
                         return Poll::Ready(0);
                     }
+                    if self.code_cache.poll_due(cx).is_ready() {
+                        self.make_code_cache();
+                        if let Poll::Ready(Err(_)) =
+                            self.control.poll_flush(cx, &mut self.host.outgoing())
+                        {
+                            return Poll::Ready(0);
+                        }
+                    }
                 }
                 Some(deadline) => {
+                    self.code_cache.busy();
                     self.watchdog.arm(deadline);
                     if timer_at.is_none_or(|at| at > deadline) {
                         timer_at = Some(deadline);
@@ -253,6 +268,17 @@ impl Serving {
             Poll::Pending
         })
         .await
+    }
+
+    fn make_code_cache(&mut self) {
+        let url = self.booted.loader.bundle_url();
+        let made =
+            url.to_file_path().ok().and_then(|path| std::fs::read_to_string(path).ok()).and_then(
+                |source| code_cache::make(&mut self.booted.worker.js_runtime, &url, &source),
+            );
+        if let Some(bytes) = made {
+            self.host.send(&FromWorker::CodeCache(bytes.into()));
+        }
     }
 
     fn take(&mut self, frame: ToWorker) {

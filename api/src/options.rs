@@ -24,6 +24,8 @@ pub struct ApiOptions {
 
     /// Deploys that are built at the same time.
     pub deploys_in_parallel: usize,
+    /// Address space of one run of esbuild.
+    pub bundle_memory_mb: u32,
     /// How long a deployer holds a version without a sign of life.
     pub lease_ms: u32,
     /// How often the queue is looked at when nothing announced work.
@@ -67,6 +69,7 @@ impl Default for ApiOptions {
             secure_cookie: false,
             limits: PlatformLimits::default(),
             deploys_in_parallel: 2,
+            bundle_memory_mb: 2_048,
             lease_ms: 30_000,
             queue_poll_ms: 2_000,
             deploy_attempts: 5,

@@ -82,7 +82,7 @@ fn shortened(text: &str) -> String {
 /// Whether npm would take this as a package name.
 pub(crate) fn is_package_name(name: &str) -> bool {
     let is_part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '~')
+        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '~')
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
     };
     let is_name = match name.strip_prefix('@') {
@@ -94,7 +94,7 @@ pub(crate) fn is_package_name(name: &str) -> bool {
 
 fn is_range(range: &str) -> bool {
     range.len() <= MAX_RANGE_BYTES
-        && !range.starts_with('-')
+        && !range.starts_with(['-', '.'])
         && range.bytes().all(|b| b.is_ascii_alphanumeric() || b" .-_^~<>=|*+".contains(&b))
 }
 

@@ -22,7 +22,7 @@ use cloudserve_store::function::{BuiltVersion, Claimed, DeployError, Source};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::esbuild::{Bundle, BundleError, Esbuild, Project, package_of};
+use super::esbuild::{BuildBounds, Bundle, BundleError, Esbuild, Project, package_of};
 use super::source::{LoadError, SourceFiles};
 use crate::options::ApiOptions;
 
@@ -104,9 +104,9 @@ impl From<BundleError> for Failure {
     fn from(error: BundleError) -> Self {
         match error {
             BundleError::Rejected(message) => Self::told("bundle_error", message),
-            BundleError::TimedOut { .. } | BundleError::TooLarge { .. } => {
-                Self::told("limit_exceeded", error.to_string())
-            }
+            BundleError::TimedOut { .. }
+            | BundleError::OutOfMemory { .. }
+            | BundleError::TooLarge { .. } => Self::told("limit_exceeded", error.to_string()),
             BundleError::Run(_) | BundleError::Ended { .. } | BundleError::Protocol(_) => {
                 Self::transient(error)
             }
@@ -150,9 +150,12 @@ impl Pipeline {
         loader: Arc<dyn VersionLoader>,
         cache: Arc<Cache>,
     ) -> Self {
-        let limits = &options.limits;
-        let esbuild =
-            Esbuild::new(options.esbuild.clone(), limits.bundle_bytes, limits.bundle_build_ms);
+        let bounds = BuildBounds {
+            bundle_bytes: options.limits.bundle_bytes,
+            time_ms: options.limits.bundle_build_ms,
+            memory_mb: options.bundle_memory_mb,
+        };
+        let esbuild = Esbuild::new(options.esbuild.clone(), bounds);
         let work_dir = options.work_dir.clone();
         Self { artifacts, sealer, builder, loader, cache, esbuild, work_dir }
     }

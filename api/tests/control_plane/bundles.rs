@@ -238,6 +238,17 @@ async fn large_bundles_are_refused_with_the_limit() {
 }
 
 #[tokio::test]
+async fn builds_that_take_too_much_memory_are_ended() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    for code in ["a=1;\n".repeat(3_000_000), format!("x={}", "[".repeat(10_000_000))] {
+        let told = error(&plane, &token, &one("a", "f.mjs", &code)).await;
+        assert_eq!(told["code"], "limit_exceeded", "{told}");
+        assert!(told["message"].as_str().unwrap().contains("2048 MB"), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn builds_that_take_too_long_are_ended() {
     let plane = Plane::start_with(|options| options.limits.bundle_build_ms = 1);
     let token = plane.register("ada").await;

@@ -68,6 +68,9 @@ pub(super) enum BundleError {
     /// The build took too long.
     #[error("the bundle was not built within {limit_ms} ms")]
     TimedOut { limit_ms: u32 },
+    /// The build took too much memory.
+    #[error("the bundle cannot be built with {limit_mb} MB of memory")]
+    OutOfMemory { limit_mb: u32 },
     /// The result is too large.
     #[error("the bundle is larger than {max_bytes} bytes")]
     TooLarge { max_bytes: u64 },
@@ -106,20 +109,28 @@ pub(super) struct Bundle {
 /// The esbuild program.
 pub(super) struct Esbuild {
     program: PathBuf,
-    max_bundle_bytes: u64,
-    limit_ms: u32,
+    bounds: BuildBounds,
     version: OnceCell<String>,
 }
 
+/// Bounds on one build.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BuildBounds {
+    pub(super) bundle_bytes: u64,
+    pub(super) time_ms: u32,
+    /// Address space of the process: 20 MB of source can take 9 GB to build.
+    pub(super) memory_mb: u32,
+}
+
 impl Esbuild {
-    pub(super) fn new(program: PathBuf, max_bundle_bytes: u64, limit_ms: u32) -> Self {
-        Self { program, max_bundle_bytes, limit_ms, version: OnceCell::new() }
+    pub(super) fn new(program: PathBuf, bounds: BuildBounds) -> Self {
+        Self { program, bounds, version: OnceCell::new() }
     }
 
     /// Builds. What a package imports but does not bring (optional dependencies, native parts) is
     /// left out and found, or not, when it is asked for at run time.
     pub(super) async fn bundle(&self, mut project: Project<'_>) -> Result<Bundle, BundleError> {
-        let deadline = Duration::from_millis(self.limit_ms.into());
+        let deadline = Duration::from_millis(self.bounds.time_ms.into());
         let both_runs = async {
             let errors = match self.run(&project).await? {
                 Ok(bundle) => return Ok(bundle),
@@ -134,7 +145,7 @@ impl Esbuild {
         };
         tokio::time::timeout(deadline, both_runs)
             .await
-            .unwrap_or(Err(BundleError::TimedOut { limit_ms: self.limit_ms }))
+            .unwrap_or(Err(BundleError::TimedOut { limit_ms: self.bounds.time_ms }))
     }
 
     /// One run: a bundle or the errors in the source.
@@ -151,10 +162,16 @@ impl Esbuild {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(BundleError::Run)?;
-        let answer = self.converse(&mut child, project).await;
-        let answer = match answer {
-            Err(BundleError::Run(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(BundleError::Ended { stderr: stderr_of(&mut child).await })
+        bound_memory(&child, self.bounds.memory_mb).map_err(BundleError::Run)?;
+        let answer = match self.converse(&mut child, project).await {
+            Err(BundleError::Run(error)) if has_ended(&error) => {
+                let stderr = stderr_of(&mut child).await;
+                // What Go says when it gets no more memory, for heap, stack or thread.
+                Err(if stderr.contains("fatal error: ") {
+                    BundleError::OutOfMemory { limit_mb: self.bounds.memory_mb }
+                } else {
+                    BundleError::Ended { stderr }
+                })
             }
             answer => answer,
         };
@@ -187,7 +204,7 @@ impl Esbuild {
         let request =
             Packet { id: 0, is_request: true, value: request(project).map_err(BundleError::Run)? };
         to.write_all(&request.encode()).await.map_err(BundleError::Run)?;
-        let max_bytes = self.max_bundle_bytes * MAX_ANSWER_FACTOR + MAX_ANSWER_BESIDE_BYTES;
+        let max_bytes = self.bounds.bundle_bytes * MAX_ANSWER_FACTOR + MAX_ANSWER_BESIDE_BYTES;
         // The first packet is its version, which it has compared with ours already.
         self.read_packet(&mut from, max_bytes).await?;
         loop {
@@ -207,7 +224,7 @@ impl Esbuild {
     ) -> Result<Bytes, BundleError> {
         let length = from.read_u32_le().await.map_err(BundleError::Run)?;
         if u64::from(length) > max_bytes {
-            return Err(BundleError::TooLarge { max_bytes: self.max_bundle_bytes });
+            return Err(BundleError::TooLarge { max_bytes: self.bounds.bundle_bytes });
         }
         let mut bytes = vec![0; length as usize];
         from.read_exact(&mut bytes).await.map_err(BundleError::Run)?;
@@ -235,8 +252,8 @@ impl Esbuild {
             found.map(|file| file.get("contents").bytes()).ok_or(BundleError::Protocol("result"))
         };
         let (code, source_map) = with_node_globals(file(BUNDLE)?, file(&format!("{BUNDLE}.map"))?);
-        if code.len() as u64 > self.max_bundle_bytes {
-            return Err(BundleError::TooLarge { max_bytes: self.max_bundle_bytes });
+        if code.len() as u64 > self.bounds.bundle_bytes {
+            return Err(BundleError::TooLarge { max_bytes: self.bounds.bundle_bytes });
         }
         let metafile: Metafile = serde_json::from_slice(&answer.get("metafile").bytes())
             .map_err(|_| BundleError::Protocol("metafile"))?;
@@ -378,6 +395,23 @@ async fn answer(packet: &Packet, to: &mut ChildStdin) -> io::Result<()> {
         map([("errors", none()), ("warnings", none())])
     };
     to.write_all(&Packet { id: packet.id, is_request: false, value }.encode()).await
+}
+
+fn has_ended(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe)
+}
+
+/// Bounds the address space of a child that was not given any work yet.
+fn bound_memory(child: &Child, limit_mb: u32) -> io::Result<()> {
+    let Some(pid) = child.id() else { return Ok(()) };
+    let bytes = libc::rlim_t::from(limit_mb) * 1024 * 1024;
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: `limit` is a valid rlimit for the time of the call and no old limit is asked for.
+    // The child was not waited for, so its id is still its own.
+    let done =
+        unsafe { libc::prlimit(pid, libc::RLIMIT_AS, &raw const limit, std::ptr::null_mut()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 async fn stderr_of(child: &mut Child) -> String {

@@ -96,7 +96,7 @@ impl Shared {
     ) -> Result<Box<Worker>, BootFailure> {
         let begun_at = Instant::now();
         let budget = Duration::from_millis(self.options.platform.load_ms.into());
-        let assignment = match self.assign(&mut worker, target, version, begun_at).await {
+        let assignment = match self.assign(&mut worker, target, version, begun_at) {
             Ok(assignment) => assignment,
             Err(failure) => {
                 worker.end(DeathCause::LoadFailed);
@@ -145,7 +145,7 @@ impl Shared {
         Err(BootFailure { fault, log, log_is_cut, started, took: begun_at.elapsed() })
     }
 
-    async fn assign(
+    fn assign(
         &self,
         worker: &mut Worker,
         target: &Arc<Target>,

@@ -1,6 +1,8 @@
 //! What a call costs without HTTP. Not a test: run it on a quiet machine with
 //! `cargo test --release -p cloudserve-sandbox --test figures -- --ignored --nocapture`.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 #[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
@@ -15,14 +17,14 @@ const HELLO: &str = "export default { fetch: () => new Response('hello') };";
 
 fn show(what: &str, mut times: Vec<Duration>) {
     times.sort();
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_micros();
+    let at = |per_mille: usize| times[(times.len() - 1) * per_mille / 1_000].as_micros();
     println!(
         "{what}: n={} p50={} p90={} p99={} max={} µs",
         times.len(),
-        at(0.5),
-        at(0.9),
-        at(0.99),
-        at(1.0)
+        at(500),
+        at(900),
+        at(990),
+        at(1_000)
     );
 }
 
@@ -53,8 +55,9 @@ async fn warm_and_cold_calls() {
         for task in tasks {
             times.extend(task.await.unwrap());
         }
-        let per_second = times.len() as f64 / begun.elapsed().as_secs_f64();
-        show(&format!("warm, {callers} callers, {per_second:.0}/s"), times);
+        let per_second =
+            times.len() * 1_000 / usize::try_from(begun.elapsed().as_millis()).unwrap();
+        show(&format!("warm, {callers} callers, {per_second}/s"), times);
     }
 
     let mut times = Vec::new();

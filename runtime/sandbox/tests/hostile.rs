@@ -1,6 +1,8 @@
 //! The supervisor with workers that lie, stall and die: this program, started again as a worker
 //! that does what the name of its function says.
 
+#![allow(clippy::unwrap_used)]
+
 #[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
@@ -36,6 +38,12 @@ fn act_as_a_worker() {
     Actor { socket, incoming: BytesMut::new() }.act();
 }
 
+/// Without what a test program does when it ends.
+fn exit(code: i32) -> ! {
+    // SAFETY: ends this process and runs nothing else.
+    unsafe { libc::_exit(code) }
+}
+
 struct Actor {
     socket: UnixStream,
     incoming: BytesMut,
@@ -50,8 +58,7 @@ impl Actor {
 
     fn raw(&mut self, bytes: &[u8]) {
         if self.socket.write_all(bytes).is_err() {
-            // SAFETY: ends this process and runs nothing else.
-            unsafe { libc::_exit(0) };
+            exit(0);
         }
     }
 
@@ -62,8 +69,7 @@ impl Actor {
             }
             let mut piece = [0; 4096];
             match self.socket.read(&mut piece) {
-                // SAFETY: as in `raw`.
-                Ok(0) | Err(_) => unsafe { libc::_exit(0) },
+                Ok(0) | Err(_) => exit(0),
                 Ok(n) => self.incoming.put_slice(&piece[..n]),
             }
         }
@@ -148,9 +154,8 @@ impl Actor {
                 let fault = Fault::new(FaultClass::SandboxUnavailable, "not my fault");
                 self.done(call, Some(fault));
             }
-            // SAFETY: as in `raw`.
-            "exit" => unsafe { libc::_exit(5) },
-            "oom-code" => unsafe { libc::_exit(EXIT_OUT_OF_MEMORY) },
+            "exit" => exit(5),
+            "oom-code" => exit(EXIT_OUT_OF_MEMORY),
             "oom-words" => {
                 eprintln!("#\n# Fatal JavaScript out of memory: Reached heap limit\n#");
                 std::process::abort();
@@ -258,7 +263,7 @@ async fn workers_that_break_the_protocol_are_ended_and_their_calls_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_sends_more_than_its_consumer_takes_is_ended() {
     let (bench, _dir) = bench().await;
-    let call = bench.invocation(&actor(&bench, "over-credit"), "/", Body::Empty);
+    let call = Bench::invocation(&actor(&bench, "over-credit"), "/", Body::Empty);
     let reply = bench.sandbox.invoke(call).await.unwrap();
     let fault = reply.outcome.await.unwrap().fault.unwrap();
     assert!(fault.message.contains("misbehaved"), "{fault:?}");

@@ -1,5 +1,7 @@
 //! The supervisor with real worker processes.
 
+#![allow(clippy::unwrap_used)]
+
 #[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
@@ -139,7 +141,7 @@ async fn bodies_of_every_size_and_kind_come_back_whole() {
         limits,
     );
     for size in [0, 1, 1_000, 65_536, 262_144, 262_145, 1_000_000, 6 * 1024 * 1024] {
-        let sent: Bytes = (0..size).map(|i: usize| (i * 7 + i / 256) as u8).collect();
+        let sent: Bytes = (0..size).map(|i: usize| (i * 7 + i / 256).to_le_bytes()[0]).collect();
         for path in ["/", "/stream"] {
             let got = bench.call(&echo, path, Body::Full(sent.clone())).await.unwrap();
             assert_eq!(got.body.len(), size, "{path}");
@@ -173,7 +175,7 @@ async fn a_stream_is_bounded_by_its_limit_its_consumer_and_its_deadline() {
     // Nobody reads: the deadline ends it, and what was produced meanwhile is bounded by credit.
     let limits = Limits { timeout_ms: 1_000, ..Limits::default() };
     let endless = bench.function_with(ENDLESS, limits);
-    let reply = bench.sandbox.invoke(bench.invocation(&endless, "/", Body::Empty)).await.unwrap();
+    let reply = bench.sandbox.invoke(Bench::invocation(&endless, "/", Body::Empty)).await.unwrap();
     let Body::Stream(mut body) = reply.body else { panic!("it streams") };
     let outcome = reply.outcome.await.unwrap();
     assert_eq!(outcome.fault.unwrap().class, FaultClass::Timeout);
@@ -193,7 +195,7 @@ async fn a_stream_is_bounded_by_its_limit_its_consumer_and_its_deadline() {
 async fn a_caller_that_hangs_up_ends_the_call() {
     let bench = Bench::start().await;
     let endless = bench.function(ENDLESS);
-    let reply = bench.sandbox.invoke(bench.invocation(&endless, "/", Body::Empty)).await.unwrap();
+    let reply = bench.sandbox.invoke(Bench::invocation(&endless, "/", Body::Empty)).await.unwrap();
     drop(reply.body);
     let outcome =
         tokio::time::timeout(Duration::from_secs(2), reply.outcome).await.unwrap().unwrap();
@@ -201,7 +203,7 @@ async fn a_caller_that_hangs_up_ends_the_call() {
 
     // Before the answer has begun, the future is dropped.
     let stuck = bench.function("export default () => { while (true); };");
-    let call = bench.sandbox.invoke(bench.invocation(&stuck, "/", Body::Empty));
+    let call = bench.sandbox.invoke(Bench::invocation(&stuck, "/", Body::Empty));
     assert!(tokio::time::timeout(Duration::from_millis(500), call).await.is_err());
     support::wait_until("the worker is gone", || bench.sandbox.metrics().workers_busy == 0).await;
     bench.is_well().await;

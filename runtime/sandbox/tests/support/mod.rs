@@ -123,7 +123,7 @@ impl Bench {
         })
     }
 
-    pub(crate) fn invocation(&self, target: &Arc<Target>, path: &str, body: Body) -> Invocation {
+    pub(crate) fn invocation(target: &Arc<Target>, path: &str, body: Body) -> Invocation {
         let timeout = Duration::from_millis(target.limits.timeout_ms.into());
         Invocation {
             execution_id: ExecutionId::new(),
@@ -145,7 +145,7 @@ impl Bench {
         path: &str,
         body: Body,
     ) -> Result<Called, Box<Outcome>> {
-        let reply = self.sandbox.invoke(self.invocation(target, path, body)).await?;
+        let reply = self.sandbox.invoke(Self::invocation(target, path, body)).await?;
         let body = reply.body.collect().await;
         let outcome = reply.outcome.await.expect("the outcome is always told");
         let Ok(body) = body else { return Err(Box::new(outcome)) };

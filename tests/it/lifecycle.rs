@@ -1,7 +1,5 @@
 //! Start, health, drain, end.
 
-use std::process::Command;
-
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
@@ -128,7 +126,7 @@ async fn a_caller_that_hangs_up_frees_the_function() {
 #[tokio::test]
 async fn a_data_directory_has_one_server() {
     let server = TestServer::start().await;
-    let second = Command::new(cloudserve())
+    let second = cloudserve()
         .args(["serve", "--api-listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0"])
         .arg("--data-dir")
         .arg(server.data_dir())
@@ -153,7 +151,7 @@ async fn what_is_wrong_with_the_configuration_is_said_by_name() {
         ("empty", "CLOUDSERVE_ESBUILD", "/no/such/esbuild", "/no/such/esbuild"),
         ("empty", "CLOUDSERVE_NPM", "/no/such/npm", "/no/such/npm"),
     ] {
-        let run = Command::new(cloudserve())
+        let run = cloudserve()
             .arg("serve")
             .current_dir(dir.path().join(sub))
             .env(variable, value)

@@ -7,8 +7,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
 
-/// The `cloudserve` that was built with these tests.
-pub(crate) fn cloudserve() -> PathBuf {
+/// Where set-up puts esbuild.
+const ESBUILD: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../tools/node_modules/@esbuild/linux-x64/bin/esbuild");
+
+/// A call of the `cloudserve` that was built with these tests.
+pub(crate) fn cloudserve() -> Command {
+    let mut command = Command::new(program());
+    command.env("CLOUDSERVE_ESBUILD", ESBUILD);
+    command
+}
+
+fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a running program has a path");
     let profile = test.ancestors().nth(2).expect("tests run from <target>/<profile>/deps");
     for program in ["cloudserve", "cloudserve-worker"] {

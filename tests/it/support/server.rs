@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ExitStatus};
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
@@ -54,7 +54,7 @@ impl TestServer {
     pub(crate) async fn start_at(home: Home) -> Self {
         let log = home.log_file();
         let _ = fs::remove_file(&log);
-        let mut command = Command::new(cloudserve());
+        let mut command = cloudserve();
         command
             .arg("serve")
             .current_dir(home.dir.path())

@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
-use crate::death::{DeathCause, ExitReport};
 use crate::launcher::Exit;
 use crate::sandbox::Shared;
 use crate::worker::Process;
@@ -39,7 +38,7 @@ pub(crate) async fn keep(mut exit: Exit, process: Arc<Process>, sandbox: Weak<Sh
             () = process.dismissed.notified() => kill_at = Some(Instant::now() + DISMISSAL),
             () = overdue => {
                 kill_at = None;
-                process.kill(DeathCause::ProtocolViolation);
+                process.kill_overstayed();
             }
         }
     };
@@ -47,7 +46,7 @@ pub(crate) async fn keep(mut exit: Exit, process: Arc<Process>, sandbox: Weak<Sh
         .inspect_err(|error| warn!(worker = process.id, %error, "worker cannot be waited for"))
         .ok();
     process.pipes.drain();
-    let report = Arc::new(ExitReport::new(status, process.pipes.last_words(), process.cause()));
+    let report = Arc::new(process.explain(status));
     debug!(
         worker = process.id,
         pid = process.pid,

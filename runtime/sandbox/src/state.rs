@@ -331,7 +331,11 @@ impl State {
         todo: &mut Todo,
     ) -> Result<Box<Worker>, oneshot::Receiver<Provided>> {
         let taken = self.pool.take();
-        self.refill(todo);
+        // A process that starts takes a core from the load that is about to begin; while there are
+        // more READY workers, the refill waits for its end.
+        if taken.is_err() || self.pool.ready_mut().is_empty() {
+            self.refill(todo);
+        }
         taken
     }
 

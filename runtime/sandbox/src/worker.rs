@@ -9,7 +9,10 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::pin::Pin;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
@@ -79,6 +82,7 @@ pub(crate) struct Process {
     pub(crate) key: OnceLock<VersionKey>,
     pub(crate) belongings: Mutex<Option<Belongings>>,
     cause: OnceLock<DeathCause>,
+    overstayed: AtomicBool,
     exit: watch::Sender<Option<Arc<ExitReport>>>,
 }
 
@@ -111,6 +115,7 @@ impl Process {
             key: OnceLock::new(),
             belongings: Mutex::new(None),
             cause: OnceLock::new(),
+            overstayed: AtomicBool::new(false),
             exit: watch::Sender::new(None),
         }
     }
@@ -118,6 +123,16 @@ impl Process {
     /// Ends the process now. The first cause stands.
     pub(crate) fn kill(&self, cause: DeathCause) {
         let _ = self.cause.set(cause);
+        self.send_kill();
+    }
+
+    /// Ends a process that should have ended by itself. If it just has, its own exit counts.
+    pub(crate) fn kill_overstayed(&self) {
+        self.overstayed.store(true, Ordering::Relaxed);
+        self.send_kill();
+    }
+
+    fn send_kill(&self) {
         let no_info = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: a plain system call on a descriptor we own. It fails only when the process has
         // ended already, which is as well.
@@ -137,6 +152,14 @@ impl Process {
         self.cause.get().copied()
     }
 
+    /// What there is to say of an exit with this status.
+    pub(crate) fn explain(&self, status: Option<ExitStatus>) -> ExitReport {
+        let was_killed = status.is_some_and(|status| status.signal() == Some(libc::SIGKILL));
+        let overstayed = was_killed && self.overstayed.load(Ordering::Relaxed);
+        let cause = self.cause().or(overstayed.then_some(DeathCause::ProtocolViolation));
+        ExitReport::new(status, self.pipes.last_words(), cause)
+    }
+
     pub(crate) fn report_exit(&self, report: Arc<ExitReport>) {
         self.exit.send_replace(Some(report));
     }
@@ -145,7 +168,7 @@ impl Process {
     pub(crate) async fn exited(&self, patience: Duration) -> Arc<ExitReport> {
         let mut exit = self.exit.subscribe();
         if tokio::time::timeout(patience, exit.wait_for(Option::is_some)).await.is_err() {
-            self.kill(DeathCause::ProtocolViolation);
+            self.kill_overstayed();
         }
         match exit.wait_for(Option::is_some).await.map(|report| report.clone()) {
             Ok(Some(report)) => report,

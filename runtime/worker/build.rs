@@ -61,14 +61,11 @@ fn main() {
 
 fn bootstrap() -> Extension {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bootstrap-js");
-    let mut files = vec![ExtensionFileSource::new_computed(
-        "ext:cloudserve/hot.js",
-        HOT_NODE_MODULES
-            .iter()
-            .map(|name| format!("import 'node:{name}';\n"))
-            .collect::<String>()
-            .into(),
-    )];
+    let mut hot = String::new();
+    for name in HOT_NODE_MODULES {
+        let _ = writeln!(hot, "import 'node:{name}';");
+    }
+    let mut files = vec![ExtensionFileSource::new_computed("ext:cloudserve/hot.js", hot.into())];
     for name in BOOTSTRAP_FILES {
         let path = folder.join(name);
         println!("cargo:rerun-if-changed={}", path.display());
@@ -100,15 +97,14 @@ fn write_table(out: &Path, tables: &mut String, name: &str, files: &[&LazyExtens
         )
         .expect("extension sources transpile");
         let source = match file.kind {
-            LazyExtensionFileKind::Js => {
-                deno_core::wrap_lazy_ext_script(source.as_str()).to_string()
-            }
+            LazyExtensionFileKind::Js => deno_core::wrap_lazy_ext_script(source.as_str()),
             LazyExtensionFileKind::Esm => source.as_str().to_owned(),
         };
         let flat = file.specifier.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         let path = out.join(format!("{flat}.js"));
         fs::write(&path, source).expect("the build directory is writable");
-        let _ = writeln!(tables, "    ({:?}, include_str!({:?})),", file.specifier, path);
+        let _ =
+            writeln!(tables, "    ({:?}, include_str!(\"{}\")),", file.specifier, path.display());
     }
     tables.push_str("];\n");
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use deno_core::{Extension, JsRuntime, ModuleSpecifier, v8};
 use deno_runtime::BootstrapOptions;
+use deno_runtime::deno_fetch::dns::Resolver;
 use deno_runtime::deno_os::WatcherExitHandle;
+use deno_runtime::deno_web::InMemoryBroadcastChannel;
 use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 
 use crate::bridge::Bridge;
@@ -56,16 +58,16 @@ pub(crate) async fn boot(host: &Rc<Host>) -> Booted {
         &placeholder,
         WorkerServiceOptions {
             blob_store: Arc::new(deno_web::BlobStore::default()),
-            broadcast_channel: Default::default(),
+            broadcast_channel: InMemoryBroadcastChannel::default(),
             deno_rt_native_addon_loader: None,
-            feature_checker: Default::default(),
+            feature_checker: Arc::default(),
             fs: Arc::new(deno_fs::RealFs),
             module_loader: loader.clone(),
             node_services: Some(node_services),
             npm_process_state_provider: None,
             permissions: permissions::permissions(&[], &[]).expect("no permissions are valid"),
             root_cert_store_provider: None,
-            fetch_dns_resolver: Default::default(),
+            fetch_dns_resolver: Resolver::default(),
             shared_array_buffer_store: None,
             compiled_wasm_module_store: None,
             v8_code_cache: None,

@@ -4,12 +4,13 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use cloudserve_protocol::call::{HandlerKind, LogLevel};
-use cloudserve_protocol::headers::{HeaderBlock, HeaderBlockBuilder};
+use cloudserve_protocol::call::HandlerKind;
+use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::ids::ExecutionId;
-use cloudserve_protocol::wire::{Assignment, FromWorker, INITIAL_CREDIT_BYTES};
+use cloudserve_protocol::wire::{Assignment, INITIAL_CREDIT_BYTES};
 use deno_core::{JsRuntime, scope, v8};
 
+use crate::callbacks;
 use crate::host::Host;
 
 /// A request as the isolate gets it.
@@ -78,7 +79,8 @@ impl Bridge {
         macro_rules! offer {
             ($($name:literal: $function:ident),* $(,)?) => {$(
                 let key = v8::String::new(scope, $name).expect("a short string");
-                let function = v8::Function::new(scope, $function).expect("execution goes on");
+                let function =
+                    v8::Function::new(scope, callbacks::$function).expect("execution goes on");
                 host.set(scope, key.into(), function.into());
             )*};
         }
@@ -213,136 +215,4 @@ fn bytes<'s>(scope: &mut v8::PinScope<'s, '_>, bytes: &[u8]) -> v8::Local<'s, v8
     let buffer = v8::ArrayBuffer::with_backing_store(scope, &store);
     let length = buffer.byte_length();
     v8::Uint8Array::new(scope, buffer, 0, length).map_or_else(|| v8::null(scope).into(), Into::into)
-}
-
-fn host_of(scope: &mut v8::PinScope<'_, '_>) -> Rc<Host> {
-    scope.get_slot::<Rc<Host>>().expect("set when the bridge was taken").clone()
-}
-
-fn number(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> u32 {
-    value.uint32_value(scope).unwrap_or(0)
-}
-
-/// Status outside of what HTTP answers have becomes 500.
-fn status_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> u16 {
-    u16::try_from(number(scope, value)).ok().filter(|s| (200..600).contains(s)).unwrap_or(500)
-}
-
-fn headers_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> HeaderBlock {
-    let mut block = HeaderBlockBuilder::new();
-    let Ok(array) = v8::Local::<v8::Array>::try_from(value) else { return block.finish() };
-    let mut name = Vec::new();
-    for index in 0..array.length() {
-        let Some(item) = array.get_index(scope, index) else { break };
-        let item = item.to_rust_string_lossy(scope);
-        if index % 2 == 0 {
-            name = item.into_bytes();
-        } else {
-            block.push(&name, &header_bytes(&item));
-        }
-    }
-    block.finish()
-}
-
-/// The inverse of [`latin1`]; text beyond Latin-1 goes out as UTF-8.
-fn header_bytes(text: &str) -> Vec<u8> {
-    text.chars()
-        .map(|c| u8::try_from(u32::from(c)))
-        .collect::<Result<_, _>>()
-        .unwrap_or_else(|_| text.as_bytes().to_vec())
-}
-
-fn body_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> Bytes {
-    if value.is_string() {
-        return value.to_rust_string_lossy(scope).into_bytes().into();
-    }
-    let Ok(view) = v8::Local::<v8::ArrayBufferView>::try_from(value) else { return Bytes::new() };
-    let mut bytes = vec![0; view.byte_length()];
-    let copied = view.copy_contents(&mut bytes);
-    bytes.truncate(copied);
-    bytes.into()
-}
-
-fn answer(
-    scope: &mut v8::PinScope<'_, '_>,
-    args: v8::FunctionCallbackArguments<'_>,
-    _result: v8::ReturnValue<'_>,
-) {
-    let call = number(scope, args.get(0));
-    let status = status_of(scope, args.get(1));
-    let headers = headers_of(scope, args.get(2));
-    let body = body_of(scope, args.get(3));
-    host_of(scope).answer(call, status, headers, body, true);
-}
-
-fn head(
-    scope: &mut v8::PinScope<'_, '_>,
-    args: v8::FunctionCallbackArguments<'_>,
-    _result: v8::ReturnValue<'_>,
-) {
-    let call = number(scope, args.get(0));
-    let status = status_of(scope, args.get(1));
-    let headers = headers_of(scope, args.get(2));
-    host_of(scope).answer(call, status, headers, Bytes::new(), false);
-}
-
-fn chunk(
-    scope: &mut v8::PinScope<'_, '_>,
-    args: v8::FunctionCallbackArguments<'_>,
-    _result: v8::ReturnValue<'_>,
-) {
-    let call = number(scope, args.get(0));
-    let bytes = body_of(scope, args.get(1));
-    let end = args.get(2).boolean_value(scope);
-    host_of(scope).chunk(call, bytes, end);
-}
-
-fn credit(
-    scope: &mut v8::PinScope<'_, '_>,
-    args: v8::FunctionCallbackArguments<'_>,
-    _result: v8::ReturnValue<'_>,
-) {
-    let call = number(scope, args.get(0));
-    let bytes = number(scope, args.get(1));
-    host_of(scope).send(&FromWorker::Credit { call, bytes });
-}
-
-fn log(
-    scope: &mut v8::PinScope<'_, '_>,
-    args: v8::FunctionCallbackArguments<'_>,
-    _result: v8::ReturnValue<'_>,
-) {
-    let level = match number(scope, args.get(0)) {
-        0 => LogLevel::Debug,
-        1 => LogLevel::Info,
-        2 => LogLevel::Warn,
-        _ => LogLevel::Error,
-    };
-    let host = host_of(scope);
-    if host.log_is_cut() {
-        return;
-    }
-    let mut message = args.get(1).to_rust_string_lossy(scope);
-    message.truncate(message.trim_end_matches('\n').len());
-    host.log(level, message);
-}
-
-fn done(
-    scope: &mut v8::PinScope<'_, '_>,
-    args: v8::FunctionCallbackArguments<'_>,
-    _result: v8::ReturnValue<'_>,
-) {
-    let call = number(scope, args.get(0));
-    host_of(scope).done(call);
-}
-
-fn failed(
-    scope: &mut v8::PinScope<'_, '_>,
-    args: v8::FunctionCallbackArguments<'_>,
-    _result: v8::ReturnValue<'_>,
-) {
-    let call = number(scope, args.get(0));
-    let message = args.get(1).to_rust_string_lossy(scope);
-    let stack = args.get(2).to_rust_string_lossy(scope);
-    host_of(scope).failed(call, message, stack);
 }

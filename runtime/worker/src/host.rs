@@ -31,6 +31,14 @@ pub(crate) struct CallState {
     streamed_bytes: u64,
 }
 
+/// A call that ended and is not reported yet.
+struct Finished {
+    call: u32,
+    fault: Option<Fault>,
+    discard: bool,
+    cpu_us: u64,
+}
+
 /// The host of one isolate.
 pub(crate) struct Host {
     pub(crate) memory: Arc<MemoryBudget>,
@@ -40,7 +48,7 @@ pub(crate) struct Host {
     current: Cell<u32>,
     logged_bytes: Cell<usize>,
     log_cut: Cell<bool>,
-    finished: RefCell<Vec<(u32, Option<Fault>, bool, u64)>>,
+    finished: RefCell<Vec<Finished>>,
 }
 
 impl Host {
@@ -95,7 +103,7 @@ impl Host {
     fn end(&self, call: u32, fault: Option<Fault>, discard: bool) {
         if let Some(state) = self.calls.borrow_mut().remove(&call) {
             let cpu_us = thread_cpu_us().saturating_sub(state.cpu_start_us);
-            self.finished.borrow_mut().push((call, fault, discard, cpu_us));
+            self.finished.borrow_mut().push(Finished { call, fault, discard, cpu_us });
         }
     }
 
@@ -113,11 +121,11 @@ impl Host {
         if finished.is_empty() {
             return false;
         }
-        self.current.set(0);
+        self.current.set(self.calls.borrow().keys().copied().max().unwrap_or(0));
         let heap = isolate.get_heap_statistics().used_heap_size();
         let memory_bytes = self.memory.used_bytes(heap) as u64;
         let mut must_go = false;
-        for (call, fault, discard, cpu_us) in finished {
+        for Finished { call, fault, discard, cpu_us } in finished {
             must_go |= discard;
             let done = Done { fault, discard, cpu_us, memory_bytes };
             self.send(&FromWorker::Done { call, done });

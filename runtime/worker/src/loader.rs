@@ -1,9 +1,7 @@
 //! Module loading: the bundle, and what it left in `node_modules`.
 //!
-//! The bundle is an ES module. Packages it left external are resolved as Node does. A CommonJS
-//! package that is imported becomes a small ES module that requires it; the names that module
-//! exports are those its importer asks for, read off the importer's source, since bundlers print
-//! import clauses in one plain form, and those its own source plainly assigns.
+//! The bundle is an ES module. Packages it left external are resolved as Node does, and never
+//! outside of the bundle's directory and the dependency tree.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -34,6 +32,8 @@ use node_resolver::{
 };
 use sys_traits::impls::RealSys;
 
+use crate::commonjs::{self, assigned_names, has_imports, imported_names};
+
 type Npm = NpmResolver<RealSys>;
 type Resolver = NodeResolver<DenoInNpmPackageChecker, DenoIsBuiltInNodeModuleChecker, Npm, RealSys>;
 
@@ -46,7 +46,6 @@ pub(crate) struct Artifacts {
     pub(crate) bundle_url: ModuleSpecifier,
     pub(crate) roots: Vec<PathBuf>,
     pub(crate) code_cache: Option<Vec<u8>>,
-    pub(crate) source_map: Option<Vec<u8>>,
 }
 
 /// The loader of one worker. Knows no function until `assign`.
@@ -190,7 +189,7 @@ impl BundleLoader {
             if let Ok(source) = std::fs::read_to_string(&path) {
                 names.extend(assigned_names(&source));
             }
-            (ModuleType::JavaScript, commonjs_facade(&path, &names))
+            (ModuleType::JavaScript, commonjs::facade(&path, &names))
         } else {
             let text = std::fs::read_to_string(&path).map_err(JsErrorBox::from_err)?;
             let is_json = path.extension().is_some_and(|e| e == "json");
@@ -203,7 +202,7 @@ impl BundleLoader {
             }
             SourceCodeCacheInfo { hash: source.len() as u64, data: data.map(Cow::Owned) }
         });
-        if !is_commonjs && has_bare_imports(&source) {
+        if !is_commonjs && has_imports(&source) {
             self.sources.borrow_mut().insert(url.to_string(), source.clone());
         }
         Ok(ModuleSource::new(kind, ModuleSourceCode::String(source.into()), url, code_cache))
@@ -262,7 +261,9 @@ impl ModuleLoader for BundleLoader {
     fn get_source_map(&self, file_name: &str) -> Option<Cow<'_, [u8]>> {
         let artifacts = self.artifacts.borrow();
         let artifacts = artifacts.as_ref().filter(|a| a.bundle_url.as_str() == file_name)?;
-        artifacts.source_map.clone().map(Cow::Owned)
+        let mut map = artifacts.bundle_url.to_file_path().ok()?.into_os_string();
+        map.push(".map");
+        std::fs::read(map).ok().map(Cow::Owned)
     }
 }
 
@@ -296,87 +297,5 @@ impl NodeRequireLoader for Required {
 
     fn is_maybe_cjs_from_require(&self, url: &url::Url) -> Result<bool, PackageJsonLoadError> {
         self.loader.is_commonjs(url)
-    }
-}
-
-/// An ES module that requires `path` and exports these names of it.
-fn commonjs_facade(path: &Path, names: &BTreeSet<String>) -> String {
-    let path = serde_json::Value::from(path.to_string_lossy());
-    let mut source = format!(
-        "import {{ createRequire }} from 'node:module';\n\
-         const m = createRequire({path})({path});\nexport default m;\n"
-    );
-    for name in names.iter().filter(|name| *name != "default") {
-        source.push_str(&format!("const _{name} = m?.{name};\nexport {{ _{name} as {name} }};\n"));
-    }
-    source
-}
-
-/// The names in `exports.name = ` assignments of a CommonJS source.
-fn assigned_names(source: &str) -> BTreeSet<String> {
-    const EXPORTS: &str = "exports.";
-    source
-        .match_indices(EXPORTS)
-        .filter_map(|(at, _)| {
-            let rest = &source[at + EXPORTS.len()..];
-            let end = rest.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '$')))?;
-            let (name, rest) = rest.split_at(end);
-            let assigned = rest.trim_start().strip_prefix('=')?;
-            (is_identifier(name) && !assigned.starts_with('=')).then(|| name.to_owned())
-        })
-        .collect()
-}
-
-fn has_bare_imports(source: &str) -> bool {
-    source.contains("import ") || source.contains("import{")
-}
-
-/// The names in `import { a, b as c } from "specifier"` clauses of this source.
-fn imported_names(source: &str, specifier: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for quote in ['"', '\''] {
-        let from = format!("{quote}{specifier}{quote}");
-        for (at, _) in source.match_indices(&from) {
-            let before = source[..at].trim_end();
-            let Some(before) = before.strip_suffix("from").map(str::trim_end) else { continue };
-            let Some(before) = before.strip_suffix('}') else { continue };
-            let Some(open) = before.rfind('{') else { continue };
-            names.extend(
-                before[open + 1..]
-                    .split(',')
-                    .filter_map(|clause| clause.split_whitespace().next())
-                    .filter(|name| is_identifier(name))
-                    .map(str::to_owned),
-            );
-        }
-    }
-    names
-}
-
-fn is_identifier(text: &str) -> bool {
-    let mut chars = text.chars();
-    chars.next().is_some_and(|c| c.is_alphabetic() || matches!(c, '_' | '$'))
-        && chars.all(|c| c.is_alphanumeric() || matches!(c, '_' | '$'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_read_off_import_clauses() {
-        let source = "import x from \"a\";\nimport { b, c as d,\n  default as e } from \"pkg\";\n\
-                      import * as n from 'pkg'; import { f } from 'pkg'; import { g } from \"other\";";
-        let names: Vec<_> = imported_names(source, "pkg").into_iter().collect();
-        assert_eq!(names, ["b", "c", "default", "f"]);
-        assert!(imported_names(source, "a").is_empty());
-    }
-
-    #[test]
-    fn names_are_read_off_assignments() {
-        let source = "exports.a = 1; module.exports.b=2;\nif (exports.c === 3) exports.1d = 4;\
-                      exports.a = exports.default = void 0;";
-        let names: Vec<_> = assigned_names(source).into_iter().collect();
-        assert_eq!(names, ["a", "b", "default"]);
     }
 }

@@ -9,9 +9,12 @@
 //! The only crate that knows `deno_*` and `v8`. Order matters: V8's platform is initialised on
 //! the main thread before the tokio runtime exists.
 
+mod assign;
 mod boot;
 mod bridge;
+mod callbacks;
 mod code_cache;
+mod commonjs;
 mod control;
 mod cpu;
 mod host;
@@ -24,6 +27,7 @@ mod watchdog;
 use std::process::ExitCode;
 use std::time::Instant;
 
+#[allow(clippy::disallowed_methods, reason = "ends with the isolate as it is, see below")]
 fn main() -> ExitCode {
     let started = Instant::now();
     let socket = match control::take_socket() {

@@ -15,22 +15,23 @@ use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::wire::{Assignment, EXIT_UNCAUGHT, FromWorker, Loaded, Ready, ToWorker};
 use deno_core::error::{CoreError, CoreErrorKind};
-use deno_core::{ModuleSpecifier, PollEventLoopOptions, v8};
+use deno_core::{PollEventLoopOptions, v8};
 use deno_runtime::deno_os::WatcherExited;
-use deno_runtime::deno_permissions::PermissionsContainer;
 use deno_runtime::fmt_errors::format_js_error;
 
+use crate::assign;
 use crate::boot::{Booted, boot};
 use crate::bridge::IncomingCall;
 use crate::code_cache;
 use crate::control::{Control, ControlError};
 use crate::host::{Host, handler_fault, thrown};
-use crate::loader::Artifacts;
-use crate::permissions;
 use crate::watchdog::Watchdog;
 
 /// How long past the watchdog's deadline the event loop looks itself: promises that never settle.
 const DEADLINE_SLACK: Duration = Duration::from_millis(1);
+
+const BUSY_BETWEEN_CALLS: &str =
+    "code that went on after its call did not yield within limits.timeoutMs and was ended";
 
 /// Runs the worker; returns its exit code.
 pub(crate) async fn run(socket: UnixStream, started: Instant) -> i32 {
@@ -94,18 +95,19 @@ impl Serving {
     /// Makes this worker the function's.
     async fn load(&mut self, assignment: &Assignment) -> Result<(), Fault> {
         let begun = Instant::now();
-        self.adopt(assignment)?;
+        assign::assign(&self.host, &mut self.booted, assignment)?;
         let budget = Duration::from_millis(assignment.load_budget_ms.into());
         self.watchdog.arm(begun + budget);
         let evaluated = tokio::time::timeout(budget, self.evaluate()).await;
-        self.watchdog.disarm();
         let namespace = match evaluated {
             Ok(Ok(namespace)) => namespace,
             Ok(Err(error)) => return Err(self.startup_fault(&error, assignment.load_budget_ms)),
             Err(_elapsed) => return Err(slow_start(assignment.load_budget_ms)),
         };
         let runtime = &mut self.booted.worker.js_runtime;
-        let handler_kind = self.booted.bridge.loaded(runtime, &namespace).ok_or_else(|| {
+        let handler_kind = self.booted.bridge.loaded(runtime, &namespace);
+        self.watchdog.disarm();
+        let handler_kind = handler_kind.ok_or_else(|| {
             Fault::new(
                 FaultClass::StartupError,
                 "the module exports no handler: export default a function, an object with \
@@ -120,57 +122,6 @@ impl Serving {
         if !self.booted.loader.code_cache_was_used() {
             self.code_cache = code_cache::Schedule::loaded();
         }
-        Ok(())
-    }
-
-    fn adopt(&mut self, assignment: &Assignment) -> Result<(), Fault> {
-        let broken = |what: String| Fault::new(FaultClass::SandboxUnavailable, what);
-        let bundle_path = std::path::PathBuf::from(&assignment.bundle_path);
-        let bundle_dir = bundle_path
-            .parent()
-            .map(std::path::Path::to_path_buf)
-            .ok_or_else(|| broken("the bundle has no directory".to_owned()))?;
-        let bundle_url = ModuleSpecifier::from_file_path(&bundle_path)
-            .map_err(|()| broken("the bundle's path is not absolute".to_owned()))?;
-        self.host.limits.set(assignment.limits);
-        self.host.memory.assign(assignment.limits.memory_mb);
-
-        let dir = bundle_dir.to_string_lossy().into_owned();
-        let mut readable = vec![dir.as_str()];
-        readable.extend(assignment.node_modules_path.as_deref());
-        let permissions = permissions::permissions(&readable, &[&assignment.tmp_path])
-            .map_err(|error| broken(error.to_string()))?;
-        let runtime = &mut self.booted.worker.js_runtime;
-        runtime.op_state().borrow_mut().put::<PermissionsContainer>(permissions);
-
-        let own = [
-            ("HOME", assignment.tmp_path.as_str()),
-            ("TMPDIR", assignment.tmp_path.as_str()),
-            ("NODE_ENV", "production"),
-        ];
-        let given = assignment
-            .env
-            .0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .filter(|(name, value)| is_env_name(name) && !value.contains('\0'));
-        for (name, value) in own.into_iter().chain(given) {
-            // SAFETY: no other thread of this process reads or writes the environment: V8's
-            // platform threads and the watchdog never do.
-            unsafe { std::env::set_var(name, value) };
-        }
-        std::env::set_current_dir(&bundle_dir)
-            .map_err(|_| broken("the bundle's directory does not exist".to_owned()))?;
-        self.booted.bridge.assign(runtime, assignment);
-
-        let mut roots = vec![bundle_dir];
-        roots.extend(assignment.node_modules_path.as_ref().map(Into::into));
-        self.booted.loader.assign(Artifacts {
-            source_map: std::fs::read(format!("{}.map", assignment.bundle_path)).ok(),
-            code_cache: assignment.code_cache_path.as_ref().and_then(|p| std::fs::read(p).ok()),
-            bundle_url,
-            roots,
-        });
         Ok(())
     }
 
@@ -215,6 +166,11 @@ impl Serving {
                     Poll::Ready(Err(_)) => return Poll::Ready(0),
                     Poll::Pending => break,
                 }
+            }
+            // Between calls, too, code has to come back: the next call would pay for it.
+            if self.host.next_deadline().is_none() {
+                let timeout = Duration::from_millis(self.host.limits.get().timeout_ms.into());
+                self.watchdog.arm(Instant::now() + timeout);
             }
             let options = PollEventLoopOptions::default();
             let polled = self.booted.worker.js_runtime.poll_event_loop(cx, options);
@@ -297,7 +253,7 @@ impl Serving {
             } => {
                 let deadline = Instant::now() + Duration::from_millis(budget_ms.into());
                 self.host.begin(call, deadline);
-                self.watchdog.arm(deadline);
+                self.watchdog.arm(self.host.next_deadline().unwrap_or(deadline));
                 let incoming = IncomingCall {
                     call,
                     execution_id,
@@ -326,6 +282,9 @@ impl Serving {
         let (fault, code) = if self.host.memory.exceeded() {
             (Fault::memory_limit(limits.memory_mb), 0)
         } else if self.watchdog.fired() {
+            if !self.host.has_calls() {
+                self.host.log(LogLevel::Error, BUSY_BETWEEN_CALLS.to_owned());
+            }
             (Fault::timeout(limits.timeout_ms), 0)
         } else if let Some(code) = self.exit_requested() {
             let message = format!("the function ended its process with exit code {code}");
@@ -345,11 +304,6 @@ impl Serving {
         self.host.report_finished(isolate);
         Some(code)
     }
-}
-
-/// What the operating system takes; the standard library panics on the rest.
-fn is_env_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['=', '\0'])
 }
 
 fn slow_start(load_budget_ms: u32) -> Fault {

@@ -1,0 +1,79 @@
+//! Makes a booted worker one function's: its limits, permissions, environment, directory and
+//! artifacts. Nothing of the function runs yet.
+
+use std::path::{Path, PathBuf};
+
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::wire::Assignment;
+use deno_core::ModuleSpecifier;
+use deno_runtime::deno_permissions::PermissionsContainer;
+
+use crate::boot::Booted;
+use crate::host::Host;
+use crate::loader::Artifacts;
+use crate::permissions::permissions;
+
+fn broken(what: impl Into<String>) -> Fault {
+    Fault::new(FaultClass::SandboxUnavailable, what)
+}
+
+/// Takes the assignment on. A fault means that the sandbox assigned what does not exist.
+pub(crate) fn assign(
+    host: &Host,
+    booted: &mut Booted,
+    assignment: &Assignment,
+) -> Result<(), Fault> {
+    let bundle_path = PathBuf::from(&assignment.bundle_path);
+    let bundle_dir = bundle_path.parent().map(Path::to_path_buf);
+    let bundle_dir = bundle_dir.ok_or_else(|| broken("the bundle has no directory"))?;
+    let bundle_url = ModuleSpecifier::from_file_path(&bundle_path)
+        .map_err(|()| broken("the bundle's path is not absolute"))?;
+    host.limits.set(assignment.limits);
+    host.memory.assign(assignment.limits.memory_mb);
+
+    let dir = bundle_dir.to_string_lossy().into_owned();
+    let mut readable = vec![dir.as_str()];
+    readable.extend(assignment.node_modules_path.as_deref());
+    let permissions = permissions(&readable, &[&assignment.tmp_path])
+        .map_err(|error| broken(error.to_string()))?;
+    let runtime = &mut booted.worker.js_runtime;
+    runtime.op_state().borrow_mut().put::<PermissionsContainer>(permissions);
+
+    set_environment(assignment);
+    enter(&bundle_dir)?;
+    booted.bridge.assign(runtime, assignment);
+
+    let mut roots = vec![bundle_dir];
+    roots.extend(assignment.node_modules_path.as_ref().map(Into::into));
+    booted.loader.assign(Artifacts {
+        code_cache: assignment.code_cache_path.as_ref().and_then(|p| std::fs::read(p).ok()),
+        bundle_url,
+        roots,
+    });
+    Ok(())
+}
+
+/// The function's variables, and what Node programs expect besides. What the operating system
+/// cannot hold is left out.
+#[allow(clippy::disallowed_methods, reason = "this process is the function's")]
+fn set_environment(assignment: &Assignment) {
+    let own = [
+        ("HOME", assignment.tmp_path.as_str()),
+        ("TMPDIR", assignment.tmp_path.as_str()),
+        ("NODE_ENV", "production"),
+    ];
+    let given = assignment.env.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in own.into_iter().chain(given) {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            continue;
+        }
+        // SAFETY: no other thread of this process reads or writes the environment: V8's platform
+        // threads and the watchdog never do.
+        unsafe { std::env::set_var(name, value) };
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "this process is the function's")]
+fn enter(dir: &Path) -> Result<(), Fault> {
+    std::env::set_current_dir(dir).map_err(|_| broken("the bundle's directory does not exist"))
+}

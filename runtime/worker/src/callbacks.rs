@@ -1,0 +1,148 @@
+//! The functions JavaScript gets: what they take apart, [`Host`] decides upon.
+//!
+//! Arguments come from hostile code: whatever does not fit becomes a harmless default, and none of
+//! these functions throws.
+
+#![allow(clippy::needless_pass_by_value, reason = "V8's signature of callbacks")]
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use cloudserve_protocol::call::LogLevel;
+use cloudserve_protocol::headers::{HeaderBlock, HeaderBlockBuilder};
+use cloudserve_protocol::wire::FromWorker;
+use deno_core::v8;
+
+use crate::host::Host;
+
+fn host_of(scope: &mut v8::PinScope<'_, '_>) -> Rc<Host> {
+    scope.get_slot::<Rc<Host>>().expect("set when the bridge was taken").clone()
+}
+
+fn number(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> u32 {
+    value.uint32_value(scope).unwrap_or(0)
+}
+
+/// Status outside of what HTTP answers have becomes 500.
+fn status_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> u16 {
+    u16::try_from(number(scope, value)).ok().filter(|s| (200..600).contains(s)).unwrap_or(500)
+}
+
+fn headers_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> HeaderBlock {
+    let mut block = HeaderBlockBuilder::new();
+    let Ok(array) = v8::Local::<v8::Array>::try_from(value) else { return block.finish() };
+    let mut name = Vec::new();
+    for index in 0..array.length() {
+        let Some(item) = array.get_index(scope, index) else { break };
+        let item = item.to_rust_string_lossy(scope);
+        if index % 2 == 0 {
+            name = item.into_bytes();
+        } else {
+            block.push(&name, &header_bytes(&item));
+        }
+    }
+    block.finish()
+}
+
+/// One byte per character, as the request's were shown; text beyond Latin-1 goes out as UTF-8.
+fn header_bytes(text: &str) -> Vec<u8> {
+    text.chars()
+        .map(|c| u8::try_from(u32::from(c)))
+        .collect::<Result<_, _>>()
+        .unwrap_or_else(|_| text.as_bytes().to_vec())
+}
+
+fn body_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> Bytes {
+    if value.is_string() {
+        return value.to_rust_string_lossy(scope).into_bytes().into();
+    }
+    let Ok(view) = v8::Local::<v8::ArrayBufferView>::try_from(value) else { return Bytes::new() };
+    let mut bytes = vec![0; view.byte_length()];
+    let copied = view.copy_contents(&mut bytes);
+    bytes.truncate(copied);
+    bytes.into()
+}
+
+pub(crate) fn answer(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let status = status_of(scope, args.get(1));
+    let headers = headers_of(scope, args.get(2));
+    let body = body_of(scope, args.get(3));
+    host_of(scope).answer(call, status, headers, body, true);
+}
+
+pub(crate) fn head(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let status = status_of(scope, args.get(1));
+    let headers = headers_of(scope, args.get(2));
+    host_of(scope).answer(call, status, headers, Bytes::new(), false);
+}
+
+pub(crate) fn chunk(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let bytes = body_of(scope, args.get(1));
+    let end = args.get(2).boolean_value(scope);
+    host_of(scope).chunk(call, bytes, end);
+}
+
+pub(crate) fn credit(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let bytes = number(scope, args.get(1));
+    host_of(scope).send(&FromWorker::Credit { call, bytes });
+}
+
+pub(crate) fn log(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let level = match number(scope, args.get(0)) {
+        0 => LogLevel::Debug,
+        1 => LogLevel::Info,
+        2 => LogLevel::Warn,
+        _ => LogLevel::Error,
+    };
+    let host = host_of(scope);
+    if host.log_is_cut() {
+        return;
+    }
+    let mut message = args.get(1).to_rust_string_lossy(scope);
+    message.truncate(message.trim_end_matches('\n').len());
+    host.log(level, message);
+}
+
+pub(crate) fn done(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    host_of(scope).done(call);
+}
+
+pub(crate) fn failed(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let message = args.get(1).to_rust_string_lossy(scope);
+    let stack = args.get(2).to_rust_string_lossy(scope);
+    host_of(scope).failed(call, message, stack);
+}

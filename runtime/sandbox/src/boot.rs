@@ -139,6 +139,7 @@ impl Shared {
         if let Some(lines) = worker.process.pipes.take_log() {
             log.merge(lines);
         }
+        log.push_fault(&fault);
         worker.end(DeathCause::LoadFailed);
         let (log, log_is_cut) = log.finish();
         let started = fault.class != FaultClass::SandboxUnavailable;

@@ -22,6 +22,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::attend::attend;
 use crate::exchange::{Event, Exchange, Held};
+use crate::metrics::Counters;
 use crate::sandbox::Shared;
 use crate::state::{Admission, Granted, Refusal};
 use crate::upload::too_large;
@@ -69,7 +70,12 @@ impl Shared {
         deadline: Instant,
         arrived: Instant,
     ) -> Result<Box<Worker>, Box<Outcome>> {
-        let refuse = |refusal| Box::new(refused(refusal, target, arrived));
+        let refuse = |refusal| {
+            if matches!(refusal, Refusal::Busy) {
+                Counters::count(&self.counters.refused);
+            }
+            Box::new(refused(refusal, target, arrived))
+        };
         let (ticket, granted) = match self.with_state(|state, todo| state.admit(target, todo)) {
             Admission::Worker(worker) => return Ok(worker),
             Admission::Refused(refusal) => return Err(refuse(refusal)),

@@ -1,9 +1,13 @@
 //! Standard output and error of a worker: read so that the worker never blocks on them, cut into
 //! lines, bounded.
 //!
-//! Output that was written before an answer is read before the answer is passed on: the kernel
-//! reports the pipe no later than the socket, so tokio knows then that the pipe is readable, and
-//! asking tokio costs no system call.
+//! Output that was written before an answer belongs to its call. The kernel reports the pipe no
+//! later than the answer, so tokio nearly always knows at the end of a call whether there is
+//! output, and asking tokio costs no system call. Only when the answer was read along with
+//! something the worker said before does it not know yet; so workers that are known to write, and
+//! those not known yet, have their pipes read in any case.
+
+use std::io;
 
 use bytes::BytesMut;
 use cloudserve_protocol::call::LogLevel;
@@ -26,6 +30,9 @@ const READ_BYTES: usize = 16 * 1024;
 /// Reads of one pipe in one go. A worker that writes faster than we read does not hold up others.
 const READS_AT_ONCE: usize = 16;
 
+/// What a pipe holds, by default.
+const PIPE_BYTES: usize = 64 * 1024;
+
 /// Both pipes of one worker.
 #[derive(Debug)]
 pub(crate) struct Pipes {
@@ -41,7 +48,12 @@ struct State {
     log: LogBuffer,
     limit_bytes: u32,
     last_words: Vec<u8>,
+    has_written: bool,
+    takes: u32,
 }
+
+/// Takes of the log of a worker that is not known yet: after loading and after the first call.
+const FIRST_TAKES: u32 = 2;
 
 /// The unfinished line of one pipe.
 #[derive(Debug)]
@@ -60,6 +72,8 @@ impl Pipes {
             log: LogBuffer::new(UNASSIGNED_LOG_BYTES),
             limit_bytes: UNASSIGNED_LOG_BYTES,
             last_words: Vec::new(),
+            has_written: false,
+            takes: 0,
         };
         Self { stdout, stderr, state: Mutex::new(state) }
     }
@@ -86,20 +100,24 @@ impl Pipes {
 
     /// Takes in what is there, without waiting.
     pub(crate) fn drain(&self) {
-        let mut state = self.state.lock();
-        self.drain_locked(&mut state);
+        self.drain_locked(&mut self.state.lock(), pipe::Receiver::try_read_buf);
     }
 
-    fn drain_locked(&self, state: &mut State) {
-        let State { out, err, log, last_words, .. } = state;
-        read_lines(&self.stdout, out, log, None);
-        read_lines(&self.stderr, err, log, Some(last_words));
+    fn drain_locked(&self, state: &mut State, read: Read) {
+        let State { out, err, log, last_words, has_written, .. } = state;
+        *has_written |= read_lines(|buffer| read(&self.stdout, buffer), out, log, None);
+        *has_written |= read_lines(|buffer| read(&self.stderr, buffer), err, log, Some(last_words));
     }
 
     /// The lines since the last time, an unfinished one included.
     pub(crate) fn take_log(&self) -> Option<LogBuffer> {
         let mut state = self.state.lock();
-        self.drain_locked(&mut state);
+        let is_sure = !state.has_written && state.takes >= FIRST_TAKES;
+        state.takes = state.takes.saturating_add(1);
+        self.drain_locked(
+            &mut state,
+            if is_sure { pipe::Receiver::try_read_buf } else { read_in_any_case },
+        );
         let State { out, err, log, limit_bytes, .. } = &mut *state;
         out.flush(log);
         err.flush(log);
@@ -120,20 +138,35 @@ impl Pipes {
     }
 }
 
+/// Reads some of a pipe without waiting.
+type Read = fn(&pipe::Receiver, &mut BytesMut) -> io::Result<usize>;
+
+/// Reads even if tokio has not heard yet that there is something to read.
+fn read_in_any_case(pipe: &pipe::Receiver, buffer: &mut BytesMut) -> io::Result<usize> {
+    let mut piece = [0; PIPE_BYTES / READS_AT_ONCE];
+    let n = nix::unistd::read(pipe, &mut piece)?;
+    buffer.extend_from_slice(&piece[..n]);
+    Ok(n)
+}
+
+/// Returns whether there was anything.
 fn read_lines(
-    pipe: &pipe::Receiver,
+    read: impl Fn(&mut BytesMut) -> io::Result<usize>,
     splitter: &mut Splitter,
     log: &mut LogBuffer,
     mut last_words: Option<&mut Vec<u8>>,
-) {
+) -> bool {
     let mut buffer = BytesMut::new();
+    let mut has_read = false;
     for _ in 0..READS_AT_ONCE {
-        match pipe.try_read_buf(&mut buffer) {
-            Ok(0) => {
-                splitter.is_open = false;
-                return;
-            }
+        if !splitter.is_open {
+            break;
+        }
+        match read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Ok(0) | Err(_) => splitter.is_open = false,
             Ok(_) => {
+                has_read = true;
                 splitter.split(&buffer, log);
                 if let Some(words) = last_words.as_deref_mut() {
                     words.extend_from_slice(&buffer);
@@ -142,13 +175,9 @@ fn read_lines(
                 buffer.clear();
                 buffer.reserve(READ_BYTES);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-            Err(_) => {
-                splitter.is_open = false;
-                return;
-            }
         }
     }
+    has_read
 }
 
 impl Splitter {

@@ -29,6 +29,8 @@ pub(crate) fn assign(
     let bundle_url = ModuleSpecifier::from_file_path(&bundle_path)
         .map_err(|()| broken("the bundle's path is not absolute"))?;
     host.limits.set(assignment.limits);
+    let source_root = bundle_url.join(".").map_err(|error| broken(error.to_string()))?;
+    host.source_root.replace(source_root.into());
     host.memory.assign(assignment.limits.memory_mb);
 
     let dir = bundle_dir.to_string_lossy().into_owned();

@@ -43,6 +43,8 @@ struct Finished {
 pub(crate) struct Host {
     pub(crate) memory: Arc<MemoryBudget>,
     pub(crate) limits: Cell<Limits>,
+    /// URL of the directory sources are named relative to.
+    pub(crate) source_root: RefCell<String>,
     out: RefCell<BytesMut>,
     calls: RefCell<HashMap<u32, CallState>>,
     current: Cell<u32>,
@@ -56,6 +58,7 @@ impl Host {
         Rc::new(Self {
             memory: MemoryBudget::new(),
             limits: Cell::new(Limits::default()),
+            source_root: RefCell::default(),
             out: RefCell::new(BytesMut::with_capacity(16 * 1024)),
             calls: RefCell::default(),
             current: Cell::new(0),
@@ -207,9 +210,14 @@ impl Host {
         self.end(call, None, false);
     }
 
+    /// The fault of an error that user code threw.
+    pub(crate) fn thrown(&self, class: FaultClass, message: String, stack: &str) -> Fault {
+        thrown(class, message, stack, &self.source_root.borrow())
+    }
+
     /// The handler threw.
     pub(crate) fn failed(&self, call: u32, message: String, stack: String) {
-        let fault = handler_fault(message, &stack);
+        let fault = self.thrown(FaultClass::HandlerError, message, &stack);
         let is_refused = self.memory.was_refused() && fault.message.contains(BUFFER_REFUSED);
         if is_refused {
             let fault = Fault::memory_limit(self.limits.get().memory_mb);
@@ -229,20 +237,20 @@ const MESSAGE_BYTES: usize = 1024;
 /// Longest stack of a fault.
 const DETAIL_BYTES: usize = 32 * 1024;
 
-/// The fault of an error that user code threw, for caller and owner.
-pub(crate) fn handler_fault(message: String, stack: &str) -> Fault {
-    thrown(FaultClass::HandlerError, message, stack)
-}
+/// Stack frames of the bridge.
+const OWN_FRAMES: &str = "ext:cloudserve/";
 
-/// A fault in user code's own words: bounded, and without the frames that are not the owner's.
-pub(crate) fn thrown(class: FaultClass, mut message: String, stack: &str) -> Fault {
+/// A fault in user code's own words: bounded, without the frames that are not the owner's, and
+/// with the names the owner gave the sources.
+fn thrown(class: FaultClass, mut message: String, stack: &str, source_root: &str) -> Fault {
     message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
     let mut detail = String::new();
-    for line in stack.lines().filter(|line| !line.contains("ext:cloudserve/")) {
+    for line in stack.lines().filter(|line| !line.contains(OWN_FRAMES)) {
+        let line = line.replace(source_root, "");
         if detail.len() + line.len() >= DETAIL_BYTES {
             break;
         }
-        detail.push_str(line);
+        detail.push_str(&line);
         detail.push('\n');
     }
     detail.truncate(detail.trim_end().len());
@@ -259,4 +267,17 @@ fn too_large(limit: &str, bytes: u64) -> Fault {
 fn epoch_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stacks_are_the_owners() {
+        let stack = "Error: x\n    at f (file:///b/src/a.ts:1:2)\n    at run (ext:cloudserve/main.js:1:1)\n";
+        let fault = thrown(FaultClass::HandlerError, "é".repeat(600), stack, "file:///b/");
+        assert_eq!(fault.detail.as_deref(), Some("Error: x\n    at f (src/a.ts:1:2)"));
+        assert_eq!(fault.message.len(), MESSAGE_BYTES);
+    }
 }

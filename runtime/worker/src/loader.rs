@@ -258,6 +258,11 @@ impl ModuleLoader for BundleLoader {
         Box::pin(std::future::ready(()))
     }
 
+    /// The sources a map names are where the bundle was built; their names are enough.
+    fn source_map_source_exists(&self, _source_url: &str) -> Option<bool> {
+        Some(true)
+    }
+
     fn get_source_map(&self, file_name: &str) -> Option<Cow<'_, [u8]>> {
         let artifacts = self.artifacts.borrow();
         let artifacts = artifacts.as_ref().filter(|a| a.bundle_url.as_str() == file_name)?;

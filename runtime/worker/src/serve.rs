@@ -24,7 +24,7 @@ use crate::boot::{Booted, boot};
 use crate::bridge::IncomingCall;
 use crate::code_cache;
 use crate::control::{Control, ControlError};
-use crate::host::{Host, handler_fault, thrown};
+use crate::host::Host;
 use crate::watchdog::Watchdog;
 
 /// How long past the watchdog's deadline the event loop looks itself: promises that never settle.
@@ -130,6 +130,14 @@ impl Serving {
         let worker = &mut self.booted.worker;
         let id = worker.preload_main_module(&url).await?;
         worker.evaluate_module(id).await?;
+        // Rejections that nobody handled surface in the event loop.
+        poll_fn(|cx| {
+            match worker.js_runtime.poll_event_loop(cx, PollEventLoopOptions::default()) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                _ => Poll::Ready(Ok(())),
+            }
+        })
+        .await?;
         worker.js_runtime.get_module_namespace(id)
     }
 
@@ -147,7 +155,7 @@ impl Serving {
             );
         }
         let (message, stack) = described(error);
-        thrown(FaultClass::StartupError, message, &stack)
+        self.host.thrown(FaultClass::StartupError, message, &stack)
     }
 
     fn exit_requested(&mut self) -> Option<i32> {
@@ -291,7 +299,7 @@ impl Serving {
             (Fault::new(FaultClass::Crashed, message), code)
         } else {
             let (message, stack) = described(&error?);
-            let fault = handler_fault(message, &stack);
+            let fault = self.host.thrown(FaultClass::HandlerError, message, &stack);
             // Between calls there is no fault to carry it.
             if !self.host.has_calls() {
                 self.host.log(LogLevel::Error, fault.detail.clone().unwrap_or_default());

@@ -1,8 +1,13 @@
 # A thin front over the real commands. Every cargo command selects the whole workspace: another
 # selection would give the engine's 800 crates other features, and compile them again.
 
-CARGO ?= cargo
+# tools/setup has put the library where the build script of `v8` looks; a variable that comes and
+# goes would only make cargo build the engine again.
+CARGO := env -u RUSTY_V8_ARCHIVE $(or $(CARGO),cargo)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+ESBUILD_PLATFORM := linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)
+# The program in the checkout, wherever cargo's target directory is.
+export CLOUDSERVE_ESBUILD ?= $(CURDIR)/tools/node_modules/@esbuild/$(ESBUILD_PLATFORM)/bin/esbuild
 
 .PHONY: help setup build run test lint fmt clean
 
@@ -13,17 +18,18 @@ setup:  ## Provide the V8 library, libclang and esbuild (once)
 	@tools/setup
 
 build: setup  ## Build everything (release; the first time takes 20 to 30 minutes on 2 cores)
-	@test -x $(TARGET_DIR)/release/cloudserve || echo "build: the first build compiles 800 crates, 20 to 30 minutes on 2 cores"
+	@test -x $(TARGET_DIR)/release/cloudserve-worker || \
+		echo "build: the first build compiles 800 crates, 20 to 30 minutes on 2 cores"
 	$(CARGO) build --release --workspace
 
 run: build  ## Build, then serve on 127.0.0.1:8080 (API) and 127.0.0.1:8081 (calls)
 	exec $(TARGET_DIR)/release/cloudserve serve
 
 test: build  ## Build, then run every test
-	node --test bootstrap-js/
-	$(CARGO) test --release --workspace
+	npm --prefix bootstrap-js test
+	$(CARGO) test --release --workspace --no-fail-fast
 
-lint: setup  ## Formatting, clippy, licences, and the rules of the house
+lint: setup  ## Formatting, the rules of the house, licences, clippy
 	$(CARGO) fmt --all --check
 	tools/tidy
 	tools/licences
@@ -32,5 +38,6 @@ lint: setup  ## Formatting, clippy, licences, and the rules of the house
 fmt:  ## Format
 	$(CARGO) fmt --all
 
-clean:  ## Remove what was built (not the data)
+clean:  ## Remove what was built and installed (not the data)
 	$(CARGO) clean
+	rm -rf tools/node_modules

@@ -57,15 +57,15 @@ async fn a_large_body_streams_in_and_out_unchanged() {
 #[tokio::test]
 async fn the_answer_may_begin_before_the_request_ends() {
     let (owner, _) = owner().await;
-    let (pieces, body) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
+    let (pieces, body) = tokio::sync::mpsc::channel::<Bytes>(1);
     let body = stream::unfold(body, |mut body| async move {
         Some((Ok::<_, std::io::Error>(body.recv().await?), body))
     });
-    pieces.send(Bytes::from_static(b"one")).unwrap();
+    pieces.send(Bytes::from_static(b"one")).await.unwrap();
     let request = owner.run(Method::POST, "streams/echo").body(Body::wrap_stream(body));
     let mut echoed = request.send().await.unwrap().bytes_stream();
     assert_eq!(echoed.next().await.unwrap().unwrap(), "one");
-    pieces.send(Bytes::from_static(b"two")).unwrap();
+    pieces.send(Bytes::from_static(b"two")).await.unwrap();
     assert_eq!(echoed.next().await.unwrap().unwrap(), "two");
     drop(pieces);
     assert!(echoed.next().await.is_none());

@@ -12,6 +12,7 @@ use http::HeaderMap;
 use http::header::EXPECT;
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::options::GatewayOptions;
@@ -69,16 +70,21 @@ impl Leftover {
     /// Reads on for a while, away from the answer. A connection that is closed while its peer
     /// still sends is reset, and the peer may never see the answer.
     fn discard(self, mut body: impl Incoming) {
-        tokio::spawn(tokio::time::timeout(self.time, async move {
-            let mut left = self.bytes;
-            while let Some(Ok(frame)) = body.frame().await {
-                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-                match left.checked_sub(length) {
-                    Some(rest) => left = rest,
-                    None => break,
+        // Without a runtime there is no connection left, either.
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let reading = async {
+                let mut left = self.bytes;
+                while let Some(Ok(frame)) = body.frame().await {
+                    let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                    match left.checked_sub(length) {
+                        Some(rest) => left = rest,
+                        None => break,
+                    }
                 }
-            }
-        }));
+            };
+            let _ = tokio::time::timeout(self.time, reading).await;
+        });
     }
 }
 
@@ -105,6 +111,7 @@ pub(crate) async fn receive<B: Incoming>(
             let (overflow, overflowed) = oneshot::channel();
             let pieces = Pieces {
                 body: Some(body),
+                is_asked_for: false,
                 left: max_bytes,
                 max_bytes,
                 overflow: Some(overflow),
@@ -142,10 +149,12 @@ fn gone() -> Fault {
     Fault::new(FaultClass::Cancelled, "the caller went away before the request was complete")
 }
 
-/// A body under way, counted.
+/// A body under way, counted. What the function leaves unread is read and thrown away, as a
+/// refused body is.
 struct Pieces<B: Incoming> {
     /// `None` after its end.
     body: Option<B>,
+    is_asked_for: bool,
     left: u64,
     max_bytes: u64,
     overflow: Option<oneshot::Sender<()>>,
@@ -159,6 +168,7 @@ impl<B: Incoming> Stream for Pieces<B> {
         let this = &mut *self;
         loop {
             let Some(body) = &mut this.body else { return Poll::Ready(None) };
+            this.is_asked_for = true;
             let piece = match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) => piece,
@@ -185,6 +195,16 @@ impl<B: Incoming> Stream for Pieces<B> {
             };
             this.left = left;
             return Poll::Ready(Some(Ok(piece)));
+        }
+    }
+}
+
+impl<B: Incoming> Drop for Pieces<B> {
+    fn drop(&mut self) {
+        match self.body.take() {
+            Some(body) if self.is_asked_for => self.leftover.discard(body),
+            Some(body) => self.leftover.discard_unread(body),
+            None => {}
         }
     }
 }

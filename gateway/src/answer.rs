@@ -109,6 +109,16 @@ pub(crate) fn answer(
     response
 }
 
+/// What a caller is told of a fault. What the function's own code threw is for its owner, who finds
+/// it in the log: a caller may be anybody.
+pub(crate) fn told(fault: &Fault) -> &str {
+    match fault.class {
+        FaultClass::HandlerError => "the function threw an error; its log holds the details",
+        FaultClass::StartupError => "the function could not be loaded; its log holds the details",
+        _ => &fault.message,
+    }
+}
+
 /// The answer to a call that failed before the function answered.
 pub(crate) fn failure(
     call: Call,
@@ -129,7 +139,7 @@ pub(crate) fn failure(
     }
     let mut outcome = outcome;
     let fault = outcome.fault.get_or_insert_with(crashed);
-    let message = fault.message.as_str();
+    let message = told(fault);
     let code = fault.class.code();
     let execution_id = call.execution_id().to_string();
     let body = Failed { error: Description { code, message, execution_id }, message };

@@ -12,7 +12,7 @@ use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::answer::{AnswerBody, crashed, explain_refusal, stamp, status_of};
+use crate::answer::{AnswerBody, crashed, explain_refusal, stamp, status_of, told};
 use crate::head::ExecutionText;
 use crate::meter::{Call, log_fault, megabytes, milliseconds};
 use crate::options::GatewayOptions;
@@ -116,7 +116,7 @@ pub(crate) async fn envelope(
         success: fault.is_none(),
         status_code: answered.as_ref().map(|(head, _)| head.status),
         result: answered.as_ref().map_or(Value::None, |(head, body)| value_of(&head.headers, body)),
-        error: fault.map(|fault| Error { code: fault.class.code(), message: &fault.message }),
+        error: fault.map(|fault| Error { code: fault.class.code(), message: told(fault) }),
         logs: lines.map(line).collect(),
         memory_usage: megabytes(outcome.memory_bytes),
         duration,

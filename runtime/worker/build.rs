@@ -32,6 +32,18 @@ const HOT_NODE_MODULES: [&str; 17] = [
     "zlib",
 ];
 
+/// Modules that hot ones load lazily while they are evaluated. `deno_core` takes those into the
+/// snapshot without counting them as consumed and drops their source, so that their functions
+/// compile from whatever lies there instead. An import counts.
+const IMPORTED_FIRST: [&str; 6] = [
+    "ext:deno_node/internal/fs/stat_utils.ts",
+    "ext:deno_node/_fs/_fs_dir.ts",
+    "ext:deno_node/_fs/_fs_exists.ts",
+    "ext:deno_node/_fs/_fs_read.ts",
+    "ext:deno_node/internal/fs/streams.mjs",
+    "ext:deno_node/internal/fs/promises.ts",
+];
+
 const BOOTSTRAP_FILES: [&str; 6] =
     ["call.js", "errors.js", "handlers.js", "request.js", "response.js", "main.js"];
 
@@ -62,6 +74,9 @@ fn main() {
 fn bootstrap() -> Extension {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bootstrap-js");
     let mut hot = String::new();
+    for specifier in IMPORTED_FIRST {
+        let _ = writeln!(hot, "import '{specifier}';");
+    }
     for name in HOT_NODE_MODULES {
         let _ = writeln!(hot, "import 'node:{name}';");
     }

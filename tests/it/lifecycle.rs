@@ -107,7 +107,7 @@ async fn a_drain_has_a_bound() {
 
 #[tokio::test]
 async fn a_caller_that_hangs_up_frees_the_function() {
-    let server = server().await;
+    let server = TestServer::start().await;
     let owner = server.register().await;
     let limits = json!({ "timeoutMs": 60_000, "concurrency": 1 });
     let function = owner.deploy(&deploy("slow", "slow.mjs", SLOW).with("limits", limits)).await;

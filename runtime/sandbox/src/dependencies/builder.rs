@@ -236,14 +236,13 @@ impl NpmBuilder {
         let dep_hash = dep_hash(PLATFORM, &packages);
         let flight = self.flight(dep_hash.as_str());
         let turn = flight.lock().await;
-        let built = match self.stored(dep_hash.clone()).await? {
-            Some(stored) => stored,
-            None => {
-                let metadata = self.install(&dir, &dep_hash, packages).await?;
-                info!(%dep_hash, bytes = metadata.tree_bytes, files = metadata.tree_files,
-                    "dependency tree built");
-                BuiltDependencies { dep_hash, cache: CacheOutcome::Miss, metadata }
-            }
+        let built = if let Some(stored) = self.stored(dep_hash.clone()).await? {
+            stored
+        } else {
+            let metadata = self.install(&dir, &dep_hash, packages).await?;
+            info!(%dep_hash, bytes = metadata.tree_bytes, files = metadata.tree_files,
+                "dependency tree built");
+            BuiltDependencies { dep_hash, cache: CacheOutcome::Miss, metadata }
         };
         drop(turn);
         // Thousands of files.

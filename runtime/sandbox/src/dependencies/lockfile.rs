@@ -61,7 +61,10 @@ fn resolved(path: String, package: LockedPackage) -> Result<ResolvedPackage, Dep
         Some(url) => url.starts_with("https://") || url.starts_with("http://"),
         None => true,
     };
-    let is_tarball = package.resolved.as_deref().is_none_or(|url| url.ends_with(".tgz"));
+    let is_tarball = package
+        .resolved
+        .as_deref()
+        .is_none_or(|url| url.split('?').next().unwrap_or(url).rsplit('.').next() == Some("tgz"));
     let (Some(version), Some(integrity)) = (package.version, package.integrity) else {
         return Err(refused(format!("{name} does not come from the registry with an integrity")));
     };

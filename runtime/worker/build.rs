@@ -35,7 +35,15 @@ const HOT_NODE_MODULES: [&str; 17] = [
 /// Modules that hot ones load lazily while they are evaluated. `deno_core` takes those into the
 /// snapshot without counting them as consumed and drops their source, so that their functions
 /// compile from whatever lies there instead. An import counts.
-const IMPORTED_FIRST: [&str; 6] = [
+const IMPORTED_FIRST: [&str; 14] = [
+    "ext:deno_node/internal/streams/fast-utf8-stream.js",
+    "node:_http_common",
+    "node:_http_incoming",
+    "node:_http_outgoing",
+    "node:_http_agent",
+    "node:_http_proxy",
+    "node:_http_client",
+    "node:_http_server",
     "ext:deno_node/internal/fs/stat_utils.ts",
     "ext:deno_node/_fs/_fs_dir.ts",
     "ext:deno_node/_fs/_fs_exists.ts",

@@ -204,22 +204,22 @@ async fn node_is_there() {
         import { EventEmitter, once } from 'events';
         import { pipeline } from 'node:stream/promises';
         import { Readable, PassThrough } from 'node:stream';
+        import { text } from 'node:stream/consumers';
         import { AsyncLocalStorage } from 'node:async_hooks';
         const store = new AsyncLocalStorage();
         export default async () => {
           const note = path.join(os.tmpdir(), 'note');
           await fs.writeFile(note, 'kept');
           const emitter = new EventEmitter();
-          setImmediate(() => emitter.emit('go', 5));
           const out = new PassThrough();
-          await pipeline(Readable.from(['a', 'b']), out);
+          await pipeline(Readable.from(['ab']), out);
           return {
             hash: crypto.createHash('md5').update('x').digest('hex'),
             file: await fs.readFile(note, 'utf8'),
             path: path.join('/a', '..', 'b'),
             zip: zlib.gunzipSync(zlib.gzipSync('zip')).toString(),
-            event: (await once(emitter, 'go'))[0],
-            piped: out.read().toString(),
+            event: (await (setImmediate(() => emitter.emit('go', 5)), once(emitter, 'go')))[0],
+            piped: await text(out),
             local: store.run('inside', () => store.getStore()),
             format: util.format('%s %d', 'n', 1),
             env: process.env.GREETING,

@@ -246,6 +246,18 @@ async fn node_is_there() {
     );
 }
 
+/// A function that is in the snapshot without its source compiles from something else.
+#[tokio::test]
+async fn every_function_of_node_has_its_own_source() {
+    let owner = server().await.register().await;
+    let limits = json!({ "timeoutMs": 60_000 });
+    let deploy = deploy("b", "b.mjs", include_str!("../functions/builtins.mjs"));
+    owner.deploy(&deploy.with("limits", limits)).await;
+    let found = owner.call("b").await.expect(200).json();
+    assert!(found["checked"].as_u64().unwrap() > 2_000, "{found:#}");
+    assert_eq!(found["wrong"], json!([]), "{found:#}");
+}
+
 #[tokio::test]
 async fn several_files_become_one_function() {
     let owner = server().await.register().await;

@@ -84,6 +84,11 @@ pub(crate) struct Api {
     #[config(env = "CLOUDSERVE_SESSION_HOURS", default = 168)]
     #[config(layer_attr(arg(long, value_name = "HOURS")))]
     pub(crate) session_hours: u32,
+
+    /// Send the session cookie over TLS only: right behind a proxy that ends TLS.
+    #[config(env = "CLOUDSERVE_SECURE_COOKIE", default = false)]
+    #[config(layer_attr(arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")))]
+    pub(crate) secure_cookie: bool,
 }
 
 /// The data plane.
@@ -103,6 +108,16 @@ pub(crate) struct Gateway {
     #[config(env = "CLOUDSERVE_RATE_PER_SECOND", default = 0)]
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) rate_per_second: u32,
+
+    /// Where callers reach the gateway, as the API tells them [default: where it listens].
+    #[config(env = "CLOUDSERVE_PUBLIC_URL")]
+    #[config(layer_attr(arg(long, value_name = "URL")))]
+    pub(crate) public_url: Option<String>,
+
+    /// Believe the `x-forwarded-*` headers of callers: only behind a proxy that sets them.
+    #[config(env = "CLOUDSERVE_TRUST_FORWARDED", default = false)]
+    #[config(layer_attr(arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")))]
+    pub(crate) trust_forwarded: bool,
 }
 
 /// The pool of worker processes.
@@ -113,6 +128,16 @@ pub(crate) struct Sandbox {
     #[config(env = "CLOUDSERVE_POOL_SIZE", default = 4)]
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) pool_size: usize,
+
+    /// Worker processes alive at the same time [default: as many as fit into memory].
+    #[config(env = "CLOUDSERVE_MAX_WORKERS")]
+    #[config(layer_attr(arg(long, value_name = "N")))]
+    pub(crate) max_workers: Option<usize>,
+
+    /// A worker that had no call for this long is ended, in milliseconds.
+    #[config(env = "CLOUDSERVE_IDLE_EVICT_MS", default = 300_000)]
+    #[config(layer_attr(arg(long, value_name = "MS")))]
+    pub(crate) idle_evict_ms: u32,
 }
 
 /// Programs that are run.

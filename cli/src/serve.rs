@@ -5,7 +5,7 @@
 //! work; it is never needed for correctness.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use cloudserve_identity::{Authenticator, Sealer, SessionTokens};
 use cloudserve_sandbox::{NpmBuilder, NpmOptions, Sandbox, SandboxOptions, StartError};
 use cloudserve_store::telemetry::TelemetryStore;
 use cloudserve_store::{DataDirLock, OpenError, Timestamp, open_embedded_exclusive};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,9 @@ use crate::status;
 
 /// How often old logs are removed.
 const EXPIRE_LOGS_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// On shutdown, time for requests to the API that have begun.
+const API_DRAIN: Duration = Duration::from_secs(5);
 
 /// Exit code after a second signal.
 const INTERRUPTED: u8 = 130;
@@ -58,12 +62,13 @@ pub(crate) enum ServeError {
     },
     #[error("signals cannot be received")]
     Signals(#[source] io::Error),
-    #[error("the API ended by itself")]
-    Ended(#[source] io::Error),
+    #[error("the {part} has ended by itself")]
+    Ended { part: &'static str },
 }
 
 /// Runs the server until a signal ends it.
 pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitCode, ServeError> {
+    raise_file_limit();
     let programs = Found::look_up(&config.programs)?;
     let lock = DataDirLock::acquire(&config.data_dir)?;
     let secrets = Secrets::load(lock.data_dir(), given)?;
@@ -78,29 +83,37 @@ pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     announce(addresses);
 
     let stop = CancellationToken::new();
-    let deployer = tokio::spawn(roles.api.run_deployer(stop.clone().cancelled_owned()));
+    let mut deployer = tokio::spawn(roles.api.run_deployer(stop.clone().cancelled_owned()));
     let expiry = tokio::spawn(expire_logs(roles.telemetry.clone(), config.log_retention_days));
-    let gateway = {
+    let mut gateway = {
         let (gateway, stop) = (roles.gateway.clone(), stop.clone());
         tokio::spawn(async move { gateway.serve(gateway_listener, stop.cancelled_owned()).await })
     };
-    let api = {
+    let mut api = {
         let router =
             status::router(roles.gateway.clone(), roles.sandbox.clone()).merge(roles.api.router());
         tokio::spawn(serve_api(api_listener, router, stop.clone()))
     };
 
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        // A server with a part missing looks alive and is not.
+        _ = &mut deployer => return Err(ServeError::Ended { part: "deployer" }),
+        _ = &mut gateway => return Err(ServeError::Ended { part: "gateway" }),
+        _ = &mut api => return Err(ServeError::Ended { part: "API" }),
+    }
     info!("draining: calls that have begun finish; a second signal ends at once");
     let drain = async {
-        let deadline = Instant::now() + Duration::from_millis(config.drain_timeout_ms.into());
+        let begun = Instant::now();
+        let deadline = begun + Duration::from_millis(config.drain_timeout_ms.into());
         stop.cancel();
         expiry.abort();
-        // The API's connections may be idle for ever; the deploys they wait for are durable.
-        let api_abort = api.abort_handle();
         let _ = tokio::time::timeout_at(deadline.into(), gateway).await;
         let _ = tokio::time::timeout_at(deadline.into(), deployer).await;
-        api_abort.abort();
+        // What may take longer waits for a deploy, which is in the queue.
+        let api_deadline = deadline.min(begun + API_DRAIN);
+        let _ = tokio::time::timeout_at(api_deadline.into(), &mut api).await;
+        api.abort();
         roles.gateway.drain().await;
         roles.sandbox.drain(deadline).await;
     };
@@ -145,13 +158,16 @@ impl Roles {
             stores.artifacts.clone(),
             CacheOptions { limits: limits.clone(), ..CacheOptions::default() },
         )?);
+        let usual = SandboxOptions::default();
         let sandbox = Sandbox::start(
             SandboxOptions {
                 worker_program: programs.worker.clone(),
                 work_dir: data_dir.join("workers"),
                 pool_size: config.sandbox.pool_size,
+                max_workers: config.sandbox.max_workers.unwrap_or(usual.max_workers),
+                idle_evict_ms: config.sandbox.idle_evict_ms,
                 platform: limits.clone(),
-                ..SandboxOptions::default()
+                ..usual
             },
             cache.clone(),
         )?;
@@ -166,6 +182,7 @@ impl Roles {
         let gateway = Gateway::new(
             GatewayOptions {
                 rate_per_second: config.gateway.rate_per_second,
+                trust_forwarded: config.gateway.trust_forwarded,
                 drain_ms: config.drain_timeout_ms,
                 ..GatewayOptions::default()
             },
@@ -175,11 +192,14 @@ impl Roles {
             Arc::new(sandbox.clone()),
         );
         let telemetry = stores.telemetry.clone();
+        let gateway_url =
+            config.gateway.public_url.clone().unwrap_or_else(|| url_of(gateway_address));
         let api = Api::new(
             ApiOptions {
                 work_dir: data_dir.join("builds"),
                 esbuild: programs.esbuild.clone(),
-                gateway_url: Some(format!("http://{gateway_address}")),
+                gateway_url: Some(gateway_url),
+                secure_cookie: config.api.secure_cookie,
                 limits,
                 deploys_in_parallel: config.api.deploys_in_parallel,
                 drain_ms: config.drain_timeout_ms,
@@ -214,12 +234,30 @@ async fn serve_api(
     listener: TcpListener,
     router: Router,
     stop: CancellationToken,
-) -> Result<(), ServeError> {
+) -> io::Result<()> {
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
-        .map_err(ServeError::Ended)
+    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+/// Every connection takes a descriptor and every worker four; the usual soft limit of 1 024 is for
+/// programs that use `select`.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
+/// Where callers reach a gateway that listens here.
+fn url_of(mut gateway: SocketAddr) -> String {
+    if gateway.ip().is_unspecified() {
+        gateway.set_ip(match gateway {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("http://{gateway}")
 }
 
 async fn expire_logs(telemetry: Arc<dyn TelemetryStore>, retention_days: u32) {

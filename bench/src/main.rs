@@ -1,0 +1,2 @@
+//! Latency harness.
+fn main() {}

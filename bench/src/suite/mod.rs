@@ -1,0 +1,144 @@
+//! What is measured, one module per question.
+
+mod cold;
+mod warm;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::client::RealClock;
+use crate::error::BenchError;
+use crate::progress::Progress;
+use crate::results::Cell;
+use crate::target::{Deploy, Home, PeerKind, Peers, Server, ServerOptions};
+use crate::workload::{HELLO, Workload};
+
+/// A part of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Suite {
+    /// Warm hello against every peer, by number of connections.
+    Warm,
+    /// First calls: with a pool, without one, with packages; against starting node.
+    Cold,
+}
+
+impl Suite {
+    pub(crate) const ALL: [Self; 2] = [Self::Warm, Self::Cold];
+}
+
+/// How much is measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) rounds: usize,
+    pub(crate) warm_up: Duration,
+    pub(crate) window: Duration,
+    pub(crate) connections: Vec<usize>,
+    pub(crate) peers: Vec<PeerKind>,
+    /// Functions whose first call is measured, and how often all of them are.
+    pub(crate) cold_functions: usize,
+    pub(crate) cold_rounds: usize,
+}
+
+/// Everything a suite works with.
+pub(crate) struct Bench {
+    pub(crate) plan: Plan,
+    pub(crate) clock: RealClock,
+    pub(crate) peers: Peers,
+    pub(crate) program: PathBuf,
+    pub(crate) scratch: PathBuf,
+    /// Given to every server.
+    pub(crate) extra: Vec<(String, String)>,
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) progress: Progress,
+    /// Servers of the fleet: a home with the functions that many suites call.
+    pub(crate) fleet: Option<Home>,
+}
+
+impl Bench {
+    /// Runs a suite; what it cannot measure is noted.
+    pub(crate) async fn run(&mut self, suite: Suite) {
+        let begun = Instant::now();
+        let result = match suite {
+            Suite::Warm => warm::run(self).await,
+            Suite::Cold => cold::run(self).await,
+        };
+        if let Err(error) = result {
+            self.note(format!("{suite:?}: not measured to the end: {}", error.whole()));
+        }
+        self.progress.say(&format!("{suite:?} took {:.0} s", begun.elapsed().as_secs_f64()));
+    }
+
+    pub(crate) fn note(&mut self, note: String) {
+        self.progress.say(&note);
+        self.notes.push(note);
+    }
+
+    /// A home with an account and the fleet in it.
+    pub(crate) async fn fleet(&mut self) -> Result<Home, BenchError> {
+        if let Some(home) = self.fleet.take() {
+            return Ok(home);
+        }
+        let n = self.plan.cold_functions;
+        self.progress.say(&format!("deploying {n} functions"));
+        let mut home = Home::new(&self.scratch.join("fleet"), &self.program, &self.extra)?;
+        let server = home.serve(&ServerOptions::default()).await?;
+        for name in fleet_names(n) {
+            server.deploy(&deploy_of(&name, &HELLO)).await?;
+        }
+        server.stop().await;
+        Ok(home)
+    }
+}
+
+/// Names of the functions of the fleet.
+pub(crate) fn fleet_names(n: usize) -> impl Iterator<Item = String> {
+    (0..n).map(|n| format!("fleet-{n}"))
+}
+
+/// A workload under a name.
+pub(crate) fn deploy_of(name: &str, workload: &Workload) -> Deploy {
+    Deploy {
+        name: name.to_owned(),
+        // Distinct sources have distinct bundles; equal ones would share their code cache.
+        code: format!("// {name}\n{}", workload.code),
+        dependencies: workload.dependencies(),
+    }
+}
+
+/// Deploys a workload under its own name and calls it until it answers as it must.
+pub(crate) async fn deploy_workload(
+    home: &Home,
+    server: &Server,
+    workload: &Workload,
+) -> Result<crate::client::Request, BenchError> {
+    server.deploy(&deploy_of(workload.name, workload)).await?;
+    let request = home.request(server, workload.name, workload);
+    probe("cloudserve", server.gateway, &request, workload).await?;
+    Ok(request)
+}
+
+/// Makes one call and checks the answer; gives the length of its body.
+pub(crate) async fn probe(
+    name: &str,
+    address: std::net::SocketAddr,
+    request: &crate::client::Request,
+    workload: &Workload,
+) -> Result<u64, BenchError> {
+    let mut lane = crate::client::TcpLane::new(address);
+    let (answer, content) = lane
+        .fetch(request)
+        .await
+        .map_err(|source| BenchError::NoAnswer { name: name.to_owned(), source })?;
+    if answer.status == 200 && workload.accepts(&content) {
+        return Ok(answer.body_bytes);
+    }
+    let body = String::from_utf8_lossy(&content).chars().take(500).collect();
+    Err(BenchError::WrongAnswer {
+        name: name.to_owned(),
+        workload: workload.name.to_owned(),
+        status: answer.status,
+        body,
+    })
+}

@@ -7,6 +7,7 @@
 
 import { core, internals, primordials } from "ext:core/mod.js";
 import { Call } from "ext:cloudserve/call.js";
+import "ext:cloudserve/deferred.js";
 import { describe } from "ext:cloudserve/errors.js";
 import { chooseHandler } from "ext:cloudserve/handlers.js";
 import { makeEvent, makeRequest } from "ext:cloudserve/request.js";

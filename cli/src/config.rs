@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use cloudserve_protocol::limits::PlatformLimits;
+use cloudserve_sandbox::LaunchMode;
 use confique::meta::{Expr, FieldKind, LeafKind, Meta};
 use confique::{Config as _, File, FileFormat, Layer as _};
 
@@ -128,6 +129,12 @@ pub(crate) struct Sandbox {
     #[config(env = "CLOUDSERVE_POOL_SIZE", default = 4)]
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) pool_size: usize,
+
+    /// How workers come to be: `zygote`, forked from a booted process, or `process`, a program of
+    /// its own for each (slower to start, no memory layout in common).
+    #[config(env = "CLOUDSERVE_LAUNCH", default = "zygote")]
+    #[config(layer_attr(arg(long, value_name = "MODE")))]
+    pub(crate) launch: LaunchMode,
 
     /// Worker processes alive at the same time [default: as many as fit into memory].
     #[config(env = "CLOUDSERVE_MAX_WORKERS")]

@@ -163,6 +163,7 @@ impl Roles {
             SandboxOptions {
                 worker_program: programs.worker.clone(),
                 work_dir: data_dir.join("workers"),
+                launch: config.sandbox.launch,
                 pool_size: config.sandbox.pool_size,
                 max_workers: config.sandbox.max_workers.unwrap_or(usual.max_workers),
                 idle_evict_ms: config.sandbox.idle_evict_ms,

@@ -12,3 +12,4 @@ pub mod headers;
 pub mod ids;
 pub mod limits;
 pub mod wire;
+pub mod zygote;

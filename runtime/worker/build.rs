@@ -52,8 +52,8 @@ const IMPORTED_FIRST: [&str; 14] = [
     "ext:deno_node/internal/fs/promises.ts",
 ];
 
-const BOOTSTRAP_FILES: [&str; 6] =
-    ["call.js", "errors.js", "handlers.js", "request.js", "response.js", "main.js"];
+const BOOTSTRAP_FILES: [&str; 7] =
+    ["call.js", "deferred.js", "errors.js", "handlers.js", "request.js", "response.js", "main.js"];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

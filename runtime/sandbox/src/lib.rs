@@ -36,6 +36,7 @@ mod worker;
 
 pub use death::DeathCause;
 pub use dependencies::{NpmBuilder, NpmOptions};
+pub use launcher::LaunchMode;
 pub use metrics::SandboxMetrics;
 pub use options::SandboxOptions;
 pub use sandbox::{Readiness, Sandbox, StartError};

@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use cloudserve_protocol::limits::PlatformLimits;
 use serde::{Deserialize, Serialize};
 
+use crate::launcher::LaunchMode;
+
 /// Settings of a [`crate::Sandbox`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SandboxOptions {
     /// The worker program, `cloudserve-worker`.
     pub worker_program: PathBuf,
+    /// How worker processes come to be.
+    pub launch: LaunchMode,
     /// Directory under which each worker gets its own temporary directory. Created when missing;
     /// what an earlier process left in it is removed.
     pub work_dir: PathBuf,
@@ -50,6 +54,7 @@ impl Default for SandboxOptions {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             worker_program: PathBuf::from("cloudserve-worker"),
+            launch: LaunchMode::default(),
             work_dir: PathBuf::from("work"),
             pool_size: 4,
             parallel_starts: cores,

@@ -87,8 +87,7 @@ impl Sandbox {
         let work_dir = prepare(&options.work_dir)
             .map_err(|source| StartError::WorkDir { path: options.work_dir.clone(), source })?;
         let options = SandboxOptions { work_dir, ..options };
-        let launcher =
-            Launcher::start(options.worker_program.clone()).map_err(StartError::Thread)?;
+        let launcher = Launcher::start(&options).map_err(StartError::Thread)?;
         let shared = Arc::new_cyclic(|this| Shared {
             state: Mutex::new(State::new(&options)),
             processes: Mutex::default(),

@@ -24,7 +24,7 @@ use cloudserve_protocol::wire::{
     Done, EXIT_OUT_OF_MEMORY, FromWorker, INITIAL_CREDIT_BYTES, Loaded, MAX_CHUNK_BYTES, Ready,
     ToWorker,
 };
-use cloudserve_sandbox::SandboxOptions;
+use cloudserve_sandbox::{LaunchMode, SandboxOptions};
 use tempfile::TempDir;
 
 use support::{Bench, Called, options, wait_until};
@@ -205,7 +205,8 @@ async fn bench() -> (Bench, TempDir) {
     );
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut options = SandboxOptions { worker_program: program, ..options() };
+    let mut options =
+        SandboxOptions { worker_program: program, launch: LaunchMode::Process, ..options() };
     options.platform.load_ms = 500;
     (Bench::start_with(options).await, dir)
 }

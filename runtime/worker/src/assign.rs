@@ -9,7 +9,6 @@ use deno_core::ModuleSpecifier;
 use deno_runtime::deno_permissions::PermissionsContainer;
 
 use crate::boot::Booted;
-use crate::host::Host;
 use crate::loader::Artifacts;
 use crate::permissions::permissions;
 
@@ -18,11 +17,8 @@ fn broken(what: impl Into<String>) -> Fault {
 }
 
 /// Takes the assignment on. A fault means that the sandbox assigned what does not exist.
-pub(crate) fn assign(
-    host: &Host,
-    booted: &mut Booted,
-    assignment: &Assignment,
-) -> Result<(), Fault> {
+pub(crate) fn assign(booted: &mut Booted, assignment: &Assignment) -> Result<(), Fault> {
+    let host = booted.host.clone();
     let bundle_path = PathBuf::from(&assignment.bundle_path);
     let bundle_dir = bundle_path.parent().map(Path::to_path_buf);
     let bundle_dir = bundle_dir.ok_or_else(|| broken("the bundle has no directory"))?;

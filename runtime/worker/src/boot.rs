@@ -2,8 +2,10 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use deno_core::{Extension, JsRuntime, ModuleSpecifier, v8};
+use deno_core::error::CoreError;
+use deno_core::{Extension, ModuleSpecifier, PollEventLoopOptions, v8};
 use deno_runtime::BootstrapOptions;
 use deno_runtime::deno_fetch::dns::Resolver;
 use deno_runtime::deno_os::WatcherExitHandle;
@@ -11,6 +13,7 @@ use deno_runtime::deno_web::InMemoryBroadcastChannel;
 use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 
 use crate::bridge::Bridge;
+use crate::engine::Engine;
 use crate::host::Host;
 use crate::loader::{self, BundleLoader};
 use crate::memory::{BOOT_HEAP_BYTES, out_of_memory};
@@ -22,32 +25,31 @@ include!(concat!(env!("OUT_DIR"), "/residual.rs"));
 /// Hot modules that cannot be in the snapshot, loaded before a worker is READY.
 const TOUCHED: &str = "import 'node:process'; import 'node:crypto'; import 'node:timers/promises';";
 
-/// - The young generation would be sized by the boot heap limit, and collections of
-///   allocation-heavy code with it.
-/// - V8 150's loop unrolling forgets the interrupt check of a loop around an inlined built-in
-///   (`while (true) new Array(1000).fill(0)`), which nothing but SIGKILL stops then.
-const V8_FLAGS: &str = "--max-semi-space-size=8 --no-turboshaft-loop-unrolling";
-
 /// Web workers would be isolates outside of every limit; upstream's default for them panics.
 const DISABLED_OPS: [&str; 1] = ["op_create_worker"];
 
+/// An isolate that belongs to no process yet.
+pub(crate) struct Unsettled {
+    engine: Engine,
+    host: Rc<Host>,
+    worker: MainWorker,
+    loader: Rc<BundleLoader>,
+    isolate: v8::IsolateHandle,
+}
+
 /// An isolate without a function.
 pub(crate) struct Booted {
+    pub(crate) engine: Engine,
+    pub(crate) host: Rc<Host>,
     pub(crate) worker: MainWorker,
     pub(crate) bridge: Bridge,
     pub(crate) loader: Rc<BundleLoader>,
     pub(crate) isolate: v8::IsolateHandle,
 }
 
-/// Starts V8. On the main thread, before any other thread exists.
-pub(crate) fn init_platform() {
-    v8::V8::set_flags_from_string(V8_FLAGS);
-    deno_runtime::colors::set_use_color(false);
-    JsRuntime::init_platform(None);
-}
-
-/// Boots an isolate.
-pub(crate) async fn boot(host: &Rc<Host>) -> Booted {
+/// Boots an isolate, as far as a fork of this process can take it along: nothing in it knows the
+/// process. [`Unsettled::settle`] does the rest.
+pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     let (loader, node_services) = loader::new();
     let create_params = v8::CreateParams::default()
         .heap_limits(0, BOOT_HEAP_BYTES)
@@ -103,9 +105,32 @@ pub(crate) async fn boot(host: &Rc<Host>) -> Booted {
         .add_near_heap_limit_callback(move |current, _| memory.near_heap_limit(current));
     // `process.exit` becomes a termination, so that logs still leave.
     worker.js_runtime.op_state().borrow_mut().put(WatcherExitHandle(isolate.clone()));
-    let bridge = Bridge::take(&mut worker.js_runtime, host.clone());
     touch(&mut worker).await;
-    Booted { worker, bridge, loader, isolate }
+    Unsettled { engine, host, worker, loader, isolate }
+}
+
+impl Unsettled {
+    /// Makes the isolate this process's: arguments, standard streams, the process id.
+    pub(crate) fn settle(self) -> Booted {
+        let Self { engine, host, mut worker, loader, isolate } = self;
+        let bridge = Bridge::take(&mut worker.js_runtime, host.clone());
+        Booted { engine, host, worker, bridge, loader, isolate }
+    }
+}
+
+impl Booted {
+    /// Runs JavaScript until it waits: the event loop, and what V8 has put off.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CoreError>> {
+        loop {
+            let options = PollEventLoopOptions::default();
+            let polled = self.worker.js_runtime.poll_event_loop(cx, options);
+            if matches!(polled, Poll::Ready(Err(_)))
+                || !self.engine.run_tasks(self.worker.js_runtime.v8_isolate())
+            {
+                return polled;
+            }
+        }
+    }
 }
 
 async fn touch(worker: &mut MainWorker) {

@@ -1,10 +1,12 @@
 //! `cloudserve-worker`: one process, one V8 isolate, one function version for life.
 //!
-//! Started by the sandbox with a cleared environment and no arguments. File descriptor 0 is the
-//! control socket, a Unix stream that speaks [`cloudserve_protocol::wire`]; 1 and 2 are pipes
-//! whose lines become log lines. The worker boots before it knows its function, says `Ready`,
-//! gets `Assign`, loads, says `Loaded`, and then serves calls until it is drained, its socket
-//! closes, or a call leaves it in a state nobody should build on.
+//! Started by the sandbox with a cleared environment. Without an argument it is a worker: file
+//! descriptor 0 is the control socket, a Unix stream that speaks [`cloudserve_protocol::wire`];
+//! 1 and 2 are pipes whose lines become log lines. The worker boots before it knows its function,
+//! says `Ready`, gets `Assign`, loads, says `Loaded`, and then serves calls until it is drained,
+//! its socket closes, or a call leaves it in a state nobody should build on.
+//!
+//! With the argument `zygote` it boots once and is forked for every worker: see [`zygote`].
 //!
 //! The only crate that knows `deno_*` and `v8`. Order matters: V8's platform is initialised on
 //! the main thread before the tokio runtime exists.
@@ -17,33 +19,54 @@ mod code_cache;
 mod commonjs;
 mod control;
 mod cpu;
+mod engine;
 mod host;
 mod loader;
 mod memory;
 mod permissions;
 mod serve;
 mod watchdog;
+mod zygote;
 
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 use std::time::Instant;
 
-#[allow(clippy::disallowed_methods, reason = "ends with the isolate as it is, see below")]
+use cloudserve_protocol::zygote::ZYGOTE_ARGUMENT;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::boot::Unsettled;
+use crate::engine::Engine;
+use crate::host::Host;
+
+#[allow(clippy::disallowed_methods, reason = "ends with the isolate as it is, see `serve`")]
 fn main() -> ExitCode {
     let started = Instant::now();
-    let socket = match control::take_socket() {
-        Ok(socket) => socket,
+    let is_zygote = std::env::args_os().nth(1).is_some_and(|first| first == ZYGOTE_ARGUMENT);
+    let engine = Engine::start();
+    // Booting does no I/O, and the descriptors that tokio would open for it could not be closed
+    // behind a fork: it keeps some of them for the whole process.
+    let boot = || event_loop(Builder::enable_time).block_on(boot::boot(engine, Host::new()));
+    let code = if is_zygote { zygote::run(boot, started) } else { serve(boot(), started) };
+    std::process::exit(code)
+}
+
+/// Not dropped: what was registered with it lives as long as the process.
+fn event_loop(enable: impl FnOnce(&mut Builder) -> &mut Builder) -> ManuallyDrop<Runtime> {
+    let runtime = enable(&mut Builder::new_current_thread()).build();
+    ManuallyDrop::new(runtime.expect("a worker without an event loop is none"))
+}
+
+/// The life of a worker on descriptor 0, from an isolate that is booted. Returns its exit code.
+fn serve(isolate: Unsettled, started: Instant) -> i32 {
+    match control::take_socket() {
+        // Nothing of it is dropped: tearing down an isolate takes milliseconds, and everything in
+        // it dies anyway.
+        Ok(socket) => event_loop(Builder::enable_all)
+            .block_on(async { serve::run(socket, isolate.settle(), started).await }),
         Err(error) => {
             eprintln!("cloudserve-worker is started by the sandbox: {error}");
-            return ExitCode::from(2);
+            2
         }
-    };
-    boot::init_platform();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a worker without an event loop is none");
-    let code = runtime.block_on(serve::run(socket, started));
-    // Not dropped: tearing down an isolate takes milliseconds, and everything in it dies anyway.
-    std::mem::forget(runtime);
-    std::process::exit(code)
+    }
 }

@@ -15,12 +15,12 @@ use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::wire::{Assignment, EXIT_UNCAUGHT, FromWorker, Loaded, Ready, ToWorker};
 use deno_core::error::{CoreError, CoreErrorKind};
-use deno_core::{PollEventLoopOptions, v8};
+use deno_core::v8;
 use deno_runtime::deno_os::WatcherExited;
 use deno_runtime::fmt_errors::format_js_error;
 
 use crate::assign;
-use crate::boot::{Booted, boot};
+use crate::boot::Booted;
 use crate::bridge::IncomingCall;
 use crate::code_cache;
 use crate::control::{Control, ControlError};
@@ -33,11 +33,10 @@ const DEADLINE_SLACK: Duration = Duration::from_millis(1);
 const BUSY_BETWEEN_CALLS: &str =
     "code that went on after its call did not yield within limits.timeoutMs and was ended";
 
-/// Runs the worker; returns its exit code.
-pub(crate) async fn run(socket: UnixStream, started: Instant) -> i32 {
-    let host = Host::new();
+/// Runs a booted worker; returns its exit code.
+pub(crate) async fn run(socket: UnixStream, booted: Booted, started: Instant) -> i32 {
+    let host = booted.host.clone();
     let Ok(mut control) = Control::new(socket) else { return 2 };
-    let booted = boot(&host).await;
     let watchdog = match Watchdog::start(booted.isolate.clone()) {
         Ok(watchdog) => watchdog,
         Err(error) => {
@@ -78,6 +77,12 @@ pub(crate) async fn run(socket: UnixStream, started: Instant) -> i32 {
     code
 }
 
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| cause.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -95,7 +100,7 @@ impl Serving {
     /// Makes this worker the function's.
     async fn load(&mut self, assignment: &Assignment) -> Result<(), Fault> {
         let begun = Instant::now();
-        assign::assign(&self.host, &mut self.booted, assignment)?;
+        assign::assign(&mut self.booted, assignment)?;
         let budget = Duration::from_millis(assignment.load_budget_ms.into());
         self.watchdog.arm(begun + budget);
         let evaluated = tokio::time::timeout(budget, self.evaluate()).await;
@@ -127,18 +132,31 @@ impl Serving {
 
     async fn evaluate(&mut self) -> Result<v8::Global<v8::Object>, CoreError> {
         let url = self.booted.loader.bundle_url();
-        let worker = &mut self.booted.worker;
-        let id = worker.preload_main_module(&url).await?;
-        worker.evaluate_module(id).await?;
-        // Rejections that nobody handled surface in the event loop.
+        let id = self.booted.worker.preload_main_module(&url).await?;
+        let mut evaluated = pin!(self.booted.worker.js_runtime.mod_evaluate(id));
+        let mut is_evaluated = false;
         poll_fn(|cx| {
-            match worker.js_runtime.poll_event_loop(cx, PollEventLoopOptions::default()) {
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                _ => Poll::Ready(Ok(())),
+            loop {
+                // Rejections that nobody handled surface in the event loop, also after the module
+                // has come to its end.
+                let polled = self.booted.poll(cx);
+                if let Poll::Ready(Err(error)) = polled {
+                    return Poll::Ready(Err(error));
+                }
+                if is_evaluated {
+                    return Poll::Ready(Ok(()));
+                }
+                match evaluated.as_mut().poll(cx) {
+                    Poll::Ready(Ok(())) => is_evaluated = true,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    // Nothing is left that could settle what the module waits for; the budget of
+                    // the load ends it.
+                    Poll::Pending => return Poll::Pending,
+                }
             }
         })
         .await?;
-        worker.js_runtime.get_module_namespace(id)
+        self.booted.worker.js_runtime.get_module_namespace(id)
     }
 
     fn startup_fault(&mut self, error: &CoreError, load_budget_ms: u32) -> Fault {
@@ -180,8 +198,7 @@ impl Serving {
                 let timeout = Duration::from_millis(self.host.limits.get().timeout_ms.into());
                 self.watchdog.arm(Instant::now() + timeout);
             }
-            let options = PollEventLoopOptions::default();
-            let polled = self.booted.worker.js_runtime.poll_event_loop(cx, options);
+            let polled = self.booted.poll(cx);
             if let Some(code) = self.verdict(match polled {
                 Poll::Ready(Err(error)) => Some(error),
                 _ => None,

@@ -1,0 +1,191 @@
+//! Makes worker processes. How one comes to be is known here alone: forked from a [`zygote`] that
+//! is booted already, or a fresh [`process`].
+//!
+//! A worker must not outlive the supervisor, even one that is killed. Its control socket closes
+//! then, and the kernel sends it `SIGKILL` as its parent-death signal. That signal is tied to the
+//! *thread* that forked, so all workers are forked by one thread that lives as long as the
+//! launcher, or by a zygote that this thread started.
+
+mod exit;
+mod process;
+mod zygote;
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+pub(crate) use exit::Exit;
+use zygote::Zygote;
+
+use crate::options::SandboxOptions;
+
+/// How worker processes come to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LaunchMode {
+    /// Forked from a booted process: a worker is READY within 2 ms and shares the memory that
+    /// booting made. Workers of one zygote have the same layout of memory.
+    #[default]
+    Zygote,
+    /// A program of its own for each worker, with a layout of its own: READY within 60 ms.
+    Process,
+}
+
+/// A word that is no [`LaunchMode`].
+#[derive(Debug, thiserror::Error)]
+#[error("`zygote` or `process`, not `{0}`")]
+pub struct UnknownLaunchMode(String);
+
+impl FromStr for LaunchMode {
+    type Err = UnknownLaunchMode;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "zygote" => Ok(Self::Zygote),
+            "process" => Ok(Self::Process),
+            _ => Err(UnknownLaunchMode(word.to_owned())),
+        }
+    }
+}
+
+/// Why no process came to be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    #[error("the worker program {} cannot be started", program.display())]
+    Spawn {
+        program: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("a worker's socket or pipes cannot be made")]
+    Descriptors(#[source] io::Error),
+    #[error("the zygote did not become ready")]
+    Boot(#[source] io::Error),
+    #[error("the zygote does not answer")]
+    Silent(#[source] io::Error),
+    #[error("the zygote cannot fork")]
+    Fork(#[source] io::Error),
+    #[error("the thread that starts workers has ended")]
+    Stopped,
+}
+
+/// A running process that has said nothing yet.
+pub(crate) struct Launched {
+    pub(crate) pid: u32,
+    /// Signals go through this: the number alone may be another process's by then.
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) control: UnixStream,
+    pub(crate) stdout: pipe::Receiver,
+    pub(crate) stderr: pipe::Receiver,
+    /// Resolves when the process has ended and was waited for.
+    pub(crate) exit: Exit,
+}
+
+type Order = oneshot::Sender<Result<Launched, LaunchError>>;
+
+/// Starts workers on its own thread, which ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    orders: mpsc::Sender<Order>,
+}
+
+impl Launcher {
+    /// Called within a tokio runtime.
+    pub(crate) fn start(options: &SandboxOptions) -> io::Result<Self> {
+        let (orders, queue) = mpsc::channel::<Order>();
+        let runtime = Handle::current();
+        let mut source = Source::new(options);
+        std::thread::Builder::new().name("launcher".to_owned()).spawn(move || {
+            let _within = runtime.enter();
+            for order in queue {
+                // Nobody waits any more: the process dies with the value.
+                let _ = order.send(source.launch());
+            }
+        })?;
+        Ok(Self { orders })
+    }
+
+    pub(crate) async fn launch(&self) -> Result<Launched, LaunchError> {
+        let (done, launched) = oneshot::channel();
+        self.orders.send(done).map_err(|_| LaunchError::Stopped)?;
+        launched.await.map_err(|_| LaunchError::Stopped)?
+    }
+}
+
+/// Zygotes in a row that may fail before workers are started without one.
+const HOPELESS_ZYGOTES: u32 = 2;
+
+/// Where workers come from.
+struct Source {
+    program: PathBuf,
+    patience: Duration,
+    mode: LaunchMode,
+    zygote: Option<Zygote>,
+    failures: u32,
+}
+
+impl Source {
+    fn new(options: &SandboxOptions) -> Self {
+        Self {
+            program: options.worker_program.clone(),
+            patience: Duration::from_millis(options.start_timeout_ms.into()),
+            mode: options.launch,
+            zygote: None,
+            failures: 0,
+        }
+    }
+
+    fn launch(&mut self) -> Result<Launched, LaunchError> {
+        while self.mode == LaunchMode::Zygote {
+            match self.fork() {
+                Ok(launched) => {
+                    self.failures = 0;
+                    return Ok(launched);
+                }
+                Err(error) => self.zygote_failed(&error),
+            }
+        }
+        process::launch(&self.program)
+    }
+
+    fn fork(&mut self) -> Result<Launched, LaunchError> {
+        // The old one is kept until there is a new one.
+        if self.zygote.as_ref().is_none_or(Zygote::is_worn) {
+            self.zygote = Some(Zygote::start(&self.program, self.patience)?);
+        }
+        let zygote = self.zygote.as_mut().expect("it was just made");
+        zygote.fork()
+    }
+
+    /// Platforms exist that take no part in this: what is lost is speed.
+    fn zygote_failed(&mut self, error: &LaunchError) {
+        warn!(error = error as &dyn std::error::Error, "the zygote failed");
+        self.zygote = None;
+        self.failures += 1;
+        if self.failures >= HOPELESS_ZYGOTES {
+            info!("every worker is a program of its own from now on; they start more slowly");
+            self.mode = LaunchMode::Process;
+        }
+    }
+}
+
+fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: a plain system call. The process is our child and not waited for, so the number is
+    // its own.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match RawFd::try_from(fd) {
+        // SAFETY: the kernel has just given us this descriptor, close-on-exec as pidfds are.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,123 @@
+//! How worker processes come to be: forked from a zygote, or programs of their own.
+
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, reason = "shared with the other tests")]
+mod support;
+
+use std::collections::HashSet;
+use std::fs;
+
+use cloudserve_protocol::zygote::ZYGOTE_ARGUMENT;
+use cloudserve_sandbox::{LaunchMode, SandboxOptions};
+
+use support::{Bench, kill, options, wait_until};
+
+const MODES: [LaunchMode; 2] = [LaunchMode::Zygote, LaunchMode::Process];
+
+async fn bench_with(launch: LaunchMode) -> Bench {
+    Bench::start_with(SandboxOptions { launch, ..options() }).await
+}
+
+/// What must not be the same in two processes that were one.
+const UNIQUE: &str = "
+    import { randomBytes, randomUUID, generateKeyPairSync } from 'node:crypto';
+    import { pid } from 'node:process';
+    export default () => [
+        Math.random(), crypto.randomUUID(), randomUUID(), randomBytes(8).toString('hex'),
+        [...crypto.getRandomValues(new Uint8Array(8))].join(),
+        generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' }),
+        process.pid, pid,
+    ];";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_share_no_random_numbers_and_know_their_process() {
+    for mode in MODES {
+        let bench = bench_with(mode).await;
+        let mut seen = HashSet::new();
+        let mut expected = 0;
+        for _ in 0..4 {
+            let answer = bench.get(&bench.function(UNIQUE), "/").await;
+            let values: Vec<serde_json::Value> = serde_json::from_slice(&answer.body).unwrap();
+            let (pids, random) = (&values[6..], &values[..6]);
+            assert_eq!(pids[0], pids[1], "{mode:?}");
+            seen.extend(random.iter().chain([&pids[0]]).map(ToString::to_string));
+            expected += random.len() + 1;
+            let stat = fs::read_to_string(format!("/proc/{}/stat", pids[0])).unwrap();
+            let parent = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap();
+            assert_eq!(parent, std::process::id().to_string(), "{mode:?}");
+        }
+        assert_eq!(seen.len(), expected, "{mode:?}");
+    }
+}
+
+/// V8 finishes these in tasks of its own, which somebody has to run.
+const DEFERRED: &str = "
+    const empty = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]);
+    const loaded = await WebAssembly.compile(empty);
+    export default async () => {
+        const { instance } = await WebAssembly.instantiate(empty);
+        const waited = Atomics.waitAsync(
+            new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        return [loaded instanceof WebAssembly.Module, typeof instance.exports, await waited.value];
+    };";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_v8_puts_off_is_done() {
+    for mode in MODES {
+        let bench = bench_with(mode).await;
+        let deferred = bench.function(DEFERRED);
+        for _ in 0..2 {
+            let answer = bench.get(&deferred, "/").await;
+            assert_eq!(answer.text(), r#"[true,"object","timed-out"]"#, "{mode:?}");
+        }
+    }
+}
+
+fn zygotes() -> Vec<i32> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let children = tasks.flat_map(|task| {
+        let list = fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
+        list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    });
+    children
+        .filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            arguments.get(1) == Some(&ZYGOTE_ARGUMENT.as_bytes())
+        })
+        // Its workers have its command line.
+        .filter(|pid| {
+            fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|to| to.ends_with("dev/null"))
+        })
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zygote_that_dies_takes_no_worker_along_and_is_replaced() {
+    // Other tests of this program have zygotes, too.
+    let before: HashSet<i32> = zygotes().into_iter().collect();
+    let bench = bench_with(LaunchMode::Zygote).await;
+    let first = bench.function("let n = 0; export default () => ++n;");
+    assert_eq!(bench.get(&first, "/").await.text(), "1");
+    bench.is_well().await;
+    for zygote in zygotes().into_iter().filter(|zygote| !before.contains(zygote)) {
+        kill(zygote);
+    }
+    assert_eq!(bench.get(&first, "/").await.text(), "2", "its worker lives on");
+    for _ in 0..4 {
+        let next = bench.function("export default () => 'new';");
+        assert_eq!(bench.get(&next, "/").await.text(), "new");
+    }
+    bench.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_die_with_their_sandbox() {
+    let bench = bench_with(LaunchMode::Zygote).await;
+    let pid = bench.get(&bench.function("export default () => process.pid;"), "/").await.text();
+    drop(bench);
+    wait_until("the worker is gone", || !fs::exists(format!("/proc/{pid}")).unwrap()).await;
+}

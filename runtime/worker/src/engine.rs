@@ -1,0 +1,59 @@
+//! V8 on one thread: no helper threads for compiling or collecting garbage. A process that is
+//! forked takes one thread along and no other, and hundreds of workers share a few cores anyway.
+
+use deno_core::{JsRuntime, v8};
+
+/// - The zygote has one thread (see the module).
+/// - The young generation would be sized by the boot heap limit, and collections of
+///   allocation-heavy code with it.
+/// - V8 150's loop unrolling forgets the interrupt check of a loop around an inlined built-in
+///   (`while (true) new Array(1000).fill(0)`), which nothing but SIGKILL stops then.
+/// - [`Engine::reseed`] sets a flag after V8 has started.
+const V8_FLAGS: &str = "--single-threaded --max-semi-space-size=8 \
+     --no-turboshaft-loop-unrolling --no-freeze-flags-after-init";
+
+/// V8's platform, which holds what V8 has put off.
+#[derive(Clone)]
+pub(crate) struct Engine(v8::SharedRef<v8::Platform>);
+
+impl Engine {
+    /// Starts V8. On the main thread, before any other thread exists.
+    pub(crate) fn start() -> Self {
+        v8::V8::set_flags_from_string(V8_FLAGS);
+        deno_runtime::colors::set_use_color(false);
+        let platform = v8::new_single_threaded_default_platform(false).make_shared();
+        JsRuntime::init_platform(Some(platform.clone()));
+        Self(platform)
+    }
+
+    /// Runs what V8 has put off: finalizers, the ends of asynchronous compilations. Returns
+    /// whether there was anything, in which case promises may have settled.
+    pub(crate) fn run_tasks(&self, isolate: &mut v8::Isolate) -> bool {
+        let mut any = false;
+        while v8::Platform::pump_message_loop(&self.0, isolate, false) {
+            any = true;
+        }
+        if any {
+            isolate.perform_microtask_checkpoint();
+        }
+        any
+    }
+
+    /// Gives a forked process random numbers of its own: `Math.random` takes its seed from here
+    /// when it is first called. Everything cryptographic asks the kernel.
+    ///
+    /// # Errors
+    /// If the kernel has no random numbers.
+    pub(crate) fn reseed() -> std::io::Result<()> {
+        let mut seed = [0_u8; 4];
+        // SAFETY: the buffer is valid for its length.
+        let filled = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+        if usize::try_from(filled) != Ok(seed.len()) {
+            return Err(std::io::Error::last_os_error());
+        }
+        // 0 means "choose one", which V8 did when the isolate was made.
+        let seed = i32::from_ne_bytes(seed).max(1 - i32::MAX) | 1;
+        v8::V8::set_flags_from_string(&format!("--random-seed={seed}"));
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! The zygote: a process with a booted isolate that knows no tenant, forked for every worker.
+//!
+//! It sleeps until the supervisor sends a worker's three descriptors, forks, and says the worker's
+//! process id. The worker is a child of the *supervisor* (`CLONE_PARENT`): whoever started the
+//! zygote waits for workers as if it had started each of them itself, and the zygote may be
+//! replaced while its workers live on.
+//!
+//! What a fork takes along is the same in every worker of one zygote: the layout of memory and
+//! V8's hash seeds. Random numbers are not: `Math.random` is seeded anew and the kernel is asked
+//! for the rest. Nothing of a tenant is ever in here, and only this module's code runs.
+
+use std::fs;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+use cloudserve_protocol::zygote::{Forked, WORKER_DESCRIPTORS};
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
+
+use crate::boot::Unsettled;
+use crate::engine::Engine;
+use crate::serve;
+
+/// The socket to the supervisor, as it was started with.
+const SUPERVISOR: RawFd = 0;
+
+/// Why there is no zygote any more, or no worker in this process.
+#[derive(Debug, thiserror::Error)]
+enum ZygoteError {
+    #[error("a zygote is started by the sandbox")]
+    Socket(#[source] nix::Error),
+    #[error("the supervisor sent {0} descriptors instead of {WORKER_DESCRIPTORS}")]
+    Descriptors(usize),
+    #[error("booting left {0} threads behind; a fork would lose all but one")]
+    Threads(usize),
+    #[error("cannot see this process's {0}")]
+    Proc(&'static str, #[source] io::Error),
+    #[error("cannot make the process a worker")]
+    Settle(#[source] io::Error),
+    #[error("the supervisor is gone")]
+    Orphaned,
+}
+
+/// Boots, and forks until the supervisor closes the socket. Returns the exit code: the zygote's,
+/// and in every forked process the worker's.
+pub(crate) fn run(boot: impl FnOnce() -> Unsettled, started: Instant) -> i32 {
+    let isolate = ManuallyDrop::new(boot());
+    match fork_on_demand(started) {
+        Ok(Role::Zygote) => 0,
+        Ok(Role::Worker(begun)) => super::serve(ManuallyDrop::into_inner(isolate), begun),
+        Err(error) => {
+            eprintln!("cloudserve-worker: {}", serve::chain(&error));
+            2
+        }
+    }
+}
+
+enum Role {
+    Zygote,
+    Worker(Instant),
+}
+
+fn fork_on_demand(started: Instant) -> Result<Role, ZygoteError> {
+    let threads = fs::read_dir("/proc/self/task").map_err(|e| ZygoteError::Proc("threads", e))?;
+    match threads.count() {
+        1 => {}
+        n => return Err(ZygoteError::Threads(n)),
+    }
+    let_forks_have_memory()?;
+    let supervisor = parent();
+    let boot_us = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
+    say(Forked(boot_us))?;
+    while let Some(descriptors) = next_order()? {
+        let begun = Instant::now();
+        match fork() {
+            Ok(0) => {
+                become_worker(descriptors, supervisor)?;
+                return Ok(Role::Worker(begun));
+            }
+            Ok(pid) => say(Forked(pid.into()))?,
+            Err(error) => say(Forked::failed(error.raw_os_error().unwrap_or(libc::EAGAIN)))?,
+        }
+    }
+    Ok(Role::Zygote)
+}
+
+fn say(message: Forked) -> Result<(), ZygoteError> {
+    send(SUPERVISOR, &message.to_bytes(), MsgFlags::MSG_NOSIGNAL)
+        .map(|_| ())
+        .map_err(ZygoteError::Socket)
+}
+
+/// The descriptors of the next worker: control socket, standard output, standard error.
+fn next_order() -> Result<Option<[OwnedFd; WORKER_DESCRIPTORS]>, ZygoteError> {
+    let mut byte = [0_u8; 1];
+    let mut buffers = [io::IoSliceMut::new(&mut byte)];
+    let mut space = cmsg_space!([RawFd; WORKER_DESCRIPTORS]);
+    let message = loop {
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        match recvmsg::<()>(SUPERVISOR, &mut buffers, Some(&mut space), flags) {
+            Err(nix::Error::EINTR) => {}
+            received => break received.map_err(ZygoteError::Socket)?,
+        }
+    };
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    let mut descriptors = Vec::with_capacity(WORKER_DESCRIPTORS);
+    for part in message.cmsgs().map_err(ZygoteError::Socket)? {
+        if let ControlMessageOwned::ScmRights(received) = part {
+            // SAFETY: the kernel has just made these descriptors for this process.
+            descriptors.extend(received.iter().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }));
+        }
+    }
+    let count = descriptors.len();
+    descriptors.try_into().map(Some).map_err(|_| ZygoteError::Descriptors(count))
+}
+
+/// V8 keeps its heap out of forks. Nothing runs here any more, so what is mapped now is all there
+/// ever is.
+fn let_forks_have_memory() -> Result<(), ZygoteError> {
+    let maps = fs::read_to_string("/proc/self/maps").map_err(|e| ZygoteError::Proc("memory", e))?;
+    for line in maps.lines() {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let Some((start, end)) = range else { continue };
+        let parse = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+        let (start, end) = (parse(start), parse(end));
+        // SAFETY: only says what a fork does with the mapping; it changes nothing here. It fails
+        // for what the kernel maps itself, which a fork gets anyway.
+        unsafe {
+            let address = std::ptr::without_provenance_mut::<libc::c_void>(start);
+            libc::madvise(address, end.saturating_sub(start), libc::MADV_DOFORK);
+        }
+    }
+    Ok(())
+}
+
+/// A child of the supervisor that is a copy of this process. 0 in the child.
+///
+/// The C library's `fork` cannot make it a sibling. What that does besides does not matter here:
+/// there is one thread, so no lock is held, and no handler was registered by anything this process
+/// used. The thread's id, which the C library keeps in memory, is kept right by the kernel.
+fn fork() -> io::Result<libc::pid_t> {
+    const PR_GET_TID_ADDRESS: libc::c_int = 40;
+    let mut tid_address: u64 = 0;
+    // SAFETY: writes one pointer; kernels without it leave it alone.
+    let knows_tid = unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut tid_address) } == 0;
+    let keep_tid = if knows_tid && tid_address != 0 {
+        libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID
+    } else {
+        0
+    };
+    // SAFETY: all fields are integers, and zero means "not used" in each.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = u64::from((libc::CLONE_PARENT | keep_tid).cast_unsigned());
+    arguments.child_tid = tid_address;
+    // SAFETY: without CLONE_VM and with no stack given this is a fork; the process has one thread.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
+    match libc::pid_t::try_from(pid) {
+        Ok(pid) if pid >= 0 => Ok(pid),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What a worker that was started as a program of its own gets before it runs.
+fn become_worker(
+    descriptors: [OwnedFd; WORKER_DESCRIPTORS],
+    supervisor: libc::pid_t,
+) -> Result<(), ZygoteError> {
+    let check = |result: libc::c_int| match result {
+        -1 => Err(ZygoteError::Settle(io::Error::last_os_error())),
+        _ => Ok(()),
+    };
+    for (target, descriptor) in (0..).zip(&descriptors) {
+        // SAFETY: both are descriptors of this process; the one that is replaced is the zygote's.
+        check(unsafe { libc::dup2(descriptor.as_raw_fd(), target) })?;
+    }
+    // Closed below, with the rest of what is not a worker's: the zygote's event loop, above all.
+    for descriptor in descriptors {
+        std::mem::forget(descriptor);
+    }
+    // SAFETY: plain system calls. Nothing in this process uses a descriptor above 2 from now on:
+    // the zygote's event loop, the only owner of any, is never touched or dropped.
+    unsafe {
+        check(libc::close_range(3, libc::c_uint::MAX, 0))?;
+        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+        check(libc::setsid())?;
+    }
+    // It may have died before it could be noticed.
+    if parent() != supervisor {
+        return Err(ZygoteError::Orphaned);
+    }
+    Engine::reseed().map_err(ZygoteError::Settle)
+}
+
+fn parent() -> libc::pid_t {
+    // SAFETY: a plain system call.
+    unsafe { libc::getppid() }
+}

@@ -62,6 +62,8 @@ fn main() {
         v8_version: deno_core::v8::VERSION_STRING,
         target: env::var("TARGET").expect("cargo sets TARGET"),
     };
+    // Every function of the platform is compiled into the snapshot, once for all workers.
+    deno_core::v8::V8::set_flags_from_string("--no-lazy --no-lazy-eval --no-lazy-streaming");
     let made = create_runtime_snapshot(out.join("snapshot.bin"), options, vec![bootstrap()]);
 
     let consumed: HashSet<&str> =

@@ -27,7 +27,7 @@ pub(crate) fn assign(booted: &mut Booted, assignment: &Assignment) -> Result<(),
     host.limits.set(assignment.limits);
     let source_root = bundle_url.join(".").map_err(|error| broken(error.to_string()))?;
     host.source_root.replace(source_root.into());
-    host.memory.assign(assignment.limits.memory_mb);
+    booted.limit_memory(assignment.limits.memory_mb);
 
     let dir = bundle_dir.to_string_lossy().into_owned();
     let mut readable = vec![dir.as_str()];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use deno_core::error::CoreError;
-use deno_core::{Extension, ModuleSpecifier, PollEventLoopOptions, v8};
+use deno_core::{Extension, JsRuntime, ModuleSpecifier, PollEventLoopOptions, v8};
 use deno_runtime::BootstrapOptions;
 use deno_runtime::deno_fetch::dns::Resolver;
 use deno_runtime::deno_os::WatcherExitHandle;
@@ -22,8 +22,34 @@ use crate::permissions;
 static SNAPSHOT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/snapshot.bin"));
 include!(concat!(env!("OUT_DIR"), "/residual.rs"));
 
-/// Hot modules that cannot be in the snapshot, loaded before a worker is READY.
-const TOUCHED: &str = "import 'node:process'; import 'node:crypto'; import 'node:timers/promises';";
+/// Modules that the snapshot cannot hold, or does not for their size: evaluated before a worker is
+/// READY, since packages that use them pay tens of milliseconds for them.
+const TOUCHED: &str = "
+    import 'node:process';
+    import 'node:crypto';
+    import 'node:assert';
+    import 'node:child_process';
+    import 'node:console';
+    import 'node:constants';
+    import 'node:dgram';
+    import 'node:diagnostics_channel';
+    import 'node:dns';
+    import 'node:dns/promises';
+    import 'node:fs/promises';
+    import 'node:http2';
+    import 'node:perf_hooks';
+    import 'node:punycode';
+    import 'node:readline';
+    import 'node:stream/consumers';
+    import 'node:stream/promises';
+    import 'node:stream/web';
+    import 'node:timers';
+    import 'node:timers/promises';
+    import 'node:tty';
+    import 'node:util/types';
+    import 'node:v8';
+    import 'node:vm';
+    import 'node:worker_threads';";
 
 /// Web workers would be isolates outside of every limit; upstream's default for them panics.
 const DISABLED_OPS: [&str; 1] = ["op_create_worker"];
@@ -52,7 +78,8 @@ pub(crate) struct Booted {
 pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     let (loader, node_services) = loader::new();
     let create_params = v8::CreateParams::default()
-        .heap_limits(0, BOOT_HEAP_BYTES)
+        // Without the first, V8 would begin to collect garbage at half the second.
+        .heap_limits(BOOT_HEAP_BYTES, BOOT_HEAP_BYTES)
         .array_buffer_allocator(host.memory.allocator());
     let placeholder =
         ModuleSpecifier::parse("file:///unassigned.js").expect("a constant that is a URL");
@@ -99,14 +126,18 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     let isolate = worker.js_runtime.v8_isolate().thread_safe_handle();
     worker.js_runtime.v8_isolate().set_oom_error_handler(out_of_memory);
     host.memory.attach(isolate.clone());
-    let memory = host.memory.clone();
-    worker
-        .js_runtime
-        .add_near_heap_limit_callback(move |current, _| memory.near_heap_limit(current));
+    watch_heap(&mut worker.js_runtime, &host);
     // `process.exit` becomes a termination, so that logs still leave.
     worker.js_runtime.op_state().borrow_mut().put(WatcherExitHandle(isolate.clone()));
+    Engine::compile_lazily(false);
     touch(&mut worker).await;
+    Engine::compile_lazily(true);
     Unsettled { engine, host, worker, loader, isolate }
+}
+
+fn watch_heap(runtime: &mut JsRuntime, host: &Host) {
+    let memory = host.memory.clone();
+    runtime.add_near_heap_limit_callback(move |current, _| memory.near_heap_limit(current));
 }
 
 impl Unsettled {
@@ -119,6 +150,16 @@ impl Unsettled {
 }
 
 impl Booted {
+    /// Sets the memory limit of the assigned function.
+    pub(crate) fn limit_memory(&mut self, memory_mb: u32) {
+        let runtime = &mut self.worker.js_runtime;
+        let heap_bytes = runtime.v8_isolate().get_heap_statistics().used_heap_size();
+        let limit_bytes = self.host.memory.assign(memory_mb, heap_bytes);
+        // V8 lowers the limit of an existing heap in no other way.
+        runtime.remove_near_heap_limit_callback(limit_bytes.min(BOOT_HEAP_BYTES));
+        watch_heap(runtime, &self.host);
+    }
+
     /// Runs JavaScript until it waits: the event loop, and what V8 has put off.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CoreError>> {
         loop {

@@ -5,11 +5,15 @@ use deno_core::{JsRuntime, v8};
 
 /// - The zygote has one thread (see the module).
 /// - The young generation would be sized by the boot heap limit, and collections of
-///   allocation-heavy code with it.
+///   allocation-heavy code with it; and it would begin at a size that loading a package fills many
+///   times over, with what survives (lodash: 15 ms of CPU to load, 9 so).
+/// - Source positions that are not there are made when the first error is created, by parsing all
+///   of its script again. Libraries create errors to catch them.
 /// - V8 150's loop unrolling forgets the interrupt check of a loop around an inlined built-in
 ///   (`while (true) new Array(1000).fill(0)`), which nothing but SIGKILL stops then.
 /// - [`Engine::reseed`] sets a flag after V8 has started.
-const V8_FLAGS: &str = "--single-threaded --max-semi-space-size=8 \
+const V8_FLAGS: &str = "--single-threaded \
+     --min-semi-space-size=4 --max-semi-space-size=8 --no-enable-lazy-source-positions \
      --no-turboshaft-loop-unrolling --no-freeze-flags-after-init";
 
 /// V8's platform, which holds what V8 has put off.
@@ -24,6 +28,12 @@ impl Engine {
         let platform = v8::new_single_threaded_default_platform(false).make_shared();
         JsRuntime::init_platform(Some(platform.clone()));
         Self(platform)
+    }
+
+    /// Whether functions are compiled when they are called first, which is V8's usual way. Off
+    /// while the platform's own code is loaded: it is compiled once, and not in every worker.
+    pub(crate) fn compile_lazily(lazily: bool) {
+        v8::V8::set_flags_from_string(if lazily { "--lazy" } else { "--no-lazy" });
     }
 
     /// Runs what V8 has put off: finalizers, the ends of asynchronous compilations. Returns

@@ -53,7 +53,7 @@ pub(crate) struct BundleLoader {
     node: Arc<Resolver>,
     packages: Arc<PackageJsonResolver<RealSys>>,
     artifacts: RefCell<Option<Artifacts>>,
-    sources: RefCell<HashMap<String, String>>,
+    sources: RefCell<HashMap<String, &'static str>>,
     wanted: RefCell<HashMap<String, BTreeSet<String>>>,
     code_cache: Cell<CodeCache>,
 }
@@ -202,10 +202,17 @@ impl BundleLoader {
             }
             SourceCodeCacheInfo { hash: source.len() as u64, data: data.map(Cow::Owned) }
         });
-        if !is_commonjs && has_imports(&source) {
-            self.sources.borrow_mut().insert(url.to_string(), source.clone());
+        // The isolate keeps it as long as the process lives; V8 reads plain ASCII where it lies.
+        let source: &'static str = source.leak();
+        if !is_commonjs && has_imports(source) {
+            self.sources.borrow_mut().insert(url.to_string(), source);
         }
-        Ok(ModuleSource::new(kind, ModuleSourceCode::String(source.into()), url, code_cache))
+        Ok(ModuleSource::new(
+            kind,
+            ModuleSourceCode::String(FastString::from_static(source)),
+            url,
+            code_cache,
+        ))
     }
 }
 

@@ -39,7 +39,7 @@ use crate::boot::Unsettled;
 use crate::engine::Engine;
 use crate::host::Host;
 
-#[allow(clippy::disallowed_methods, reason = "ends with the isolate as it is, see `serve`")]
+#[allow(clippy::disallowed_methods, reason = "ends with the isolate as it is")]
 fn main() -> ExitCode {
     let started = Instant::now();
     let is_zygote = std::env::args_os().nth(1).is_some_and(|first| first == ZYGOTE_ARGUMENT);
@@ -60,8 +60,6 @@ fn event_loop(enable: impl FnOnce(&mut Builder) -> &mut Builder) -> ManuallyDrop
 /// The life of a worker on descriptor 0, from an isolate that is booted. Returns its exit code.
 fn serve(isolate: Unsettled, started: Instant) -> i32 {
     match control::take_socket() {
-        // Nothing of it is dropped: tearing down an isolate takes milliseconds, and everything in
-        // it dies anyway.
         Ok(socket) => event_loop(Builder::enable_all)
             .block_on(async { serve::run(socket, isolate.settle(), started).await }),
         Err(error) => {

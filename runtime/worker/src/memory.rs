@@ -1,4 +1,5 @@
-//! One memory limit, `limits.memoryMb`, for V8's heap and array buffers together.
+//! One memory limit, `limits.memoryMb`, for V8's heap and array buffers together, beyond what the
+//! platform's own code holds: the heap when the function is assigned.
 //!
 //! The isolate exists before its function is known, so the heap boots with a small limit that the
 //! near-heap-limit callback raises in steps, as far as the assigned limit and the buffers in use
@@ -13,8 +14,9 @@ use std::sync::{Arc, OnceLock};
 use cloudserve_protocol::wire::EXIT_OUT_OF_MEMORY;
 use deno_core::v8;
 
-/// Heap limit of a worker that is not assigned yet.
-pub(crate) const BOOT_HEAP_BYTES: usize = 32 * MB;
+/// Heap limit of a worker that is not assigned yet. Enough for V8 not to think of collecting
+/// garbage while a package is loaded.
+pub(crate) const BOOT_HEAP_BYTES: usize = 96 * MB;
 
 /// How far the heap's limit is raised at once. Buffers are granted on what the heap had when its
 /// limit was raised last, so this is how far both together may be off.
@@ -33,6 +35,8 @@ const ALIGN: usize = 16;
 /// The memory of one worker.
 pub(crate) struct MemoryBudget {
     limit_bytes: AtomicUsize,
+    /// The heap that is not the function's.
+    platform_bytes: AtomicUsize,
     /// The heap when it was looked at last.
     heap_bytes: AtomicUsize,
     buffer_bytes: AtomicUsize,
@@ -46,6 +50,7 @@ impl MemoryBudget {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             limit_bytes: AtomicUsize::new(usize::MAX / 2),
+            platform_bytes: AtomicUsize::new(0),
             heap_bytes: AtomicUsize::new(0),
             buffer_bytes: AtomicUsize::new(0),
             refusals: AtomicU32::new(0),
@@ -60,15 +65,21 @@ impl MemoryBudget {
         let _ = self.isolate.set(isolate);
     }
 
-    /// Sets the limit of the assigned function.
-    pub(crate) fn assign(&self, memory_mb: u32) {
-        self.limit_bytes.store(memory_mb as usize * MB, Ordering::Relaxed);
+    /// Sets the limit of the assigned function, given the heap before it is loaded. Returns what
+    /// the heap may grow to.
+    pub(crate) fn assign(&self, memory_mb: u32, heap_bytes: usize) -> usize {
+        let platform_bytes = heap_bytes + self.buffer_bytes.load(Ordering::Relaxed);
+        let limit_bytes = platform_bytes + memory_mb as usize * MB;
+        self.platform_bytes.store(platform_bytes, Ordering::Relaxed);
+        self.limit_bytes.store(limit_bytes, Ordering::Relaxed);
+        limit_bytes
     }
 
-    /// Bytes in use, given those of the heap.
+    /// Bytes the function uses, given those of the heap.
     pub(crate) fn used_bytes(&self, heap_bytes: usize) -> usize {
         self.heap_bytes.store(heap_bytes, Ordering::Relaxed);
-        heap_bytes + self.buffer_bytes.load(Ordering::Relaxed)
+        (heap_bytes + self.buffer_bytes.load(Ordering::Relaxed))
+            .saturating_sub(self.platform_bytes.load(Ordering::Relaxed))
     }
 
     /// Whether the limit was reached; the isolate is terminated then.

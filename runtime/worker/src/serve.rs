@@ -74,6 +74,8 @@ pub(crate) async fn run(socket: UnixStream, booted: Booted, started: Instant) ->
     };
     let host = serving.host.clone();
     serving.control.flush_blocking(&mut host.outgoing());
+    // Tearing down an isolate takes milliseconds, and everything in it dies anyway.
+    std::mem::forget(serving);
     code
 }
 

@@ -327,7 +327,8 @@ fn request(project: &Project<'_>) -> io::Result<Value> {
         "--platform=node",
         "--target=node24",
         "--keep-names",
-        "--charset=utf8",
+        // One byte per character: V8 reads the source where it lies, and in half the time.
+        "--charset=ascii",
         "--legal-comments=none",
         "--sourcemap=external",
         "--metafile",

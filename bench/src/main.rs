@@ -4,13 +4,13 @@
 
 // Figures are for people: what a cast loses is far below their noise.
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-#![allow(dead_code, reason = "suites that use the rest of it follow")]
 
 mod client;
 mod error;
 mod load;
 mod machine;
 mod progress;
+mod report;
 mod results;
 mod run;
 mod suite;
@@ -18,6 +18,7 @@ mod target;
 mod workload;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +37,21 @@ struct Cli {
 enum Command {
     /// Measure; results go to files, JSON to standard output with `--json`.
     Run(Box<run::RunArgs>),
+    /// Compare two results; fails if the second is worse by more than both runs' noise.
+    Compare {
+        /// `results.json` of the earlier run.
+        before: PathBuf,
+        /// `results.json` of the later run.
+        after: PathBuf,
+    },
+    /// Write the reports of results again, and print the table.
+    Report {
+        /// `results.json` of a run.
+        results: PathBuf,
+        /// Where the reports go.
+        #[arg(long, default_value = "target/bench")]
+        out: PathBuf,
+    },
     /// Answer every request with the same bytes: the floor under all figures.
     #[command(hide = true)]
     NullServer {
@@ -63,6 +79,14 @@ fn run(command: Command) -> Result<ExitCode, BenchError> {
         .doing("cannot start the runtime")?;
     match command {
         Command::Run(args) => runtime.block_on(run::run(*args)),
+        Command::Compare { before, after } => report::compare(&before, &after),
+        Command::Report { results, out } => {
+            let results = results::Results::read(&results)?;
+            std::fs::create_dir_all(&out).doing(format!("cannot make {}", out.display()))?;
+            report::write(&results, &out)?;
+            let _ = writeln!(io::stdout(), "{}", report::table(&results));
+            Ok(ExitCode::SUCCESS)
+        }
         Command::NullServer { address } => {
             runtime.block_on(target::null::serve(address)).map(|()| ExitCode::SUCCESS)
         }

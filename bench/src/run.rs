@@ -10,6 +10,7 @@ use crate::client::RealClock;
 use crate::error::{BenchError, Doing};
 use crate::machine::{Machine, commit};
 use crate::progress::Progress;
+use crate::report;
 use crate::results::{Results, Run, SCHEMA};
 use crate::suite::{Bench, Plan, Suite};
 use crate::target::{PeerKind, Peers};
@@ -38,6 +39,12 @@ pub(crate) struct RunArgs {
     /// Milliseconds measured per turn.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     window_ms: Option<u64>,
+    /// Functions deployed where many are; 10 000 with `--full`.
+    #[arg(long)]
+    routed_functions: Option<usize>,
+    /// How long a soak lasts.
+    #[arg(long)]
+    soak_seconds: Option<u64>,
     /// Seed of everything random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -87,17 +94,34 @@ impl RunArgs {
                 peers: vec![PeerKind::Node],
                 cold_functions: 20,
                 cold_rounds: 2,
+                fleet: 20,
+                step: Duration::from_secs(1),
+                routed_functions: 50,
+                trace_functions: 10,
+                trace_rate: 20.0,
+                trace: Duration::from_secs(10),
+                soak: Duration::from_secs(20),
             },
-            length => Plan {
-                seed: self.seed,
-                rounds: if length == "full" { 9 } else { 3 },
-                warm_up: Duration::from_millis(500),
-                window: Duration::from_millis(1_500),
-                connections: vec![1, 8, 32],
-                peers: PeerKind::ALL.to_vec(),
-                cold_functions: 100,
-                cold_rounds: if length == "full" { 5 } else { 2 },
-            },
+            length => {
+                let is_full = length == "full";
+                Plan {
+                    seed: self.seed,
+                    rounds: if is_full { 9 } else { 3 },
+                    warm_up: Duration::from_millis(500),
+                    window: Duration::from_millis(1_500),
+                    connections: vec![1, 8, 32],
+                    peers: PeerKind::ALL.to_vec(),
+                    cold_functions: 100,
+                    cold_rounds: if is_full { 5 } else { 2 },
+                    fleet: if is_full { 1_000 } else { 100 },
+                    step: Duration::from_secs(if is_full { 5 } else { 2 }),
+                    routed_functions: if is_full { 10_000 } else { 300 },
+                    trace_functions: 30,
+                    trace_rate: 40.0,
+                    trace: Duration::from_secs(if is_full { 120 } else { 20 }),
+                    soak: Duration::from_secs(600),
+                }
+            }
         };
         if !self.peers.is_empty() {
             plan.peers.clone_from(&self.peers);
@@ -105,6 +129,8 @@ impl RunArgs {
         if !self.connections.is_empty() {
             plan.connections = self.connections.iter().map(|n| usize::from(*n)).collect();
         }
+        plan.routed_functions = self.routed_functions.unwrap_or(plan.routed_functions).max(11);
+        plan.soak = self.soak_seconds.map_or(plan.soak, Duration::from_secs);
         plan.rounds = self.rounds.map_or(plan.rounds, usize::from);
         plan.window = self.window_ms.map_or(plan.window, Duration::from_millis);
         plan
@@ -143,7 +169,12 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, BenchError> {
         progress,
         fleet: None,
     };
-    let suites = if args.only.is_empty() { Suite::ALL.to_vec() } else { args.only.clone() };
+    let suites = match (args.only.as_slice(), args.length()) {
+        ([], "quick") => Suite::QUICK.to_vec(),
+        ([], "full") => Suite::USUAL.into_iter().chain([Suite::Soak]).collect(),
+        ([], _) => Suite::USUAL.to_vec(),
+        (only, _) => only.to_vec(),
+    };
     for suite in suites {
         bench.run(suite).await;
     }
@@ -168,10 +199,14 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, BenchError> {
     };
     let path = args.out.join("results.json");
     results.write(&path)?;
+    report::write(&results, &args.out)?;
     if args.json {
         let text = serde_json::to_string_pretty(&results)
             .map_err(|source| BenchError::NotAResult { path, source })?;
         let _ = writeln!(io::stdout(), "{text}");
+    } else {
+        let _ = writeln!(io::stdout(), "{}", report::table(&results));
     }
+    bench.progress.say(&format!("results and reports are in {}", args.out.display()));
     Ok(ExitCode::SUCCESS)
 }

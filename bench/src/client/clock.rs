@@ -53,7 +53,9 @@ impl Clock for RealClock {
         }
         // SAFETY: the descriptor was just made and is nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(TimerFd { fd: AsyncFd::new(fd)?, clock: *self })
+        // SAFETY: the descriptor stays in the `AsyncFd` and is not replaced.
+        let fd = unsafe { AsyncFd::register(fd) }?;
+        Ok(TimerFd { fd, clock: *self })
     }
 }
 

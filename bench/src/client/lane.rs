@@ -41,6 +41,13 @@ impl TcpLane {
         (0..n).map(|_| Self::new(address)).collect()
     }
 
+    /// Connects now and not when the first call is due.
+    pub(crate) async fn connect(&mut self) -> Result<(), CallError> {
+        let stream = self.connected().await?;
+        self.stream = Some(stream);
+        Ok(())
+    }
+
     async fn connected(&mut self) -> Result<TcpStream, CallError> {
         if let Some(stream) = self.stream.take() {
             return Ok(stream);

@@ -14,6 +14,8 @@ const MAX_HEADERS: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     bytes: Bytes,
+    /// What the function was told to take, which is not counted as latency.
+    lasts_ns: u64,
 }
 
 impl Request {
@@ -35,7 +37,17 @@ impl Request {
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(body);
-        Self { bytes: bytes.into() }
+        Self { bytes: bytes.into(), lasts_ns: 0 }
+    }
+
+    /// The same for a function that was told to take so long.
+    pub(crate) fn lasting(self, ns: u64) -> Self {
+        Self { lasts_ns: ns, ..self }
+    }
+
+    /// What the function was told to take.
+    pub(crate) fn lasts_ns(&self) -> u64 {
+        self.lasts_ns
     }
 
     /// The bytes on the wire.

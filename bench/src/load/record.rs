@@ -61,6 +61,8 @@ pub(crate) struct Record {
     pub(crate) uncorrected: Histogram<u64>,
     /// From sending to the first byte of the answer.
     pub(crate) first_byte: Histogram<u64>,
+    /// The latency of those that said they were cold.
+    pub(crate) cold_latency: Histogram<u64>,
     /// How late calls were sent.
     pub(crate) lag: Histogram<u64>,
     /// Parts by `server-timing`, one call in [`TIMINGS_EVERY`].
@@ -85,6 +87,7 @@ impl Record {
             corrected: histogram(),
             uncorrected: histogram(),
             first_byte: histogram(),
+            cold_latency: histogram(),
             lag: histogram(),
             parts: BTreeMap::new(),
             completed: 0,
@@ -104,17 +107,13 @@ impl Record {
         self.completed as f64 * 1e9 / self.elapsed_ns as f64
     }
 
-    /// Bad ends, all together.
-    pub(crate) fn n_errors(&self) -> u64 {
-        self.errors.values().sum()
-    }
-
     /// Takes in another phase of the same kind.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (into, from) in [
             (&mut self.corrected, &other.corrected),
             (&mut self.uncorrected, &other.uncorrected),
             (&mut self.first_byte, &other.first_byte),
+            (&mut self.cold_latency, &other.cold_latency),
             (&mut self.lag, &other.lag),
         ] {
             into.add(from).expect("all histograms have the same bounds");
@@ -192,6 +191,9 @@ impl Recorder {
         }
         let record = &mut self.record;
         record.corrected.saturating_record(when.done.saturating_sub(when.scheduled));
+        if answer.cold == Some(true) {
+            record.cold_latency.saturating_record(when.done.saturating_sub(when.scheduled));
+        }
         record.uncorrected.saturating_record(when.done.saturating_sub(when.sent));
         record.lag.saturating_record(when.sent.saturating_sub(when.scheduled));
         record.first_byte.saturating_record(answer.first_byte_ns);

@@ -1,7 +1,15 @@
 //! What is measured, one module per question.
 
+mod burst;
+mod capacity;
 mod cold;
+mod deploy;
+mod open;
+mod routing;
+mod soak;
+mod trace;
 mod warm;
+mod workloads;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -20,10 +28,39 @@ pub(crate) enum Suite {
     Warm,
     /// First calls: with a pool, without one, with packages; against starting node.
     Cold,
+    /// The other workloads against the peers.
+    Workloads,
+    /// Open load: ramp to the knee, and half of it.
+    Open,
+    /// Many calls at once, on one function and on as many.
+    Burst,
+    /// How fast the pool fills; memory of idle warm functions.
+    Capacity,
+    /// Deploys, with and without packages.
+    Deploy,
+    /// Few functions against many.
+    Routing,
+    /// A trace shaped as that of Azure Functions.
+    Trace,
+    /// A steady load for long.
+    Soak,
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 2] = [Self::Warm, Self::Cold];
+    /// A short run has these.
+    pub(crate) const QUICK: [Self; 2] = [Self::Warm, Self::Cold];
+    /// A usual run has all but the soak.
+    pub(crate) const USUAL: [Self; 9] = [
+        Self::Warm,
+        Self::Cold,
+        Self::Workloads,
+        Self::Open,
+        Self::Burst,
+        Self::Capacity,
+        Self::Deploy,
+        Self::Routing,
+        Self::Trace,
+    ];
 }
 
 /// How much is measured.
@@ -38,6 +75,17 @@ pub(crate) struct Plan {
     /// Functions whose first call is measured, and how often all of them are.
     pub(crate) cold_functions: usize,
     pub(crate) cold_rounds: usize,
+    /// Functions of the fleet: those above, and more to be warm at the same time.
+    pub(crate) fleet: usize,
+    /// How long a step of an open load lasts.
+    pub(crate) step: Duration,
+    /// Functions deployed where many are.
+    pub(crate) routed_functions: usize,
+    pub(crate) trace_functions: usize,
+    /// Calls per second of the trace, on average.
+    pub(crate) trace_rate: f64,
+    pub(crate) trace: Duration,
+    pub(crate) soak: Duration,
 }
 
 /// Everything a suite works with.
@@ -63,6 +111,14 @@ impl Bench {
         let result = match suite {
             Suite::Warm => warm::run(self).await,
             Suite::Cold => cold::run(self).await,
+            Suite::Workloads => workloads::run(self).await,
+            Suite::Open => open::run(self).await,
+            Suite::Burst => burst::run(self).await,
+            Suite::Capacity => capacity::run(self).await,
+            Suite::Deploy => deploy::run(self).await,
+            Suite::Routing => routing::run(self).await,
+            Suite::Trace => trace::run(self).await,
+            Suite::Soak => soak::run(self).await,
         };
         if let Err(error) = result {
             self.note(format!("{suite:?}: not measured to the end: {}", error.whole()));
@@ -80,7 +136,7 @@ impl Bench {
         if let Some(home) = self.fleet.take() {
             return Ok(home);
         }
-        let n = self.plan.cold_functions;
+        let n = self.plan.fleet;
         self.progress.say(&format!("deploying {n} functions"));
         let mut home = Home::new(&self.scratch.join("fleet"), &self.program, &self.extra)?;
         let server = home.serve(&ServerOptions::default()).await?;

@@ -227,22 +227,6 @@ impl Server {
         Err(BenchError::Refused { what, status: 200, body: answer["deployError"].to_string() })
     }
 
-    /// The metrics of both listeners, by name with labels.
-    pub(crate) async fn metrics(&self) -> Result<BTreeMap<String, f64>, BenchError> {
-        let mut all = BTreeMap::new();
-        for base in [&self.api, &format!("http://{}", self.gateway)] {
-            let what = "metrics";
-            let unreachable = |source| BenchError::Unreachable { what: what.into(), source };
-            let response = self.http.get(format!("{base}/metrics")).send().await;
-            let text = response.map_err(unreachable)?.text().await.map_err(unreachable)?;
-            all.extend(text.lines().filter_map(|line| {
-                let (name, value) = line.rsplit_once(' ')?;
-                Some((name.to_owned(), value.parse().ok()?))
-            }));
-        }
-        Ok(all)
-    }
-
     /// Workers in this state now.
     pub(crate) async fn workers(&self, state: &str) -> Result<usize, BenchError> {
         let name = format!("cloudserve_sandbox_workers{{state=\"{state}\"}}");

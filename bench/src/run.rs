@@ -115,7 +115,7 @@ impl RunArgs {
                     cold_rounds: if is_full { 5 } else { 2 },
                     fleet: if is_full { 1_000 } else { 100 },
                     step: Duration::from_secs(if is_full { 5 } else { 2 }),
-                    routed_functions: if is_full { 10_000 } else { 300 },
+                    routed_functions: if is_full { 10_000 } else { 1_000 },
                     trace_functions: 30,
                     trace_rate: 40.0,
                     trace: Duration::from_secs(if is_full { 120 } else { 20 }),

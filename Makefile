@@ -9,7 +9,7 @@ ESBUILD_PLATFORM := linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)
 # The program in the checkout, wherever cargo's target directory is.
 export CLOUDSERVE_ESBUILD ?= $(CURDIR)/tools/node_modules/@esbuild/$(ESBUILD_PLATFORM)/bin/esbuild
 
-.PHONY: help setup build run test lint fmt clean
+.PHONY: help setup build run test bench lint fmt clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ run: build  ## Build, then serve on 127.0.0.1:8080 (API) and 127.0.0.1:8081 (cal
 test: build  ## Build, then run every test
 	npm --prefix bootstrap-js test
 	$(CARGO) test --release --workspace --no-fail-fast
+
+bench: build  ## Build, then measure against the peers (ten minutes on a quiet machine)
+	$(TARGET_DIR)/release/cloudserve-bench run --out $(TARGET_DIR)/bench
 
 lint: setup  ## Formatting, the rules of the house, licences, clippy
 	$(CARGO) fmt --all --check

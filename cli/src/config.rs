@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use cloudserve_protocol::egress::{EgressRule, EgressRuleError};
 use cloudserve_protocol::limits::PlatformLimits;
 use cloudserve_sandbox::LaunchMode;
 use confique::meta::{Expr, FieldKind, LeafKind, Meta};
@@ -145,6 +146,31 @@ pub(crate) struct Sandbox {
     #[config(env = "CLOUDSERVE_IDLE_EVICT_MS", default = 300_000)]
     #[config(layer_attr(arg(long, value_name = "MS")))]
     pub(crate) idle_evict_ms: u32,
+
+    /// Addresses outside the public internet that functions may connect to: `CIDR` or `CIDR:port`,
+    /// separated by commas.
+    #[config(env = "CLOUDSERVE_EGRESS_ALLOW", default = [], parse_env = comma_separated)]
+    #[config(layer_attr(arg(long, value_name = "CIDR[:PORT]", value_delimiter = ',')))]
+    pub(crate) egress_allow: Vec<EgressRule>,
+
+    /// `full` refuses to start where the platform cannot jail workers fully.
+    #[config(env = "CLOUDSERVE_REQUIRE_JAIL", default = "none")]
+    #[config(layer_attr(arg(long, value_enum)))]
+    pub(crate) require_jail: RequireJail,
+}
+
+/// What a platform must give for the jail of workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RequireJail {
+    /// As much as it has.
+    None,
+    /// All of it.
+    Full,
+}
+
+fn comma_separated(text: &str) -> Result<Vec<EgressRule>, EgressRuleError> {
+    text.split(',').map(str::trim).filter(|rule| !rule.is_empty()).map(str::parse).collect()
 }
 
 /// Programs that are run.
@@ -308,10 +334,24 @@ mod tests {
             ("[api]\nlisten = 'x'", "listen"),
             ("[limits]\nqueue_lenght = 1", "queue_lenght"),
             ("[typo]", "typo"),
+            ("[sandbox]\negress_allow = ['localhost']", "egress_allow"),
+            ("[sandbox]\nrequire_jail = 'most'", "require_jail"),
         ] {
             let message = load_text(text, &[]).unwrap_err();
             assert!(message.contains(key), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn addresses_are_opened_in_the_file_or_by_flag() {
+        let config = load_text("[sandbox]\negress_allow = ['10.0.0.0/8:5432']", &[]).unwrap();
+        assert_eq!(config.sandbox.egress_allow[0].to_string(), "10.0.0.0/8:5432");
+        assert_eq!(config.sandbox.require_jail, RequireJail::None);
+        let flags = ["--egress-allow", "127.0.0.1:1,::1", "--require-jail", "full"];
+        let config = load_text("", &flags).unwrap();
+        assert_eq!(config.sandbox.egress_allow.len(), 2);
+        assert_eq!(config.sandbox.require_jail, RequireJail::Full);
+        assert_eq!(comma_separated("127.0.0.1:1, ::1,").unwrap(), config.sandbox.egress_allow);
     }
 
     #[test]

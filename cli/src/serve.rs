@@ -24,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, RequireJail};
 use crate::programs::{Found, ProgramError};
 use crate::secrets::{FromEnvironment, Secrets, SecretsError};
 use crate::status;
@@ -167,6 +167,8 @@ impl Roles {
                 pool_size: config.sandbox.pool_size,
                 max_workers: config.sandbox.max_workers.unwrap_or(usual.max_workers),
                 idle_evict_ms: config.sandbox.idle_evict_ms,
+                egress_allow: config.sandbox.egress_allow.clone(),
+                require_full_jail: config.sandbox.require_jail == RequireJail::Full,
                 platform: limits.clone(),
                 ..usual
             },

@@ -21,7 +21,13 @@ pub(crate) fn router(gateway: Gateway, sandbox: Sandbox) -> Router {
 async fn readiness(gateway: Gateway, sandbox: Sandbox) -> impl IntoResponse {
     let workers = sandbox.readiness();
     if workers.is_ready && gateway.is_ready().await {
-        return (StatusCode::OK, "ready\n".to_owned());
+        let missing = workers.jail.missing();
+        let jail = if missing.is_empty() {
+            "full".to_owned()
+        } else {
+            format!("without {}", missing.join(", "))
+        };
+        return (StatusCode::OK, format!("ready\njail: {jail}\n"));
     }
     let reason = workers.last_failure.unwrap_or_else(|| "starting or shutting down".to_owned());
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n"))
@@ -51,6 +57,7 @@ fn render(sandbox: &SandboxMetrics) -> Result<String, std::fmt::Error> {
         ("calls_total", "counter", sandbox.calls),
         ("cold_starts_total", "counter", sandbox.cold_starts),
         ("refused_total", "counter", sandbox.refused),
+        ("egress_refused_total", "counter", sandbox.egress_refused),
     ] {
         writeln!(out, "# TYPE cloudserve_sandbox_{name} {kind}")?;
         writeln!(out, "cloudserve_sandbox_{name} {value}")?;

@@ -197,9 +197,9 @@ pub struct Outcome {
     pub cold: bool,
     /// Where the time went.
     pub timings: Timings,
-    /// CPU time of the isolate's thread.
+    /// CPU time of the worker during the call.
     pub cpu_us: u64,
-    /// Heap plus array buffers at the end of the call.
+    /// The most memory the call had in use.
     pub memory_bytes: u64,
     /// What the function wrote.
     pub logs: Vec<LogLine>,

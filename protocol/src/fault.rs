@@ -114,6 +114,18 @@ impl Fault {
         )
     }
 
+    /// The CPU time was used up.
+    #[must_use]
+    pub fn cpu_limit(cpu_ms: u32) -> Self {
+        Self::new(
+            FaultClass::CpuLimit,
+            format!(
+                "the function used more than its {cpu_ms} ms of CPU time \
+                 (limits.cpuMs raises it)"
+            ),
+        )
+    }
+
     /// Heap or array buffers outgrew the limit.
     #[must_use]
     pub fn memory_limit(memory_mb: u32) -> Self {

@@ -5,8 +5,10 @@
 //! or V8, so every other crate may depend on it.
 
 pub mod artifact;
+pub mod assignment;
 pub mod build;
 pub mod call;
+pub mod egress;
 pub mod fault;
 pub mod headers;
 pub mod ids;

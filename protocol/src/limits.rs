@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Wall-clock time of one invocation, queueing included.
     pub timeout_ms: u32,
+    /// CPU time of one invocation, all threads together.
+    pub cpu_ms: u32,
     /// V8 heap plus array buffers.
     pub memory_mb: u32,
     /// Calls of this function at the same time.
@@ -44,6 +46,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             timeout_ms: 5_000,
+            cpu_ms: 30_000,
             memory_mb: 128,
             concurrency: 10,
             request_body_bytes: 6 * MB,
@@ -73,6 +76,7 @@ impl Limits {
     /// The smallest values an owner may set.
     pub const MIN: Self = Self {
         timeout_ms: 10,
+        cpu_ms: 10,
         memory_mb: 32,
         concurrency: 1,
         request_body_bytes: 0,
@@ -85,6 +89,7 @@ impl Limits {
     /// The largest values an owner may set.
     pub const MAX: Self = Self {
         timeout_ms: 900_000,
+        cpu_ms: 900_000,
         memory_mb: 1_024,
         concurrency: 100,
         request_body_bytes: 100 * MB,
@@ -96,9 +101,10 @@ impl Limits {
 
     /// These limits if each is within [`Limits::MIN`] and [`Limits::MAX`].
     pub fn validated(self) -> Result<Self, LimitOutOfRange> {
-        fn fields(l: &Limits) -> [(&'static str, u64); 7] {
+        fn fields(l: &Limits) -> [(&'static str, u64); 8] {
             [
                 ("timeoutMs", l.timeout_ms.into()),
+                ("cpuMs", l.cpu_ms.into()),
                 ("memoryMb", l.memory_mb.into()),
                 ("concurrency", l.concurrency.into()),
                 ("requestBodyBytes", l.request_body_bytes),
@@ -137,6 +143,8 @@ pub struct PlatformLimits {
     pub source_files: u32,
     /// An extracted dependency tree.
     pub dependency_tree_bytes: u64,
+    /// Files of one worker in `/tmp`, all together.
+    pub tmp_bytes: u64,
     /// Files in an extracted dependency tree.
     pub dependency_tree_files: u32,
     /// Time npm may take to resolve or install one dependency set.
@@ -160,6 +168,7 @@ impl Default for PlatformLimits {
             source_bytes: 20 * MB,
             source_files: 2_000,
             dependency_tree_bytes: 250 * MB,
+            tmp_bytes: 64 * MB,
             dependency_tree_files: 50_000,
             dependency_build_ms: 180_000,
             bundle_build_ms: 30_000,

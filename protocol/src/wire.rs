@@ -12,11 +12,11 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Env, HandlerKind, LogLevel};
+pub use crate::assignment::{Assignment, JailTerms, Jailed};
+use crate::call::{HandlerKind, LogLevel};
 use crate::fault::Fault;
 use crate::headers::HeaderBlock;
-use crate::ids::{ExecutionId, FunctionId};
-use crate::limits::Limits;
+use crate::ids::ExecutionId;
 
 /// Body bytes a sender may have under way before it has been granted more.
 pub const INITIAL_CREDIT_BYTES: u32 = 256 * 1024;
@@ -33,6 +33,9 @@ pub const EXIT_OUT_OF_MEMORY: i32 = 70;
 /// Exit code of a worker whose function left an error nobody caught, after its answer or between
 /// calls.
 pub const EXIT_UNCAUGHT: i32 = 71;
+
+/// Exit code of a worker whose code could not be stopped when its CPU time was used up.
+pub const EXIT_CPU_LIMIT: i32 = 72;
 
 /// The last line of a log that was cut. A worker that keeps to `limits.logBytes` itself ends the
 /// log with it; the supervisor recognises it.
@@ -53,35 +56,6 @@ pub enum WireError {
     /// A JSON payload that does not parse.
     #[error("malformed control frame")]
     Json(#[from] serde_json::Error),
-}
-
-/// Makes a READY worker one function version's, for life.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Assignment {
-    /// The function.
-    pub function_id: FunctionId,
-    /// Its name, for its context.
-    pub function_name: String,
-    /// Its owner's name, for its context.
-    pub owner_name: String,
-    /// The version.
-    pub version: u32,
-    /// Absolute path of the bundle, an ES module. `node_modules` lies beside it when the version
-    /// needs its dependency tree at run time.
-    pub bundle_path: String,
-    /// Absolute path of the dependency tree's `node_modules`, with links resolved.
-    pub node_modules_path: Option<String>,
-    /// Absolute path of a directory of the worker's own: `/tmp` for the function.
-    pub tmp_path: String,
-    /// Absolute path of V8's code cache for the bundle, if there is one.
-    pub code_cache_path: Option<String>,
-    /// Bounds.
-    pub limits: Limits,
-    /// Time the module may take to load.
-    pub load_budget_ms: u32,
-    /// The function's environment.
-    pub env: Env,
 }
 
 /// A worker has booted.
@@ -114,9 +88,9 @@ pub struct Done {
     pub fault: Option<Fault>,
     /// Whether the worker must not be used again (a limit was hit, state is unknown).
     pub discard: bool,
-    /// CPU time of the isolate's thread during the call.
+    /// CPU time of the process during the call.
     pub cpu_us: u64,
-    /// Heap plus array buffers in use.
+    /// The most memory the call had in use.
     pub memory_bytes: u64,
 }
 
@@ -125,6 +99,8 @@ pub struct Done {
 pub enum ToWorker {
     /// First frame a worker gets. Once.
     Assign(Box<Assignment>),
+    /// The listener of [`FromWorker::Jailed`] is attended to; user code may run. At most once.
+    Watched,
     /// A call.
     Request {
         /// Tells calls apart.
@@ -179,6 +155,8 @@ pub enum ToWorker {
 pub enum FromWorker {
     /// First frame a worker sends. Once.
     Ready(Ready),
+    /// It has jailed itself, after the assignment. At most once, before `Loaded`.
+    Jailed(Jailed),
     /// The function is loaded; calls may be sent.
     Loaded(Loaded),
     /// The function could not be loaded. The worker exits.
@@ -242,6 +220,7 @@ mod kind {
     pub(super) const CANCEL: u8 = 5;
     pub(super) const CREDIT: u8 = 6;
     pub(super) const DRAIN: u8 = 7;
+    pub(super) const WATCHED: u8 = 8;
 
     pub(super) const READY: u8 = 65;
     pub(super) const LOADED: u8 = 66;
@@ -254,6 +233,7 @@ mod kind {
     pub(super) const DONE: u8 = 73;
     /// [`super::Done`] of a call that succeeded: the warm path, without JSON.
     pub(super) const DONE_OK: u8 = 74;
+    pub(super) const JAILED: u8 = 75;
 }
 
 const LENGTH_BYTES: usize = 4;
@@ -300,6 +280,7 @@ impl ToWorker {
             Self::Cancel { call } => frame(out, kind::CANCEL, |o| o.put_u32_le(*call)),
             Self::Credit { call, bytes } => put_credit(out, kind::CREDIT, *call, *bytes),
             Self::Drain => frame(out, kind::DRAIN, |_| {}),
+            Self::Watched => frame(out, kind::WATCHED, |_| {}),
         }
     }
 
@@ -315,6 +296,7 @@ impl ToWorker {
             kind::CANCEL => get_u32(p).map(|call| Self::Cancel { call }),
             kind::CREDIT => parse_credit(p).map(|(call, bytes)| Self::Credit { call, bytes }),
             kind::DRAIN => Some(Self::Drain),
+            kind::WATCHED => Some(Self::Watched),
             _ => None,
         };
         parsed.map(Some).ok_or(WireError::Malformed(kind))
@@ -346,6 +328,7 @@ impl FromWorker {
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Ready(ready) => frame(out, kind::READY, |o| put_json(o, ready)),
+            Self::Jailed(jailed) => frame(out, kind::JAILED, |o| put_json(o, jailed)),
             Self::Loaded(loaded) => frame(out, kind::LOADED, |o| put_json(o, loaded)),
             Self::LoadFailed(fault) => frame(out, kind::LOAD_FAILED, |o| put_json(o, fault)),
             Self::CodeCache(bytes) => frame(out, kind::CODE_CACHE, |o| o.put_slice(bytes)),
@@ -384,6 +367,7 @@ impl FromWorker {
         let p = &mut payload;
         let parsed = match kind {
             kind::READY => Some(Self::Ready(serde_json::from_slice(p)?)),
+            kind::JAILED => Some(Self::Jailed(serde_json::from_slice(p)?)),
             kind::LOADED => Some(Self::Loaded(serde_json::from_slice(p)?)),
             kind::LOAD_FAILED => Some(Self::LoadFailed(serde_json::from_slice(p)?)),
             kind::CODE_CACHE => Some(Self::CodeCache(std::mem::take(p))),

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 const FAULTS: &str = include_str!("../functions/faults.mjs");
-const TIMEOUT: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(1);
 
 struct Case {

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod attacks;
 mod bad_input;
 mod concurrency;
 mod dependencies;
@@ -17,6 +18,7 @@ mod handlers;
 mod isolation;
 mod lifecycle;
 mod main_job;
+mod neighbours;
 mod redeploy;
 mod secrets;
 mod streaming;

@@ -1,6 +1,7 @@
 //! A READY worker becomes a function's: assignment, loading, and what can go wrong with it.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -8,14 +9,17 @@ use std::time::{Duration, Instant};
 use cloudserve_artifacts::VersionLease;
 use cloudserve_protocol::call::{LogLine, Target};
 use cloudserve_protocol::fault::{Fault, FaultClass};
-use cloudserve_protocol::wire::{Assignment, FromWorker, Loaded, MAX_FRAME_BYTES, ToWorker};
+use cloudserve_protocol::ids::UserId;
+use cloudserve_protocol::wire::{
+    Assignment, FromWorker, JailTerms, Jailed, Loaded, MAX_FRAME_BYTES, ToWorker,
+};
 use tracing::{debug, error, warn};
 
 use crate::attend::aside;
 use crate::death::{DeathCause, ExitReport, as_claimed};
+use crate::jail::{Watch, watch};
 use crate::logs::LogBuffer;
 use crate::sandbox::{Shared, WORKER_DIR_PREFIX};
-use crate::state::State;
 use crate::worker::{Assigned, Belongings, ChannelError, Worker};
 
 /// Code caches one worker may send: one early, one when more was compiled.
@@ -69,7 +73,7 @@ impl Shared {
             );
             BootFailure::not_started("the function's code could not be fetched; try again")
         })?;
-        let worker = self.ready_worker().await.map_err(|reason| {
+        let worker = self.ready_worker(target.owner_id).await.map_err(|reason| {
             error!(reason = &*reason, "no worker can be started");
             BootFailure::not_started("no worker can be started; try again")
         })?;
@@ -80,8 +84,8 @@ impl Shared {
         self.load_into(worker, target, version).await.map(Some)
     }
 
-    async fn ready_worker(&self) -> Result<Box<Worker>, Arc<str>> {
-        match self.with_state(State::take_ready) {
+    async fn ready_worker(&self, owner: UserId) -> Result<Box<Worker>, Arc<str>> {
+        match self.with_state(|state, todo| state.take_ready(owner, todo)) {
             Ok(worker) => Ok(worker),
             // The place is dropped when the sandbox shuts down.
             Err(turn) => turn.await.unwrap_or_else(|_| Err("the sandbox is shutting down".into())),
@@ -105,7 +109,7 @@ impl Shared {
         };
         worker.send(&ToWorker::Assign(Box::new(assignment)));
         let patience = budget + Duration::from_millis(self.options.kill_grace_ms.into());
-        let ended = match tokio::time::timeout(patience, loaded(&mut worker)).await {
+        let ended = match tokio::time::timeout(patience, self.loaded(&mut worker)).await {
             Ok(Ok(loaded)) => {
                 debug!(
                     worker = worker.process.id,
@@ -175,6 +179,12 @@ impl Shared {
             limits: target.limits,
             load_budget_ms: self.options.platform.load_ms,
             env: target.env.clone(),
+            jail: JailTerms {
+                tmp_bytes: self.options.platform.tmp_bytes,
+                require_full: self.options.require_full_jail,
+                supervised_egress: self.jail.egress,
+                egress_allow: self.options.egress_allow.clone(),
+            },
         };
         let answer_bytes = usize::try_from(target.limits.response_body_bytes)
             .unwrap_or(MAX_FRAME_BYTES)
@@ -198,6 +208,7 @@ impl Shared {
         worker.frame_limit_bytes = MAX_FRAME_BYTES;
         worker.process.pipes.set_limit(target.limits.log_bytes);
         let _ = worker.process.key.set(key);
+        let _ = worker.process.memory_mb.set(target.limits.memory_mb);
         *worker.process.belongings.lock() = Some(Belongings { tmp, version });
         Ok(assignment)
     }
@@ -209,9 +220,65 @@ enum Ended {
     Lost,
 }
 
-/// Sends the assignment and waits for what becomes of it.
-async fn loaded(worker: &mut Worker) -> Result<Loaded, Ended> {
-    let frame = poll_fn(|cx| {
+impl Shared {
+    /// Sends the assignment and waits for what becomes of it.
+    async fn loaded(&self, worker: &mut Worker) -> Result<Loaded, Ended> {
+        let mut is_jailed = false;
+        let violation = loop {
+            match next_frame(worker).await {
+                Ok(FromWorker::Jailed(jailed)) if !is_jailed => {
+                    is_jailed = true;
+                    if let Err(error) = self.attend_to_network(worker, &jailed) {
+                        error!(worker = worker.process.id, %error, "a worker cannot be watched");
+                        worker.process.kill(DeathCause::LoadFailed);
+                        return Err(Ended::Fault(not_confined()));
+                    }
+                }
+                Ok(FromWorker::Loaded(loaded)) => return Ok(loaded),
+                // No user code has run: the worker speaks for the platform.
+                Ok(FromWorker::LoadFailed(fault)) if !is_jailed => {
+                    let detail = fault.detail.as_deref().unwrap_or_default();
+                    error!(worker = worker.process.id, reason = %fault, detail, "not assigned");
+                    return Err(Ended::Fault(not_confined()));
+                }
+                Ok(FromWorker::LoadFailed(fault)) => {
+                    let mut fault = as_claimed(fault);
+                    if fault.class != FaultClass::MemoryLimit {
+                        fault.class = FaultClass::StartupError;
+                    }
+                    return Err(Ended::Fault(fault));
+                }
+                Ok(_) => {
+                    break "a frame that is not expected while a function is loaded".to_owned();
+                }
+                Err(ChannelError::Closed | ChannelError::Io(_)) => return Err(Ended::Lost),
+                Err(error) => break error.to_string(),
+            }
+        };
+        warn!(worker = worker.process.id, violation, "worker broke the protocol");
+        worker.process.kill(DeathCause::ProtocolViolation);
+        Err(Ended::Lost)
+    }
+
+    /// Takes the listener of a worker's network calls over, and lets user code begin.
+    fn attend_to_network(&self, worker: &mut Worker, jailed: &Jailed) -> io::Result<()> {
+        let Some(number) = jailed.listener else { return Ok(()) };
+        let listener = worker.process.take_descriptor(number)?;
+        let process = worker.process.clone();
+        let sandbox = self.this();
+        watch(Watch { policy: self.egress.clone(), process, sandbox }, listener, &self.runtime)?;
+        worker.send(&ToWorker::Watched);
+        Ok(())
+    }
+}
+
+fn not_confined() -> Fault {
+    Fault::new(FaultClass::SandboxUnavailable, "no worker can be assigned; try again")
+}
+
+/// The next frame that is not said aside.
+async fn next_frame(worker: &mut Worker) -> Result<FromWorker, ChannelError> {
+    poll_fn(|cx| {
         loop {
             // A broken socket shows when it is read.
             let _ = worker.poll_flush(cx);
@@ -225,23 +292,7 @@ async fn loaded(worker: &mut Worker) -> Result<Loaded, Ended> {
             };
         }
     })
-    .await;
-    let violation = match frame {
-        Ok(FromWorker::Loaded(loaded)) => return Ok(loaded),
-        Ok(FromWorker::LoadFailed(fault)) => {
-            let mut fault = as_claimed(fault);
-            if fault.class != FaultClass::MemoryLimit {
-                fault.class = FaultClass::StartupError;
-            }
-            return Err(Ended::Fault(fault));
-        }
-        Ok(_) => "a frame that is not expected while a function is loaded".to_owned(),
-        Err(ChannelError::Closed | ChannelError::Io(_)) => return Err(Ended::Lost),
-        Err(error) => error.to_string(),
-    };
-    warn!(worker = worker.process.id, violation, "worker broke the protocol");
-    worker.process.kill(DeathCause::ProtocolViolation);
-    Err(Ended::Lost)
+    .await
 }
 
 fn settle_in(worker: &mut Worker, loaded: &Loaded) {

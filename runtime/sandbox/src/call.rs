@@ -54,7 +54,7 @@ impl Shared {
             if attend(&mut worker).is_alive() {
                 break worker;
             }
-            self.with_state(|state, todo| state.lost(&request.target, todo));
+            self.with_state(|state, todo| state.lost(&request.target, false, todo));
         };
         let (cold, timings) = waited(&worker, arrived);
         let mut exchange = Held::new(Exchange::open(self, worker, request, cold, timings));

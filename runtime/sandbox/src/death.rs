@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::limits::Limits;
-use cloudserve_protocol::wire::EXIT_OUT_OF_MEMORY;
+use cloudserve_protocol::wire::{EXIT_CPU_LIMIT, EXIT_OUT_OF_MEMORY};
 use nix::sys::signal::Signal;
 
 /// Why a worker ended.
@@ -23,6 +23,8 @@ pub enum DeathCause {
     Redeployed,
     /// A call in it passed its deadline.
     Timeout,
+    /// A call in it used up its CPU time.
+    CpuLimit,
     /// Its function outgrew its memory limit.
     MemoryLimit,
     /// Its process ran out of memory.
@@ -44,7 +46,7 @@ pub enum DeathCause {
 }
 
 impl DeathCause {
-    pub(crate) const LABELS: [&str; 13] = [
+    pub(crate) const LABELS: [&str; 14] = [
         "idle",
         "recycled",
         "redeployed",
@@ -58,6 +60,7 @@ impl DeathCause {
         "load_failed",
         "cancelled",
         "start_failed",
+        "cpu_limit",
     ];
 
     pub(crate) fn index(self) -> usize {
@@ -75,6 +78,7 @@ impl DeathCause {
             Self::LoadFailed => 10,
             Self::Cancelled => 11,
             Self::StartFailed => 12,
+            Self::CpuLimit => 13,
         }
     }
 
@@ -125,6 +129,7 @@ impl ExitReport {
     pub(crate) fn fault(&self, limits: &Limits) -> Fault {
         let fault = match self.cause {
             DeathCause::Timeout => Fault::timeout(limits.timeout_ms),
+            DeathCause::CpuLimit => Fault::cpu_limit(limits.cpu_ms),
             DeathCause::MemoryLimit | DeathCause::Oom => Fault::memory_limit(limits.memory_mb),
             DeathCause::Exit(code) => {
                 crashed(format!("the function ended its process with exit code {code}"))
@@ -195,8 +200,10 @@ pub(crate) fn signal_name(signal: i32) -> &'static str {
 
 fn classify(status: Option<ExitStatus>, last_words: &str) -> DeathCause {
     let Some(status) = status else { return DeathCause::Exit(-1) };
-    if status.code() == Some(EXIT_OUT_OF_MEMORY) {
-        return DeathCause::Oom;
+    match status.code() {
+        Some(EXIT_OUT_OF_MEMORY) => return DeathCause::Oom,
+        Some(EXIT_CPU_LIMIT) => return DeathCause::CpuLimit,
+        _ => {}
     }
     match (status.signal(), status.code()) {
         // V8 aborts, traps or exits with an odd code when it cannot allocate; what it printed
@@ -225,6 +232,7 @@ mod tests {
             (3 << 8, "", DeathCause::Exit(3), "crashed"),
             (0, "", DeathCause::Exit(0), "crashed"),
             (EXIT_OUT_OF_MEMORY << 8, "", DeathCause::Oom, "memory_limit"),
+            (EXIT_CPU_LIMIT << 8, "", DeathCause::CpuLimit, "cpu_limit"),
             (
                 libc::SIGTRAP,
                 "# Fatal JavaScript out of memory: Reached heap limit",
@@ -259,5 +267,6 @@ mod tests {
         assert_eq!(DeathCause::Idle.label(), "idle");
         assert_eq!(DeathCause::Crashed(9).label(), "crashed");
         assert_eq!(DeathCause::StartFailed.label(), "start_failed");
+        assert_eq!(DeathCause::CpuLimit.label(), "cpu_limit");
     }
 }

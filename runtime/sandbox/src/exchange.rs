@@ -328,12 +328,13 @@ impl Exchange {
         let process = worker.process.clone();
         let mut outcome = Outcome { started: true, cold, timings, ..Outcome::default() };
         let lose = |worker: Box<Worker>, cause: Option<DeathCause>| {
+            let by_itself = !matches!(cause, Some(DeathCause::Cancelled | DeathCause::Drained));
             match cause {
                 Some(cause) => worker.end(cause),
                 // It said that it would end.
                 None => drop(worker),
             }
-            shared.with_state(|state, todo| state.lost(&target, todo));
+            shared.with_state(|state, todo| state.lost(&target, by_itself, todo));
         };
         match ending {
             Event::Done(done) => {
@@ -409,7 +410,8 @@ impl Exchange {
 /// The cause of death of a worker that is discarded after this fault; `None` if its exit says it.
 fn cause_of(class: FaultClass) -> Option<DeathCause> {
     match class {
-        FaultClass::Timeout | FaultClass::CpuLimit => Some(DeathCause::Timeout),
+        FaultClass::Timeout => Some(DeathCause::Timeout),
+        FaultClass::CpuLimit => Some(DeathCause::CpuLimit),
         FaultClass::MemoryLimit => Some(DeathCause::MemoryLimit),
         _ => None,
     }

@@ -28,6 +28,8 @@ pub struct SandboxMetrics {
     pub cold_starts: u64,
     /// Calls that were refused because of a full or slow queue, since start.
     pub refused: u64,
+    /// Connections of functions that were refused, since start.
+    pub egress_refused: u64,
     /// Workers that ended, since start, by cause ([`DeathCause::label`]).
     pub deaths: Vec<(&'static str, u64)>,
 }
@@ -38,6 +40,7 @@ pub(crate) struct Counters {
     pub(crate) calls: AtomicU64,
     pub(crate) cold_starts: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) egress_refused: AtomicU64,
     deaths: [AtomicU64; DeathCause::LABELS.len()],
 }
 
@@ -63,6 +66,7 @@ impl Counters {
             calls: read(&self.calls),
             cold_starts: read(&self.cold_starts),
             refused: read(&self.refused),
+            egress_refused: read(&self.egress_refused),
             deaths: DeathCause::LABELS.into_iter().zip(self.deaths.iter().map(read)).collect(),
         }
     }

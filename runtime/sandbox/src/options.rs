@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cloudserve_protocol::egress::EgressRule;
 use cloudserve_protocol::limits::PlatformLimits;
 use serde::{Deserialize, Serialize};
 
@@ -39,12 +40,21 @@ pub struct SandboxOptions {
     pub idle_evict_ms: u32,
     /// A worker that served this many calls is ended, so that leaks in user code stay bounded.
     pub recycle_after_calls: u32,
+    /// A worker that is this old is ended when it has no call, for the same reason.
+    pub recycle_after_ms: u64,
+    /// A worker whose resident memory is this far beyond its limit after a call is ended: what it
+    /// holds is not what its function counts.
+    pub recycle_beyond_mb: u32,
     /// Time a worker has past a deadline to report the timeout itself before it is killed.
     pub kill_grace_ms: u32,
     /// Time a worker has to finish a call whose caller went away before it is killed.
     pub cancel_grace_ms: u32,
     /// Largest head (all header names and values) of an answer.
     pub response_head_bytes: usize,
+    /// Addresses outside the public internet that functions may connect to.
+    pub egress_allow: Vec<EgressRule>,
+    /// Whether to refuse to run on a platform that cannot give all of the jail.
+    pub require_full_jail: bool,
     /// Bounds of the installation.
     pub platform: PlatformLimits,
 }
@@ -64,9 +74,13 @@ impl Default for SandboxOptions {
             scale_after_ms: 10,
             idle_evict_ms: 300_000,
             recycle_after_calls: 100_000,
+            recycle_after_ms: 6 * 60 * 60 * 1_000,
+            recycle_beyond_mb: 192,
             kill_grace_ms: 250,
             cancel_grace_ms: 1_000,
             response_head_bytes: 64 * 1024,
+            egress_allow: Vec::new(),
+            require_full_jail: false,
             platform: PlatformLimits::default(),
         }
     }

@@ -1,17 +1,20 @@
 //! The pool of READY workers, and the boots that stand in line for one.
 //!
+//! In the line accounts take turns: one that wants many workers at once holds up nobody else.
+//!
 //! Processes are ordered to refill the pool and to serve the line, a few at a time. Starts that
 //! fail pause the orders, longer each time; after a few failures in a row nobody is kept waiting.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cloudserve_protocol::ids::UserId;
 use tokio::sync::oneshot;
 
 use crate::attend::attend;
 use crate::death::DeathCause;
 use crate::options::SandboxOptions;
+use crate::turns::Turns;
 use crate::worker::{Parked, Worker};
 
 /// After this many failed starts in a row nobody is kept waiting for the next attempt.
@@ -40,7 +43,7 @@ pub(crate) struct Pool {
     max_processes: usize,
     longest_pause: Duration,
     ready: Parked,
-    line: VecDeque<oneshot::Sender<Provided>>,
+    line: Turns<UserId, oneshot::Sender<Provided>>,
     starting: usize,
     /// Processes that exist or are being made; one that was ended counts until it is gone.
     processes: usize,
@@ -62,7 +65,7 @@ impl Pool {
             max_processes,
             longest_pause: Duration::from_millis(options.start_backoff_max_ms.into()),
             ready: Parked::new(),
-            line: VecDeque::new(),
+            line: Turns::new(),
             starting: 0,
             processes: 0,
             leaving: 0,
@@ -75,7 +78,10 @@ impl Pool {
     }
 
     /// A READY worker, or a place in the line for the next.
-    pub(crate) fn take(&mut self) -> Result<Box<Worker>, oneshot::Receiver<Provided>> {
+    pub(crate) fn take(
+        &mut self,
+        owner: UserId,
+    ) -> Result<Box<Worker>, oneshot::Receiver<Provided>> {
         if let Some(worker) = self.ready.pop() {
             return Ok(worker);
         }
@@ -86,7 +92,7 @@ impl Pool {
                 let _ = place.send(Err(reason.clone()));
             }
             _ if self.is_closed => {}
-            _ => self.line.push_back(place),
+            _ => self.line.push(owner, place),
         }
         Err(turn)
     }
@@ -107,7 +113,7 @@ impl Pool {
             worker.end(DeathCause::Drained);
             return;
         }
-        while let Some(place) = self.line.pop_front() {
+        while let Some(place) = self.line.pop() {
             match place.send(Ok(worker)) {
                 Err(Ok(back)) => worker = back,
                 Ok(()) | Err(Err(_)) => return,
@@ -127,7 +133,7 @@ impl Pool {
         self.not_before = Some(Instant::now() + pause);
         self.last_failure = Some(reason.clone());
         if self.failed_starts >= HOPELESS_STARTS {
-            for place in self.line.drain(..) {
+            while let Some(place) = self.line.pop() {
                 // A boot that has gone needs no reason.
                 let _ = place.send(Err(reason.clone()));
             }
@@ -179,7 +185,7 @@ impl Pool {
     /// Ends everything and takes nothing in any more.
     pub(crate) fn close(&mut self) {
         self.is_closed = true;
-        self.line.clear();
+        self.line = Turns::new();
         self.ready.drain(..).for_each(|worker| worker.end(DeathCause::Drained));
     }
 
@@ -217,7 +223,7 @@ mod tests {
         let mut pool = pool(4, 100);
         assert_eq!(pool.order(), Order::Start(2));
         assert_eq!(pool.order(), Order::Start(0));
-        let _turns: Vec<_> = (0..10).map(|_| pool.take().unwrap_err()).collect();
+        let _turns: Vec<_> = (0..10).map(|_| pool.take(UserId::new()).unwrap_err()).collect();
         assert_eq!(pool.order(), Order::Start(0));
         assert_eq!(pool.census(), [2, 0, 2]);
     }
@@ -226,7 +232,7 @@ mod tests {
     fn a_full_house_asks_for_room_once_per_process() {
         let mut pool = pool(1, 2);
         assert_eq!(pool.order(), Order::Start(1));
-        let _turns: Vec<_> = (0..5).map(|_| pool.take().unwrap_err()).collect();
+        let _turns: Vec<_> = (0..5).map(|_| pool.take(UserId::new()).unwrap_err()).collect();
         assert_eq!(pool.order(), Order::Start(1));
         assert_eq!(pool.order(), Order::Start(0));
         pool.starting = 0;
@@ -242,7 +248,7 @@ mod tests {
     fn failures_pause_orders_and_end_the_wait() {
         let mut pool = pool(1, 10);
         let reason: Arc<str> = "no such program".into();
-        let mut turn = pool.take().unwrap_err();
+        let mut turn = pool.take(UserId::new()).unwrap_err();
         let mut pauses = Vec::new();
         for _ in 0..3 {
             assert!(turn.try_recv().is_err());
@@ -254,6 +260,6 @@ mod tests {
         }
         assert!(pauses[0] < pauses[1] && pauses[1] < pauses[2]);
         assert_eq!(turn.try_recv().unwrap().unwrap_err(), reason);
-        assert!(pool.take().unwrap_err().try_recv().unwrap().is_err());
+        assert!(pool.take(UserId::new()).unwrap_err().try_recv().unwrap().is_err());
     }
 }

@@ -12,17 +12,19 @@ use cloudserve_artifacts::Cache;
 use cloudserve_protocol::call::{
     HandlerKind, Invocation, Invoker, LoadReport, Outcome, Reply, Target, VersionKey, VersionLoader,
 };
+use cloudserve_protocol::egress::EgressPolicy;
 use cloudserve_protocol::fault::Fault;
 use cloudserve_protocol::ids::FunctionId;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::attend::attend;
 use crate::call::shutting_down;
 use crate::code_cache::CodeCaches;
 use crate::death::{DeathCause, ExitReport};
+use crate::jail::{Holdings, Platform, policy};
 use crate::launcher::Launcher;
 use crate::metrics::{Counters, SandboxMetrics};
 use crate::options::SandboxOptions;
@@ -44,6 +46,12 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A full jail is required.
+    #[error(
+        "this platform cannot give a full jail: no {0}; CLOUDSERVE_REQUIRE_JAIL=full refuses to \
+         run without"
+    )]
+    Jail(String),
     /// The thread that starts workers cannot be made.
     #[error("no thread for starting workers")]
     Thread(#[source] io::Error),
@@ -58,6 +66,8 @@ pub struct Readiness {
     pub workers_ready: usize,
     /// Why the last worker could not be started, if it could not.
     pub last_failure: Option<String>,
+    /// What the platform gives for the jail of a worker.
+    pub jail: Platform,
 }
 
 /// Runs functions in worker processes. A cheap handle; the workers end with the last one.
@@ -71,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) code_caches: CodeCaches,
     pub(crate) runtime: Handle,
     pub(crate) counters: Counters,
+    pub(crate) jail: Platform,
+    pub(crate) egress: Arc<EgressPolicy>,
     launcher: Launcher,
     state: Mutex<State>,
     processes: Mutex<HashMap<u64, Arc<Process>>>,
@@ -84,6 +96,15 @@ impl Sandbox {
     /// Starts the supervisor and begins to fill its pool. Within a tokio runtime, which has to
     /// outlive it.
     pub fn start(options: SandboxOptions, cache: Arc<Cache>) -> Result<Self, StartError> {
+        let jail = Platform::find_out();
+        let missing = jail.missing().join(", no ");
+        if missing.is_empty() {
+            info!("workers are fully jailed");
+        } else if options.require_full_jail {
+            return Err(StartError::Jail(missing));
+        } else {
+            warn!("the jail of workers is not full: this platform has no {missing}");
+        }
         let work_dir = prepare(&options.work_dir)
             .map_err(|source| StartError::WorkDir { path: options.work_dir.clone(), source })?;
         let options = SandboxOptions { work_dir, ..options };
@@ -94,6 +115,8 @@ impl Sandbox {
             code_caches: CodeCaches::start(cache.clone()),
             runtime: Handle::current(),
             counters: Counters::default(),
+            jail,
+            egress: Arc::new(policy(options.egress_allow.clone())),
             buried: Notify::new(),
             next_worker: AtomicU64::new(1),
             this: this.clone(),
@@ -143,6 +166,7 @@ impl Sandbox {
                 is_ready: !state.is_draining() && state.pool_mut().can_start(),
                 workers_ready,
                 last_failure: failure.map(|reason| reason.to_string()),
+                jail: self.0.jail,
             }
         })
     }
@@ -184,7 +208,7 @@ impl Shared {
     pub(crate) fn with_state<T>(&self, change: impl FnOnce(&mut State, &mut Todo) -> T) -> T {
         let mut todo = Todo::default();
         let result = change(&mut self.state.lock(), &mut todo);
-        if todo.starts > 0 || !todo.boots.is_empty() {
+        if todo.starts > 0 || !todo.boots.is_empty() || !todo.later.is_empty() {
             self.carry_out(todo);
         }
         result
@@ -195,6 +219,15 @@ impl Shared {
         let Some(this) = self.this.upgrade() else { return };
         for target in todo.boots {
             this.spawn_boot(target, None);
+        }
+        for (key, pause) in todo.later {
+            let weak = self.this.clone();
+            self.runtime.spawn(async move {
+                tokio::time::sleep(pause).await;
+                if let Some(shared) = weak.upgrade() {
+                    shared.with_state(|state, todo| state.look_again(key, todo));
+                }
+            });
         }
         for _ in 0..todo.starts {
             self.runtime.spawn(this.clone().start_worker());
@@ -224,6 +257,22 @@ impl Shared {
         self.processes.lock().insert(process.id, process.clone());
     }
 
+    /// Ends workers that have outgrown what their own watchdog should not have let them have, and
+    /// marks those that are to go when they have no call.
+    fn look_at_holdings(&self) {
+        let processes: Vec<_> = self.processes.lock().values().cloned().collect();
+        for process in processes {
+            let Some(memory_mb) = process.memory_mb.get().copied() else { continue };
+            let Some(holdings) = Holdings::of(process.pid) else { continue };
+            if holdings.are_beyond_bounds(memory_mb) {
+                warn!(worker = process.id, pid = process.pid, "worker is beyond all bounds");
+                process.kill(DeathCause::MemoryLimit);
+            } else if holdings.exceed(memory_mb, self.options.recycle_beyond_mb) {
+                process.wear_out();
+            }
+        }
+    }
+
     fn end_all(&self) {
         self.processes.lock().values().for_each(|process| process.kill(DeathCause::Drained));
     }
@@ -242,6 +291,10 @@ impl Shared {
     pub(crate) fn forget(&self) {
         self.with_state(State::forget_process);
         self.buried.notify_waiters();
+    }
+
+    pub(crate) fn this(&self) -> Weak<Self> {
+        self.this.clone()
     }
 
     pub(crate) fn launcher(&self) -> &Launcher {
@@ -319,6 +372,7 @@ async fn keep_house(shared: Weak<Shared>) {
     loop {
         ticks.tick().await;
         let Some(shared) = shared.upgrade() else { return };
+        shared.look_at_holdings();
         let longest = Duration::from_millis(shared.options.idle_evict_ms.into());
         shared.with_state(|state, todo| {
             if let Some(horizon) = Instant::now().checked_sub(longest) {

@@ -8,13 +8,15 @@
 //! of short calls is through one warm worker sooner than another one is loaded. A call takes
 //! whatever comes first, a booted worker or one that another call is done with. A boot takes a
 //! READY worker, else it stands in line for the next process. Processes are made to refill the
-//! pool and to serve that line; when there are as many as there may be, the least recently used
-//! idle worker makes room.
+//! pool and to serve that line, in which accounts take turns; when there are as many as there may
+//! be, the least recently used idle worker of the account that holds most makes room. A version
+//! whose workers die one after the other is booted less and less often.
 //!
 //! Each version has a *generation*, raised when it is retired: a worker of an earlier one ends
 //! when it has nothing to do. A gateway with an older view may still call a retired version; it is
 //! then started again.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +41,8 @@ pub(crate) struct Todo {
     pub(crate) boots: Vec<Arc<Target>>,
     /// Processes to start.
     pub(crate) starts: usize,
+    /// Versions to look at again when so much time has passed.
+    pub(crate) later: Vec<(VersionKey, Duration)>,
 }
 
 /// Why a call does not get a worker.
@@ -96,6 +100,7 @@ pub(crate) struct State {
     queue_length: usize,
     user_concurrency: usize,
     recycle_after_calls: u32,
+    recycle_after: Duration,
     pool: Pool,
     versions: HashMap<VersionKey, Version>,
     users: HashMap<UserId, User>,
@@ -109,6 +114,7 @@ impl State {
             queue_length: options.platform.queue_length as usize,
             user_concurrency: (options.platform.user_concurrency as usize).max(1),
             recycle_after_calls: options.recycle_after_calls.max(1),
+            recycle_after: Duration::from_millis(options.recycle_after_ms),
             pool: Pool::new(options),
             versions: HashMap::new(),
             users: HashMap::new(),
@@ -167,7 +173,12 @@ impl State {
     pub(crate) fn give_back(&mut self, mut worker: Box<Worker>, todo: &mut Todo) {
         let Some(assigned) = &mut worker.assigned else { return };
         assigned.calls += 1;
-        let is_worn = assigned.calls >= self.recycle_after_calls;
+        if let Some(version) = self.versions.get_mut(&assigned.target.key()) {
+            version.succeeded();
+        }
+        let is_worn = assigned.calls >= self.recycle_after_calls
+            || assigned.begun_at.elapsed() >= self.recycle_after
+            || worker.process.is_worn();
         let (key, owner) = (assigned.target.key(), assigned.target.owner_id);
         self.call_over(key, owner);
         if is_worn {
@@ -190,9 +201,13 @@ impl State {
         self.refill(todo);
     }
 
-    /// The call that had a worker is over, and so is the worker.
-    pub(crate) fn lost(&mut self, target: &Target, todo: &mut Todo) {
+    /// The call that had a worker is over, and so is the worker; `by_itself` when its function is to
+    /// blame.
+    pub(crate) fn lost(&mut self, target: &Target, by_itself: bool, todo: &mut Todo) {
         self.call_over(target.key(), target.owner_id);
+        if by_itself && let Some(version) = self.versions.get_mut(&target.key()) {
+            version.failed();
+        }
         self.serve_queue(target.key(), todo);
         self.serve_held_up(target.owner_id, todo);
         self.refill(todo);
@@ -266,11 +281,27 @@ impl State {
         let wanted = version.boots_wanted().min(free_calls).saturating_sub(version.loading);
         let allowed =
             (version.target.limits.concurrency as usize).saturating_sub(version.workers());
+        if wanted > 0
+            && let Some(pause) = version.pause()
+        {
+            if version.await_pause() {
+                todo.later.push((key, pause));
+            }
+            return;
+        }
         for _ in 0..wanted.min(allowed) {
             version.loading += 1;
             todo.boots.push(version.target.clone());
         }
         self.tidy(key);
+    }
+
+    /// A pause after failures may be over.
+    pub(crate) fn look_again(&mut self, key: VersionKey, todo: &mut Todo) {
+        if let Some(version) = self.versions.get_mut(&key) {
+            version.pause_over();
+        }
+        self.serve_queue(key, todo);
     }
 
     fn serve_held_up(&mut self, owner: UserId, todo: &mut Todo) {
@@ -318,6 +349,9 @@ impl State {
         let Some(version) = self.versions.get_mut(&key) else { return };
         version.loading -= 1;
         if let Some(failure) = failure {
+            if failure.started {
+                version.failed();
+            }
             let is_last = version.workers() == 0;
             while version.refuse_next(Refusal::Boot(failure.clone())) && is_last {}
         }
@@ -328,9 +362,10 @@ impl State {
     /// A READY worker, or a place in the line for the next.
     pub(crate) fn take_ready(
         &mut self,
+        owner: UserId,
         todo: &mut Todo,
     ) -> Result<Box<Worker>, oneshot::Receiver<Provided>> {
-        let taken = self.pool.take();
+        let taken = self.pool.take(owner);
         // A process that starts takes a core from the load that is about to begin; while there are
         // more READY workers, the refill waits for its end.
         if taken.is_err() || self.pool.ready_mut().is_empty() {
@@ -361,13 +396,20 @@ impl State {
     }
 
     fn end_least_recently_used(&mut self, even_recent: bool) -> bool {
+        let mut held: HashMap<UserId, usize> = HashMap::new();
+        for version in self.versions.values() {
+            *held.entry(version.target.owner_id).or_default() += version.workers();
+        }
         let oldest = self
             .versions
             .iter()
-            .filter_map(|(key, version)| Some((version.idle.first()?.idle_since()?, *key)))
-            .min_by_key(|(idle_since, _)| *idle_since)
-            .filter(|(idle_since, _)| even_recent || idle_since.elapsed() >= RECENT);
-        let Some((_, key)) = oldest else { return false };
+            .filter_map(|(key, version)| {
+                let idle_since = version.idle.first()?.idle_since()?;
+                let is_free = even_recent || idle_since.elapsed() >= RECENT;
+                is_free.then_some((held[&version.target.owner_id], idle_since, *key))
+            })
+            .min_by_key(|(held, idle_since, _)| (Reverse(*held), *idle_since));
+        let Some((.., key)) = oldest else { return false };
         if let Some(version) = self.versions.get_mut(&key) {
             version.idle.remove(0).end(DeathCause::Idle);
         }
@@ -375,9 +417,11 @@ impl State {
         true
     }
 
-    /// Ends workers that have been idle since before `horizon`.
+    /// Ends workers that have been idle since before `horizon`, and those that are worn.
     pub(crate) fn end_idle_since(&mut self, horizon: Instant) {
         for version in self.versions.values_mut() {
+            let worn = version.idle.extract_if(.., |worker| worker.process.is_worn());
+            worn.for_each(|worker| worker.end(DeathCause::Recycled));
             let n_old = version
                 .idle
                 .partition_point(|worker| worker.idle_since().is_some_and(|at| at <= horizon));

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cloudserve_protocol::call::Target;
 use tokio::sync::oneshot;
@@ -20,7 +21,27 @@ pub(crate) struct Version {
     pub(crate) generation: u32,
     queue: VecDeque<Waiter>,
     impatient: usize,
+    failures: Failures,
 }
+
+/// A version whose workers die in a row is started again less and less often: a worker that lives
+/// for one call takes a core from everybody else.
+#[derive(Debug, Default)]
+struct Failures {
+    in_a_row: u32,
+    last_at: Option<Instant>,
+    not_before: Option<Instant>,
+    is_awaited: bool,
+}
+
+/// So many in a row are accidents.
+const ACCIDENTS: u32 = 10;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A version that is not called is remembered for so long after a failure.
+const REMEMBERED: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 struct Waiter {
@@ -39,7 +60,42 @@ impl Version {
             generation: 0,
             queue: VecDeque::new(),
             impatient: 0,
+            failures: Failures::default(),
         }
+    }
+
+    /// A worker of it died of what it did.
+    pub(crate) fn failed(&mut self) {
+        let failures = &mut self.failures;
+        failures.in_a_row = failures.in_a_row.saturating_add(1);
+        failures.last_at = Some(Instant::now());
+        if let Some(beyond) = failures.in_a_row.checked_sub(ACCIDENTS) {
+            let pause = FIRST_PAUSE.saturating_mul(1 << beyond.min(16)).min(LONGEST_PAUSE);
+            failures.not_before = Some(Instant::now() + pause);
+        }
+    }
+
+    /// A call in a worker of it went well.
+    pub(crate) fn succeeded(&mut self) {
+        if self.failures.in_a_row > 0 {
+            self.failures = Failures::default();
+        }
+    }
+
+    /// How long no worker of it is started.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        let left = self.failures.not_before?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Whether nobody waits for the end of the pause yet. From now on somebody does.
+    pub(crate) fn await_pause(&mut self) -> bool {
+        !std::mem::replace(&mut self.failures.is_awaited, true)
+    }
+
+    /// The pause is over, or another one has begun.
+    pub(crate) fn pause_over(&mut self) {
+        self.failures.is_awaited = false;
     }
 
     /// Workers it has or is about to have.
@@ -54,7 +110,8 @@ impl Version {
 
     /// Whether there is nothing to remember of it.
     pub(crate) fn is_unused(&self) -> bool {
-        self.workers() == 0 && self.queue.is_empty()
+        let is_remembered = self.failures.last_at.is_some_and(|at| at.elapsed() < REMEMBERED);
+        self.workers() == 0 && self.queue.is_empty() && !is_remembered
     }
 
     /// Boots the calls that wait are worth, those under way included.
@@ -158,6 +215,22 @@ mod tests {
         version.leave_queue(1);
         version.leave_queue(4);
         assert_eq!((version.boots_wanted(), version.queued()), (1, 3));
+    }
+
+    #[test]
+    fn a_crash_loop_pauses_longer_each_time_until_a_call_goes_well() {
+        let mut version = version();
+        (1..ACCIDENTS).for_each(|_| version.failed());
+        assert_eq!(version.pause(), None, "accidents happen");
+        version.failed();
+        assert!(version.pause().is_some_and(|pause| pause <= FIRST_PAUSE));
+        assert!(!version.is_unused(), "it is remembered");
+        (0..40).for_each(|_| version.failed());
+        let pause = version.pause().unwrap();
+        assert!(pause > LONGEST_PAUSE / 2 && pause <= LONGEST_PAUSE, "{pause:?}");
+        assert!(version.await_pause() && !version.await_pause());
+        version.succeeded();
+        assert!(version.pause().is_none() && version.is_unused());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::pin::Pin;
 use std::process::ExitStatus;
@@ -80,9 +80,12 @@ pub(crate) struct Process {
     pub(crate) dismissed: Notify,
     /// What it was assigned to, if it was.
     pub(crate) key: OnceLock<VersionKey>,
+    /// The memory limit of its function.
+    pub(crate) memory_mb: OnceLock<u32>,
     pub(crate) belongings: Mutex<Option<Belongings>>,
     cause: OnceLock<DeathCause>,
     overstayed: AtomicBool,
+    is_worn: AtomicBool,
     exit: watch::Sender<Option<Arc<ExitReport>>>,
 }
 
@@ -113,9 +116,11 @@ impl Process {
             stirred: Notify::new(),
             dismissed: Notify::new(),
             key: OnceLock::new(),
+            memory_mb: OnceLock::new(),
             belongings: Mutex::new(None),
             cause: OnceLock::new(),
             overstayed: AtomicBool::new(false),
+            is_worn: AtomicBool::new(false),
             exit: watch::Sender::new(None),
         }
     }
@@ -144,6 +149,26 @@ impl Process {
                 no_info,
                 0,
             );
+        }
+    }
+
+    /// It holds more than its function counts: it is to go when it has no call.
+    pub(crate) fn wear_out(&self) {
+        self.is_worn.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_worn(&self) -> bool {
+        self.is_worn.load(Ordering::Relaxed)
+    }
+
+    /// One of its descriptors, as one of ours.
+    pub(crate) fn take_descriptor(&self, fd: RawFd) -> io::Result<OwnedFd> {
+        // SAFETY: a plain system call on a descriptor we own.
+        let taken = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), fd, 0) };
+        match RawFd::try_from(taken) {
+            // SAFETY: the kernel has just given us this descriptor, close-on-exec.
+            Ok(taken) if taken >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(taken) }),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 

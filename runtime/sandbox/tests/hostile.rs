@@ -21,8 +21,8 @@ use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::limits::Limits;
 use cloudserve_protocol::wire::{
-    Done, EXIT_OUT_OF_MEMORY, FromWorker, INITIAL_CREDIT_BYTES, Loaded, MAX_CHUNK_BYTES, Ready,
-    ToWorker,
+    Done, EXIT_OUT_OF_MEMORY, FromWorker, INITIAL_CREDIT_BYTES, Jailed, Loaded, MAX_CHUNK_BYTES,
+    Ready, ToWorker,
 };
 use cloudserve_sandbox::{LaunchMode, SandboxOptions};
 use tempfile::TempDir;
@@ -105,10 +105,13 @@ impl Actor {
         self.say(&FromWorker::Ready(Ready { boot_us: 1, code_cache_tag: "x".to_owned() }));
         let ToWorker::Assign(assignment) = self.hear() else { panic!("it is assigned first") };
         let role = assignment.function_name;
+        let jailed = || FromWorker::Jailed(Jailed { listener: None, missing: Vec::new() });
+        self.say(&jailed());
         match role.as_str() {
             "load-never" => std::thread::sleep(Duration::from_secs(60)),
             "load-slow" => std::thread::sleep(Duration::from_millis(200)),
             "load-head" => self.head(1, 200, true),
+            "load-jailed-twice" => self.say(&jailed()),
             "load-claim" => {
                 let fault = Fault::new(FaultClass::SandboxUnavailable, "not my fault");
                 self.say(&FromWorker::LoadFailed(fault));
@@ -275,9 +278,12 @@ async fn a_worker_that_sends_more_than_its_consumer_takes_is_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_do_not_load_are_ended() {
     let (bench, _dir) = bench().await;
-    for (role, words) in
-        [("load-never", "500 ms"), ("load-head", "misbehaved"), ("load-claim", "not my fault")]
-    {
+    for (role, words) in [
+        ("load-never", "500 ms"),
+        ("load-head", "misbehaved"),
+        ("load-jailed-twice", "misbehaved"),
+        ("load-claim", "not my fault"),
+    ] {
         let outcome = call(&bench, role).await.unwrap_err();
         let fault = outcome.fault.unwrap();
         assert_eq!(fault.class, FaultClass::StartupError, "{role}: {fault:?}");

@@ -9,16 +9,24 @@ use deno_core::ModuleSpecifier;
 use deno_runtime::deno_permissions::PermissionsContainer;
 
 use crate::boot::Booted;
+use crate::jail::{self, Entered};
 use crate::loader::Artifacts;
 use crate::permissions::permissions;
+use crate::serve::chain;
 
 fn broken(what: impl Into<String>) -> Fault {
     Fault::new(FaultClass::SandboxUnavailable, what)
 }
 
-/// Takes the assignment on. A fault means that the sandbox assigned what does not exist.
-pub(crate) fn assign(booted: &mut Booted, assignment: &Assignment) -> Result<(), Fault> {
+/// Takes the assignment on, in the jail. A fault means that the sandbox assigned what does not
+/// exist, or that the platform is not what it seemed.
+pub(crate) fn assign(booted: &mut Booted, assignment: &Assignment) -> Result<Entered, Fault> {
     let host = booted.host.clone();
+    // Before the jail: it may lie where the function cannot read.
+    let code_cache = assignment.code_cache_path.as_ref().and_then(|p| std::fs::read(p).ok());
+    let jail = jail::enter(assignment).map_err(|error| {
+        broken("the function's process cannot be confined").with_detail(chain(&error))
+    })?;
     let bundle_path = PathBuf::from(&assignment.bundle_path);
     let bundle_dir = bundle_path.parent().map(Path::to_path_buf);
     let bundle_dir = bundle_dir.ok_or_else(|| broken("the bundle has no directory"))?;
@@ -32,34 +40,29 @@ pub(crate) fn assign(booted: &mut Booted, assignment: &Assignment) -> Result<(),
     let dir = bundle_dir.to_string_lossy().into_owned();
     let mut readable = vec![dir.as_str()];
     readable.extend(assignment.node_modules_path.as_deref());
-    let permissions = permissions(&readable, &[&assignment.tmp_path])
-        .map_err(|error| broken(error.to_string()))?;
+    let tmp = jail.tmp.to_string_lossy().into_owned();
+    let terms = &assignment.jail;
+    let open = (!terms.supervised_egress).then_some(terms.egress_allow.as_slice());
+    let permissions =
+        permissions(&readable, &[&tmp], open).map_err(|error| broken(error.to_string()))?;
     let runtime = &mut booted.worker.js_runtime;
     runtime.op_state().borrow_mut().put::<PermissionsContainer>(permissions);
 
-    set_environment(assignment);
+    set_environment(assignment, &tmp);
     enter(&bundle_dir)?;
     booted.bridge.assign(runtime, assignment);
 
     let mut roots = vec![bundle_dir];
     roots.extend(assignment.node_modules_path.as_ref().map(Into::into));
-    booted.loader.assign(Artifacts {
-        code_cache: assignment.code_cache_path.as_ref().and_then(|p| std::fs::read(p).ok()),
-        bundle_url,
-        roots,
-    });
-    Ok(())
+    booted.loader.assign(Artifacts { code_cache, bundle_url, roots });
+    Ok(jail)
 }
 
 /// The function's variables, and what Node programs expect besides. What the operating system
 /// cannot hold is left out.
 #[allow(clippy::disallowed_methods, reason = "this process is the function's")]
-fn set_environment(assignment: &Assignment) {
-    let own = [
-        ("HOME", assignment.tmp_path.as_str()),
-        ("TMPDIR", assignment.tmp_path.as_str()),
-        ("NODE_ENV", "production"),
-    ];
+fn set_environment(assignment: &Assignment, tmp: &str) {
+    let own = [("HOME", tmp), ("TMPDIR", tmp), ("NODE_ENV", "production")];
     let given = assignment.env.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in own.into_iter().chain(given) {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {

@@ -94,7 +94,8 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
             module_loader: loader.clone(),
             node_services: Some(node_services),
             npm_process_state_provider: None,
-            permissions: permissions::permissions(&[], &[]).expect("no permissions are valid"),
+            permissions: permissions::permissions(&[], &[], None)
+                .expect("no permissions are valid"),
             root_cert_store_provider: None,
             fetch_dns_resolver: Resolver::default(),
             shared_array_buffer_store: None,

@@ -19,8 +19,9 @@ use cloudserve_protocol::limits::Limits;
 use cloudserve_protocol::wire::{Done, FromWorker, log_cut_marker};
 use deno_core::v8;
 
-use crate::cpu::thread_cpu_us;
+use crate::cpu::process_cpu_us;
 use crate::memory::MemoryBudget;
+use crate::watchdog::NEVER;
 
 /// One call in the isolate.
 #[derive(Debug)]
@@ -81,11 +82,12 @@ impl Host {
     /// A call enters the isolate.
     pub(crate) fn begin(&self, call: u32, deadline: Instant) {
         self.current.set(call);
+        self.memory.begin();
         self.logged_bytes.set(0);
         self.log_cut.set(false);
         let state = CallState {
             deadline,
-            cpu_start_us: thread_cpu_us(),
+            cpu_start_us: process_cpu_us(),
             answered: false,
             streamed_bytes: 0,
         };
@@ -97,6 +99,13 @@ impl Host {
         self.calls.borrow().values().map(|c| c.deadline).min()
     }
 
+    /// The CPU time of the process at which the first of the calls has used up its own.
+    pub(crate) fn cpu_until_us(&self) -> u64 {
+        let budget_us = u64::from(self.limits.get().cpu_ms) * 1_000;
+        let first = self.calls.borrow().values().map(|c| c.cpu_start_us).min();
+        first.map_or(NEVER, |start_us| start_us + budget_us)
+    }
+
     /// Whether a call is in the isolate.
     pub(crate) fn has_calls(&self) -> bool {
         !self.calls.borrow().is_empty()
@@ -105,7 +114,7 @@ impl Host {
     /// Ends a call. The frame is written by `report_finished`, which can see the heap.
     fn end(&self, call: u32, fault: Option<Fault>, discard: bool) {
         if let Some(state) = self.calls.borrow_mut().remove(&call) {
-            let cpu_us = thread_cpu_us().saturating_sub(state.cpu_start_us);
+            let cpu_us = process_cpu_us().saturating_sub(state.cpu_start_us);
             self.finished.borrow_mut().push(Finished { call, fault, discard, cpu_us });
         }
     }
@@ -126,7 +135,7 @@ impl Host {
         }
         self.current.set(self.calls.borrow().keys().copied().max().unwrap_or(0));
         let heap = isolate.get_heap_statistics().used_heap_size();
-        let memory_bytes = self.memory.used_bytes(heap) as u64;
+        let memory_bytes = self.memory.peak_bytes(heap) as u64;
         let mut must_go = false;
         for Finished { call, fault, discard, cpu_us } in finished {
             must_go |= discard;

@@ -21,6 +21,7 @@ mod control;
 mod cpu;
 mod engine;
 mod host;
+mod jail;
 mod loader;
 mod memory;
 mod permissions;
@@ -39,6 +40,9 @@ use crate::boot::Unsettled;
 use crate::engine::Engine;
 use crate::host::Host;
 
+/// Threads for files, names of hosts and slow cryptography.
+const BLOCKING_THREADS: usize = 16;
+
 #[allow(clippy::disallowed_methods, reason = "ends with the isolate as it is")]
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -53,12 +57,15 @@ fn main() -> ExitCode {
 
 /// Not dropped: what was registered with it lives as long as the process.
 fn event_loop(enable: impl FnOnce(&mut Builder) -> &mut Builder) -> ManuallyDrop<Runtime> {
-    let runtime = enable(&mut Builder::new_current_thread()).build();
+    let mut builder = Builder::new_current_thread();
+    let runtime = enable(builder.max_blocking_threads(BLOCKING_THREADS)).build();
     ManuallyDrop::new(runtime.expect("a worker without an event loop is none"))
 }
 
 /// The life of a worker on descriptor 0, from an isolate that is booted. Returns its exit code.
 fn serve(isolate: Unsettled, started: Instant) -> i32 {
+    // While there is one thread. Whether the platform can give them is the supervisor's to say.
+    let _ = jail::isolate();
     match control::take_socket() {
         Ok(socket) => event_loop(Builder::enable_all)
             .block_on(async { serve::run(socket, isolate.settle(), started).await }),

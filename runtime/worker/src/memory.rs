@@ -5,6 +5,9 @@
 //! near-heap-limit callback raises in steps, as far as the assigned limit and the buffers in use
 //! allow. Beyond that the callback terminates execution; it must still return a larger limit, or
 //! V8 aborts the process. What grows on in spite of that ends the process.
+//!
+//! What is neither, WebAssembly's memory and what native code allocates, shows in the memory that
+//! is resident: the watchdog ends a process that holds the limit and [`SLACK_BYTES`] more.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ffi::c_void;
@@ -29,6 +32,14 @@ const UNWIND_BYTES: usize = 16 * MB;
 /// collecting has been of no use lately.
 const REFUSALS_UNTIL_FINAL: u32 = 4;
 
+/// Private memory a process may hold beyond its limit: garbage that is not collected yet, compiled
+/// code, what native code needs for a moment.
+const SLACK_BYTES: usize = 64 * MB;
+
+/// The same for all resident memory, in which pages of the program itself are counted as they are
+/// touched.
+const SLACK_WITH_PROGRAM_BYTES: usize = 192 * MB;
+
 const MB: usize = 1024 * 1024;
 const ALIGN: usize = 16;
 
@@ -44,6 +55,38 @@ pub(crate) struct MemoryBudget {
     refusals: AtomicU32,
     exceeded: AtomicBool,
     isolate: OnceLock<v8::IsolateHandle>,
+    /// What was resident before the function was loaded.
+    baseline: [AtomicUsize; 2],
+    /// Private memory when it was looked at last, and the most since the call began.
+    private_bytes: AtomicUsize,
+    most_private_bytes: AtomicUsize,
+    /// Private memory, and heap and buffers, when the call began.
+    at_begin: [AtomicUsize; 2],
+    /// The most of heap and buffers since the call began, as far as buffers show it.
+    most_used_bytes: AtomicUsize,
+}
+
+/// Resident memory of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Resident {
+    total_bytes: usize,
+    /// Neither pages of files nor shared.
+    private_bytes: usize,
+}
+
+impl Resident {
+    /// From `/proc/self/statm`.
+    pub(crate) fn parse(statm: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(statm).ok()?;
+        let mut pages = text.split_whitespace().skip(1).map(str::parse::<usize>);
+        let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
+        // SAFETY: a constant of the system.
+        let page_bytes = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+        Some(Self {
+            total_bytes: resident * page_bytes,
+            private_bytes: resident.saturating_sub(shared) * page_bytes,
+        })
+    }
 }
 
 impl MemoryBudget {
@@ -56,6 +99,11 @@ impl MemoryBudget {
             refusals: AtomicU32::new(0),
             exceeded: AtomicBool::new(false),
             isolate: OnceLock::new(),
+            baseline: [const { AtomicUsize::new(usize::MAX / 4) }; 2],
+            private_bytes: AtomicUsize::new(0),
+            most_private_bytes: AtomicUsize::new(0),
+            at_begin: [const { AtomicUsize::new(0) }; 2],
+            most_used_bytes: AtomicUsize::new(0),
         })
     }
 
@@ -75,11 +123,55 @@ impl MemoryBudget {
         limit_bytes
     }
 
-    /// Bytes the function uses, given those of the heap.
-    pub(crate) fn used_bytes(&self, heap_bytes: usize) -> usize {
-        self.heap_bytes.store(heap_bytes, Ordering::Relaxed);
-        (heap_bytes + self.buffer_bytes.load(Ordering::Relaxed))
+    /// What the process holds without a function.
+    pub(crate) fn take_baseline(&self, resident: Resident) {
+        self.baseline[0].store(resident.total_bytes, Ordering::Relaxed);
+        self.baseline[1].store(resident.private_bytes, Ordering::Relaxed);
+        self.private_bytes.store(resident.private_bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the process holds more than its limit can explain.
+    pub(crate) fn is_beyond(&self, resident: Resident) -> bool {
+        // The baseline has the platform's share.
+        let limit =
+            self.limit_bytes.load(Ordering::Relaxed) - self.platform_bytes.load(Ordering::Relaxed);
+        let private = resident.private_bytes;
+        self.private_bytes.store(private, Ordering::Relaxed);
+        self.most_private_bytes.fetch_max(private, Ordering::Relaxed);
+        let [total, own] = &self.baseline;
+        private > own.load(Ordering::Relaxed) + limit + SLACK_BYTES
+            || resident.total_bytes
+                > total.load(Ordering::Relaxed) + limit + SLACK_WITH_PROGRAM_BYTES
+    }
+
+    /// A call begins: [`MemoryBudget::peak_bytes`] is counted from here.
+    pub(crate) fn begin(&self) {
+        let private = self.private_bytes.load(Ordering::Relaxed);
+        let used = self.counted_bytes();
+        self.at_begin[0].store(private, Ordering::Relaxed);
+        self.at_begin[1].store(used, Ordering::Relaxed);
+        self.most_private_bytes.store(private, Ordering::Relaxed);
+        self.most_used_bytes.store(used, Ordering::Relaxed);
+    }
+
+    /// Heap and buffers of the function.
+    fn counted_bytes(&self) -> usize {
+        (self.heap_bytes.load(Ordering::Relaxed) + self.buffer_bytes.load(Ordering::Relaxed))
             .saturating_sub(self.platform_bytes.load(Ordering::Relaxed))
+    }
+
+    /// The most that was in use since the call began, given the heap of this moment. What heap and
+    /// buffers do not show is what the process has grown by.
+    pub(crate) fn peak_bytes(&self, heap_bytes: usize) -> usize {
+        self.heap_bytes.store(heap_bytes, Ordering::Relaxed);
+        let [private, used] = &self.at_begin;
+        let growth = self
+            .most_private_bytes
+            .load(Ordering::Relaxed)
+            .saturating_sub(private.load(Ordering::Relaxed));
+        self.counted_bytes()
+            .max(self.most_used_bytes.load(Ordering::Relaxed))
+            .max(used.load(Ordering::Relaxed) + growth)
     }
 
     /// Whether the limit was reached; the isolate is terminated then.
@@ -137,6 +229,7 @@ impl MemoryBudget {
             return std::ptr::null_mut();
         };
         self.refusals.store(0, Ordering::Relaxed);
+        self.most_used_bytes.fetch_max(self.counted_bytes(), Ordering::Relaxed);
         // SAFETY: the layout is not empty.
         let memory = unsafe { get(layout) };
         if memory.is_null() {
@@ -174,11 +267,53 @@ pub(crate) unsafe extern "C" fn out_of_memory(
     exit_out_of_memory()
 }
 
-fn exit_out_of_memory() -> ! {
+/// Ends the process so that the supervisor knows why.
+pub(crate) fn exit_out_of_memory() -> ! {
     const LINE: &[u8] = b"cloudserve-worker: out of memory\n";
     // SAFETY: a write from a static buffer and an exit that runs no destructors.
     unsafe {
         libc::write(2, LINE.as_ptr().cast(), LINE.len());
         libc::_exit(EXIT_OUT_OF_MEMORY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resident(total_mb: usize, private_mb: usize) -> Resident {
+        Resident { total_bytes: total_mb * MB, private_bytes: private_mb * MB }
+    }
+
+    #[test]
+    fn resident_memory_is_held_against_the_limit() {
+        let budget = MemoryBudget::new();
+        assert!(!budget.is_beyond(resident(4_000, 4_000)), "no function yet");
+        budget.take_baseline(resident(60, 20));
+        budget.assign(128, 10 * MB);
+        assert!(!budget.is_beyond(resident(240, 200)));
+        assert!(budget.is_beyond(resident(260, 220)), "private memory");
+        assert!(budget.is_beyond(resident(400, 30)), "shared memory");
+    }
+
+    #[test]
+    fn the_peak_of_a_call_counts_from_its_beginning() {
+        let budget = MemoryBudget::new();
+        budget.take_baseline(resident(60, 20));
+        budget.begin();
+        assert_eq!(budget.peak_bytes(3 * MB), 3 * MB);
+        budget.is_beyond(resident(70, 30));
+        assert_eq!(budget.peak_bytes(3 * MB), 10 * MB);
+        budget.begin();
+        assert_eq!(budget.peak_bytes(4 * MB), 4 * MB);
+    }
+
+    #[test]
+    fn statm_is_understood() {
+        let page = 4096;
+        let got = Resident::parse(b"1000 300 100 5 0 50 0\n").unwrap();
+        assert_eq!(got.private_bytes % page, 0);
+        assert_eq!(got.total_bytes * 2, got.private_bytes * 3);
+        assert!(Resident::parse(b"").is_none());
     }
 }

@@ -1,16 +1,19 @@
 //! Deno's permissions: an inner layer, not the sandbox. User code may read its own artifacts,
 //! write its own temporary directory, see its own environment and reach public addresses.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use cloudserve_protocol::egress::EgressRule;
 use deno_runtime::deno_permissions::{
     Permissions, PermissionsContainer, PermissionsOptions, RuntimePermissionDescriptorParser,
 };
+use ipnet::IpNet;
 use sys_traits::impls::RealSys;
 
-/// Addresses that are not the public internet: this host, its neighbours, cloud metadata. Checked
-/// against resolved addresses too. Deno's rules take no IPv6 subnets, so of those only the host
-/// itself is listed; mapped IPv4 addresses are compared as IPv4.
+/// Addresses that are not the public internet, for platforms on which the supervisor cannot decide
+/// about connections. Checked against resolved addresses too. Deno's rules take no IPv6 subnets,
+/// so of those only the host itself is listed; mapped IPv4 addresses are compared as IPv4.
 const DENIED_NETS: [&str; 13] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -49,10 +52,23 @@ const ALLOWED_SYS: [&str; 14] = [
 #[error("the permissions of an assignment are not valid: {0}")]
 pub(crate) struct PermissionsError(String);
 
-/// What user code may do, given the directories of its assignment. Before one, nothing.
+/// The ranges that stay closed: those in which the operator has opened nothing. Deno's rules have
+/// no exceptions.
+fn denied(open: &[EgressRule]) -> Vec<String> {
+    let is_closed = |text: &&&str| {
+        let bare = text.trim_matches(['[', ']']);
+        let net = bare.parse::<IpNet>().or_else(|_| bare.parse::<IpAddr>().map(IpNet::from));
+        !net.is_ok_and(|net| open.iter().any(|rule| rule.overlaps(&net)))
+    };
+    DENIED_NETS.iter().filter(is_closed).map(|net| (*net).to_owned()).collect()
+}
+
+/// What user code may do, given the directories of its assignment. Before one, nothing. Addresses
+/// are denied here only when nobody else decides about them: `open` then says which are not.
 pub(crate) fn permissions(
     readable: &[&str],
     writable: &[&str],
+    open: Option<&[EgressRule]>,
 ) -> Result<PermissionsContainer, PermissionsError> {
     let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     let parser = Arc::new(RuntimePermissionDescriptorParser::new(RealSys));
@@ -64,7 +80,7 @@ pub(crate) fn permissions(
         allow_write: Some(owned(writable)),
         allow_env: Some(vec![]),
         allow_net: Some(vec![]),
-        deny_net: Some(owned(&DENIED_NETS)),
+        deny_net: open.map(denied),
         allow_sys: Some(owned(&ALLOWED_SYS)),
         prompt: false,
         ..PermissionsOptions::default()

@@ -5,6 +5,7 @@
 //! the process.
 
 use std::future::poll_fn;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::rc::Rc;
@@ -13,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::fault::{Fault, FaultClass};
-use cloudserve_protocol::wire::{Assignment, EXIT_UNCAUGHT, FromWorker, Loaded, Ready, ToWorker};
+use cloudserve_protocol::wire::{
+    Assignment, EXIT_UNCAUGHT, FromWorker, Jailed, Loaded, Ready, ToWorker,
+};
 use deno_core::error::{CoreError, CoreErrorKind};
 use deno_core::v8;
 use deno_runtime::deno_os::WatcherExited;
@@ -25,7 +28,8 @@ use crate::bridge::IncomingCall;
 use crate::code_cache;
 use crate::control::{Control, ControlError};
 use crate::host::Host;
-use crate::watchdog::Watchdog;
+use crate::jail::Entered;
+use crate::watchdog::{Fired, NEVER, Watchdog};
 
 /// How long past the watchdog's deadline the event loop looks itself: promises that never settle.
 const DEADLINE_SLACK: Duration = Duration::from_millis(1);
@@ -37,7 +41,7 @@ const BUSY_BETWEEN_CALLS: &str =
 pub(crate) async fn run(socket: UnixStream, booted: Booted, started: Instant) -> i32 {
     let host = booted.host.clone();
     let Ok(mut control) = Control::new(socket) else { return 2 };
-    let watchdog = match Watchdog::start(booted.isolate.clone()) {
+    let watchdog = match Watchdog::start(booted.isolate.clone(), host.memory.clone()) {
         Ok(watchdog) => watchdog,
         Err(error) => {
             eprintln!("cloudserve-worker: no thread for the watchdog: {error}");
@@ -102,9 +106,11 @@ impl Serving {
     /// Makes this worker the function's.
     async fn load(&mut self, assignment: &Assignment) -> Result<(), Fault> {
         let begun = Instant::now();
-        assign::assign(&mut self.booted, assignment)?;
+        let jail = assign::assign(&mut self.booted, assignment)?;
+        self.report_jail(jail).await?;
+        self.watchdog.take_baseline();
         let budget = Duration::from_millis(assignment.load_budget_ms.into());
-        self.watchdog.arm(begun + budget);
+        self.watchdog.arm(begun + budget, NEVER);
         let evaluated = tokio::time::timeout(budget, self.evaluate()).await;
         let namespace = match evaluated {
             Ok(Ok(namespace)) => namespace,
@@ -130,6 +136,23 @@ impl Serving {
             self.code_cache = code_cache::Schedule::loaded();
         }
         Ok(())
+    }
+
+    /// Says that the process is jailed; waits until network calls are attended to. The listener is
+    /// closed before user code could find it.
+    async fn report_jail(&mut self, jail: Entered) -> Result<(), Fault> {
+        let Entered { listener, missing, .. } = jail;
+        let number = listener.as_ref().map(AsRawFd::as_raw_fd);
+        self.host.send(&FromWorker::Jailed(Jailed { listener: number, missing }));
+        let host = self.host.clone();
+        self.control.flush_blocking(&mut host.outgoing());
+        if listener.is_none() {
+            return Ok(());
+        }
+        match poll_fn(|cx| self.control.poll_frame(cx)).await {
+            Ok(ToWorker::Watched) => Ok(()),
+            _ => Err(Fault::new(FaultClass::SandboxUnavailable, "the network is not attended to")),
+        }
     }
 
     async fn evaluate(&mut self) -> Result<v8::Global<v8::Object>, CoreError> {
@@ -165,7 +188,7 @@ impl Serving {
         if self.host.memory.exceeded() {
             return Fault::memory_limit(self.host.limits.get().memory_mb);
         }
-        if self.watchdog.fired() {
+        if self.watchdog.fired().is_some() {
             return slow_start(load_budget_ms);
         }
         if let Some(code) = self.exit_requested() {
@@ -198,7 +221,7 @@ impl Serving {
             // Between calls, too, code has to come back: the next call would pay for it.
             if self.host.next_deadline().is_none() {
                 let timeout = Duration::from_millis(self.host.limits.get().timeout_ms.into());
-                self.watchdog.arm(Instant::now() + timeout);
+                self.watchdog.arm(Instant::now() + timeout, NEVER);
             }
             let polled = self.booted.poll(cx);
             if let Some(code) = self.verdict(match polled {
@@ -231,7 +254,7 @@ impl Serving {
                 }
                 Some(deadline) => {
                     self.code_cache.busy();
-                    self.watchdog.arm(deadline);
+                    self.watchdog.arm(deadline, self.host.cpu_until_us());
                     if timer_at.is_none_or(|at| at > deadline) {
                         timer_at = Some(deadline);
                         timer.as_mut().reset((deadline + DEADLINE_SLACK).into());
@@ -280,7 +303,8 @@ impl Serving {
             } => {
                 let deadline = Instant::now() + Duration::from_millis(budget_ms.into());
                 self.host.begin(call, deadline);
-                self.watchdog.arm(self.host.next_deadline().unwrap_or(deadline));
+                let earliest = self.host.next_deadline().unwrap_or(deadline);
+                self.watchdog.arm(earliest, self.host.cpu_until_us());
                 let incoming = IncomingCall {
                     call,
                     execution_id,
@@ -298,7 +322,7 @@ impl Serving {
             ToWorker::Credit { call, bytes } => bridge.credit(runtime, call, bytes),
             ToWorker::Cancel { call } => bridge.cancel(runtime, call),
             ToWorker::Drain => self.draining = true,
-            ToWorker::Assign(_) => {}
+            ToWorker::Assign(_) | ToWorker::Watched => {}
         }
         runtime.v8_isolate().perform_microtask_checkpoint();
     }
@@ -308,11 +332,15 @@ impl Serving {
         let limits = self.host.limits.get();
         let (fault, code) = if self.host.memory.exceeded() {
             (Fault::memory_limit(limits.memory_mb), 0)
-        } else if self.watchdog.fired() {
+        } else if let Some(fired) = self.watchdog.fired() {
             if !self.host.has_calls() {
                 self.host.log(LogLevel::Error, BUSY_BETWEEN_CALLS.to_owned());
             }
-            (Fault::timeout(limits.timeout_ms), 0)
+            let fault = match fired {
+                Fired::Deadline => Fault::timeout(limits.timeout_ms),
+                Fired::Cpu => Fault::cpu_limit(limits.cpu_ms),
+            };
+            (fault, 0)
         } else if let Some(code) = self.exit_requested() {
             let message = format!("the function ended its process with exit code {code}");
             (Fault::new(FaultClass::Crashed, message), code)

@@ -1,25 +1,60 @@
-//! The wall clock of code that does not come back: a thread that terminates JavaScript,
-//! WebAssembly and regular expressions when the deadline has passed.
+//! What watches over code that does not come back: a thread that terminates JavaScript,
+//! WebAssembly and regular expressions when the deadline has passed or the CPU time is used up,
+//! and ends the process when its resident memory is beyond all bounds.
 //!
-//! Arming costs an atomic store. The thread sleeps until the deadline it last saw and then looks
-//! again, so a call that finishes in time wakes nobody; only a deadline earlier than the thread's
-//! next look needs a wake-up.
+//! Arming costs two atomic stores. While calls come, the thread looks every [`TICK`], so arming
+//! wakes nobody; after [`AWAKE`] without a call it sleeps until it is armed again.
+//!
+//! Native code that runs on after a termination is ended: by the supervisor when the deadline has
+//! passed, by this thread when the CPU time is used up.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use cloudserve_protocol::wire::EXIT_CPU_LIMIT;
 use deno_core::v8;
 
-const NEVER: u64 = u64::MAX;
+use crate::cpu::{process_cpu_us, thread_cpu_us};
+use crate::memory::{MemoryBudget, Resident, exit_out_of_memory};
+
+const TICK: Duration = Duration::from_millis(10);
+
+const AWAKE: Duration = Duration::from_secs(1);
+
+/// What terminated code has to unwind.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// No deadline; no bound of CPU time.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// Why execution was terminated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fired {
+    /// The deadline has passed.
+    Deadline,
+    /// The CPU time is used up.
+    Cpu,
+}
+
+const NOT_FIRED: u8 = 0;
+const FIRED_DEADLINE: u8 = 1;
+const FIRED_CPU: u8 = 2;
 
 struct Shared {
     /// Milliseconds after `epoch`.
     deadline_ms: AtomicU64,
-    next_look_ms: AtomicU64,
-    fired: AtomicBool,
+    /// CPU time of the process.
+    cpu_until_us: AtomicU64,
+    is_parked: AtomicBool,
+    fired: AtomicU8,
     epoch: Instant,
+    memory: Arc<MemoryBudget>,
+    statm: File,
 }
 
 /// The watchdog of one isolate.
@@ -29,12 +64,20 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(crate) fn start(isolate: v8::IsolateHandle) -> std::io::Result<Self> {
+    /// In the process it watches: threads do not survive a fork.
+    pub(crate) fn start(
+        isolate: v8::IsolateHandle,
+        memory: Arc<MemoryBudget>,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             deadline_ms: AtomicU64::new(NEVER),
-            next_look_ms: AtomicU64::new(NEVER),
-            fired: AtomicBool::new(false),
+            cpu_until_us: AtomicU64::new(NEVER),
+            is_parked: AtomicBool::new(false),
+            fired: AtomicU8::new(NOT_FIRED),
             epoch: Instant::now(),
+            memory,
+            // Open from now on: the jail closes `/proc`.
+            statm: File::open("/proc/self/statm")?,
         });
         let watched = shared.clone();
         let thread = std::thread::Builder::new()
@@ -46,12 +89,14 @@ impl Watchdog {
         Ok(Self { shared, thread })
     }
 
-    /// Execution is terminated at this instant unless it is disarmed before.
-    pub(crate) fn arm(&self, deadline: Instant) {
+    /// Execution is terminated at this instant, or when the process has used this much CPU time,
+    /// unless it is disarmed before.
+    pub(crate) fn arm(&self, deadline: Instant, cpu_until_us: u64) {
         let ms = deadline.saturating_duration_since(self.shared.epoch).as_millis();
         let ms = u64::try_from(ms).unwrap_or(NEVER - 1) + 1;
+        self.shared.cpu_until_us.store(cpu_until_us, Ordering::SeqCst);
         self.shared.deadline_ms.store(ms, Ordering::SeqCst);
-        if ms < self.shared.next_look_ms.load(Ordering::SeqCst) {
+        if self.shared.is_parked.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
     }
@@ -60,30 +105,88 @@ impl Watchdog {
         self.shared.deadline_ms.store(NEVER, Ordering::SeqCst);
     }
 
-    /// Whether it terminated execution.
-    pub(crate) fn fired(&self) -> bool {
-        self.shared.fired.load(Ordering::SeqCst)
+    /// Why it terminated execution, if it did.
+    pub(crate) fn fired(&self) -> Option<Fired> {
+        match self.shared.fired.load(Ordering::SeqCst) {
+            FIRED_DEADLINE => Some(Fired::Deadline),
+            FIRED_CPU => Some(Fired::Cpu),
+            _ => None,
+        }
+    }
+
+    /// Takes the memory of this moment as what the process needs without a function.
+    pub(crate) fn take_baseline(&self) {
+        if let Ok(resident) = self.shared.resident() {
+            self.shared.memory.take_baseline(resident);
+        }
+    }
+}
+
+impl Shared {
+    fn resident(&self) -> io::Result<Resident> {
+        let mut text = [0; 128];
+        let n = self.statm.read_at(&mut text, 0)?;
+        Resident::parse(&text[..n]).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(NEVER)
+    }
+
+    /// Sleeps until there is something to watch; not at all if there was a moment ago.
+    fn sleep_while_idle(&self) {
+        self.is_parked.store(true, Ordering::SeqCst);
+        // Armed before the store: whoever did saw that nobody sleeps.
+        while self.deadline_ms.load(Ordering::SeqCst) == NEVER {
+            std::thread::park();
+        }
+        self.is_parked.store(false, Ordering::SeqCst);
     }
 }
 
 fn watch(shared: &Shared, isolate: &v8::IsolateHandle) {
+    let mut awake_until = Instant::now() + AWAKE;
+    let mut cpu_fired_at = None;
     loop {
         let deadline_ms = shared.deadline_ms.load(Ordering::SeqCst);
-        shared.next_look_ms.store(deadline_ms, Ordering::SeqCst);
-        // Armed between the load and the store: look again, the caller saw the old next look.
-        if shared.deadline_ms.load(Ordering::SeqCst) != deadline_ms {
-            continue;
-        }
         if deadline_ms == NEVER {
-            std::thread::park();
+            if Instant::now() < awake_until {
+                std::thread::park_timeout(TICK);
+            } else {
+                shared.sleep_while_idle();
+            }
             continue;
         }
-        let now_ms = u64::try_from(shared.epoch.elapsed().as_millis()).unwrap_or(NEVER);
-        if now_ms >= deadline_ms {
-            shared.fired.store(true, Ordering::SeqCst);
-            isolate.terminate_execution();
-            return;
+        awake_until = Instant::now() + AWAKE;
+        if let Ok(resident) = shared.resident()
+            && shared.memory.is_beyond(resident)
+        {
+            exit_out_of_memory();
         }
-        std::thread::park_timeout(Duration::from_millis(deadline_ms - now_ms));
+        let left_ms = deadline_ms.saturating_sub(shared.now_ms());
+        match shared.fired.load(Ordering::SeqCst) {
+            NOT_FIRED => {
+                // Its own share is not the function's.
+                let used_us = process_cpu_us().saturating_sub(thread_cpu_us());
+                let cpu_is_used_up = used_us >= shared.cpu_until_us.load(Ordering::SeqCst);
+                let what = if left_ms == 0 { FIRED_DEADLINE } else { FIRED_CPU };
+                // Disarmed meanwhile: the call is over.
+                let is_armed = shared.deadline_ms.load(Ordering::SeqCst) == deadline_ms;
+                if is_armed && (left_ms == 0 || cpu_is_used_up) {
+                    shared.fired.store(what, Ordering::SeqCst);
+                    isolate.terminate_execution();
+                    cpu_fired_at = (what == FIRED_CPU).then(Instant::now);
+                }
+            }
+            _ if cpu_fired_at.is_some_and(|at| at.elapsed() >= GRACE) => exit_cpu_limit(),
+            _ => {}
+        }
+        let pause = if left_ms == 0 { TICK } else { TICK.min(Duration::from_millis(left_ms)) };
+        std::thread::park_timeout(pause);
     }
+}
+
+fn exit_cpu_limit() -> ! {
+    // SAFETY: an exit that runs no destructors.
+    unsafe { libc::_exit(EXIT_CPU_LIMIT) }
 }

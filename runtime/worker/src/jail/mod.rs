@@ -1,0 +1,88 @@
+//! What the kernel holds a worker to, whatever runs in it: V8's own walls are not counted on.
+//!
+//! Two calls. [`isolate`] while the process has one thread, at its start or right after a fork:
+//! namespaces of its own. [`enter`] once, after the assignment and before user code: resource
+//! limits, the private `/tmp`, no privileges, Landlock, seccomp, in this order and over all
+//! threads. One module per mechanism, each with its own error.
+//!
+//! Invariant: nothing here can be undone by what runs later. What the platform cannot give is
+//! named in [`Entered::missing`]; a mechanism that exists and fails is an error.
+
+mod filesystem;
+mod namespaces;
+mod privileges;
+mod resources;
+mod syscalls;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod tmp;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use cloudserve_protocol::wire::Assignment;
+
+pub(crate) use namespaces::isolate;
+
+/// Which part of the jail could not be had although the platform has it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JailError {
+    #[error("the limits of the process")]
+    Resources(#[from] resources::ResourcesError),
+    #[error("the private /tmp")]
+    Tmp(#[from] tmp::TmpError),
+    #[error("the rules for files")]
+    Filesystem(#[from] filesystem::FilesystemError),
+    #[error("the threads of the process")]
+    Threads(#[from] threads::ThreadsError),
+    #[error("the filter of system calls")]
+    Syscalls(#[from] syscalls::SyscallsError),
+    #[error("the platform cannot give {0}, which the operator requires")]
+    Missing(String),
+}
+
+/// A process that is in its jail.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    /// The function's temporary directory.
+    pub(crate) tmp: PathBuf,
+    /// Network calls are reported here and wait for an answer. To be closed before user code runs:
+    /// whoever holds it answers for the kernel.
+    pub(crate) listener: Option<OwnedFd>,
+    /// What there is not, in words.
+    pub(crate) missing: Vec<String>,
+}
+
+/// Jails this process for good.
+pub(crate) fn enter(assignment: &Assignment) -> Result<Entered, JailError> {
+    let terms = &assignment.jail;
+    let mut missing = Vec::new();
+    let bundle = Path::new(&assignment.bundle_path);
+    let bundle_dir = bundle.parent().unwrap_or(bundle);
+    let mut readable = vec![bundle_dir];
+    readable.extend(assignment.node_modules_path.as_deref().map(Path::new));
+
+    let tmp = if namespaces::has_own_mounts() {
+        tmp::mount(terms.tmp_bytes, &readable)?;
+        PathBuf::from(tmp::DIR)
+    } else {
+        missing.push("namespaces (no private /tmp)".to_owned());
+        PathBuf::from(&assignment.tmp_path)
+    };
+    resources::limit(terms.tmp_bytes)?;
+
+    let rules = filesystem::rules(&readable, &tmp)?;
+    if rules.is_none() {
+        missing.push("Landlock".to_owned());
+    }
+    if terms.require_full && !missing.is_empty() {
+        return Err(JailError::Missing(missing.join(", ")));
+    }
+    threads::on_each(|| {
+        privileges::drop()?;
+        rules.as_ref().map_or(Ok(()), filesystem::enforce)
+    })?;
+    let listener = syscalls::filter(terms.supervised_egress)?;
+    Ok(Entered { tmp, listener, missing })
+}

@@ -1,0 +1,326 @@
+//! seccomp: the system calls that a function has no use for fail, on every thread. What a program
+//! in user mode needs stays open; what changes the system, reaches other processes, makes new ones
+//! or opens rarely used parts of the kernel does not.
+//!
+//! A second filter hands the calls that name a network address to the supervisor, which decides
+//! and makes them in the worker's place: a check of memory that the worker can change at any time
+//! would be none.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use libc::c_long;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, sock_filter,
+};
+
+/// The filters cannot be set.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SyscallsError {
+    #[error("the filter is not valid")]
+    Backend(#[from] BackendError),
+    #[error("the kernel does not take the filter")]
+    Install(#[source] seccompiler::Error),
+    #[error("the kernel does not take the filter of network calls")]
+    Listener(#[source] io::Error),
+}
+
+/// Refused whatever their arguments.
+const REFUSED: &[c_long] = &[
+    // New programs and processes.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_setsid,
+    libc::SYS_setpgid,
+    libc::SYS_setpriority,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_ioprio_set,
+    // File systems and namespaces.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_fanotify_mark,
+    libc::SYS_mknodat,
+    // Parts of the kernel.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_setup,
+    libc::SYS_io_submit,
+    libc::SYS_io_getevents,
+    libc::SYS_io_destroy,
+    libc::SYS_io_cancel,
+    libc::SYS_userfaultfd,
+    libc::SYS_memfd_secret,
+    libc::SYS_vmsplice,
+    libc::SYS_remap_file_pages,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    libc::SYS_mbind,
+    libc::SYS_set_mempolicy,
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_shmdt,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+    // The machine.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_syslog,
+    libc::SYS_acct,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_personality,
+    // Privileges, and this jail.
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_setgroups,
+    libc::SYS_capset,
+    libc::SYS_seccomp,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
+    // Nobody connects to a function.
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+];
+
+/// The same, of calls that only this architecture has.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_HERE: &[c_long] = &[
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_mknod,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
+    libc::SYS_kexec_file_load,
+    libc::SYS_uselib,
+    libc::SYS_ustat,
+    libc::SYS_sysfs,
+    libc::SYS__sysctl,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_nfsservctl,
+    libc::SYS_vhangup,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_HERE: &[c_long] = &[];
+
+/// `prctl` options that would loosen something: dumps, the end with the parent, seccomp, ptrace,
+/// the memory map, capabilities.
+const PRCTL_REFUSED: [i32; 6] = [
+    libc::PR_SET_DUMPABLE,
+    libc::PR_SET_PDEATHSIG,
+    libc::PR_SET_SECCOMP,
+    libc::PR_SET_PTRACER,
+    libc::PR_SET_MM,
+    libc::PR_CAP_AMBIENT,
+];
+
+/// The newest call that was looked at. Later ones do not exist for a function.
+const NEWEST: u32 = 462;
+
+/// On x86-64, the second set of numbers for the same calls (x32).
+const SECOND_ABI: u32 = 0x4000_0000;
+
+/// The low bits of a socket's type are its kind, the rest are flags.
+const SOCKET_KIND: u64 = 0xf;
+
+type Rules = Vec<(c_long, Vec<SeccompRule>)>;
+
+fn word(argument: u8, op: SeccompCmpOp, value: i32) -> Result<SeccompCondition, BackendError> {
+    let value = u64::from(value.cast_unsigned());
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)
+}
+
+/// A rule that is met when the argument is none of these.
+fn none_of(argument: u8, values: &[i32]) -> Result<SeccompRule, BackendError> {
+    let each = values.iter().map(|value| word(argument, SeccompCmpOp::Ne, *value));
+    SeccompRule::new(each.collect::<Result<_, _>>()?)
+}
+
+fn refused() -> Result<Rules, BackendError> {
+    let pid = std::process::id().cast_signed();
+    let mut rules: Rules =
+        REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, Vec::new())).collect();
+    // Only to itself.
+    rules.push((libc::SYS_kill, vec![none_of(0, &[pid])?]));
+    rules.push((libc::SYS_tgkill, vec![none_of(0, &[pid])?]));
+    rules.push((libc::SYS_prlimit64, vec![none_of(0, &[0, pid])?]));
+    // Threads, not processes.
+    let thread = SeccompCmpOp::MaskedEq(libc::CLONE_THREAD.cast_unsigned().into());
+    rules.push((libc::SYS_clone, vec![SeccompRule::new(vec![word(0, thread, 0)?])?]));
+    // Streams and datagrams of the internet.
+    let mut socket = vec![
+        none_of(0, &[libc::AF_INET, libc::AF_INET6])?,
+        none_of(2, &[0, libc::IPPROTO_TCP, libc::IPPROTO_UDP])?,
+    ];
+    let kinds = 0..=i32::try_from(SOCKET_KIND).unwrap_or(i32::MAX);
+    for kind in kinds.filter(|kind| ![libc::SOCK_STREAM, libc::SOCK_DGRAM].contains(kind)) {
+        let is_kind = word(1, SeccompCmpOp::MaskedEq(SOCKET_KIND), kind)?;
+        socket.push(SeccompRule::new(vec![is_kind])?);
+    }
+    rules.push((libc::SYS_socket, socket));
+    rules.push((libc::SYS_socketpair, vec![none_of(0, &[libc::AF_UNIX])?]));
+    let prctl = PRCTL_REFUSED
+        .iter()
+        .map(|option| SeccompRule::new(vec![word(0, SeccompCmpOp::Eq, *option)?]));
+    rules.push((libc::SYS_prctl, prctl.collect::<Result<_, _>>()?));
+    // Input for the terminal of whoever started the server.
+    let tiocsti = libc::c_int::try_from(libc::TIOCSTI).unwrap_or(libc::c_int::MAX);
+    let is_tiocsti = SeccompRule::new(vec![word(1, SeccompCmpOp::Eq, tiocsti)?])?;
+    rules.push((libc::SYS_ioctl, vec![is_tiocsti]));
+    Ok(rules)
+}
+
+fn compile(rules: Rules, action: SeccompAction) -> Result<BpfProgram, BackendError> {
+    let arch = std::env::consts::ARCH.try_into()?;
+    let rules = rules.into_iter().collect();
+    SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()
+}
+
+const LOAD_NUMBER: u16 = 0x20;
+const JUMP_IF_ABOVE: u16 = 0x25;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+
+fn step(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+/// What is decided by the number alone. `clone3` hides its flags in memory; the C library falls
+/// back to `clone` when it does not exist.
+fn by_number() -> [sock_filter; 6] {
+    let clone3 = u32::try_from(libc::SYS_clone3).unwrap_or(u32::MAX);
+    let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    [
+        step(LOAD_NUMBER, 0, 0, 0),
+        step(JUMP_IF_ABOVE, 1, 0, SECOND_ABI - 1),
+        step(JUMP_IF_ABOVE, 1, 2, NEWEST),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
+        step(RETURN, 0, 0, no_such_call),
+        step(JUMP_IF_EQUAL, 0, 1, clone3),
+    ]
+}
+
+fn jail_program() -> Result<BpfProgram, BackendError> {
+    let eperm = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let mut program = by_number().to_vec();
+    program.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()));
+    program.extend(compile(refused()?, eperm)?);
+    Ok(program)
+}
+
+/// Calls that name an address, for the supervisor. `sendto` without one is a plain write.
+fn network_program() -> Result<BpfProgram, BackendError> {
+    let has_address = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+    let rules = vec![
+        (libc::SYS_connect, Vec::new()),
+        (libc::SYS_bind, Vec::new()),
+        (libc::SYS_sendmsg, Vec::new()),
+        (libc::SYS_sendmmsg, Vec::new()),
+        (libc::SYS_sendto, vec![SeccompRule::new(vec![has_address])?]),
+    ];
+    // The library knows no action for a listener: another one stands in for it.
+    let mut program = compile(rules, SeccompAction::Trace(0))?;
+    for instruction in &mut program {
+        if instruction.code == RETURN && instruction.k == libc::SECCOMP_RET_TRACE {
+            instruction.k = libc::SECCOMP_RET_USER_NOTIF;
+        }
+    }
+    Ok(program)
+}
+
+/// Sets the filters on all threads, for good. Returns the listener of network calls, if there is
+/// to be one.
+pub(super) fn filter(with_listener: bool) -> Result<Option<OwnedFd>, SyscallsError> {
+    let listener = with_listener.then(listen).transpose()?;
+    seccompiler::apply_filter_all_threads(&jail_program()?).map_err(SyscallsError::Install)?;
+    Ok(listener)
+}
+
+fn listen() -> Result<OwnedFd, SyscallsError> {
+    let program = network_program()?;
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).unwrap_or(u16::MAX),
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    let flags = libc::SECCOMP_FILTER_FLAG_TSYNC
+        | libc::SECCOMP_FILTER_FLAG_TSYNC_ESRCH
+        | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    // A signal does not make a thread ask again for what is being done for it; since Linux 5.19.
+    let steady = flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let install = |flags: libc::c_ulong| {
+        let filter = libc::SECCOMP_SET_MODE_FILTER;
+        // SAFETY: the program outlives the call, which copies it.
+        let fd = unsafe { libc::syscall(libc::SYS_seccomp, filter, flags, &raw const program) };
+        match RawFd::try_from(fd) {
+            // SAFETY: the kernel has just given us this descriptor.
+            Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    install(steady).or_else(|_| install(flags)).map_err(SyscallsError::Listener)
+}

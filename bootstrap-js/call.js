@@ -1,6 +1,7 @@
 // One call: its request body on the way in, its answer's credit on the way out.
 
 import { primordials } from "ext:core/mod.js";
+import { describe } from "ext:cloudserve/errors.js";
 
 const {
   ArrayPrototypePush,
@@ -9,6 +10,8 @@ const {
   Error,
   MathMin,
   Promise,
+  PromisePrototypeThen,
+  PromiseResolve,
   TypedArrayPrototypeGetByteLength,
   TypedArrayPrototypeSet,
   TypedArrayPrototypeSubarray,
@@ -17,6 +20,11 @@ const {
 
 /** The largest piece of a body in one frame; `MAX_CHUNK_BYTES` of the protocol. */
 const CHUNK_BYTES = 64 * 1024;
+
+const LEVEL_ERROR = 3;
+
+/** What a handler form returns that has answered by itself. */
+export const ANSWERED = { __proto__: null };
 
 /** A call from its request until it is done. */
 export class Call {
@@ -35,6 +43,8 @@ export class Call {
     this.wakeReader = null;
     this.creditBytes = creditBytes;
     this.wakeWriter = null;
+    this.onCancel = null;
+    this.onDone = null;
   }
 
   /** More of the request's body arrived. */
@@ -55,6 +65,7 @@ export class Call {
     this.cancelled = true;
     this.abort();
     this.wake("wakeWriter");
+    this.wake("onCancel");
   }
 
   /** More of the answer's body may be sent. */
@@ -74,26 +85,45 @@ export class Call {
     return this.ended && this.pieces.length <= 1;
   }
 
+  /** Whether there is no body at all. */
+  get isEmpty() {
+    return this.ended && this.pieces.length === 0;
+  }
+
+  /** Makes a body that was read available again. */
+  putBack(bytes) {
+    if (bytes !== null) ArrayPrototypePush(this.pieces, bytes);
+  }
+
   /** The body of a call that `isWhole`: bytes, or null when it is empty. */
   takeWhole() {
     return ArrayPrototypeShift(this.pieces) ?? null;
   }
 
-  /** The next piece of the request's body, or null at its end. */
-  async nextPiece() {
-    while (this.pieces.length === 0) {
+  /** The next piece of the request's body, null at its end, or undefined if it is not there yet. */
+  takePiece() {
+    if (this.pieces.length === 0) {
       if (this.ended) return null;
       if (this.aborted) throw new Error("the request body was cut off: the caller went away");
-      await new Promise((resolve) => {
-        this.wakeReader = resolve;
-      });
+      return undefined;
     }
     const piece = ArrayPrototypeShift(this.pieces);
     if (!this.ended) this.host.credit(this.id, TypedArrayPrototypeGetByteLength(piece));
     return piece;
   }
 
-  /** The whole body, however it arrives. */
+  /** The next piece of the request's body, or null at its end. */
+  async nextPiece() {
+    for (;;) {
+      const piece = this.takePiece();
+      if (piece !== undefined) return piece;
+      await new Promise((resolve) => {
+        this.wakeReader = resolve;
+      });
+    }
+  }
+
+  /** The whole body, however it arrives; null when there is none. */
   async wholeBody() {
     if (this.isWhole) return this.takeWhole();
     const pieces = [];
@@ -109,6 +139,15 @@ export class Call {
       at += TypedArrayPrototypeGetByteLength(pieces[i]);
     }
     return whole;
+  }
+
+  /** Sends a small piece of the answer's body at once, if credit allows; says whether it did. */
+  writeNow(bytes) {
+    const length = TypedArrayPrototypeGetByteLength(bytes);
+    if (length > CHUNK_BYTES || length > this.creditBytes || this.cancelled) return false;
+    this.host.chunk(this.id, bytes, false);
+    this.creditBytes -= length;
+    return true;
   }
 
   /**
@@ -129,5 +168,19 @@ export class Call {
       this.creditBytes -= wanted;
       at += wanted;
     }
+  }
+
+  /** Keeps the call open until the promise settles. A rejection is logged, not an error. */
+  waitUntil(promise) {
+    const settled = PromisePrototypeThen(PromiseResolve(promise), undefined, (error) => {
+      this.host.log(LEVEL_ERROR, `waitUntil: ${describe(error)[1]}`);
+    });
+    ArrayPrototypePush(this.background ??= [], settled);
+  }
+
+  /** What was handed to `waitUntil` has settled. */
+  async backgroundDone() {
+    // By index: what runs in the background may hand in more.
+    for (let i = 0; i < this.background.length; i++) await this.background[i];
   }
 }

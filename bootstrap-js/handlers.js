@@ -7,33 +7,57 @@ const {
   ArrayIsArray,
   ArrayPrototypeJoin,
   ArrayPrototypePush,
+  FunctionPrototypeToString,
   ObjectGetPrototypeOf,
   ObjectKeys,
   ObjectPrototype,
   ReflectApply,
+  RegExpPrototypeTest,
+  SafeRegExp,
+  SymbolFor,
 } = primordials;
 
 const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/** How AWS's runtime marks what `awslambda.streamifyResponse` was given. */
+export const STREAMING = SymbolFor("aws.lambda.runtime.handler.streaming");
+
+/** A function that calls its first two parameters `req` and `res` is a listener of `node:http`. */
+const LISTENER = new SafeRegExp(
+  /^(?:async\s+)?(?:function\s*)?[\w$]*\s*\(\s*(?:_?req|request)\s*,\s*(?:_?res|response)\b/,
+);
 
 const isFunction = (value) => typeof value === "function";
 const hasProperties = (value) =>
   (typeof value === "object" && value !== null) || isFunction(value);
 
 /**
- * `{kind: "fetch" | "methods" | "event" | "constant", ...}`, or null when nothing fits.
+ * `{kind, ...}` with what the form of that kind needs, or null when nothing fits. `captured` is
+ * what the module did while it was evaluated: `Deno.serve`, `listen`.
  *
  * A CommonJS module arrives as the `default` of the bundle, and a transpiled ES module as the
  * `default` of that one, so both are looked into.
  */
-export function chooseHandler(namespace) {
+export function chooseHandler(namespace, captured) {
+  if (captured.serve !== null) return { kind: "deno-serve", serve: captured.serve };
+  if (captured.server !== null) return { kind: "server", server: captured.server };
   const own = namespace.default;
   const inner = hasProperties(own) ? own.default : undefined;
+  const functions = [own, inner, namespace.handler, own?.handler, inner?.handler];
   return fetchObject(own) ?? fetchObject(inner) ??
     methodFunctions(namespace) ?? methodFunctions(own) ?? methodFunctions(inner) ??
-    eventFunction(own) ?? eventFunction(inner) ??
-    eventFunction(namespace.handler) ?? eventFunction(own?.handler) ??
-    eventFunction(inner?.handler) ??
+    first(functions, streamFunction) ??
+    first(functions, calledFunction) ??
+    first([namespace.main, own?.main, inner?.main], mainFunction) ??
     constant(own);
+}
+
+function first(candidates, form) {
+  for (let i = 0; i < candidates.length; i++) {
+    const found = form(candidates[i]);
+    if (found !== null) return found;
+  }
+  return null;
 }
 
 function fetchObject(place) {
@@ -60,8 +84,52 @@ function methodFunctions(place) {
   return { kind: "methods", methods, allow: ArrayPrototypeJoin(allowed, ", ") };
 }
 
-function eventFunction(candidate) {
-  return isFunction(candidate) ? { kind: "event", handler: candidate } : null;
+function streamFunction(candidate) {
+  if (!isFunction(candidate) || candidate[STREAMING] === undefined) return null;
+  return { kind: "lambda-stream", handler: candidate };
+}
+
+/** What is called for a request: an app of a framework, a listener, or `(event, context)`. */
+function calledFunction(candidate) {
+  if (!hasProperties(candidate)) return null;
+  const app = appListener(candidate);
+  if (app !== null) return app;
+  if (!isFunction(candidate)) return null;
+  if (RegExpPrototypeTest(LISTENER, FunctionPrototypeToString(candidate))) {
+    return { kind: "listener", listener: candidate };
+  }
+  return { kind: "event", handler: candidate };
+}
+
+/**
+ * What frameworks make, by what they have: Express and Connect a function with `use` and `handle`,
+ * Koa an object with `callback()`, Fastify one with `ready()` and `routing`, Polka and Restana one
+ * with `handler` or `handle`, Node a server that does not listen yet.
+ */
+function appListener(app) {
+  const has = (name) => isFunction(app[name]);
+  if (isFunction(app)) {
+    if (!has("use") || !has("handle")) return null;
+    return { kind: "app", listener: app };
+  }
+  if (has("emit") && has("listen") && has("listenerCount") && has("close")) {
+    return { kind: "app", server: app };
+  }
+  if (has("callback") && has("use") && has("listen")) {
+    return { kind: "app", listener: app.callback() };
+  }
+  if (has("ready") && has("routing") && has("inject")) {
+    return { kind: "app", ready: () => app.ready(), listener: (req, res) => app.routing(req, res) };
+  }
+  if (has("use") && has("listen") && (has("handler") || has("handle"))) {
+    const handle = has("handler") ? app.handler : app.handle;
+    return { kind: "app", listener: (...args) => ReflectApply(handle, app, args) };
+  }
+  return null;
+}
+
+function mainFunction(candidate) {
+  return isFunction(candidate) ? { kind: "main", main: candidate } : null;
 }
 
 function constant(own) {

@@ -6,130 +6,102 @@
 // loaded uses its own copies (primordials) wherever that is possible.
 
 import { core, internals, primordials } from "ext:core/mod.js";
-import { Call } from "ext:cloudserve/call.js";
+import { ANSWERED, Call } from "ext:cloudserve/call.js";
+import { captureDenoServe, captured } from "ext:cloudserve/capture.js";
 import "ext:cloudserve/deferred.js";
 import { describe } from "ext:cloudserve/errors.js";
+import { callEvent, callMain } from "ext:cloudserve/event.js";
+import { callDenoServe, callFetch, callMethod } from "ext:cloudserve/fetch.js";
 import { chooseHandler } from "ext:cloudserve/handlers.js";
-import { makeEvent, makeRequest } from "ext:cloudserve/request.js";
+import { callListener, serverForListener } from "ext:cloudserve/listener.js";
 import { normalise, pieceOf } from "ext:cloudserve/response.js";
+import { callServer, serverOf } from "ext:cloudserve/server.js";
+import { awslambda, callStream } from "ext:cloudserve/stream.js";
 
 const { abortRequest } = core.loadExtScript("ext:deno_fetch/23_request.js");
 const { default: process } = core.createLazyLoader("node:process")();
 const { Console, inspectArgs } = core.loadExtScript("ext:deno_web/01_console.js");
 const {
-  ArrayPrototypePush,
-  DateNow,
   ErrorCaptureStackTrace,
   MapPrototypeDelete,
   MapPrototypeGet,
   MapPrototypeSet,
-  MathMax,
   Promise,
   PromisePrototypeThen,
   PromiseResolve,
-  ReflectApply,
   SafeMap,
   SymbolAsyncIterator,
   Uint8Array,
 } = primordials;
-const { Response, nodeBootstrap } = globalThis;
+const { nodeBootstrap } = globalThis;
 delete globalThis.nodeBootstrap;
 const encode = core.encode;
 
 const NOTHING = new Uint8Array(0);
 const LEVEL_DEBUG = 0;
-const LEVEL_ERROR = 3;
 
 let host;
 let settings;
 let handler;
+let callHandler;
+let chosen = null;
 const calls = new SafeMap();
 
-/** What the handler returned for this call. */
-function invoke(call) {
-  switch (handler.kind) {
-    case "fetch":
-      call.webRequest = makeRequest(call);
-      return handler.fetch(call.webRequest, settings.env, {
-        waitUntil: (promise) => waitUntil(call, promise),
-        passThroughOnException() {},
-      });
-    case "methods":
-      return invokeMethod(call);
-    case "event":
-      return invokeWithEvent(call);
-    default:
-      return handler.value;
+/** How each kind of handler is called. What it returns becomes the answer, unless `ANSWERED`. */
+const FORMS = {
+  __proto__: null,
+  "deno-serve": callDenoServe,
+  server: callServer,
+  fetch: callFetch,
+  methods: callMethod,
+  "lambda-stream": callStream,
+  app: callServer,
+  listener: callListener,
+  event: callEvent,
+  main: callMain,
+  constant: (_call, { value }) => value,
+};
+
+/** Makes what the form needs besides what was exported. */
+async function prepare() {
+  switch (chosen.kind) {
+    case "server":
+    case "app":
+      if (chosen.ready !== undefined) await chosen.ready();
+      chosen.server = serverOf(chosen);
+      break;
+    case "listener":
+      chosen.server = serverOf({ server: serverForListener(chosen.listener) });
+      break;
+    case "lambda-stream":
+      // On AWS a body is never parsed.
+      if (settings.eventFormat === "auto") settings.eventFormat = "lambda";
   }
-}
-
-function invokeMethod(call) {
-  const method = handler.methods[call.request.method];
-  if (method === undefined) {
-    const headers = { allow: handler.allow };
-    return new Response("method not allowed\n", { status: 405, headers });
-  }
-  call.webRequest = makeRequest(call);
-  return ReflectApply(method, undefined, [call.webRequest, {
-    env: settings.env,
-    waitUntil: (promise) => waitUntil(call, promise),
-  }]);
-}
-
-async function invokeWithEvent(call) {
-  const body = call.isWhole ? call.takeWhole() : await call.wholeBody();
-  const event = makeEvent(call.request, body, settings.eventFormat, call.startedMs);
-  const context = makeContext(call);
-  const { handler: userFunction } = handler;
-  if (userFunction.length < 3) return ReflectApply(userFunction, undefined, [event, context]);
-  return new Promise((resolve, reject) => {
-    const callback = (error, result) =>
-      error === undefined || error === null ? resolve(result) : reject(error);
-    const returned = ReflectApply(userFunction, undefined, [event, context, callback]);
-    // A function that takes a callback and yet is async answers with what comes first.
-    if (typeof returned?.then === "function") returned.then(resolve, reject);
-  });
-}
-
-function makeContext(call) {
-  return {
-    functionName: settings.functionName,
-    functionVersion: settings.functionVersion,
-    invokedFunctionArn: `cloudserve:${settings.ownerName}:${settings.functionName}`,
-    memoryLimitInMB: settings.memoryMb,
-    awsRequestId: call.request.executionId,
-    executionId: call.request.executionId,
-    callbackWaitsForEmptyEventLoop: false,
-    getRemainingTimeInMillis: () => MathMax(0, call.deadlineMs - DateNow()),
-    waitUntil: (promise) => waitUntil(call, promise),
-  };
-}
-
-/** Keeps the call open until the promise settles. A rejection is logged, not an error. */
-function waitUntil(call, promise) {
-  const settled = PromisePrototypeThen(PromiseResolve(promise), undefined, (error) => {
-    host.log(LEVEL_ERROR, `waitUntil: ${describe(error)[1]}`);
-  });
-  ArrayPrototypePush(call.background ??= [], settled);
+  handler = chosen;
+  callHandler = FORMS[chosen.kind];
 }
 
 async function run(call) {
   try {
-    const { status, headers, body } = normalise(await invoke(call));
-    if (body === null || call.request.method === "HEAD") {
-      host.answer(call.id, status, headers, null);
-    } else if (typeof body === "string" || typeof body.getReader !== "function" && !isIterable(body)) {
-      host.answer(call.id, status, headers, body);
-    } else {
-      host.head(call.id, status, headers);
-      await pump(call, body);
-    }
-    // By index: what runs in the background may hand in more.
-    for (let i = 0; i < (call.background?.length ?? 0); i++) await call.background[i];
+    const value = await callHandler(call, handler, settings);
+    if (value !== ANSWERED) await answer(call, normalise(value));
+    call.onDone?.();
+    if (call.background !== null) await call.backgroundDone();
   } catch (error) {
     return finish(call, error);
   }
   finish(call);
+}
+
+async function answer(call, { status, headers, body }) {
+  if (body === null || call.request.method === "HEAD") {
+    host.answer(call.id, status, headers, null);
+  } else if (typeof body === "string" || typeof body.getReader !== "function" && !isIterable(body)) {
+    host.answer(call.id, status, headers, body);
+  } else {
+    host.head(call.id, status, headers);
+    await pump(call, body);
+  }
 }
 
 function isIterable(body) {
@@ -139,15 +111,24 @@ function isIterable(body) {
 /** Sends a stream piece by piece, as fast as the caller takes them. */
 async function pump(call, body) {
   const source = typeof body.getReader === "function" ? body.getReader() : readerOf(body);
-  for (let next; !(next = await source.read()).done;) {
+  while (!call.cancelled) {
+    const next = await nextOf(call, source);
+    if (next.done) break;
     const piece = pieceOf(next.value);
-    await call.write(typeof piece === "string" ? encode(piece) : piece);
-    if (call.cancelled) {
-      await source.cancel();
-      return;
-    }
+    const bytes = typeof piece === "string" ? encode(piece) : piece;
+    if (!call.writeNow(bytes)) await call.write(bytes);
   }
-  host.chunk(call.id, NOTHING, true);
+  if (!call.cancelled) return host.chunk(call.id, NOTHING, true);
+  // Nobody waits for what the source does about it, or fails to.
+  PromisePrototypeThen(PromiseResolve(source.cancel()), undefined, () => {});
+}
+
+/** What is read next; the end, once nobody waits for the answer. */
+function nextOf(call, source) {
+  return new Promise((resolve, reject) => {
+    call.onCancel = () => resolve({ done: true });
+    PromisePrototypeThen(PromiseResolve(source.read()), resolve, reject);
+  });
 }
 
 function readerOf(iterable) {
@@ -189,6 +170,8 @@ globalThis.__cloudserve = {
   boot() {
     nodeBootstrap(internals.__nodeBootstrapArgs);
     delete internals.core;
+    captureDenoServe(globalThis.Deno);
+    globalThis.awslambda = awslambda;
   },
 
   /** Once: what the host offers and what the worker was assigned. */
@@ -199,10 +182,22 @@ globalThis.__cloudserve = {
     process.argv[1] = assignment.bundlePath;
   },
 
-  /** Once, with the evaluated module: returns the kind of its handler, or undefined. */
+  /**
+   * With the evaluated module: returns the kind of its handler, or undefined. A module may come to
+   * listen later, and an app may take time to get ready, so this is asked again until there is one.
+   */
   loaded(namespace) {
-    handler = chooseHandler(namespace);
+    if (chosen === null) {
+      chosen = chooseHandler(namespace, captured);
+      // If it fails, that surfaces as a rejection nobody handled: the module did not load.
+      if (chosen !== null) prepare();
+    }
     return handler?.kind;
+  },
+
+  /** The bundle carries an adapter that expects events exactly as AWS makes them. */
+  useLambdaEvents() {
+    settings.eventFormat = "lambda";
   },
 
   request(id, executionId, method, target, headers, body, end, budgetMs) {

@@ -10,6 +10,8 @@ const {
   ArrayPrototypePush,
   FunctionPrototypeCall,
   JSONParse,
+  ObjectDefineProperty,
+  ObjectHasOwn,
   RegExpPrototypeTest,
   SafeRegExp,
   StringPrototypeCharCodeAt,
@@ -47,15 +49,16 @@ export function headersObject(flat) {
   return { ...headers };
 }
 
-function splitTarget(target) {
+/** `[path, query]` */
+export function splitTarget(target) {
   const at = StringPrototypeIndexOf(target, "?");
   return at < 0
     ? [target, ""]
     : [StringPrototypeSlice(target, 0, at), StringPrototypeSlice(target, at + 1)];
 }
 
-/** Repeated names as an array, and joined by commas as AWS does. */
-function queryObjects(rawQuery) {
+/** `[query, joined]`: repeated names as an array, and joined by commas as AWS does. */
+export function queryObjects(rawQuery) {
   const query = { __proto__: null };
   const joined = { __proto__: null };
   if (rawQuery !== "") {
@@ -82,7 +85,23 @@ function rawBodyOf(bytes, contentType) {
   return [forgivingBase64Encode(bytes), true];
 }
 
-function parsedBody(raw, contentType) {
+/** `[body, isBase64Encoded]` as AWS has them: null where there is no body. */
+export function encodedBody(bytes, contentType) {
+  const isEmpty = bytes === null || TypedArrayPrototypeGetByteLength(bytes) === 0;
+  return isEmpty ? [null, false] : rawBodyOf(bytes, contentType);
+}
+
+/** The address the request came from, as far as the gateway knows. */
+export function peerOf({ headers }) {
+  for (let i = 0; i < headers.length; i += 2) {
+    if (headers[i] !== "x-forwarded-for") continue;
+    return StringPrototypeTrim(StringPrototypeSplit(headers[i + 1], ",", 1)[0]);
+  }
+  return "";
+}
+
+/** JSON and forms as objects, anything else as it is. */
+export function parsedBody(raw, contentType) {
   if (RegExpPrototypeTest(JSON_TYPE, contentType)) {
     try {
       return JSONParse(raw);
@@ -91,6 +110,19 @@ function parsedBody(raw, contentType) {
     }
   }
   return RegExpPrototypeTest(FORM_TYPE, contentType) ? queryObjects(raw)[0] : raw;
+}
+
+/** A parsed body is still the text it was to code that parses it once more, as AWS's samples do. */
+function withText(body, text) {
+  if (typeof body === "object" && body !== null && !ObjectHasOwn(body, "toString")) {
+    ObjectDefineProperty(body, "toString", {
+      __proto__: null,
+      value: () => text,
+      configurable: true,
+      writable: true,
+    });
+  }
+  return body;
 }
 
 function decodedPath(rawPath) {
@@ -117,14 +149,13 @@ export function makeEvent(request, bytes, eventFormat, startedMs) {
   const { 0: query, 1: queryStringParameters } = queryObjects(rawQueryString);
   const path = decodedPath(rawPath);
   const contentType = headers["content-type"] ?? "";
-  let rawBody = "";
-  let isBase64Encoded = false;
-  let body = isLambda ? null : undefined;
-  if (bytes !== null && TypedArrayPrototypeGetByteLength(bytes) > 0) {
-    ({ 0: rawBody, 1: isBase64Encoded } = rawBodyOf(bytes, contentType));
-    body = isLambda || isBase64Encoded ? rawBody : parsedBody(rawBody, contentType);
+  const { 0: encoded, 1: isBase64Encoded } = encodedBody(bytes, contentType);
+  const rawBody = encoded ?? "";
+  let body = encoded;
+  if (!isLambda) {
+    if (encoded === null) body = undefined;
+    else if (!isBase64Encoded) body = withText(parsedBody(rawBody, contentType), rawBody);
   }
-  const forwarded = headers["x-forwarded-for"] ?? "";
   return {
     version: "2.0",
     routeKey: "$default",
@@ -149,7 +180,7 @@ export function makeEvent(request, bytes, eventFormat, startedMs) {
         method,
         path,
         protocol: "HTTP/1.1",
-        sourceIp: StringPrototypeTrim(StringPrototypeSplit(forwarded, ",", 1)[0] ?? ""),
+        sourceIp: peerOf(request),
         userAgent: headers["user-agent"] ?? "",
       },
     },

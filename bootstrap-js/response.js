@@ -133,14 +133,24 @@ function isHttpResult(value) {
   return true;
 }
 
-function fromResult(result) {
+/** Status and headers of `{statusCode|status, headers, multiValueHeaders, cookies}`. */
+export function headOf(result) {
   const headers = [];
   addAll(headers, result.headers);
   addAll(headers, result.multiValueHeaders);
   addEach(headers, "set-cookie", result.cookies);
+  const status = Number(result.statusCode ?? result.status ?? 200);
+  if (!isStatus(status)) {
+    throw new TypeError("the handler set a status that no answer has");
+  }
+  return { status, headers };
+}
+
+function fromResult(result) {
+  const { status, headers } = headOf(result);
   const { 0: body, 1: type } = resultBody(result);
   if (body !== null && !hasContentType(headers)) ArrayPrototypePush(headers, "content-type", type);
-  return { status: Number(result.statusCode ?? result.status), headers, body };
+  return { status, headers, body };
 }
 
 function hasContentType(headers) {

@@ -28,7 +28,7 @@ function primordialsOf(global) {
   ];
   for (const name of names) {
     made[name] = global[name];
-    copy(global[name], name, (f) => f);
+    copy(global[name], name, (f) => (name === "Promise" ? f.bind(Promise) : f));
     made[`${name}Prototype`] = global[name].prototype;
     copy(global[name].prototype, `${name}Prototype`, uncurryThis);
   }

@@ -1,37 +1,98 @@
 import assert from "node:assert/strict";
+import http from "node:http";
 import { test } from "node:test";
-import { chooseHandler } from "ext:cloudserve/handlers.js";
+import { chooseHandler, STREAMING } from "ext:cloudserve/handlers.js";
 
-const kindOf = (namespace) => chooseHandler(namespace)?.kind;
+const NOTHING_CAPTURED = { serve: null, server: null };
+const choose = (namespace, captured = {}) =>
+  chooseHandler(namespace, { ...NOTHING_CAPTURED, ...captured });
+const kindOf = (namespace, captured) => choose(namespace, captured)?.kind;
+
 const f = () => {};
+const streaming = Object.assign(() => {}, { [STREAMING]: "response" });
+const express = Object.assign((req, res, next) => {}, { use: f, handle: f });
+const koa = { use: f, listen: f, callback: () => f };
+const fastify = { ready: f, routing: f, inject: f, listen: f };
+const server = http.createServer();
 
-test("the first form in contract order wins", () => {
-  assert.equal(kindOf({ default: { fetch: f, handler: f }, GET: f }), "fetch");
-  assert.equal(kindOf({ default: f, GET: f }), "methods");
-  assert.equal(kindOf({ default: f, handler: f }), "event");
-  assert.equal(kindOf({ handler: f, default: { a: 1 } }), "event");
-  assert.equal(kindOf({ default: 5 }), "constant");
+test("each form is recognised", () => {
+  for (const [kind, namespace, captured] of [
+    ["deno-serve", {}, { serve: {} }],
+    ["server", {}, { server }],
+    ["fetch", { default: { fetch: f } }],
+    ["methods", { PATCH: f }],
+    ["lambda-stream", { handler: streaming }],
+    ["app", { default: express }],
+    ["app", { default: koa }],
+    ["app", { default: fastify }],
+    ["app", { default: server }],
+    ["app", { handler: express }],
+    ["listener", { default: function index(req, res) {} }],
+    ["listener", { default: async (req, res) => {} }],
+    ["listener", { default: async function (request, response) {} }],
+    ["event", { default: f }],
+    ["event", { default: async (request) => {} }],
+    ["event", { default: (req, context) => {} }],
+    ["event", { handler: (event, context, callback) => {} }],
+    ["main", { main: f }],
+    ["main", { default: { main: f } }],
+    ["constant", { default: 5 }],
+    ["constant", { default: { a: 1 } }],
+  ]) {
+    assert.equal(kindOf(namespace, captured), kind);
+  }
+});
+
+test("where several forms fit, the first in contract order wins", () => {
+  const everything = {
+    default: { fetch: f, GET: f, handler: f, main: f },
+    GET: f,
+    handler: f,
+    main: f,
+  };
+  for (const [kind, namespace, captured] of [
+    ["deno-serve", everything, { serve: {}, server }],
+    ["server", everything, { server }],
+    ["server", { default: express }, { server }],
+    ["server", { handler: f }, { server }],
+    ["fetch", everything],
+    ["fetch", { default: { fetch: f }, GET: f }],
+    ["methods", { default: f, GET: f }],
+    ["methods", { GET: f, handler: streaming }],
+    ["lambda-stream", { default: f, handler: streaming }],
+    ["event", { default: f, handler: express }],
+    ["app", { default: express, handler: f }],
+    ["event", { handler: f, main: f }],
+    ["event", { handler: f, default: { a: 1 } }],
+    ["main", { main: f, default: { a: 1 } }],
+    ["main", { main: f, default: 5 }],
+  ]) {
+    assert.equal(kindOf(namespace, captured), kind);
+  }
 });
 
 test("CommonJS and transpiled modules are looked into", () => {
+  const transpiled = (exported) => ({ default: { __esModule: true, default: exported } });
   assert.equal(kindOf({ default: { handler: f } }), "event");
-  assert.equal(kindOf({ default: { __esModule: true, default: f } }), "event");
-  assert.equal(kindOf({ default: { __esModule: true, default: { fetch: f } } }), "fetch");
+  assert.equal(kindOf(transpiled(f)), "event");
+  assert.equal(kindOf(transpiled({ fetch: f })), "fetch");
+  assert.equal(kindOf(transpiled(express)), "app");
   assert.equal(kindOf({ default: { GET: f } }), "methods");
-  assert.equal(chooseHandler({ default: { __esModule: true, default: 7 } }).value, 7);
-  assert.deepEqual(chooseHandler({ default: { default: 7 } }).value, { default: 7 });
+  assert.equal(kindOf({ default: { handler: streaming } }), "lambda-stream");
+  assert.equal(choose(transpiled(7)).value, 7);
+  assert.deepEqual(choose({ default: { default: 7 } }).value, { default: 7 });
 });
 
 test("nothing exported is no handler", () => {
   for (const namespace of [{}, { other: f }, { default: undefined }, { default: {} }]) {
-    assert.equal(chooseHandler(namespace), null);
+    assert.equal(choose(namespace), null);
   }
-  assert.equal(chooseHandler({ default: null }).value, null);
-  assert.deepEqual(chooseHandler({ default: [] }).value, []);
+  assert.equal(choose({ default: null }).value, null);
+  assert.deepEqual(choose({ default: [] }).value, []);
 });
 
 test("HEAD is answered by GET, and Allow says so", () => {
-  const { methods, allow } = chooseHandler({ GET: f, POST: f });
+  const { methods, allow } = choose({ GET: f, POST: f });
   assert.equal(methods.HEAD, f);
   assert.equal(methods.PUT, undefined);
   assert.equal(methods.constructor, undefined);
@@ -45,5 +106,5 @@ test("a fetch method keeps its object", () => {
       return this.name;
     }
   }
-  assert.equal(chooseHandler({ default: new App() }).fetch(), "app");
+  assert.equal(choose({ default: new App() }).fetch(), "app");
 });

@@ -21,6 +21,14 @@ test("JSON and forms are parsed, text is text", () => {
   assert.equal(event({ body: bytes("plain") }).body, "plain");
 });
 
+test("a parsed body can be parsed again", () => {
+  const headers = ["content-type", "application/json"];
+  const { body } = event({ headers, body: bytes('{"a":[1]}') });
+  assert.deepEqual(JSON.parse(body), { a: [1] });
+  assert.deepEqual(Object.keys(body), ["a"]);
+  assert.equal(event({ headers, body: bytes('{"toString":1}') }).body.toString, 1);
+});
+
 test("bytes that are no text arrive as base64", () => {
   const image = event({ headers: ["content-type", "image/png"], body: new Uint8Array([1, 2]) });
   assert.deepEqual([image.body, image.isBase64Encoded], ["AQI=", true]);

@@ -242,12 +242,24 @@ pub trait Invoker: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HandlerKind {
+    /// `Deno.serve(handler)`.
+    DenoServe,
+    /// A Node server that listens.
+    Server,
     /// `export default { fetch }`.
     Fetch,
     /// `export function GET`, `POST`, ...
     Methods,
+    /// A function given to `awslambda.streamifyResponse`.
+    LambdaStream,
+    /// An exported app of a framework for Node, or a server that does not listen.
+    App,
+    /// A function called with Node's `(req, res)`.
+    Listener,
     /// A function called with `(event, context)`.
     Event,
+    /// `main(params)`.
+    Main,
     /// A value that is returned as it is.
     Constant,
 }

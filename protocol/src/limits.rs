@@ -31,13 +31,17 @@ pub struct Limits {
 
 /// What the handler form `(event, context)` finds in `event.body`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum EventFormat {
-    /// Parsed when the content type is JSON or a form, else a string.
+    /// `Lambda` if the bundle carries an adapter made for AWS, else `Parsed`.
     #[default]
+    Auto,
+    /// Parsed when the content type is JSON or a form, else a string.
     Parsed,
     /// Always the raw string, as on AWS.
     Lambda,
+    /// The event of API Gateway's REST APIs, payload format 1.0.
+    LambdaV1,
 }
 
 const MB: u64 = 1024 * 1024;
@@ -53,7 +57,7 @@ impl Default for Limits {
             response_body_bytes: 6 * MB,
             streamed_response_bytes: 100 * MB,
             log_bytes: 256 * 1024,
-            event_format: EventFormat::Parsed,
+            event_format: EventFormat::Auto,
         }
     }
 }
@@ -83,7 +87,7 @@ impl Limits {
         response_body_bytes: 0,
         streamed_response_bytes: 0,
         log_bytes: 0,
-        event_format: EventFormat::Parsed,
+        event_format: EventFormat::Auto,
     };
 
     /// The largest values an owner may set.
@@ -96,7 +100,7 @@ impl Limits {
         response_body_bytes: 100 * MB,
         streamed_response_bytes: 1_024 * MB,
         log_bytes: 1024 * 1024,
-        event_format: EventFormat::Parsed,
+        event_format: EventFormat::Auto,
     };
 
     /// These limits if each is within [`Limits::MIN`] and [`Limits::MAX`].

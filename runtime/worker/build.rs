@@ -52,8 +52,24 @@ const IMPORTED_FIRST: [&str; 14] = [
     "ext:deno_node/internal/fs/promises.ts",
 ];
 
-const BOOTSTRAP_FILES: [&str; 7] =
-    ["call.js", "deferred.js", "errors.js", "handlers.js", "request.js", "response.js", "main.js"];
+const BOOTSTRAP_FILES: [&str; 16] = [
+    "answer_reader.js",
+    "call.js",
+    "capture.js",
+    "connection.js",
+    "deferred.js",
+    "errors.js",
+    "event.js",
+    "fetch.js",
+    "gateway_event.js",
+    "handlers.js",
+    "listener.js",
+    "main.js",
+    "request.js",
+    "response.js",
+    "server.js",
+    "stream.js",
+];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

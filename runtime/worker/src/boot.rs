@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use cloudserve_protocol::call::HandlerKind;
 use deno_core::error::CoreError;
 use deno_core::{Extension, JsRuntime, ModuleSpecifier, PollEventLoopOptions, v8};
 use deno_runtime::BootstrapOptions;
@@ -159,6 +160,11 @@ impl Booted {
         // V8 lowers the limit of an existing heap in no other way.
         runtime.remove_near_heap_limit_callback(limit_bytes.min(BOOT_HEAP_BYTES));
         watch_heap(runtime, &self.host);
+    }
+
+    /// See [`Bridge::loaded`].
+    pub(crate) fn loaded(&mut self, namespace: &v8::Global<v8::Object>) -> Option<HandlerKind> {
+        self.bridge.loaded(&mut self.worker.js_runtime, namespace)
     }
 
     /// Runs JavaScript until it waits: the event loop, and what V8 has put off.

@@ -29,6 +29,7 @@ pub(crate) struct IncomingCall {
 pub(crate) struct Bridge {
     assign: v8::Global<v8::Function>,
     loaded: v8::Global<v8::Function>,
+    use_lambda_events: v8::Global<v8::Function>,
     request: v8::Global<v8::Function>,
     body: v8::Global<v8::Function>,
     body_aborted: v8::Global<v8::Function>,
@@ -64,6 +65,7 @@ impl Bridge {
         Self {
             assign: function("assign"),
             loaded: function("loaded"),
+            use_lambda_events: function("useLambdaEvents"),
             request: function("request"),
             body: function("body"),
             body_aborted: function("bodyAborted"),
@@ -105,7 +107,7 @@ impl Bridge {
         assign.call(scope, this, &[host.into(), settings]);
     }
 
-    /// Shows the evaluated module; says how its handler is called, if it has one.
+    /// Shows the evaluated module; says how its handler is called, once it has one that can be.
     pub(crate) fn loaded(
         &self,
         runtime: &mut JsRuntime,
@@ -117,12 +119,23 @@ impl Bridge {
         let this = v8::undefined(scope).into();
         let kind = loaded.call(scope, this, &[namespace.into()])?;
         match kind.to_rust_string_lossy(scope).as_str() {
+            "deno-serve" => Some(HandlerKind::DenoServe),
+            "server" => Some(HandlerKind::Server),
             "fetch" => Some(HandlerKind::Fetch),
             "methods" => Some(HandlerKind::Methods),
+            "lambda-stream" => Some(HandlerKind::LambdaStream),
+            "app" => Some(HandlerKind::App),
+            "listener" => Some(HandlerKind::Listener),
             "event" => Some(HandlerKind::Event),
+            "main" => Some(HandlerKind::Main),
             "constant" => Some(HandlerKind::Constant),
             _ => None,
         }
+    }
+
+    /// Events are to be exactly as AWS makes them.
+    pub(crate) fn use_lambda_events(&self, runtime: &mut JsRuntime) {
+        notify(runtime, &self.use_lambda_events, &[]);
     }
 
     /// Starts a call.

@@ -12,6 +12,7 @@
 //! the main thread before the tokio runtime exists.
 
 mod assign;
+mod aws_adapters;
 mod boot;
 mod bridge;
 mod callbacks;

@@ -12,8 +12,9 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use cloudserve_protocol::call::LogLevel;
+use cloudserve_protocol::call::{HandlerKind, LogLevel};
 use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::limits::EventFormat;
 use cloudserve_protocol::wire::{
     Assignment, EXIT_UNCAUGHT, FromWorker, Jailed, Loaded, Ready, ToWorker,
 };
@@ -23,6 +24,7 @@ use deno_runtime::deno_os::WatcherExited;
 use deno_runtime::fmt_errors::format_js_error;
 
 use crate::assign;
+use crate::aws_adapters;
 use crate::boot::Booted;
 use crate::bridge::IncomingCall;
 use crate::code_cache;
@@ -111,22 +113,30 @@ impl Serving {
         self.watchdog.take_baseline();
         let budget = Duration::from_millis(assignment.load_budget_ms.into());
         self.watchdog.arm(begun + budget, NEVER);
-        let evaluated = tokio::time::timeout(budget, self.evaluate()).await;
-        let namespace = match evaluated {
-            Ok(Ok(namespace)) => namespace,
+        let found = tokio::time::timeout(budget, async {
+            let namespace = self.evaluate().await?;
+            self.handler_of(&namespace).await
+        });
+        let handler_kind = match found.await {
+            Ok(Ok(handler_kind)) => handler_kind,
             Ok(Err(error)) => return Err(self.startup_fault(&error, assignment.load_budget_ms)),
             Err(_elapsed) => return Err(slow_start(assignment.load_budget_ms)),
         };
-        let runtime = &mut self.booted.worker.js_runtime;
-        let handler_kind = self.booted.bridge.loaded(runtime, &namespace);
         self.watchdog.disarm();
         let handler_kind = handler_kind.ok_or_else(|| {
             Fault::new(
                 FaultClass::StartupError,
-                "the module exports no handler: export default a function, an object with \
-                 `fetch`, functions named GET, POST, ..., or a value",
+                "the module exports no handler and starts no server: export default a function, \
+                 an object with `fetch`, functions named GET, POST, ..., or a value",
             )
         })?;
+        let format = self.host.limits.get().event_format;
+        if handler_kind == HandlerKind::Event
+            && format == EventFormat::Auto
+            && aws_adapters::carried_by(&self.booted.loader.bundle_url())
+        {
+            self.booted.bridge.use_lambda_events(&mut self.booted.worker.js_runtime);
+        }
         self.host.send(&FromWorker::Loaded(Loaded {
             handler_kind,
             load_us: micros(begun.elapsed()),
@@ -182,6 +192,28 @@ impl Serving {
         })
         .await?;
         self.booted.worker.js_runtime.get_module_namespace(id)
+    }
+
+    /// The handler of the evaluated module. One that is to listen later is waited for until the
+    /// module has nothing left to do.
+    async fn handler_of(
+        &mut self,
+        namespace: &v8::Global<v8::Object>,
+    ) -> Result<Option<HandlerKind>, CoreError> {
+        let mut found = self.booted.loaded(namespace);
+        poll_fn(|cx| {
+            if found.is_some() {
+                return Poll::Ready(Ok(found));
+            }
+            let polled = self.booted.poll(cx);
+            found = self.booted.loaded(namespace);
+            match polled {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Pending if found.is_none() => Poll::Pending,
+                _ => Poll::Ready(Ok(found)),
+            }
+        })
+        .await
     }
 
     fn startup_fault(&mut self, error: &CoreError, load_budget_ms: u32) -> Fault {

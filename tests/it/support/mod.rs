@@ -7,7 +7,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 pub(crate) use account::{Account, Answer, Deploy, Deployed, deploy, send, try_send};
-pub(crate) use process::{cloudserve, cpu_ticks, is_alive, signal};
+pub(crate) use process::{cloudserve, cpu_ticks, is_alive, signal, spawn};
 pub(crate) use server::{TestServer, server};
 
 /// What something may take that is not what the test is about.

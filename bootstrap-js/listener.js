@@ -1,0 +1,161 @@
+// `(req, res)` functions: a listener of `node:http` whose arguments have, besides, what Vercel and
+// Google's functions-framework add to them.
+
+import { primordials } from "ext:core/mod.js";
+import { Buffer } from "node:buffer";
+import http from "node:http";
+import { exchange } from "ext:cloudserve/server.js";
+import { parsedBody, queryObjects, splitTarget } from "ext:cloudserve/request.js";
+
+const {
+  ArrayBufferIsView,
+  Error,
+  ErrorPrototype,
+  JSONStringify,
+  ObjectDefineProperty,
+  ObjectPrototypeIsPrototypeOf,
+  ReflectApply,
+  StringPrototypeIndexOf,
+  StringPrototypeSlice,
+  StringPrototypeSplit,
+  StringPrototypeToLowerCase,
+  StringPrototypeTrim,
+  Symbol,
+  decodeURIComponent,
+} = primordials;
+
+const BODY = Symbol("body");
+
+const TYPES = {
+  __proto__: null,
+  html: "text/html; charset=utf-8",
+  json: "application/json; charset=utf-8",
+  text: "text/plain; charset=utf-8",
+};
+
+class ListenerRequest extends http.IncomingMessage {
+  get query() {
+    return queryObjects(splitTarget(this.url)[1])[0];
+  }
+  get path() {
+    return splitTarget(this.url)[0];
+  }
+  get cookies() {
+    return parsedCookies(this.headers.cookie ?? "");
+  }
+  /** The bytes of the body. */
+  get rawBody() {
+    return this.socket[BODY] ?? undefined;
+  }
+  /** Parsed for JSON and forms, text for text, else bytes. A listener may replace it. */
+  get body() {
+    const bytes = this.rawBody;
+    if (bytes === undefined) return undefined;
+    const type = this.headers["content-type"] ?? "";
+    if (type === "" || StringPrototypeIndexOf(type, "octet-stream") >= 0) return bytes;
+    return parsedBody(bytes.toString(), type);
+  }
+  set body(value) {
+    ObjectDefineProperty(this, "body", {
+      __proto__: null,
+      value,
+      writable: true,
+      enumerable: true,
+      configurable: true,
+    });
+  }
+  get(name) {
+    return this.headers[StringPrototypeToLowerCase(name)];
+  }
+  header(name) {
+    return this.get(name);
+  }
+}
+
+class ListenerResponse extends http.ServerResponse {
+  status(code) {
+    this.statusCode = code;
+    return this;
+  }
+  set(name, value) {
+    this.setHeader(name, value);
+    return this;
+  }
+  type(type) {
+    return this.set("content-type", TYPES[type] ?? type);
+  }
+  json(value) {
+    if (!this.hasHeader("content-type")) this.type("json");
+    this.end(JSONStringify(value));
+    return this;
+  }
+  send(value) {
+    if (value === undefined || value === null) {
+      this.end();
+    } else if (ArrayBufferIsView(value)) {
+      if (!this.hasHeader("content-type")) this.type("application/octet-stream");
+      this.end(value);
+    } else if (typeof value === "string") {
+      if (!this.hasHeader("content-type")) this.type("html");
+      this.end(value);
+    } else {
+      this.json(value);
+    }
+    return this;
+  }
+  sendStatus(code) {
+    this.status(code).type("text").end(http.STATUS_CODES[code] ?? `${code}`);
+    return this;
+  }
+  redirect(status, url) {
+    if (url === undefined) return this.redirect(307, status);
+    this.status(status).set("location", url).end();
+    return this;
+  }
+}
+
+function parsedCookies(header) {
+  const cookies = {};
+  const pairs = StringPrototypeSplit(header, ";");
+  for (let i = 0; i < pairs.length; i++) {
+    const at = StringPrototypeIndexOf(pairs[i], "=");
+    if (at < 0) continue;
+    const name = StringPrototypeTrim(StringPrototypeSlice(pairs[i], 0, at));
+    const value = StringPrototypeTrim(StringPrototypeSlice(pairs[i], at + 1));
+    try {
+      cookies[name] ??= decodeURIComponent(value);
+    } catch {
+      cookies[name] = value;
+    }
+  }
+  return cookies;
+}
+
+/** The server that calls the listener. What it throws is the call's error. */
+export function serverForListener(listener) {
+  const classes = { IncomingMessage: ListenerRequest, ServerResponse: ListenerResponse };
+  return http.createServer(classes, (req, res) => {
+    const fail = (error) => req.socket.destroy(asError(error));
+    try {
+      const returned = ReflectApply(listener, undefined, [req, res]);
+      if (typeof returned?.then === "function") returned.then(undefined, fail);
+    } catch (error) {
+      fail(error);
+    }
+  });
+}
+
+function asError(thrown) {
+  return ObjectPrototypeIsPrototypeOf(ErrorPrototype, thrown) ? thrown : new Error(`${thrown}`);
+}
+
+/** Reads the body first, so that `req.body` is there when the listener is called. */
+export async function callListener(call, { server }) {
+  const body = await call.wholeBody();
+  call.putBack(body);
+  return exchange(call, server, (connection) => {
+    if (body !== null) {
+      connection[BODY] = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+    }
+  });
+}

@@ -1,0 +1,103 @@
+// AWS's response streaming: a handler marked by `awslambda.streamifyResponse` gets a stream to
+// write its answer to, and may set status and headers before the first byte.
+
+import { primordials } from "ext:core/mod.js";
+import { Writable } from "node:stream";
+import { ANSWERED } from "ext:cloudserve/call.js";
+import { eventOf, makeContext } from "ext:cloudserve/event.js";
+import { STREAMING } from "ext:cloudserve/handlers.js";
+import { headOf } from "ext:cloudserve/response.js";
+
+const {
+  ObjectFreeze,
+  Promise,
+  PromisePrototypeThen,
+  PromiseResolve,
+  ReflectApply,
+  TypeError,
+  Uint8Array,
+} = primordials;
+
+const NOTHING = new Uint8Array(0);
+const DEFAULT_HEAD = { statusCode: 200, headers: { "content-type": "application/octet-stream" } };
+
+class ResponseStream extends Writable {
+  #call;
+  #head = DEFAULT_HEAD;
+  #isSent = false;
+
+  constructor(call) {
+    super();
+    this.#call = call;
+  }
+
+  setContentType(type) {
+    this.#head = { ...this.#head, headers: { ...this.#head.headers, "content-type": type } };
+  }
+
+  /** What `HttpResponseStream.from` sets. */
+  setHead(head) {
+    if (this.#isSent) throw new TypeError("the answer has begun already");
+    headOf(head);
+    this.#head = head;
+  }
+
+  #begin() {
+    if (this.#isSent) return;
+    this.#isSent = true;
+    const { status, headers } = headOf(this.#head);
+    this.#call.host.head(this.#call.id, status, headers);
+  }
+
+  _write(chunk, _encoding, done) {
+    try {
+      this.#begin();
+    } catch (error) {
+      return done(error);
+    }
+    if (this.#call.writeNow(chunk)) return done();
+    PromisePrototypeThen(this.#call.write(chunk), () => done(), done);
+  }
+
+  _final(done) {
+    try {
+      this.#begin();
+    } catch (error) {
+      return done(error);
+    }
+    this.#call.host.chunk(this.#call.id, NOTHING, true);
+    done();
+  }
+}
+
+/** The global `awslambda`. */
+export const awslambda = ObjectFreeze({
+  streamifyResponse(handler) {
+    if (typeof handler !== "function") {
+      throw new TypeError("awslambda.streamifyResponse takes a function");
+    }
+    handler[STREAMING] = "response";
+    return handler;
+  },
+  HttpResponseStream: ObjectFreeze({
+    from(stream, head) {
+      stream.setHead(head);
+      return stream;
+    },
+  }),
+});
+
+/** `awslambda.streamifyResponse(async (event, responseStream, context) => ...)` */
+export async function callStream(call, { handler }, settings) {
+  const event = await eventOf(call, settings);
+  const stream = new ResponseStream(call);
+  const context = makeContext(call, settings, null);
+  return new Promise((resolve, reject) => {
+    // The answer is complete when the stream is; the handler may fail before.
+    stream.once("close", () => resolve(ANSWERED));
+    stream.once("error", reject);
+    call.onCancel = () => stream.destroy();
+    const returned = ReflectApply(handler, undefined, [event, stream, context]);
+    PromisePrototypeThen(PromiseResolve(returned), undefined, reject);
+  });
+}

@@ -1,0 +1,98 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { callEvent, callMain } from "ext:cloudserve/event.js";
+import { callStream, awslambda } from "ext:cloudserve/stream.js";
+import { makeCall, settings } from "./calls.mjs";
+
+const ask = (handler, request) => callEvent(makeCall(request).call, { handler }, settings);
+
+test("what comes first is the answer", async () => {
+  assert.equal(await ask(() => "returned"), "returned");
+  assert.equal(await ask(async () => "awaited"), "awaited");
+  assert.equal(await ask(() => undefined), undefined);
+  assert.equal(await ask((event, context, callback) => callback(null, "called")), "called");
+  assert.equal(
+    await ask((event, context, callback) => void setTimeout(callback, 1, null, "later")),
+    "later",
+  );
+  assert.equal(await ask((event, context, callback) => "returned"), "returned");
+  await assert.rejects(ask((event, context, callback) => callback(new Error("no"))), /no/);
+  await assert.rejects(ask(async () => { throw new Error("no"); }), /no/);
+});
+
+test("the context of AWS's older style and of OpenFaaS answers", async () => {
+  assert.equal(await ask((event, context) => context.succeed("done")), "done");
+  await assert.rejects(ask((event, context) => context.fail(new Error("no"))), /no/);
+  const openfaas = await ask(async (event, context) =>
+    context.status(201).headers({ "x-a": "b" }).succeed({ made: true })
+  );
+  assert.deepEqual(openfaas, { statusCode: 201, headers: { "x-a": "b" }, body: { made: true } });
+  const later = await ask((event, context) => {
+    setTimeout(() => context.done(null, "late"), 1);
+    return new Promise(() => {});
+  });
+  assert.equal(later, "late");
+});
+
+test("main gets query and body as one object", async () => {
+  const { call } = makeCall({
+    method: "POST",
+    target: "/p?a=1&b=1",
+    headers: ["content-type", "application/json"],
+    body: '{"b":2,"__ow_method":"spoofed"}',
+  });
+  const params = await callMain(call, { main: (params) => params }, settings);
+  assert.deepEqual([params.a, params.b, params.__ow_method], ["1", 2, "post"]);
+  assert.equal(params.http.path, "/p");
+});
+
+test("version 1.0 events are API Gateway's", async () => {
+  const { call } = makeCall({
+    target: "/a/b?x=1&x=2",
+    headers: ["host", "h", "x-a", "1", "x-a", "2", "x-forwarded-for", "9.9.9.9"],
+  });
+  const handler = (event) => event;
+  const event = await callEvent(call, { handler }, { ...settings, eventFormat: "lambda-v1" });
+  assert.equal(event.version, "1.0");
+  assert.equal(event.httpMethod, "GET");
+  assert.equal(event.path, "/a/b");
+  assert.deepEqual(event.queryStringParameters, { x: "2" });
+  assert.deepEqual(event.multiValueQueryStringParameters, { x: ["1", "2"] });
+  assert.deepEqual(event.multiValueHeaders["x-a"], ["1", "2"]);
+  assert.deepEqual(event.pathParameters, { proxy: "a/b" });
+  assert.equal(event.requestContext.identity.sourceIp, "9.9.9.9");
+  assert.equal(event.body, null);
+});
+
+async function stream(handler) {
+  const { call, got } = makeCall();
+  await callStream(call, { handler: awslambda.streamifyResponse(handler) }, settings);
+  return got;
+}
+
+test("a response is streamed with the head it was given", async () => {
+  const got = await stream(async (event, response) => {
+    const head = { statusCode: 201, headers: { "Content-Type": "text/plain" }, cookies: ["a=1"] };
+    response = awslambda.HttpResponseStream.from(response, head);
+    response.write("one ");
+    await new Promise(setImmediate);
+    response.write("two");
+    response.end();
+  });
+  assert.equal(got.status, 201);
+  assert.deepEqual(got.headers, ["content-type", "text/plain", "set-cookie", "a=1"]);
+  assert.deepEqual([got.text(), got.ended, got.isWhole], ["one two", true, false]);
+
+  const bare = await stream(async (event, response) => void response.end("x"));
+  assert.deepEqual(bare.headers, ["content-type", "application/octet-stream"]);
+});
+
+test("a streaming handler that fails fails its call", async () => {
+  await assert.rejects(stream(async () => { throw new Error("no"); }), /no/);
+  await assert.rejects(
+    stream(async (event, response) => {
+      awslambda.HttpResponseStream.from(response, { statusCode: 7 });
+    }),
+    /status/,
+  );
+});

@@ -1,0 +1,202 @@
+//! Each handler form is recognised, the choice is shown, and code written for other platforms runs
+//! as it is.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{deploy, send, server};
+
+/// `(file, code, handlerKind)`; each answers GET with `ok GET`.
+const FORMS: [(&str, &str, &str); 21] = [
+    ("f.ts", "Deno.serve((r: Request) => new Response(`ok ${r.method}`));", "deno-serve"),
+    (
+        "f.mjs",
+        "Deno.serve({ port: 1, handler: (r) => new Response(`ok ${r.method}`) });",
+        "deno-serve",
+    ),
+    (
+        "f.mjs",
+        "import http from 'node:http'; http.createServer((q, s) => s.end(`ok ${q.method}`)).listen(80);",
+        "server",
+    ),
+    (
+        "f.cjs",
+        "const http = require('http'); setTimeout(() => http.createServer((q, s) => s.end(`ok ${q.method}`)).listen(), 50);",
+        "server",
+    ),
+    (
+        "f.mjs",
+        "import http2 from 'node:http2'; http2.createServer((q, s) => s.end(`ok ${q.method}`)).listen(80);",
+        "server",
+    ),
+    ("f.mjs", "export default { fetch: (r) => new Response(`ok ${r.method}`) }", "fetch"),
+    ("f.ts", "export const GET = (r: Request) => new Response(`ok ${r.method}`)", "methods"),
+    (
+        "f.mjs",
+        "export const handler = awslambda.streamifyResponse(async (event, stream) => { stream.write('ok '); stream.end(event.requestContext.http.method); })",
+        "lambda-stream",
+    ),
+    (
+        "f.mjs",
+        "import http from 'http'; export default http.createServer((q, s) => s.end(`ok ${q.method}`))",
+        "app",
+    ),
+    (
+        "f.cjs",
+        "const app = (q, s) => app.handle(q, s); app.use = () => {}; app.handle = (q, s) => s.end(`ok ${q.method}`); module.exports = app;",
+        "app",
+    ),
+    (
+        "f.js",
+        "export default function (req, res) { res.status(200).send(`ok ${req.method}`) }",
+        "listener",
+    ),
+    ("f.cjs", "module.exports = async (event) => `ok ${event.method}`", "event"),
+    (
+        "f.cjs",
+        "exports.handler = (event, context, callback) => callback(null, `ok ${event.httpMethod}`)",
+        "event",
+    ),
+    (
+        "f.cjs",
+        "module.exports = async (event, context) => context.status(200).succeed(`ok ${event.method}`)",
+        "event",
+    ),
+    (
+        "f.js",
+        "function main(params) { return `ok ${params.http.method}` } exports.main = main",
+        "main",
+    ),
+    ("f.mjs", "export default 'ok GET'", "constant"),
+    // Where several fit, the first in the order above.
+    (
+        "f.mjs",
+        "import http from 'http'; http.createServer((q, s) => s.end('server')).listen(); Deno.serve((r) => new Response(`ok ${r.method}`));",
+        "deno-serve",
+    ),
+    (
+        "f.mjs",
+        "import http from 'http'; http.createServer((q, s) => s.end(`ok ${q.method}`)).listen(); export const handler = () => 'handler'; export default { fetch: () => new Response('fetch') }",
+        "server",
+    ),
+    (
+        "f.mjs",
+        "export const GET = () => new Response('GET'); export default { fetch: (r) => new Response(`ok ${r.method}`) }",
+        "fetch",
+    ),
+    (
+        "f.cjs",
+        "Object.defineProperty(exports, '__esModule', { value: true }); exports.default = (event) => `ok ${event.method}`; exports.handler = () => 'handler';",
+        "event",
+    ),
+    (
+        "f.mjs",
+        "export const handler = (e) => `ok ${e.method}`; export const main = () => 'main'",
+        "event",
+    ),
+];
+
+#[tokio::test]
+async fn the_form_is_chosen_by_rule_and_shown() {
+    let owner = server().await.register().await;
+    let mut seen = BTreeSet::new();
+    for (n, (file, code, kind)) in FORMS.into_iter().enumerate() {
+        let name = format!("f{n}");
+        let deployed = owner.deploy(&deploy(&name, file, code)).await;
+        assert_eq!(deployed.view["handlerKind"], kind, "{code}");
+        assert_eq!(owner.view(&deployed.id).await["handlerKind"], kind);
+        assert_eq!(owner.call(&name).await.expect(200).text(), "ok GET", "{code}");
+        seen.insert(kind);
+    }
+    assert_eq!(seen.len(), 10, "every kind has a case: {seen:?}");
+    let none = owner.deploy_failing(&deploy("none", "f.mjs", "export const other = 1;")).await;
+    assert_eq!(none["code"], "startup_error");
+}
+
+#[tokio::test]
+async fn samples_of_other_platforms_run_unchanged() {
+    let owner = server().await.register().await;
+    let worker = deploy("worker", "worker.js", include_str!("../functions/samples/worker.js"));
+    owner.deploy(&worker.with("env", json!({ "GREETING": "hi" }))).await;
+    let seen = owner.call("worker").await.expect(200).json();
+    assert_eq!(seen, json!({ "method": "GET", "greeting": "hi", "agent": true }));
+    let digest = send(owner.run(Method::POST, "worker/digest").body("abc")).await.expect(200);
+    assert!(digest.text().starts_with("ba7816bf"), "{}", digest.text());
+    assert_eq!(owner.call("worker/stream").await.expect(200).text(), "one two three");
+
+    let lambda = deploy("lambda", "index.mjs", include_str!("../functions/samples/lambda.mjs"));
+    owner.deploy(&lambda).await;
+    let items = owner.call("lambda/items?limit=3").await.expect(200);
+    assert_eq!(items.json(), json!({ "items": [], "limit": "3" }));
+    assert_eq!(items.header("set-cookie"), "seen=1");
+    let put = owner.run(Method::PUT, "lambda/items").json(&json!({ "id": "a7" }));
+    assert_eq!(send(put).await.expect(200).text(), "\"Put item a7\"");
+    assert!(owner.call("lambda/none").await.expect(400).text().contains("Unsupported route"));
+
+    owner
+        .deploy(&deploy("vercel", "route.ts", include_str!("../functions/samples/vercel.ts")))
+        .await;
+    assert_eq!(owner.call("vercel?name=Ada").await.expect(200).text(), "Hello, Ada!");
+    let form = owner.run(Method::POST, "vercel").form(&[("name", "Bob")]);
+    assert_eq!(send(form).await.expect(201).json(), json!({ "name": "Bob" }));
+
+    owner.deploy(&deploy("deno", "server.ts", include_str!("../functions/samples/deno.ts"))).await;
+    let book = owner.call("deno/books/7").await.expect(200).json();
+    assert_eq!(book, json!({ "id": "7", "from": "tcp" }));
+    let echo = send(owner.run(Method::POST, "deno").body("said")).await.expect(200);
+    assert_eq!((echo.text().as_str(), echo.header("x-echo")), ("said", "1"));
+    assert_eq!(owner.call("deno").await.expect(500).text(), "broken");
+}
+
+#[tokio::test]
+async fn events_come_in_the_format_the_code_expects() {
+    const CODE: &str = "export const handler = (event) => ({ body: event })";
+    let owner = server().await.register().await;
+    let body = json!({ "a": 1 });
+    for (format, version, expected) in [
+        ("auto", "2.0", json!({ "a": 1 })),
+        ("parsed", "2.0", json!({ "a": 1 })),
+        ("lambda", "2.0", json!("{\"a\":1}")),
+        ("lambda-v1", "1.0", json!("{\"a\":1}")),
+    ] {
+        let deploy = deploy("e", "e.mjs", CODE).with("limits", json!({ "eventFormat": format }));
+        owner.deploy(&deploy).await;
+        let event =
+            owner.call_with("e/x/y?q=1&q=2", &body).await.expect(200).json()["body"].clone();
+        assert_eq!((&event["version"], &event["body"]), (&json!(version), &expected), "{format}");
+        if version == "1.0" {
+            assert_eq!(event["multiValueQueryStringParameters"], json!({ "q": ["1", "2"] }));
+            assert_eq!(event["pathParameters"], json!({ "proxy": "x/y" }));
+        }
+    }
+    // An adapter made for AWS gets what AWS would give it, without being asked.
+    let adapted = "
+        import middy from '@middy/core';
+        export const handler = middy().handler((event) => ({ raw: typeof event.body }));
+    ";
+    let middy =
+        deploy("m", "m.mjs", adapted).with("dependencies", json!({ "@middy/core": "6.1.0" }));
+    owner.deploy(&middy).await;
+    let answer: Value = owner.call_with("m", &body).await.expect(200).json();
+    assert_eq!(answer["raw"], "string");
+}
+
+/// The engine is Node 26's: `read()` gives what was buffered in the pieces it came in. Older ones
+/// joined them.
+#[tokio::test]
+async fn streams_read_as_node_26_reads_them() {
+    let code = "
+        import { PassThrough, Readable } from 'node:stream';
+        import { pipeline } from 'node:stream/promises';
+        export default async () => {
+          const out = new PassThrough();
+          await pipeline(Readable.from(['a', 'b']), out);
+          return [out.read(), out.read(), out.read()].map(String);
+        };
+    ";
+    let owner = server().await.register().await;
+    owner.deploy(&deploy("p", "p.mjs", code)).await;
+    assert_eq!(owner.call("p").await.expect(200).json(), json!(["a", "b", "null"]));
+}

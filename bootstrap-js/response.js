@@ -11,6 +11,7 @@ const {
   ArrayBufferPrototype,
   ArrayIsArray,
   ArrayPrototypePush,
+  FunctionPrototypeCall,
   JSONStringify,
   Number,
   NumberIsInteger,
@@ -26,7 +27,8 @@ const {
   TypedArrayPrototypeGetSymbolToStringTag,
   Uint8Array,
 } = primordials;
-const { Blob, FormData, URLSearchParams } = globalThis;
+const { Blob, FormData, Headers, URLSearchParams } = globalThis;
+const forEachHeader = Headers.prototype.forEach;
 
 const TEXT = ["content-type", "text/plain; charset=utf-8"];
 const BYTES = ["content-type", "application/octet-stream"];
@@ -95,12 +97,22 @@ function isStream(value) {
 
 function fromResponse(response) {
   const inner = toInnerResponse(response);
+  if (inner === undefined) return fromAlike(response);
   const list = inner.headerList;
   const headers = [];
   for (let i = 0; i < list.length; i++) {
     ArrayPrototypePush(headers, StringPrototypeToLowerCase(list[i][0]), list[i][1]);
   }
   return { status: inner.status, headers, body: responseBody(response, inner.body) };
+}
+
+/** What has a Response's prototype and is none: servers make them to save the making of one. */
+function fromAlike(response) {
+  const headers = [];
+  FunctionPrototypeCall(forEachHeader, response.headers, (value, name) => {
+    ArrayPrototypePush(headers, name, value);
+  });
+  return { status: response.status, headers, body: response.body };
 }
 
 /** A body given as a string or bytes is still that, unless something has streamed it. */

@@ -2,7 +2,7 @@
 //! room is needed.
 //!
 //! ```text
-//! bundles/<function>-<bundleHash>/    bundle.js, bundle.js.map
+//! bundles/<function>-<bundleHash>/    bundle.js, bundle.js.map, files of the project
 //! trees/<depHash>/node_modules/
 //! versions/<function>-<bundleHash>-<depHash>/   links to both
 //! code/<function>-<bundleHash>-<tag>  V8's code cache
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore, assets_of};
 use cloudserve_protocol::build::{TREE_FORMAT_VERSION, TreeMetadata};
 use cloudserve_protocol::call::Target;
 use cloudserve_protocol::ids::{BundleHash, DepHash, FunctionId};
@@ -59,11 +59,11 @@ pub enum CacheError {
     /// The store does not have it, or failed.
     #[error("an artifact could not be fetched")]
     Fetch(#[from] ArtifactError),
-    /// A tree's archive breaks a rule.
-    #[error("the dependency tree {hash} was refused")]
+    /// An archive breaks a rule.
+    #[error("the archive {key} was refused")]
     Unpack {
         /// Which.
-        hash: DepHash,
+        key: String,
         /// Which rule.
         #[source]
         source: UnpackError,
@@ -187,12 +187,7 @@ impl Cache {
         let linked = self
             .entry(&path, || async {
                 let dir = self.incoming_dir()?;
-                for name in [BUNDLE, SOURCE_MAP] {
-                    let file = bundle.path.join(name);
-                    if file.exists() {
-                        fs::hard_link(&file, dir.path().join(name)).map_err(at(&file))?;
-                    }
-                }
+                link_files(&bundle.path, dir.path())?;
                 let link = dir.path().join(NODE_MODULES);
                 symlink(tree.path().join(NODE_MODULES), &link).map_err(at(&link))?;
                 Ok((dir, 0))
@@ -244,7 +239,37 @@ impl Cache {
         if !map.is_empty() {
             write(SOURCE_MAP, &map)?;
         }
-        Ok((dir, (bundle.len() + map.len()) as u64))
+        let mut bytes = (bundle.len() + map.len()) as u64;
+        if let Some(sha256) = assets_of(&bundle) {
+            let key = ArtifactKey::Assets { function, hash: hash.clone() };
+            let into = dir.path().to_owned();
+            bytes += self.fetch_assets(key, sha256, into).await?;
+        }
+        Ok((dir, bytes))
+    }
+
+    /// Puts the files that a bundle names beside it; gives the size of their archive.
+    async fn fetch_assets(
+        &self,
+        key: ArtifactKey,
+        sha256: &str,
+        into: PathBuf,
+    ) -> Result<u64, CacheError> {
+        let limits = &self.options.limits;
+        // What cannot be compressed grows a little, and there are headers.
+        let max_bytes = limits.source_bytes.saturating_mul(2);
+        let archive = self.store.get(&key, max_bytes).await?;
+        let key = key.to_string();
+        if hex::encode(Sha256::digest(&archive)) != sha256 {
+            return Err(ArtifactError::Corrupt { key }.into());
+        }
+        let bounds = UnpackBounds { bytes: limits.source_bytes, entries: limits.source_files };
+        blocking(move || {
+            unpack(&archive[..], &into, bounds)
+                .map_err(|source| CacheError::Unpack { key, source })?;
+            Ok(archive.len() as u64)
+        })
+        .await
     }
 
     async fn fetch_tree(&self, hash: &DepHash) -> Result<(TempDir, u64), CacheError> {
@@ -269,11 +294,11 @@ impl Cache {
             // Directories count too, and there are no more of them than files and packages.
             entries: limits.dependency_tree_files.saturating_mul(2),
         };
-        let (hash, bytes) = (hash.clone(), metadata.tree_bytes);
+        let (key, bytes) = (key.to_string(), metadata.tree_bytes);
         blocking(move || {
             let file = File::open(&archive).map_err(at(&archive))?;
             unpack(io::BufReader::new(file), dir.path(), bounds)
-                .map_err(|source| CacheError::Unpack { hash, source })?;
+                .map_err(|source| CacheError::Unpack { key, source })?;
             fs::remove_file(&archive).map_err(at(&archive))?;
             // A tree of no packages has no directory of its own in the archive.
             fs::create_dir_all(dir.path().join(NODE_MODULES)).map_err(at(dir.path()))?;
@@ -455,6 +480,22 @@ fn remove(paths: &[PathBuf]) {
             warn!(path = %path.display(), %error, "an evicted entry could not be removed");
         }
     }
+}
+
+/// Gives a directory the files of another.
+fn link_files(from: &Path, to: &Path) -> Result<(), CacheError> {
+    for entry in walkdir::WalkDir::new(from).min_depth(1) {
+        let entry = entry.map_err(|error| at(from)(error.into()))?;
+        let path = entry.path();
+        let linked = to.join(path.strip_prefix(from).expect("walked from there"));
+        let made = if entry.file_type().is_dir() {
+            fs::create_dir(&linked)
+        } else {
+            fs::hard_link(path, &linked)
+        };
+        made.map_err(at(path))?;
+    }
+    Ok(())
 }
 
 fn size_of(path: &Path) -> u64 {

@@ -40,6 +40,14 @@ pub enum ArtifactKey {
         /// SHA-256 of the bundle it belongs to.
         hash: BundleHash,
     },
+    /// Files of the project that are read when it runs, as `.tar.gz`. The bundle names it by its
+    /// hash: see [`assets_line`].
+    Assets {
+        /// The function.
+        function: FunctionId,
+        /// SHA-256 of the bundle they belong to.
+        hash: BundleHash,
+    },
     /// The packed dependency tree.
     DependencyTree {
         /// The dependency set.
@@ -69,11 +77,30 @@ impl fmt::Display for ArtifactKey {
             Self::SourceMap { function, hash } => {
                 write!(f, "{function}/bundle/{hash}/bundle.js.map")
             }
+            Self::Assets { function, hash } => write!(f, "{function}/bundle/{hash}/assets.tar.gz"),
             Self::DependencyTree { hash } => write!(f, "deps/{hash}/node_modules.tar.gz"),
             Self::DependencyMetadata { hash } => write!(f, "deps/{hash}/metadata.json"),
             Self::Resolution { spec_hash } => write!(f, "deps/resolutions/{spec_hash}.json"),
         }
     }
+}
+
+const ASSETS_LINE: &str = "\n//# assets=";
+
+/// The last line of a bundle that has assets of this SHA-256 (hex).
+#[must_use]
+pub fn assets_line(sha256: &str) -> String {
+    format!("{ASSETS_LINE}{sha256}\n")
+}
+
+/// The SHA-256 (hex) of a bundle's assets, if it has any.
+#[must_use]
+pub fn assets_of(bundle: &[u8]) -> Option<&str> {
+    const HASH_CHARS: usize = 64;
+    let tail = bundle.len().checked_sub(ASSETS_LINE.len() + HASH_CHARS + 1)?;
+    let line = std::str::from_utf8(&bundle[tail..]).ok()?;
+    let hash = line.strip_prefix(ASSETS_LINE)?.strip_suffix('\n')?;
+    hash.bytes().all(|b| b.is_ascii_hexdigit()).then_some(hash)
 }
 
 /// Why an object could not be read or written.

@@ -98,7 +98,9 @@ fn main() {
 }
 
 fn bootstrap() -> Extension {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bootstrap-js");
+    // As this run has it: the program may have been built for another checkout.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let folder = Path::new(&manifest).join("../../bootstrap-js");
     let mut hot = String::new();
     for specifier in IMPORTED_FIRST {
         let _ = writeln!(hot, "import '{specifier}';");

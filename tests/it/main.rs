@@ -22,6 +22,8 @@ mod lifecycle;
 mod live;
 mod main_job;
 mod neighbours;
+mod packages;
+mod projects;
 mod redeploy;
 mod secrets;
 mod streaming;

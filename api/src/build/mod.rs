@@ -2,8 +2,10 @@
 //! deployer. Knows no HTTP and runs no user code.
 
 mod archive;
+mod assets;
 pub(crate) mod dependencies;
 pub(crate) mod deployer;
 mod esbuild;
+mod native;
 mod pipeline;
 pub(crate) mod source;

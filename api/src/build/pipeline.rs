@@ -22,7 +22,9 @@ use cloudserve_store::function::{BuiltVersion, Claimed, DeployError, Source};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::assets::{self, Assets};
 use super::esbuild::{BuildBounds, Bundle, BundleError, Esbuild, Project, package_of};
+use super::native;
 use super::source::{LoadError, SourceFiles};
 use crate::options::ApiOptions;
 
@@ -123,6 +125,9 @@ impl From<Fault> for Failure {
             | FaultClass::QuotaExceeded
             | FaultClass::Cancelled => Self::transient(fault),
             _ => {
+                if let Some(refusal) = native::refusal_of_load(&fault.message) {
+                    return Self::told("native_addon", refusal);
+                }
                 let detail = fault.detail.map(|detail| format!("\n{detail}")).unwrap_or_default();
                 Self::told("startup_error", format!("{}{detail}", fault.message))
             }
@@ -168,15 +173,25 @@ impl Pipeline {
         let files = SourceFiles::load(self.artifacts.as_ref(), id, source, &version.source_hash);
         let (files, dependencies) =
             tokio::try_join!(async { files.await.map_err(load_failed) }, self.install(source))?;
-        let bundle = self.bundle(files, source, dependencies.as_ref()).await?;
+        let (mut bundle, assets) = self.bundle(files, source, dependencies.as_ref()).await?;
+        if let Some(Assets { line, .. }) = &assets {
+            bundle.code = [&bundle.code, line.as_bytes()].concat().into();
+        }
 
         let bundle_hash = BundleHash::of(&bundle.code);
         let bundle_bytes = bundle.code.len() as u64;
         let needs_tree = dependencies.as_ref().is_some_and(|built| needs_tree(&bundle, built));
         let bundle_key = ArtifactKey::Bundle { function: id, hash: bundle_hash.clone() };
         let map_key = ArtifactKey::SourceMap { function: id, hash: bundle_hash.clone() };
+        let assets_key = ArtifactKey::Assets { function: id, hash: bundle_hash.clone() };
         let manifest_key = ArtifactKey::PackageJson { function: id };
         tokio::try_join!(
+            async {
+                match assets {
+                    Some(assets) => self.artifacts.put(&assets_key, assets.archive).await,
+                    None => Ok(()),
+                }
+            },
             self.artifacts.put(&bundle_key, bundle.code),
             self.artifacts.put(&map_key, bundle.source_map),
             self.artifacts.put(&manifest_key, manifest(claimed)),
@@ -230,7 +245,7 @@ impl Pipeline {
         files: SourceFiles,
         source: &Source,
         dependencies: Option<&BuiltDependencies>,
-    ) -> Result<Bundle, Failure> {
+    ) -> Result<(Bundle, Option<Assets>), Failure> {
         let tree = match dependencies {
             Some(built) => Some(self.tree(built).await?),
             None => None,
@@ -247,14 +262,34 @@ impl Pipeline {
         .map_err(Failure::transient)?
         .map_err(Failure::transient)?;
 
-        let native = dependencies.map(|built| built.metadata.native_packages.clone());
-        let external: BTreeSet<_> =
-            native.into_iter().flatten().chain(source.external.iter().cloned()).collect();
+        let native = dependencies.map(|built| &built.metadata.native_packages[..]);
+        let unusable = native::unusable(native.unwrap_or_default());
+        let external: BTreeSet<_> = native
+            .unwrap_or_default()
+            .iter()
+            .cloned()
+            .chain(unusable.iter().map(|name| (*name).to_owned()))
+            .chain(source.external.iter().cloned())
+            .collect();
         let project = Project { directory: &path, files: &files, entry: &source.entry, external };
         let bundle = self.esbuild.bundle(project).await;
-        // Thousands of files may have to be removed.
-        tokio::task::spawn_blocking(move || drop((directory, files, tree)));
-        Ok(bundle?)
+        let with_code = bundle.as_ref().is_ok_and(|b| b.imports_dynamically || b.looks_around);
+        let packing = tokio::task::spawn_blocking(move || {
+            let packed = assets::pack(&files, with_code);
+            // Thousands of files may have to be removed.
+            tokio::task::spawn_blocking(move || drop((directory, files, tree)));
+            packed
+        });
+        let bundle = bundle?;
+        let refused = bundle
+            .own_imports
+            .iter()
+            .find(|name| unusable.contains(&name[..]) && !source.external.contains(*name));
+        if let Some(package) = refused {
+            return Err(Failure::told("native_addon", native::refusal(package)));
+        }
+        let assets = packing.await.map_err(Failure::transient)?.map_err(Failure::transient)?;
+        Ok((bundle, assets))
     }
 
     async fn tree(&self, built: &BuiltDependencies) -> Result<TreeLease, Failure> {
@@ -287,6 +322,7 @@ fn needs_tree(bundle: &Bundle, built: &BuiltDependencies) -> bool {
     let is_in_tree =
         |name: &str| built.metadata.packages.iter().any(|package| package.name == name);
     bundle.imports_dynamically
+        || bundle.looks_around
         || bundle.imports.iter().any(|path| {
             package_of(path).is_some_and(|name| !NODE_MODULES.contains(&name) && is_in_tree(name))
         })

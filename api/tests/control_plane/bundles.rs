@@ -200,7 +200,6 @@ async fn packages_are_inlined_where_that_is_safe_and_external_where_not() {
     };
     for (package, needs_tree, has, has_not) in [
         ("plain", false, "inlined text", "from \"plain\""),
-        ("native", true, "from \"native\"", "addon.node"),
         ("optional", true, "from \"optional\"", "gone.js"),
         ("dynamic", true, "__require(name)", "from \"dynamic\""),
     ] {
@@ -219,6 +218,16 @@ async fn packages_are_inlined_where_that_is_safe_and_external_where_not() {
     let bundle = plane.bundle(&view).await;
     assert!(bundle.contains("from \"plain\"") && !bundle.contains("inlined"), "{bundle}");
     assert!(plane.sandbox.loaded.lock().last().unwrap().runtime_deps.is_some());
+
+    // Native code is refused, unless its user says that the package works without.
+    let mut native = using("native", "native");
+    let told = error(&plane, &token, &native).await;
+    assert_eq!(told["code"], "native_addon");
+    assert!(told["message"].as_str().unwrap().contains("\"native\""), "{told}");
+    native["external"] = json!(["native"]);
+    let view = plane.deploy(&token, &native).await;
+    assert_eq!(view["status"], "active", "{view:#}");
+    assert!(plane.bundle(&view).await.contains("from \"native\""));
 
     // Where the tree lies does not show in the bundle.
     let first = plane.deploy(&token, &using("a", "plain")).await;

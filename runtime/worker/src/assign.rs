@@ -35,6 +35,10 @@ pub(crate) fn assign(booted: &mut Booted, assignment: &Assignment) -> Result<Ent
     host.limits.set(assignment.limits);
     let source_root = bundle_url.join(".").map_err(|error| broken(error.to_string()))?;
     host.source_root.replace(source_root.into());
+    let tree = assignment.node_modules_path.as_deref().map(Path::new).and_then(Path::parent);
+    if let Some(tree) = tree.and_then(|tree| ModuleSpecifier::from_directory_path(tree).ok()) {
+        host.tree_root.replace(tree.into());
+    }
     booted.limit_memory(assignment.limits.memory_mb);
 
     let dir = bundle_dir.to_string_lossy().into_owned();

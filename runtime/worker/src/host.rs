@@ -46,6 +46,8 @@ pub(crate) struct Host {
     pub(crate) limits: Cell<Limits>,
     /// URL of the directory sources are named relative to.
     pub(crate) source_root: RefCell<String>,
+    /// URL of the directory packages are named relative to.
+    pub(crate) tree_root: RefCell<String>,
     out: RefCell<BytesMut>,
     calls: RefCell<HashMap<u32, CallState>>,
     current: Cell<u32>,
@@ -60,6 +62,7 @@ impl Host {
             memory: MemoryBudget::new(),
             limits: Cell::new(Limits::default()),
             source_root: RefCell::default(),
+            tree_root: RefCell::default(),
             out: RefCell::new(BytesMut::with_capacity(16 * 1024)),
             calls: RefCell::default(),
             current: Cell::new(0),
@@ -221,7 +224,7 @@ impl Host {
 
     /// The fault of an error that user code threw.
     pub(crate) fn thrown(&self, class: FaultClass, message: String, stack: &str) -> Fault {
-        thrown(class, message, stack, &self.source_root.borrow())
+        thrown(class, message, stack, [&self.source_root.borrow(), &self.tree_root.borrow()])
     }
 
     /// The handler threw.
@@ -251,11 +254,20 @@ const OWN_FRAMES: &str = "ext:cloudserve/";
 
 /// A fault in user code's own words: bounded, without the frames that are not the owner's, and
 /// with the names the owner gave the sources.
-fn thrown(class: FaultClass, mut message: String, stack: &str, source_root: &str) -> Fault {
+fn thrown(class: FaultClass, mut message: String, stack: &str, roots: [&str; 2]) -> Fault {
+    // Messages name files without a scheme.
+    for root in
+        roots.map(|root| root.trim_start_matches("file://")).iter().filter(|r| !r.is_empty())
+    {
+        message = message.replace(root, "");
+    }
     message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
     let mut detail = String::new();
     for line in stack.lines().filter(|line| !line.contains(OWN_FRAMES)) {
-        let line = line.replace(source_root, "");
+        let mut line = line.to_owned();
+        for root in roots.iter().filter(|root| !root.is_empty()) {
+            line = line.replace(root, "").replace(root.trim_start_matches("file://"), "");
+        }
         if detail.len() + line.len() >= DETAIL_BYTES {
             break;
         }
@@ -285,7 +297,7 @@ mod tests {
     #[test]
     fn stacks_are_the_owners() {
         let stack = "Error: x\n    at f (file:///b/src/a.ts:1:2)\n    at run (ext:cloudserve/main.js:1:1)\n";
-        let fault = thrown(FaultClass::HandlerError, "é".repeat(600), stack, "file:///b/");
+        let fault = thrown(FaultClass::HandlerError, "é".repeat(600), stack, ["file:///b/", ""]);
         assert_eq!(fault.detail.as_deref(), Some("Error: x\n    at f (src/a.ts:1:2)"));
         assert_eq!(fault.message.len(), MESSAGE_BYTES);
     }

@@ -22,7 +22,9 @@ use deno_resolver::npm::{
     ByonmInNpmPackageChecker, ByonmNpmResolver, ByonmNpmResolverCreateOptions,
     DenoInNpmPackageChecker, NpmResolver,
 };
-use deno_runtime::deno_node::{NodeExtInitServices, NodeRequireLoader};
+use deno_runtime::deno_node::{
+    NodeExtInitServices, NodeRequireLoader, default_resolve_require_node_module_paths,
+};
 use deno_runtime::deno_permissions::PermissionsContainer;
 use node_resolver::cache::NodeResolutionSys;
 use node_resolver::errors::PackageJsonLoadError;
@@ -104,6 +106,22 @@ pub(crate) fn new() -> (Rc<BundleLoader>, NodeServices) {
 
 fn not_found(what: &str) -> ModuleLoaderError {
     JsErrorBox::new("Error", format!("Cannot find module '{what}'"))
+}
+
+/// Its wording is known to the API, which adds what to use instead.
+fn native_addon(path: &Path) -> JsErrorBox {
+    let inside: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();
+    let start = inside.iter().rposition(|part| *part == "node_modules").map_or(0, |at| at + 1);
+    let is_scoped = inside.get(start).is_some_and(|part| part.starts_with('@'));
+    let end = (start + 1 + usize::from(is_scoped)).min(inside.len());
+    let file = inside.last().copied().unwrap_or_default();
+    JsErrorBox::new(
+        "Error",
+        format!(
+            "the package \"{}\" is a native addon, which cannot be loaded: {file}",
+            inside[start..end].join("/")
+        ),
+    )
 }
 
 impl BundleLoader {
@@ -290,12 +308,26 @@ impl NodeRequireLoader for Required {
         _permissions: &mut PermissionsContainer,
         path: Cow<'a, Path>,
     ) -> Result<Cow<'a, Path>, JsErrorBox> {
+        if path.extension().is_some_and(|extension| extension == "node") && path.is_file() {
+            return Err(native_addon(&path));
+        }
         let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         if self.loader.is_allowed(&real) {
             Ok(path)
         } else {
             Err(not_found(&path.to_string_lossy()))
         }
+    }
+
+    /// Not above the directories that may be read: there is nothing for the function.
+    fn resolve_require_node_module_paths(&self, from: &Path) -> Vec<String> {
+        let mut paths = default_resolve_require_node_module_paths(from);
+        paths.retain(|path| {
+            let parent = Path::new(path).parent();
+            let is_tree = || self.loader.is_allowed(Path::new(path));
+            parent.is_some_and(|parent| self.loader.is_allowed(parent)) || is_tree()
+        });
+        paths
     }
 
     fn load_text_file_lossy(&self, path: &Path) -> Result<FastString, JsErrorBox> {

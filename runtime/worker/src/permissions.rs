@@ -77,6 +77,8 @@ pub(crate) fn permissions(
     }
     let options = PermissionsOptions {
         allow_read: Some([owned(readable), owned(writable)].concat()),
+        // Everything else is not there, as programs expect that look whether something is.
+        ignore_read: Some(vec![]),
         allow_write: Some(owned(writable)),
         allow_env: Some(vec![]),
         allow_net: Some(vec![]),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use account::{Account, Answer, Deploy, Deployed, deploy, send, try_send};
 pub(crate) use process::{cloudserve, cpu_ticks, is_alive, signal, spawn};
-pub(crate) use server::{TestServer, server};
+pub(crate) use server::{TestServer, npm_cache, server};
 
 /// What something may take that is not what the test is about.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);

@@ -211,7 +211,7 @@ fn write_npm_wrapper(path: &Path, calls: &Path) {
 }
 
 /// Downloads are shared between servers and between runs.
-fn npm_cache() -> PathBuf {
+pub(crate) fn npm_cache() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or("/tmp".into())).join(".cache"),
         PathBuf::from,

@@ -8,6 +8,8 @@
 mod confine;
 mod messages;
 mod packet;
+mod place;
+mod wasm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,13 +19,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::OnceCell;
 
 use self::messages::Message;
 use self::packet::{Packet, Value, map};
+use self::place::{Placed, place};
 use super::source::SourceFiles;
 
 const BUNDLE: &str = "bundle.js";
@@ -34,24 +36,37 @@ const NODE_GLOBALS: &str = concat!(
     "import{createRequire as __cloudserve_createRequire}from\"node:module\";",
     "globalThis.require=__cloudserve_createRequire(import.meta.url);",
     "globalThis.__filename=import.meta.filename;",
-    "globalThis.__dirname=import.meta.dirname;\n",
+    "globalThis.__dirname=globalThis.__cloudserve_root=import.meta.dirname;",
+    "globalThis.__cloudserve_base=import.meta.url;\n",
 );
-const NODE_GLOBAL_NAMES: [&str; 3] = ["require", "__filename", "__dirname"];
+const NODE_GLOBAL_NAMES: [&str; 4] = ["require", "__filename", "__dirname", "__cloudserve_"];
 
 /// Messages that tell of imports only the running program knows.
 const DYNAMIC_IMPORTS: [&str; 3] =
     ["unsupported-require-call", "unsupported-dynamic-import", "indirect-require"];
 
-/// Files that are data: imported as text or bytes.
-const DATA_LOADERS: [(&str, &str); 7] = [
+/// Files that are data: imported as text.
+const DATA_LOADERS: [(&str, &str); 6] = [
     ("html", "text"),
     ("md", "text"),
     ("sql", "text"),
     ("graphql", "text"),
     ("gql", "text"),
     ("pem", "text"),
-    ("wasm", "binary"),
 ];
+
+/// What esbuild asks about before it loads it: what is outside the project, and modules.
+const OUTSIDE: u32 = 0;
+const MODULES: u32 = 1;
+const MODULE_FILTER: &str = r"\.(?:[cm]?[jt]s|[jt]sx|wasm)$";
+
+/// What sources have that are written for React's classic transformation of JSX: its pragma, or
+/// the name that it uses.
+const CLASSIC_JSX: [&str; 4] = ["@jsx ", "import React", "as React ", "React ="];
+
+/// A bundle that is too large may have this part of its bound inlined at most, so that what is
+/// left loads fast.
+const INLINED_PART: u64 = 2;
 
 /// esbuild's answer holds bundle, source map and metafile.
 const MAX_ANSWER_FACTOR: u64 = 8;
@@ -104,6 +119,18 @@ pub(super) struct Bundle {
     pub(super) imports: BTreeSet<String>,
     /// Whether it also imports what is known only when it runs.
     pub(super) imports_dynamically: bool,
+    /// Packages that the owner's own files import and that were left out.
+    pub(super) own_imports: BTreeSet<String>,
+    /// Whether a module looks for files or packages of the tree when it runs.
+    pub(super) looks_around: bool,
+}
+
+/// What one run of esbuild led to.
+enum Made {
+    Bundle(Bundle),
+    Errors(Vec<Message>),
+    /// Bytes in all and those of each package.
+    TooLarge(u64, Vec<(String, u64)>),
 }
 
 /// The esbuild program.
@@ -131,28 +158,66 @@ impl Esbuild {
     /// left out and found, or not, when it is asked for at run time.
     pub(super) async fn bundle(&self, mut project: Project<'_>) -> Result<Bundle, BundleError> {
         let deadline = Duration::from_millis(self.bounds.time_ms.into());
-        let both_runs = async {
-            let errors = match self.run(&project).await? {
-                Ok(bundle) => return Ok(bundle),
-                Err(errors) => errors,
-            };
-            let optional = errors.iter().map(left_out_for).collect::<Option<BTreeSet<_>>>();
-            let Some(optional) = optional else {
-                return Err(rejected(&errors, &project));
-            };
-            project.external.extend(optional);
-            self.run(&project).await?.map_err(|errors| rejected(&errors, &project))
+        let runs = async {
+            // Once to learn what is left out, once because that was not enough, once to build.
+            for _ in 0..2 {
+                match self.run(&project).await? {
+                    Made::Bundle(bundle) => return Ok(bundle),
+                    Made::Errors(errors) => {
+                        let optional =
+                            errors.iter().map(left_out_for).collect::<Option<BTreeSet<_>>>();
+                        let Some(optional) = optional else {
+                            return Err(rejected(&errors, &project));
+                        };
+                        project.external.extend(optional);
+                    }
+                    Made::TooLarge(bytes, packages) => {
+                        project.external.extend(self.left_out_of(bytes, packages)?);
+                    }
+                }
+            }
+            match self.run(&project).await? {
+                Made::Bundle(bundle) => Ok(bundle),
+                Made::Errors(errors) => Err(rejected(&errors, &project)),
+                Made::TooLarge(..) => Err(self.too_large()),
+            }
         };
-        tokio::time::timeout(deadline, both_runs)
+        tokio::time::timeout(deadline, runs)
             .await
             .unwrap_or(Err(BundleError::TimedOut { limit_ms: self.bounds.time_ms }))
     }
 
-    /// One run: a bundle or the errors in the source.
-    async fn run(
+    fn too_large(&self) -> BundleError {
+        BundleError::TooLarge { max_bytes: self.bounds.bundle_bytes }
+    }
+
+    /// The packages to load from the tree so that the rest is a bundle: the largest ones.
+    fn left_out_of(
         &self,
-        project: &Project<'_>,
-    ) -> Result<Result<Bundle, Vec<Message>>, BundleError> {
+        bytes: u64,
+        mut packages: Vec<(String, u64)>,
+    ) -> Result<Vec<String>, BundleError> {
+        packages.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let mut left = bytes;
+        let most = self.bounds.bundle_bytes / INLINED_PART;
+        let left_out: Vec<_> = packages
+            .into_iter()
+            .take_while(|(_, bytes)| {
+                let is_needed = left > most;
+                left = left.saturating_sub(*bytes);
+                is_needed
+            })
+            .map(|(name, _)| name)
+            .collect();
+        // It is the owner's own code.
+        if left_out.is_empty() || left > self.bounds.bundle_bytes {
+            return Err(self.too_large());
+        }
+        Ok(left_out)
+    }
+
+    /// One run.
+    async fn run(&self, project: &Project<'_>) -> Result<Made, BundleError> {
         let version = self.version.get_or_try_init(|| self.ask_version()).await?;
         let mut child = self
             .command()
@@ -177,7 +242,8 @@ impl Esbuild {
         };
         // It waits for more work otherwise. An error says that it has ended already.
         let _ = child.kill().await;
-        self.read_answer(&answer?, project)
+        let (answer, looks_around) = answer?;
+        self.read_answer(&answer, looks_around, project)
     }
 
     fn command(&self) -> Command {
@@ -193,12 +259,13 @@ impl Esbuild {
         if is_version { Ok(version) } else { Err(BundleError::Protocol("version")) }
     }
 
-    /// Sends the build request and answers what esbuild asks until the result is there.
+    /// Sends the build request and answers what esbuild asks until the result is there. Also says
+    /// whether a module looks around.
     async fn converse(
         &self,
         child: &mut Child,
         project: &Project<'_>,
-    ) -> Result<Value, BundleError> {
+    ) -> Result<(Value, bool), BundleError> {
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (mut to, mut from) = pipes.expect("both were asked for and are taken once");
         let request =
@@ -207,13 +274,15 @@ impl Esbuild {
         let max_bytes = self.bounds.bundle_bytes * MAX_ANSWER_FACTOR + MAX_ANSWER_BESIDE_BYTES;
         // The first packet is its version, which it has compared with ours already.
         self.read_packet(&mut from, max_bytes).await?;
+        let mut looks_around = false;
         loop {
             let packet = Packet::decode(self.read_packet(&mut from, max_bytes).await?)
                 .ok_or(BundleError::Protocol("packet"))?;
             if !packet.is_request {
-                return Ok(packet.value);
+                return Ok((packet.value, looks_around));
             }
-            answer(&packet, &mut to).await.map_err(BundleError::Run)?;
+            looks_around |=
+                answer(&packet, project.directory, &mut to).await.map_err(BundleError::Run)?;
         }
     }
 
@@ -224,7 +293,7 @@ impl Esbuild {
     ) -> Result<Bytes, BundleError> {
         let length = from.read_u32_le().await.map_err(BundleError::Run)?;
         if u64::from(length) > max_bytes {
-            return Err(BundleError::TooLarge { max_bytes: self.bounds.bundle_bytes });
+            return Err(self.too_large());
         }
         let mut bytes = vec![0; length as usize];
         from.read_exact(&mut bytes).await.map_err(BundleError::Run)?;
@@ -234,15 +303,22 @@ impl Esbuild {
     fn read_answer(
         &self,
         answer: &Value,
+        looks_around: bool,
         project: &Project<'_>,
-    ) -> Result<Result<Bundle, Vec<Message>>, BundleError> {
+    ) -> Result<Made, BundleError> {
         if !answer.get("error").text().is_empty() {
             tracing::error!(error = answer.get("error").text(), "esbuild refused a request");
             return Err(BundleError::Protocol("request"));
         }
         let errors = Message::all(answer.get("errors"));
         if !errors.is_empty() {
-            return Ok(Err(errors));
+            return Ok(Made::Errors(errors));
+        }
+        let metafile: Metafile = serde_json::from_slice(&answer.get("metafile").bytes())
+            .map_err(|_| BundleError::Protocol("metafile"))?;
+        // Files from elsewhere were refused when they were asked for; this would say it again.
+        if metafile.inputs.keys().any(|path| path.starts_with(['/', '.'])) {
+            return Err(BundleError::Protocol("list of inputs"));
         }
         let file = |name: &str| {
             let files = answer.get("outputFiles").list();
@@ -253,13 +329,7 @@ impl Esbuild {
         };
         let (code, source_map) = with_node_globals(file(BUNDLE)?, file(&format!("{BUNDLE}.map"))?);
         if code.len() as u64 > self.bounds.bundle_bytes {
-            return Err(BundleError::TooLarge { max_bytes: self.bounds.bundle_bytes });
-        }
-        let metafile: Metafile = serde_json::from_slice(&answer.get("metafile").bytes())
-            .map_err(|_| BundleError::Protocol("metafile"))?;
-        // Files from elsewhere were refused when they were asked for; this would say it again.
-        if metafile.inputs.keys().any(|path| path.starts_with(['/', '.'])) {
-            return Err(BundleError::Protocol("list of inputs"));
+            return Ok(Made::TooLarge(code.len() as u64, metafile.packages()));
         }
         let imports = metafile
             .outputs
@@ -269,24 +339,63 @@ impl Esbuild {
             .flatten()
             .map(|import| import.path.clone());
         let warnings = Message::all(answer.get("warnings"));
-        Ok(Ok(Bundle {
+        Ok(Made::Bundle(Bundle {
             code,
             source_map,
             imports: imports.collect(),
             imports_dynamically: warnings.iter().any(|w| DYNAMIC_IMPORTS.contains(&&w.id[..])),
+            own_imports: metafile.own_imports(),
+            looks_around,
         }))
     }
 }
 
 #[derive(Deserialize)]
 struct Metafile {
-    inputs: BTreeMap<String, Box<RawValue>>,
+    inputs: BTreeMap<String, Input>,
     outputs: BTreeMap<String, Output>,
+}
+
+#[derive(Deserialize)]
+struct Input {
+    imports: Vec<Import>,
 }
 
 #[derive(Deserialize)]
 struct Output {
     imports: Vec<Import>,
+    inputs: BTreeMap<String, Part>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Part {
+    bytes_in_output: u64,
+}
+
+impl Metafile {
+    /// How much of the bundle is of which package, with those inside of it.
+    fn packages(&self) -> Vec<(String, u64)> {
+        let mut sizes = BTreeMap::<_, u64>::new();
+        for (path, part) in self.outputs.get(BUNDLE).into_iter().flat_map(|output| &output.inputs) {
+            let package = path.strip_prefix("node_modules/").and_then(package_of);
+            if let Some(package) = package {
+                *sizes.entry(package.to_owned()).or_default() += part.bytes_in_output;
+            }
+        }
+        sizes.into_iter().collect()
+    }
+
+    /// Packages left out that files outside of packages import.
+    fn own_imports(&self) -> BTreeSet<String> {
+        self.inputs
+            .iter()
+            .filter(|(path, _)| !path.starts_with("node_modules/"))
+            .flat_map(|(_, input)| &input.imports)
+            .filter(|import| import.external)
+            .filter_map(|import| package_of(&import.path).map(str::to_owned))
+            .collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -347,7 +456,18 @@ fn request(project: &Project<'_>) -> io::Result<Value> {
     flags.extend(DYNAMIC_IMPORTS.map(|id| format!("--log-override:{id}=warning").into()));
     flags.extend(DATA_LOADERS.map(|(ext, loader)| format!("--loader:.{ext}={loader}").into()));
     flags.extend(project.external.iter().map(|name| format!("--external:{name}").into()));
+    let uses_classic_jsx = project
+        .files
+        .iter()
+        .any(|(_, bytes)| CLASSIC_JSX.iter().any(|classic| contains(bytes, classic)));
+    if !uses_classic_jsx {
+        // What a tsconfig.json says wins.
+        flags.push("--jsx=automatic".into());
+    }
     let directory = project.directory.to_string_lossy().into_owned();
+    let on_load = |id, filter: Value| {
+        map([("id", Value::Int(id)), ("filter", filter), ("namespace", "file".into())])
+    };
     let guard = map([
         ("name", "confine".into()),
         ("onStart", false.into()),
@@ -355,11 +475,10 @@ fn request(project: &Project<'_>) -> io::Result<Value> {
         ("onResolve", Value::List(Vec::new())),
         (
             "onLoad",
-            Value::List(vec![map([
-                ("id", Value::Int(0)),
-                ("filter", outside.into()),
-                ("namespace", "file".into()),
-            ])]),
+            Value::List(vec![
+                on_load(OUTSIDE, outside.into()),
+                on_load(MODULES, MODULE_FILTER.into()),
+            ]),
         ),
     ]);
     let entry = vec!["".into(), format!("./{}", project.entry).into()];
@@ -378,11 +497,20 @@ fn request(project: &Project<'_>) -> io::Result<Value> {
     ]))
 }
 
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
 /// Answers what esbuild asks during a build. It asks before it loads what is outside the project:
-/// that is refused.
-async fn answer(packet: &Packet, to: &mut ChildStdin) -> io::Result<()> {
+/// that is refused. It also asks before it loads modules: those that want to know are told where
+/// they are. Says whether this one looks around.
+async fn answer(packet: &Packet, project: &Path, to: &mut ChildStdin) -> io::Result<bool> {
     let none = || Value::List(Vec::new());
-    let value = if packet.value.get("command").text() == "on-load" {
+    let asked = &packet.value;
+    let mut looks_around = false;
+    let value = if asked.get("command").text() != "on-load" {
+        map([("errors", none()), ("warnings", none())])
+    } else if asked.get("ids").list().contains(&Value::Int(OUTSIDE)) {
         let refusal = map([
             ("id", "".into()),
             ("pluginName", "confine".into()),
@@ -391,11 +519,45 @@ async fn answer(packet: &Packet, to: &mut ChildStdin) -> io::Result<()> {
             ("notes", none()),
             ("detail", Value::Int(u32::MAX)),
         ]);
-        map([("id", Value::Int(0)), ("errors", Value::List(vec![refusal]))])
+        map([("id", Value::Int(OUTSIDE)), ("errors", Value::List(vec![refusal]))])
     } else {
-        map([("errors", none()), ("warnings", none())])
+        let loaded = module(project, Path::new(asked.get("path").text()));
+        looks_around = loaded.looks_around;
+        match loaded.source {
+            None => map([]),
+            Some(source) => map([
+                ("id", Value::Int(MODULES)),
+                ("contents", Value::Bytes(source.into())),
+                ("loader", loader_of(asked.get("path").text()).into()),
+            ]),
+        }
     };
-    to.write_all(&Packet { id: packet.id, is_request: false, value }.encode()).await
+    to.write_all(&Packet { id: packet.id, is_request: false, value }.encode()).await?;
+    Ok(looks_around)
+}
+
+/// A module as it is to be loaded, if not as it is.
+fn module(project: &Path, path: &Path) -> Placed {
+    // What cannot be read, esbuild complains about.
+    let Ok(bytes) = std::fs::read(path) else { return Placed::default() };
+    if path.extension().is_some_and(|extension| extension == "wasm") {
+        return Placed { source: Some(wasm::module(&bytes)), looks_around: false };
+    }
+    let relative = path.strip_prefix(project).ok().and_then(Path::to_str);
+    match (relative, std::str::from_utf8(&bytes)) {
+        (Some(relative), Ok(source)) => place(relative, source),
+        _ => Placed::default(),
+    }
+}
+
+/// How esbuild reads files of this name by itself.
+fn loader_of(path: &str) -> &'static str {
+    match path.rsplit('.').next() {
+        Some("ts" | "mts" | "cts") => "ts",
+        Some("tsx") => "tsx",
+        Some("jsx" | "js") => "jsx",
+        _ => "js",
+    }
 }
 
 fn has_ended(error: &io::Error) -> bool {

@@ -1,0 +1,200 @@
+//! Lets modules know where they are, although all of them end up in one file.
+//!
+//! A module that asks for its own place (`__dirname`, `import.meta.url`) reads files beside itself
+//! more often than not. When the bundle runs, the project's files and `node_modules` lie beside it
+//! as they lay in the project; so such a module is given names that say where it would be there.
+
+use std::fmt::Write;
+use std::path::Path;
+
+/// Where a module is asked for: the text, and what takes its place where that is no declaration.
+const META: [(&str, &str); 3] = [
+    ("import.meta.url", "__cloudserve_url"),
+    ("import.meta.dirname", "__cloudserve_dirname"),
+    ("import.meta.filename", "__cloudserve_filename"),
+];
+
+/// Ways to look packages up that the bundler cannot see through.
+const LOOK_UPS: [&str; 3] = ["createRequire", "require.resolve", "import.meta.resolve"];
+
+/// A module after this.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Placed {
+    /// Its text, if it had to change. It has as many lines as before.
+    pub(super) source: Option<String>,
+    /// Whether it may ask for files or packages of the tree when it runs.
+    pub(super) looks_around: bool,
+}
+
+/// Tells the module at `path`, relative to the project, where it is.
+pub(super) fn place(path: &str, source: &str) -> Placed {
+    let asks = |name: &str| source.contains(name);
+    let looks_around = LOOK_UPS.iter().any(|name| asks(name));
+    let is_nested = path.contains('/');
+    let names = ["__dirname", "__filename"];
+    if !names.iter().any(|name| asks(name)) && !META.iter().any(|(meta, _)| asks(meta)) {
+        return Placed { source: None, looks_around };
+    }
+    // A module at the top is where the bundle is.
+    if !is_nested {
+        return Placed { source: None, looks_around };
+    }
+    let dir = Path::new(path).parent().and_then(Path::to_str).unwrap_or_default();
+    let literal = |text: &str| serde_json::Value::from(text).to_string();
+    let (dir, file) = (literal(&format!("/{dir}")), literal(&format!("/{path}")));
+    let mut prefix = String::new();
+    for (name, place) in [("__dirname", &dir), ("__filename", &file)] {
+        if asks(name) && !declares(source, name) {
+            let _ = write!(prefix, "var {name}=globalThis.__cloudserve_root+{place};");
+        }
+    }
+    let mut text = source.to_owned();
+    for ((meta, name), value) in META.into_iter().zip([
+        format!(
+            "new globalThis.URL({},globalThis.__cloudserve_base).href",
+            literal(&url_path(path))
+        ),
+        format!("globalThis.__cloudserve_root+{dir}"),
+        format!("globalThis.__cloudserve_root+{file}"),
+    ]) {
+        if let Some(replaced) = replace_expression(&text, meta, name) {
+            text = replaced;
+            let _ = write!(prefix, "var {name}={value};");
+        }
+    }
+    if prefix.is_empty() {
+        return Placed { source: None, looks_around: true };
+    }
+    // A hashbang has to stay first.
+    let at =
+        if text.starts_with("#!") { text.find('\n').map_or(text.len(), |at| at + 1) } else { 0 };
+    text.insert_str(at, &prefix);
+    Placed { source: Some(text), looks_around: true }
+}
+
+/// A relative URL of this path.
+fn url_path(path: &str) -> String {
+    let mut url = String::from(".");
+    for part in path.split('/') {
+        url.push('/');
+        for byte in part.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~@+$,!()".contains(&byte) {
+                url.push(char::from(byte));
+            } else {
+                let _ = write!(url, "%{byte:02X}");
+            }
+        }
+    }
+    url
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '$')
+}
+
+/// The text with this expression replaced, outside of what looks like a string; `None` if it is
+/// not there.
+fn replace_expression(text: &str, expression: &str, name: &str) -> Option<String> {
+    let mut replaced = String::with_capacity(text.len());
+    let mut done = 0;
+    for (at, _) in text.match_indices(expression) {
+        let before = text[..at].chars().next_back();
+        let after = text[at + expression.len()..].chars().next();
+        let is_quoted = before.is_some_and(|c| matches!(c, '"' | '\'' | '`' | '.'));
+        if is_quoted || before.is_some_and(is_word) || after.is_some_and(is_word) {
+            continue;
+        }
+        replaced.push_str(&text[done..at]);
+        replaced.push_str(name);
+        done = at + expression.len();
+    }
+    (done > 0).then(|| replaced + &text[done..])
+}
+
+/// Whether the module has a variable of this name of its own: a second declaration would be an
+/// error.
+fn declares(source: &str, name: &str) -> bool {
+    source.match_indices(name).any(|(at, _)| {
+        let before = source[..at].trim_end();
+        let after = source[at + name.len()..].trim_start();
+        let is_assigned = |text: &str| {
+            text.starts_with('=') && !text.starts_with("==") && !text.starts_with("=>")
+        };
+        if ["const", "let", "var", "function"].iter().any(|word| before.ends_with(word))
+            || is_assigned(after)
+        {
+            return true;
+        }
+        // `import { __dirname } from` and `const { __dirname } = `, unlike `f({ __dirname })`.
+        before.ends_with(['{', ','])
+            && after.find('}').is_some_and(|close| {
+                let rest = after[close + 1..].trim_start();
+                is_assigned(rest) || rest.starts_with("from")
+            })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed(path: &str, source: &str) -> String {
+        place(path, source).source.unwrap_or_default()
+    }
+
+    #[test]
+    fn modules_are_told_where_they_are() {
+        for (path, source, expected) in [
+            ("a.js", "f(__dirname)", ""),
+            ("d/a.js", "f(1)", ""),
+            (
+                "d/a.js",
+                "f(__dirname)",
+                "var __dirname=globalThis.__cloudserve_root+\"/d\";f(__dirname)",
+            ),
+            (
+                "d/a.js",
+                "#!/usr/bin/env node\nf(__filename)",
+                "#!/usr/bin/env node\nvar __filename=globalThis.__cloudserve_root+\"/d/a.js\";f(__filename)",
+            ),
+            (
+                "d e/a#.mjs",
+                "f(import.meta.url, 'import.meta.url', import.meta.urls)",
+                "var __cloudserve_url=new globalThis.URL(\"./d%20e/a%23.mjs\",globalThis.__cloudserve_base).href;\
+                 f(__cloudserve_url, 'import.meta.url', import.meta.urls)",
+            ),
+            // What declares the name itself keeps it.
+            (
+                "d/a.mjs",
+                "const __dirname = import.meta.dirname;",
+                "var __cloudserve_dirname=globalThis.__cloudserve_root+\"/d\";const __dirname = __cloudserve_dirname;",
+            ),
+            ("d/a.mjs", "import { __dirname } from './x'; f(__dirname)", ""),
+            ("d/a.mjs", "const { a, __dirname } = x; f(__dirname)", ""),
+            (
+                "d/a.mjs",
+                "f({ __dirname })",
+                "var __dirname=globalThis.__cloudserve_root+\"/d\";f({ __dirname })",
+            ),
+            (
+                "d/a.mjs",
+                "if (__dirname === '/') f()",
+                "var __dirname=globalThis.__cloudserve_root+\"/d\";if (__dirname === '/') f()",
+            ),
+        ] {
+            assert_eq!(placed(path, source), expected, "{path}: {source}");
+        }
+    }
+
+    #[test]
+    fn modules_that_look_around_are_known() {
+        for (source, expected) in [
+            ("f(1)", false),
+            ("createRequire(import.meta.url)('x')", true),
+            ("require.resolve('x/y')", true),
+            ("f(__dirname)", true),
+        ] {
+            assert_eq!(place("node_modules/a/b.js", source).looks_around, expected, "{source}");
+        }
+    }
+}

@@ -58,6 +58,14 @@ pub struct ApiOptions {
     pub body_read_ms: u32,
     /// Deploy bodies held in memory at the same time.
     pub uploads_in_parallel: usize,
+
+    /// Calls per second of one credential, as the gateway bounds them; for what accounts are told.
+    /// 0: no bound.
+    pub rate_per_second: u32,
+    /// Logs one account may follow at the same time.
+    pub log_followers_per_user: usize,
+    /// How long a log is followed before the stream ends. Clients go on where they were.
+    pub log_follow_ms: u32,
 }
 
 impl Default for ApiOptions {
@@ -85,6 +93,9 @@ impl Default for ApiOptions {
             login_backoff_max_ms: 300_000,
             body_read_ms: 60_000,
             uploads_in_parallel: 8,
+            rate_per_second: 0,
+            log_followers_per_user: 20,
+            log_follow_ms: 3_600_000,
         }
     }
 }
@@ -110,6 +121,10 @@ impl ApiOptions {
     pub(crate) fn deploy_retry(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(16);
         millis(self.deploy_retry_ms).saturating_mul(1 << doublings)
+    }
+
+    pub(crate) fn log_follow(&self) -> Duration {
+        millis(self.log_follow_ms)
     }
 
     pub(crate) fn body_read(&self) -> Duration {

@@ -227,6 +227,17 @@ pub(crate) fn load(flags: Flags, file: Option<&Path>) -> Result<Config, confique
     Config::from_layer(merged)
 }
 
+/// The data directory, for commands beside a server: the flag, else as [`load`] finds it.
+pub(crate) fn data_dir(
+    flag: Option<PathBuf>,
+    file: Option<&Path>,
+) -> Result<PathBuf, confique::Error> {
+    match flag {
+        Some(data_dir) => Ok(data_dir),
+        None => Ok(load(Flags::empty(), file)?.data_dir),
+    }
+}
+
 /// Adds variable and default to the help of each setting: both are known from [`Config::META`].
 pub(crate) fn explain(mut command: clap::Command) -> clap::Command {
     let mut settings = Vec::new();

@@ -3,6 +3,7 @@
 //! Arguments, environment and file are read here and in [`config`], and nowhere else: the roles
 //! get what they need as values.
 
+mod admin;
 mod config;
 mod logging;
 mod programs;
@@ -31,6 +32,9 @@ enum Command {
     /// Run everything in one process, over SQLite and local files.
     #[command(after_long_help = SERVE_EXAMPLES)]
     Serve(Box<Serve>),
+    /// Operate an installation: quotas, the master key.
+    #[command(subcommand)]
+    Admin(admin::Command),
     /// Print the version.
     Version,
 }
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
     let done = match cli.command {
         Command::Serve(serve) => run_serve(*serve, &secrets),
+        Command::Admin(command) => admin::run(command, &secrets),
         Command::Version => print_version(),
     };
     match done {

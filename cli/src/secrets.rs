@@ -13,12 +13,16 @@ use std::path::{Path, PathBuf};
 use cloudserve_identity::{Secret, SecretError};
 
 /// Variables that hold secrets. They are taken out of the environment before anything starts.
-pub(crate) const VARIABLES: [&str; 2] = [JWT_VARIABLE, MASTER_VARIABLE];
+pub(crate) const VARIABLES: [&str; 3] = [JWT_VARIABLE, MASTER_VARIABLE, PREVIOUS_VARIABLE];
 
 const JWT_VARIABLE: &str = "CLOUDSERVE_JWT_SECRET";
 const MASTER_VARIABLE: &str = "CLOUDSERVE_MASTER_KEY";
+/// Master keys of before, with commas between: what they sealed still opens.
+const PREVIOUS_VARIABLE: &str = "CLOUDSERVE_MASTER_KEY_PREVIOUS";
 const JWT_FILE: &str = "jwt-secret";
 const MASTER_FILE: &str = "master-key";
+/// Master keys of before, one a line. There while a rotation is not finished.
+const PREVIOUS_FILE: &str = "master-key-previous";
 
 /// Why the secrets could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,7 @@ pub(crate) enum SecretsError {
 pub(crate) struct FromEnvironment {
     jwt: Option<OsString>,
     master: Option<OsString>,
+    previous: Option<OsString>,
 }
 
 impl FromEnvironment {
@@ -60,7 +65,16 @@ impl FromEnvironment {
             unsafe { std::env::remove_var(name) };
             value.filter(|value| !value.is_empty())
         };
-        Self { jwt: take(JWT_VARIABLE), master: take(MASTER_VARIABLE) }
+        Self {
+            jwt: take(JWT_VARIABLE),
+            master: take(MASTER_VARIABLE),
+            previous: take(PREVIOUS_VARIABLE),
+        }
+    }
+
+    /// Whether the master key is the operator's to change, and not ours.
+    pub(crate) fn has_master_key(&self) -> bool {
+        self.master.is_some()
     }
 }
 
@@ -68,6 +82,8 @@ impl FromEnvironment {
 pub(crate) struct Secrets {
     pub(crate) jwt: Secret,
     pub(crate) master: Secret,
+    /// Master keys of before, to open what they sealed.
+    pub(crate) previous: Vec<Secret>,
 }
 
 impl Secrets {
@@ -78,7 +94,54 @@ impl Secrets {
         Ok(Self {
             jwt: load_one(&dir, JWT_FILE, JWT_VARIABLE, given.jwt.as_ref())?,
             master: load_one(&dir, MASTER_FILE, MASTER_VARIABLE, given.master.as_ref())?,
+            previous: load_previous(&dir, given.previous.as_ref())?,
         })
+    }
+
+    /// Makes a new master key and keeps the one of now beside it until [`Secrets::forget_previous`].
+    /// The caller holds the directory's lock, and has the key from its file.
+    pub(crate) fn renew_master(&mut self, data_dir: &Path) -> Result<(), SecretsError> {
+        let dir = data_dir.join("secrets");
+        let new = Secret::generate().map_err(SecretsError::Generate)?;
+        let old = std::mem::replace(&mut self.master, new);
+        self.previous.insert(0, old);
+        // The old ones first: with neither written, nothing has changed.
+        let path = dir.join(PREVIOUS_FILE);
+        write_durably(&dir, &path, &self.previous)
+            .map_err(|source| SecretsError::Io { path, source })?;
+        let path = dir.join(MASTER_FILE);
+        write_durably(&dir, &path, std::slice::from_ref(&self.master))
+            .map_err(|source| SecretsError::Io { path, source })
+    }
+
+    /// Removes the master keys of before from the directory: nothing is sealed under them any more.
+    pub(crate) fn forget_previous(&mut self, data_dir: &Path) -> Result<(), SecretsError> {
+        let path = data_dir.join("secrets").join(PREVIOUS_FILE);
+        self.previous.clear();
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(SecretsError::Io { path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn load_previous(dir: &Path, given: Option<&OsString>) -> Result<Vec<Secret>, SecretsError> {
+    if let Some(given) = given {
+        let text = given.to_string_lossy();
+        let keys = text.split(',').map(Secret::parse).collect::<Result<_, _>>();
+        return keys
+            .map_err(|source| SecretsError::Variable { variable: PREVIOUS_VARIABLE, source });
+    }
+    let path = dir.join(PREVIOUS_FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let keys = text.lines().map(Secret::parse).collect::<Result<_, _>>();
+            keys.map_err(|source| SecretsError::Content { path, source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(SecretsError::Io { path, source }),
     }
 }
 
@@ -98,7 +161,7 @@ fn load_one(
         Ok(text) => Secret::parse(&text).map_err(|source| SecretsError::Content { path, source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let secret = Secret::generate().map_err(SecretsError::Generate)?;
-            write_durably(dir, &path, &secret)
+            write_durably(dir, &path, std::slice::from_ref(&secret))
                 .map_err(|source| SecretsError::Io { path, source })?;
             Ok(secret)
         }
@@ -106,7 +169,7 @@ fn load_one(
     }
 }
 
-fn write_durably(dir: &Path, path: &Path, secret: &Secret) -> io::Result<()> {
+fn write_durably(dir: &Path, path: &Path, secrets: &[Secret]) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let temporary = path.with_extension("new");
     match fs::remove_file(&temporary) {
@@ -114,7 +177,9 @@ fn write_durably(dir: &Path, path: &Path, secret: &Secret) -> io::Result<()> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    writeln!(file, "{}", secret.to_hex())?;
+    for secret in secrets {
+        writeln!(file, "{}", secret.to_hex())?;
+    }
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(dir)?.sync_all()?;
@@ -129,7 +194,7 @@ mod tests {
     use super::*;
 
     fn given(jwt: Option<&str>) -> FromEnvironment {
-        FromEnvironment { jwt: jwt.map(OsString::from), master: None }
+        FromEnvironment { jwt: jwt.map(OsString::from), master: None, previous: None }
     }
 
     #[test]
@@ -144,6 +209,23 @@ mod tests {
             let mode = fs::metadata(data.path().join("secrets").join(file)).unwrap().permissions();
             assert_eq!(mode.mode() & 0o777, 0o600, "{file}");
         }
+    }
+
+    #[test]
+    fn a_rotation_keeps_the_old_key_until_it_is_forgotten() {
+        let data = tempfile::tempdir().unwrap();
+        let mut secrets = Secrets::load(data.path(), &given(None)).unwrap();
+        let first = secrets.master.to_hex();
+        secrets.renew_master(data.path()).unwrap();
+        let second = secrets.master.to_hex();
+        secrets.renew_master(data.path()).unwrap();
+        let again = Secrets::load(data.path(), &given(None)).unwrap();
+        assert_eq!(again.master.to_hex(), secrets.master.to_hex());
+        let previous: Vec<_> = again.previous.iter().map(Secret::to_hex).collect();
+        assert_eq!(previous, [second, first]);
+        secrets.forget_previous(data.path()).unwrap();
+        secrets.forget_previous(data.path()).unwrap();
+        assert!(Secrets::load(data.path(), &given(None)).unwrap().previous.is_empty());
     }
 
     #[test]

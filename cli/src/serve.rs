@@ -152,7 +152,7 @@ impl Roles {
         let tokens = SessionTokens::new(&secrets.jwt, lifetime);
         let authenticator =
             Authenticator::new(stores.accounts.clone(), tokens, stores.changes.as_ref());
-        let sealer = Sealer::new(&secrets.master);
+        let sealer = Sealer::with_previous(&secrets.master, &secrets.previous);
         let cache = Arc::new(Cache::open(
             &data_dir.join("cache"),
             stores.artifacts.clone(),
@@ -206,6 +206,7 @@ impl Roles {
                 limits,
                 deploys_in_parallel: config.api.deploys_in_parallel,
                 drain_ms: config.drain_timeout_ms,
+                rate_per_second: config.gateway.rate_per_second,
                 ..ApiOptions::default()
             },
             stores,

@@ -25,6 +25,7 @@ enum Credential {
 
 /// Bounds the rate of each credential.
 pub(crate) struct RateLimit {
+    /// Of credentials whose account has no other bound; 0 sets none.
     per_second: u32,
     epoch: Instant,
     /// When the bucket will be full again, in nanoseconds after `epoch`.
@@ -32,34 +33,35 @@ pub(crate) struct RateLimit {
 }
 
 impl RateLimit {
-    /// `None`: no bound.
-    pub(crate) fn new(per_second: u32, max_entries: u64) -> Option<Self> {
-        (per_second > 0).then(|| Self {
-            per_second,
-            epoch: Instant::now(),
-            full_at: Cache::builder().max_capacity(max_entries).time_to_idle(FORGET_AFTER).build(),
-        })
+    pub(crate) fn new(per_second: u32, max_entries: u64) -> Self {
+        let full_at = Cache::builder().max_capacity(max_entries).time_to_idle(FORGET_AFTER).build();
+        Self { per_second, epoch: Instant::now(), full_at }
     }
 
-    pub(crate) fn per_second(&self) -> u32 {
-        self.per_second
-    }
-
-    /// Takes one token. `false`: there is none.
-    pub(crate) fn admits(&self, caller: &Caller, peer: &Peer) -> bool {
-        let credential = match caller {
-            Caller::Known { principal, .. } => match &principal.via {
-                Via::ApiKey { id, .. } => Credential::Key(*id),
-                Via::Session { .. } => Credential::Sessions(principal.user_id),
-            },
-            _ => Credential::Address(peer.clone()),
+    /// Takes one token. `Err` holds the bound: there is none.
+    pub(crate) fn admit(&self, caller: &Caller, peer: &Peer) -> Result<(), u32> {
+        let (credential, own) = match caller {
+            Caller::Known(principal) => {
+                let credential = match &principal.via {
+                    Via::ApiKey { id, .. } => Credential::Key(*id),
+                    Via::Session { .. } => Credential::Sessions(principal.user_id),
+                };
+                (credential, principal.rate_per_second)
+            }
+            _ => (Credential::Address(peer.clone()), None),
         };
-        self.take(&self.full_at.get_with(credential, Arc::default), self.epoch.elapsed())
+        let per_second = own.unwrap_or(self.per_second);
+        if per_second == 0 {
+            return Ok(());
+        }
+        let full_at = self.full_at.get_with(credential, Arc::default);
+        let admitted = Self::take(&full_at, self.epoch.elapsed(), per_second);
+        if admitted { Ok(()) } else { Err(per_second) }
     }
 
-    fn take(&self, full_at: &AtomicU64, now: Duration) -> bool {
+    fn take(full_at: &AtomicU64, now: Duration, per_second: u32) -> bool {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let token = NANOS_PER_SECOND / u64::from(self.per_second);
+        let token = NANOS_PER_SECOND / u64::from(per_second);
         full_at
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
                 let next = full_at.max(now) + token;
@@ -75,16 +77,14 @@ mod tests {
 
     #[test]
     fn a_full_bucket_holds_one_second_of_calls() {
-        let limit = RateLimit::new(10, 10).unwrap();
         let bucket = AtomicU64::default();
         let taken = |at_ms| {
             let now = Duration::from_millis(at_ms);
-            (0..100).filter(|_| limit.take(&bucket, now)).count()
+            (0..100).filter(|_| RateLimit::take(&bucket, now, 10)).count()
         };
         assert_eq!(taken(0), 10);
         assert_eq!(taken(99), 0);
         assert_eq!(taken(100), 1);
         assert_eq!(taken(5_000), 10);
-        assert!(RateLimit::new(0, 10).is_none());
     }
 }

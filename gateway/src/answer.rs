@@ -24,7 +24,7 @@ use tokio::time::Sleep;
 use crate::head::{ExecutionText, is_hop_by_hop};
 use crate::meter::{Call, cancelled};
 use crate::options::GatewayOptions;
-use crate::refusal::json;
+use crate::refusal::{json, limited};
 
 static EXECUTION_ID: HeaderName = HeaderName::from_static("x-cloudserve-execution-id");
 static COLD: HeaderName = HeaderName::from_static("x-cloudserve-cold");
@@ -120,11 +120,7 @@ pub(crate) fn told(fault: &Fault) -> &str {
 }
 
 /// The answer to a call that failed before the function answered.
-pub(crate) fn failure(
-    call: Call,
-    outcome: Outcome,
-    rate_per_second: Option<u32>,
-) -> Response<AnswerBody> {
+pub(crate) fn failure(call: Call, outcome: Outcome) -> Response<AnswerBody> {
     #[derive(Serialize)]
     struct Failed<'a> {
         error: Description<'a>,
@@ -144,13 +140,8 @@ pub(crate) fn failure(
     let execution_id = call.execution_id().to_string();
     let body = Failed { error: Description { code, message, execution_id }, message };
     let mut response = json(status_of(fault.class), &body);
-    let limit = match fault.class {
-        FaultClass::RateLimit => rate_per_second,
-        FaultClass::ConcurrencyLimit => Some(call.target().limits.concurrency),
-        _ => None,
-    };
     let headers = response.headers_mut();
-    explain_refusal(headers, fault.class, limit);
+    explain_refusal(headers, fault.class, call.target().limits.concurrency);
     stamp(headers, &ExecutionText::of(call.execution_id()), outcome.cold, outcome.timings);
     call.finish(outcome);
     response
@@ -166,20 +157,10 @@ pub(crate) fn crashed() -> Fault {
 }
 
 /// When to come again, for calls that were not taken.
-pub(crate) fn explain_refusal(headers: &mut HeaderMap, class: FaultClass, limit: Option<u32>) {
-    let soon = HeaderValue::from_static("1");
+pub(crate) fn explain_refusal(headers: &mut HeaderMap, class: FaultClass, concurrency: u32) {
     match class.http_status() {
-        429 => {
-            headers.insert(RETRY_AFTER, soon.clone());
-            if let Some(limit) = limit {
-                headers.insert("ratelimit-limit", HeaderValue::from(limit));
-            }
-            headers.insert("ratelimit-remaining", HeaderValue::from_static("0"));
-            headers.insert("ratelimit-reset", soon);
-        }
-        503 => {
-            headers.insert(RETRY_AFTER, soon);
-        }
+        429 => limited(headers, &concurrency.to_string(), 1),
+        503 => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
         _ => {}
     }
 }

@@ -3,23 +3,31 @@
 //! An owner sees all of their functions; everyone else sees the public ones and cannot tell a
 //! private one from none. The two views are cached apart, so that not even the time an answer
 //! takes depends on whether the owner has just used a private function.
+//!
+//! An owner may name the version to call; others get what is served.
 
 use std::sync::Arc;
 
-use cloudserve_identity::{Presented, Principal};
+use cloudserve_identity::Principal;
 use cloudserve_protocol::call::Target;
 use cloudserve_store::account::Scope;
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 
-use crate::authenticate::{Caller, may_be_cross_origin};
+use crate::authenticate::Caller;
 use crate::path::RunPath;
+use crate::quota::Allowance;
 use crate::refusal::{Chain, Refusal};
 use crate::route::{Entry, LoadError, Routes, View};
+
+static VERSION: HeaderName = HeaderName::from_static("x-cloudserve-version");
 
 /// A call that may be made.
 pub(crate) struct Permitted {
     /// What is served.
     pub(crate) target: Arc<Target>,
+    /// What its owner may use.
+    pub(crate) allowance: Arc<Allowance>,
     /// Whether the caller may see the function's logs in the answer.
     pub(crate) by_owner: bool,
 }
@@ -30,57 +38,88 @@ pub(crate) async fn authorise(
     path: &RunPath<'_>,
     request: &Parts,
 ) -> Result<Permitted, Refusal> {
-    let standing = Standing::of(caller, path, request);
-    let view = if matches!(standing, Standing::Owner) { View::Owner } else { View::Stranger };
-    match routes.find(view, path).await {
-        Ok(Entry::Active(target)) => Ok(Permitted { target, by_owner: view == View::Owner }),
+    let standing = Standing::of(caller, path);
+    let view = if matches!(standing, Standing::Owner(_)) { View::Owner } else { View::Stranger };
+    let found = routes.find(view, path).await;
+    if let (Standing::Owner(principal), Ok(entry)) = (&standing, &found)
+        && entry.function_id().is_some_and(|id| !principal.may_use(id))
+    {
+        return Err(Refusal::OtherFunction);
+    }
+    match found {
+        Ok(Entry::Active(target, allowance)) => {
+            let by_owner = view == View::Owner;
+            let target = match request.headers.get(&VERSION) {
+                None => target,
+                Some(_) if !by_owner => return Err(Refusal::VersionChosen),
+                Some(version) => chosen(routes, &target, version).await?,
+            };
+            Ok(Permitted { target, allowance, by_owner })
+        }
         Ok(Entry::Inactive { failed, .. }) => Err(Refusal::NotActive { failed }),
         Ok(Entry::Absent) => Err(match standing {
-            Standing::Owner => Refusal::NotFound,
+            Standing::Owner(_) => Refusal::NotFound,
             Standing::Refused(refusal) => refusal,
         }),
+        Err(error) => Err(not_loaded(path, &error)),
+    }
+}
+
+fn not_loaded(path: &RunPath<'_>, error: &LoadError) -> Refusal {
+    match error {
+        LoadError::Store(error) => Refusal::storage(error),
+        LoadError::Env(_) => {
+            tracing::error!(function = path.key(), error = %Chain(error), "cannot serve");
+            Refusal::Unavailable
+        }
+    }
+}
+
+/// The version the owner names in place of the one that is served.
+async fn chosen(
+    routes: &Routes,
+    served: &Arc<Target>,
+    version: &HeaderValue,
+) -> Result<Arc<Target>, Refusal> {
+    let number = version.to_str().ok().and_then(|text| text.trim().parse().ok());
+    let number: u32 = number.ok_or(Refusal::VersionNotFound)?;
+    if number == served.version {
+        return Ok(served.clone());
+    }
+    match routes.version(served, number).await {
+        Ok(Some(target)) => Ok(target),
+        Ok(None) => Err(Refusal::VersionNotFound),
         Err(LoadError::Store(error)) => Err(Refusal::storage(&error)),
         Err(error @ LoadError::Env(_)) => {
-            tracing::error!(function = path.key(), error = %Chain(&error), "cannot serve");
+            tracing::error!(function = %served.function_id, error = %Chain(&error), "cannot serve");
             Err(Refusal::Unavailable)
         }
     }
 }
 
-enum Standing {
-    /// May call everything under this user's name.
-    Owner,
+enum Standing<'a> {
+    /// May call everything under this user's name, as far as its key is for it.
+    Owner(&'a Principal),
     /// May call what is public; anything else is refused like this.
     Refused(Refusal),
 }
 
-impl Standing {
-    fn of(caller: &Caller, path: &RunPath<'_>, request: &Parts) -> Self {
+impl<'a> Standing<'a> {
+    fn of(caller: &'a Caller, path: &RunPath<'_>) -> Self {
         match caller {
             Caller::Anonymous | Caller::Unrecognised => Self::Refused(Refusal::Unauthorized),
             Caller::Unchecked(error) => Self::Refused(Refusal::storage(error)),
-            Caller::Known { principal, presented } => {
-                Self::of_account(principal, *presented, path, request)
-            }
+            Caller::Known(principal) => Self::of_account(principal, path),
         }
     }
 
-    fn of_account(
-        principal: &Principal,
-        presented: Presented,
-        path: &RunPath<'_>,
-        request: &Parts,
-    ) -> Self {
+    fn of_account(principal: &'a Principal, path: &RunPath<'_>) -> Self {
         if principal.user_name.as_str() != path.user() {
             Self::Refused(Refusal::Forbidden)
         } else if !principal.may(Scope::Invoke) {
             Self::Refused(Refusal::MissingScope)
-        } else if presented == Presented::Cookie
-            && may_be_cross_origin(&request.method, &request.uri, &request.headers)
-        {
-            Self::Refused(Refusal::CrossOrigin)
         } else {
-            Self::Owner
+            Self::Owner(principal)
         }
     }
 }

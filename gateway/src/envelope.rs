@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::answer::{AnswerBody, crashed, explain_refusal, stamp, status_of, told};
 use crate::head::ExecutionText;
+use crate::mask::mask;
 use crate::meter::{Call, log_fault, megabytes, milliseconds};
 use crate::options::GatewayOptions;
 use crate::refusal::json;
@@ -76,7 +77,6 @@ pub(crate) async fn envelope(
     mut call: Call,
     reply: Result<Reply, Box<Outcome>>,
     by_owner: bool,
-    rate_per_second: Option<u32>,
     options: &GatewayOptions,
 ) -> Response<AnswerBody> {
     let mut answered = None;
@@ -110,6 +110,7 @@ pub(crate) async fn envelope(
     };
     let duration = milliseconds(call.stop_clock());
     log_fault(&mut outcome);
+    mask(&mut outcome.logs, &call.target().env);
     let fault = outcome.fault.as_ref();
     let lines = outcome.logs.iter().filter(|_| by_owner);
     let document = Envelope {
@@ -126,8 +127,7 @@ pub(crate) async fn envelope(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     if let Some(fault) = fault {
-        let limit = (fault.class == FaultClass::RateLimit).then_some(rate_per_second).flatten();
-        explain_refusal(headers, fault.class, limit);
+        explain_refusal(headers, fault.class, call.target().limits.concurrency);
     }
     stamp(headers, &ExecutionText::of(call.execution_id()), outcome.cold, outcome.timings);
     call.finish(outcome);

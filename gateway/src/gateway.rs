@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use cloudserve_identity::{Authenticator, Sealer};
-use cloudserve_protocol::call::{Invoker, Outcome};
-use cloudserve_protocol::fault::{Fault, FaultClass};
-use cloudserve_store::{AccountStore, Stores};
+use cloudserve_protocol::call::Invoker;
+use cloudserve_store::{AccountStore, Stores, Timestamp};
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -25,6 +24,7 @@ use crate::meter::Meter;
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::options::GatewayOptions;
 use crate::path::RunPath;
+use crate::quota::Allowances;
 use crate::refusal::Refusal;
 use crate::route::Routes;
 
@@ -37,7 +37,7 @@ struct Inner {
     accounts: Arc<dyn AccountStore>,
     authenticator: Authenticator,
     routes: Routes,
-    rate: Option<RateLimit>,
+    rate: RateLimit,
     meter: Meter,
     invoker: Arc<dyn Invoker>,
     metrics: Arc<Metrics>,
@@ -77,10 +77,13 @@ impl Gateway {
     ) -> Self {
         let metrics = Arc::new(Metrics::default());
         let changes = stores.changes.as_ref();
+        let allowances =
+            Arc::new(Allowances::new(stores.telemetry.clone(), options.quota_refresh_ms));
+        let entries = options.route_entries;
         Self(Arc::new(Inner {
-            routes: Routes::new(stores.functions, sealer, changes, options.route_entries),
+            routes: Routes::new(stores.functions, sealer, allowances.clone(), changes, entries),
             rate: RateLimit::new(options.rate_per_second, options.rate_entries),
-            meter: Meter::start(&options, stores.telemetry, metrics.clone()),
+            meter: Meter::start(&options, stores.telemetry, allowances, metrics.clone()),
             accounts: stores.accounts,
             authenticator,
             invoker,
@@ -139,34 +142,36 @@ impl Gateway {
                 return self.refuse(refusal, close);
             }
         };
-        let Permitted { target, by_owner } = permitted;
+        let Permitted { target, allowance, by_owner } = permitted;
+        if let Err(per_second) = inner.rate.admit(&caller, peer) {
+            leftover.discard_unread(body);
+            return self.refuse(Refusal::TooOften { per_second }, close);
+        }
         let deadline = deadline_of(arrived, target.limits.timeout_ms);
         let Some(place) = inner.meter.place(deadline).await else {
             leftover.discard_unread(body);
             return self.refuse(Refusal::Unavailable, close);
         };
-        let call = inner.meter.begin(place, target, arrived, deadline);
+        let began = Timestamp::now();
+        if let Err(exceeded) = allowance.admit(began) {
+            leftover.discard_unread(body);
+            return self.refuse(Refusal::QuotaExceeded(exceeded), close);
+        }
+        let call = inner.meter.begin(place, target, allowance, began, arrived, deadline);
 
         let wants_envelope = envelope::is_wanted(&parts.headers);
-        let rate = inner.rate.as_ref();
-        let reply = if rate.is_none_or(|rate| rate.admits(&caller, peer)) {
-            strip_credentials(&mut parts.headers, &caller, &inner.authenticator);
-            let execution = ExecutionText::of(call.execution_id());
-            let head = request_head(&parts, &path, peer, &execution, inner.options.trust_forwarded);
-            dispatch(&*inner.invoker, &inner.options, &call, head, body, leftover).await
-        } else {
-            leftover.discard_unread(body);
-            Err(Box::new(Outcome::not_started(too_often(rate))))
-        };
+        strip_credentials(&mut parts.headers, &caller, &inner.authenticator);
+        let execution = ExecutionText::of(call.execution_id());
+        let head = request_head(&parts, &path, peer, &execution, inner.options.trust_forwarded);
+        let reply = dispatch(&*inner.invoker, &inner.options, &call, head, body, leftover).await;
 
-        let per_second = rate.map(RateLimit::per_second);
         let refused = reply.as_ref().err().is_some_and(|o| !o.started) && close;
         let mut response = match reply {
             reply if wants_envelope => {
-                envelope::envelope(call, reply, by_owner, per_second, &inner.options).await
+                envelope::envelope(call, reply, by_owner, &inner.options).await
             }
             Ok(reply) => answer(call, reply, parts.method == Method::HEAD, &inner.options),
-            Err(outcome) => failure(call, *outcome, per_second),
+            Err(outcome) => failure(call, *outcome),
         };
         if refused {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -201,14 +206,6 @@ impl Gateway {
     pub async fn is_ready(&self) -> bool {
         !self.0.draining.load(Relaxed) && self.0.accounts.is_token_revoked("").await.is_ok()
     }
-}
-
-fn too_often(rate: Option<&RateLimit>) -> Fault {
-    let per_second = rate.map_or(0, RateLimit::per_second);
-    Fault::new(
-        FaultClass::RateLimit,
-        format!("more than {per_second} calls per second with this credential; slow down"),
-    )
 }
 
 fn text(status: StatusCode, body: String) -> Response<AnswerBody> {

@@ -1,7 +1,7 @@
 //! The data plane: from an HTTP request under `/run` to a call in a sandbox and back.
 //!
 //! One module per step, in this order: [`authenticate`], [`authorise`], [`route`], [`admit`],
-//! [`dispatch`], [`meter`]. A warm call makes no database round trip; usage and logs leave in
+//! [`quota`], [`dispatch`], [`meter`]. A warm call makes no database round trip; usage and logs leave in
 //! batches, off the request path.
 //!
 //! Invariants: every call that reached a function leaves exactly one usage row, however it ended;
@@ -19,10 +19,12 @@ mod envelope;
 mod gateway;
 mod head;
 mod http;
+mod mask;
 mod meter;
 mod metrics;
 mod options;
 mod path;
+mod quota;
 mod refusal;
 mod route;
 mod serve;

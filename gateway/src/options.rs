@@ -13,6 +13,9 @@ pub struct GatewayOptions {
     pub rate_per_second: u32,
     /// Credentials whose rate is watched at the same time; the least active is forgotten first.
     pub rate_entries: u64,
+    /// How long the sums of an account with a quota are trusted before what other gateways counted
+    /// is read again.
+    pub quota_refresh_ms: u32,
     /// Functions that are remembered, per view (owners, strangers).
     pub route_entries: u64,
     /// Calls in flight plus usage rows not yet stored. Calls beyond wait, then get 503: no usage
@@ -57,6 +60,7 @@ impl Default for GatewayOptions {
         Self {
             rate_per_second: 0,
             rate_entries: 100_000,
+            quota_refresh_ms: 1_000,
             route_entries: 10_000,
             usage_queue_rows: 65_536,
             log_queue_bytes: 64 * 1024 * 1024,

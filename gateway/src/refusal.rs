@@ -1,13 +1,18 @@
-//! Answers to requests that reach no function: no execution id, no usage row.
+//! Answers to requests that reach no function. They leave no usage row: what is refused uses
+//! nothing, and a flood of it must not fill the store.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use cloudserve_store::StoreError;
+use cloudserve_protocol::fault::FaultClass;
+use cloudserve_protocol::ids::ExecutionId;
+use cloudserve_store::{StoreError, Timestamp};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
 use crate::answer::AnswerBody;
+use crate::quota::{Bound, Exceeded};
 
 /// Why a request is not dispatched.
 #[derive(Debug)]
@@ -20,8 +25,19 @@ pub(crate) enum Refusal {
     Forbidden,
     /// A key without the scope.
     MissingScope,
-    /// A cookie sent along by another site.
-    CrossOrigin,
+    /// A key for other functions.
+    OtherFunction,
+    /// A version named by somebody who is not the owner.
+    VersionChosen,
+    /// A version that is not there or was never built.
+    VersionNotFound,
+    /// Too many calls per second with one credential.
+    TooOften {
+        /// How many there may be.
+        per_second: u32,
+    },
+    /// The owner's account has used up what it may.
+    QuotaExceeded(Exceeded),
     /// The owner has no such function.
     NotFound,
     /// Nothing is served under this name yet.
@@ -45,66 +61,93 @@ impl Refusal {
         match self {
             Self::NoSuchPath => "not_found",
             Self::Unauthorized => "unauthorized",
-            Self::Forbidden | Self::MissingScope | Self::CrossOrigin => "forbidden",
+            Self::Forbidden | Self::MissingScope | Self::OtherFunction | Self::VersionChosen => {
+                "forbidden"
+            }
             Self::NotFound => "function_not_found",
+            Self::VersionNotFound => "version_not_found",
+            Self::TooOften { .. } => FaultClass::RateLimit.code(),
+            Self::QuotaExceeded(_) => FaultClass::QuotaExceeded.code(),
             Self::NotActive { .. } => "not_active",
             Self::Unavailable => "unavailable",
         }
     }
 
     /// All codes a refusal can have, for metrics.
-    pub(crate) const CODES: [&str; 6] = [
+    pub(crate) const CODES: [&str; 9] = [
         "not_found",
         "unauthorized",
         "forbidden",
         "function_not_found",
+        "version_not_found",
         "not_active",
+        "rate_limit",
+        "quota_exceeded",
         "unavailable",
     ];
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::NoSuchPath | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NoSuchPath | Self::NotFound | Self::VersionNotFound => StatusCode::NOT_FOUND,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::MissingScope | Self::CrossOrigin => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::MissingScope | Self::OtherFunction | Self::VersionChosen => {
+                StatusCode::FORBIDDEN
+            }
+            Self::TooOften { .. } | Self::QuotaExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotActive { .. } | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
-    fn message(&self) -> &'static str {
-        match self {
+    fn message(&self) -> Cow<'static, str> {
+        let text = match self {
             Self::NoSuchPath => "no such path; functions are at /run/{userName}/{functionName}",
             Self::Unauthorized => {
                 "a valid token or API key is needed: Authorization: Bearer <token or key>"
             }
             Self::Forbidden => "this name belongs to another account and is not public",
             Self::MissingScope => "this API key does not have the scope invoke",
-            Self::CrossOrigin => {
-                "a call with the session cookie must come from the same origin; \
-                 use Authorization: Bearer <token or key>"
+            Self::OtherFunction => "this API key is for other functions",
+            Self::VersionChosen => {
+                "only the owner chooses a version; leave x-cloudserve-version out"
             }
+            Self::VersionNotFound => "the function has no such version, or it was never built",
+            Self::TooOften { per_second } => {
+                return format!(
+                    "more than {per_second} calls per second with this credential; slow down"
+                )
+                .into();
+            }
+            Self::QuotaExceeded(exceeded) => return told(exceeded).into(),
             Self::NotFound => "you have no function with this name",
             Self::NotActive { failed: false } => "the function is being deployed; try again soon",
             Self::NotActive { failed: true } => {
                 "the function's first deploy failed; its deployError says why; deploy it again"
             }
             Self::Unavailable => "the service cannot take the call now; try again soon",
-        }
+        };
+        text.into()
     }
 
     pub(crate) fn into_response(self) -> Response<AnswerBody> {
         #[derive(Serialize)]
-        struct Refused {
-            error: Code,
-            message: &'static str,
+        struct Refused<'a> {
+            error: Code<'a>,
+            message: &'a str,
         }
         #[derive(Serialize)]
-        struct Code {
+        #[serde(rename_all = "camelCase")]
+        struct Code<'a> {
             code: &'static str,
-            message: &'static str,
+            message: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            execution_id: Option<ExecutionId>,
         }
         let (code, message) = (self.code(), self.message());
-        let body = Refused { error: Code { code, message }, message };
+        // Names the refusal, so that caller and operator can speak of it.
+        let execution_id =
+            matches!(self, Self::TooOften { .. } | Self::QuotaExceeded(_)).then(ExecutionId::new);
+        let error = Code { code, message: &message, execution_id };
+        let body = Refused { error, message: &message };
         let mut response = json(self.status(), &body);
         let headers = response.headers_mut();
         match self {
@@ -114,10 +157,34 @@ impl Refusal {
             Self::NotActive { .. } | Self::Unavailable => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
+            Self::TooOften { per_second } => limited(headers, &per_second.to_string(), 1),
+            Self::QuotaExceeded(Exceeded { limit, resets_at, .. }) => {
+                let ms = resets_at.0.saturating_sub(Timestamp::now().0).max(0);
+                limited(headers, &limit.to_string(), ms.unsigned_abs().div_ceil(1_000).max(1));
+            }
             _ => {}
         }
         response
     }
+}
+
+fn told(Exceeded { what, limit, resets_at }: &Exceeded) -> String {
+    let what = match what {
+        Bound::CallsPerDay => "calls per day",
+        Bound::GbSecondsPerMonth => "GB-seconds per month",
+    };
+    format!("the owner's account has used up its {limit} {what}; it may go on at {resets_at}")
+}
+
+/// What is allowed, that nothing of it is left, and in how many seconds there is again.
+pub(crate) fn limited(headers: &mut HeaderMap, limit: &str, reset_s: u64) {
+    let reset = HeaderValue::from(reset_s);
+    if let Ok(limit) = HeaderValue::from_str(limit) {
+        headers.insert("ratelimit-limit", limit);
+    }
+    headers.insert("ratelimit-remaining", HeaderValue::from_static("0"));
+    headers.insert("ratelimit-reset", reset.clone());
+    headers.insert(RETRY_AFTER, reset);
 }
 
 /// A JSON answer of the gateway's own; no cache may keep it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloudserve_identity::{SealError, Sealer};
-use cloudserve_protocol::call::Target;
+use cloudserve_protocol::call::{Target, VersionKey};
 use cloudserve_protocol::ids::FunctionId;
 use cloudserve_store::function::{DeployStatus, Route, Visibility};
 use cloudserve_store::{Change, ChangeFeed, FunctionStore, StoreError};
@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 use tokio::sync::broadcast::{self, error::TryRecvError};
 
 use crate::path::RunPath;
+use crate::quota::{Allowance, Allowances};
 
 /// Oldest state the gateway acts on where no change feed reaches.
 pub const MAX_STALENESS: Duration = Duration::from_secs(5);
@@ -47,8 +48,19 @@ pub(crate) enum Entry {
         /// Its only deploy failed.
         failed: bool,
     },
-    /// A function and what to run, its environment opened.
-    Active(Arc<Target>),
+    /// A function and what to run, its environment opened; and what its owner may use.
+    Active(Arc<Target>, Arc<Allowance>),
+}
+
+impl Entry {
+    /// The function, if there is one.
+    pub(crate) fn function_id(&self) -> Option<FunctionId> {
+        match self {
+            Self::Absent => None,
+            Self::Inactive { id, .. } => Some(*id),
+            Self::Active(target, _) => Some(target.function_id),
+        }
+    }
 }
 
 /// Why it is not known what a name means.
@@ -74,35 +86,40 @@ impl Slot {
     }
 
     fn is_stale(&self) -> bool {
-        let absent = !matches!(self.entry.get(), None | Some(Entry::Active(_)));
+        let absent = !matches!(self.entry.get(), None | Some(Entry::Active(..)));
         absent && self.since.elapsed() > MAX_ABSENCE
     }
 
     fn survives_change_of(&self, changed: FunctionId) -> bool {
         match self.entry.get() {
-            Some(Entry::Active(target)) => target.function_id != changed,
-            Some(Entry::Inactive { id, .. }) => *id != changed,
             // What was absent may be there now; what is being loaded may be read too early.
             None | Some(Entry::Absent) => false,
+            Some(entry) => entry.function_id() != Some(changed),
         }
     }
 }
 
 type Slots = Cache<String, Arc<Slot>>;
 
+/// Versions that are called by number; `None`: there is no such version that was built.
+type Versions = Cache<VersionKey, Arc<OnceCell<Option<Arc<Target>>>>>;
+
 /// The cache.
 pub(crate) struct Routes {
     functions: Arc<dyn FunctionStore>,
     sealer: Sealer,
+    allowances: Arc<Allowances>,
     changes: Mutex<broadcast::Receiver<Change>>,
     owners: Slots,
     strangers: Slots,
+    versions: Versions,
 }
 
 impl Routes {
     pub(crate) fn new(
         functions: Arc<dyn FunctionStore>,
         sealer: Sealer,
+        allowances: Arc<Allowances>,
         changes: &dyn ChangeFeed,
         max_entries: u64,
     ) -> Self {
@@ -111,9 +128,14 @@ impl Routes {
         Self {
             functions,
             sealer,
+            allowances,
             changes: Mutex::new(changes.subscribe()),
             owners: slots(),
             strangers: slots(),
+            versions: Cache::builder()
+                .max_capacity(max_entries)
+                .time_to_live(MAX_STALENESS)
+                .build(),
         }
     }
 
@@ -140,12 +162,60 @@ impl Routes {
         slot.entry.get_or_try_init(|| self.load(view, path)).await.cloned()
     }
 
+    /// Another version of a function that is served.
+    pub(crate) async fn version(
+        &self,
+        served: &Arc<Target>,
+        version: u32,
+    ) -> Result<Option<Arc<Target>>, LoadError> {
+        let key = VersionKey { function_id: served.function_id, version };
+        let slot = self.versions.get_with(key, Arc::default);
+        slot.get_or_try_init(|| self.load_version(served, version)).await.cloned()
+    }
+
+    async fn load_version(
+        &self,
+        served: &Arc<Target>,
+        version: u32,
+    ) -> Result<Option<Arc<Target>>, LoadError> {
+        let found = self.functions.version(served.owner_id, served.function_id, version).await;
+        let found = found.map_err(LoadError::Store)?.filter(|version| {
+            matches!(version.status, DeployStatus::Active | DeployStatus::Superseded)
+        });
+        let Some((version, built)) = found.and_then(|v| v.built.clone().map(|built| (v, built)))
+        else {
+            return Ok(None);
+        };
+        let env = self.sealer.open(served.function_id, &version.env).map_err(LoadError::Env)?;
+        Ok(Some(Arc::new(Target {
+            function_id: served.function_id,
+            owner_id: served.owner_id,
+            owner_name: served.owner_name.clone(),
+            function_name: served.function_name.clone(),
+            version: version.version,
+            bundle_hash: built.bundle_hash,
+            runtime_deps: built.dep_hash.filter(|_| built.needs_tree),
+            limits: version.limits,
+            env,
+        })))
+    }
+
     fn apply_changes(&self) {
         let mut changes = self.changes.lock();
         loop {
             match changes.try_recv() {
-                Ok(Change::Function(id)) => self.forget(|slot| slot.survives_change_of(id)),
-                Ok(Change::User(_)) | Err(TryRecvError::Lagged(_)) => self.forget(|_| false),
+                Ok(Change::Function(id)) => {
+                    self.forget(|slot| slot.survives_change_of(id));
+                    for (key, _) in &self.versions {
+                        if key.function_id == id {
+                            self.versions.invalidate(&*key);
+                        }
+                    }
+                }
+                Ok(Change::User(_)) | Err(TryRecvError::Lagged(_)) => {
+                    self.forget(|_| false);
+                    self.versions.invalidate_all();
+                }
                 Ok(Change::ApiKey(_) | Change::Token | Change::DeploymentQueued) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
@@ -167,18 +237,20 @@ impl Routes {
         let found = self.functions.route(&user, &function).await.map_err(LoadError::Store)?;
         match found {
             Some(route) if view == View::Owner || route.visibility == Visibility::Public => {
-                self.entry_of(route)
+                self.entry_of(route).await
             }
             _ => Ok(Entry::Absent),
         }
     }
 
-    fn entry_of(&self, route: Route) -> Result<Entry, LoadError> {
+    async fn entry_of(&self, route: Route) -> Result<Entry, LoadError> {
         let inactive =
             Entry::Inactive { id: route.function_id, failed: route.status == DeployStatus::Failed };
         let Some(version) = route.active else { return Ok(inactive) };
         let Some(built) = &version.built else { return Ok(inactive) };
         let env = self.sealer.open(route.function_id, &version.env).map_err(LoadError::Env)?;
+        let allowance = self.allowances.of(route.owner_id, route.owner_quota).await;
+        let allowance = allowance.map_err(LoadError::Store)?;
         let target = Arc::new(Target {
             function_id: route.function_id,
             owner_id: route.owner_id,
@@ -190,6 +262,6 @@ impl Routes {
             limits: version.limits,
             env,
         });
-        Ok(Entry::Active(target))
+        Ok(Entry::Active(target, allowance))
     }
 }

@@ -1,15 +1,19 @@
 //! Where a credential becomes a principal. Answers from a cache whose entries are dropped when
 //! the store reports a change and, in any case, after [`Authenticator::MAX_STALENESS`].
+//!
+//! That a key was used is noted once a minute, by a task of its own: no request waits for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
-use cloudserve_protocol::ids::{ApiKeyId, UserId, UserName};
+use cloudserve_protocol::ids::{ApiKeyId, FunctionId, UserId, UserName};
 use cloudserve_store::account::Scope;
 use cloudserve_store::{AccountStore, Change, ChangeFeed, StoreError, Timestamp};
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
 
 use crate::api_key::ApiKeySecret;
 use crate::credential::{Credential, Presented};
@@ -24,6 +28,8 @@ pub struct Principal {
     pub user_name: UserName,
     /// What it showed.
     pub via: Via,
+    /// Calls per second of each of its credentials, if that is not the installation's bound.
+    pub rate_per_second: Option<u32>,
 }
 
 /// What a principal showed to be believed.
@@ -42,6 +48,8 @@ pub enum Via {
         id: ApiKeyId,
         /// What it may be used for.
         scopes: Vec<Scope>,
+        /// The functions it may be used for; empty means all.
+        functions: Vec<FunctionId>,
         /// From when on it is refused.
         expires_at: Option<Timestamp>,
     },
@@ -57,12 +65,27 @@ impl Principal {
         }
     }
 
-    fn has_ended(&self) -> bool {
+    /// Whether it may touch this function of its account.
+    #[must_use]
+    pub fn may_use(&self, function: FunctionId) -> bool {
+        match &self.via {
+            Via::Session { .. } => true,
+            Via::ApiKey { functions, .. } => functions.is_empty() || functions.contains(&function),
+        }
+    }
+
+    /// Whether it may touch some functions of its account only.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        matches!(&self.via, Via::ApiKey { functions, .. } if !functions.is_empty())
+    }
+
+    fn has_ended(&self, now: Timestamp) -> bool {
         let end = match &self.via {
             Via::Session { expires_at, .. } => Some(*expires_at),
             Via::ApiKey { expires_at, .. } => *expires_at,
         };
-        end.is_some_and(|end| end <= Timestamp::now())
+        end.is_some_and(|end| end <= now)
     }
 }
 
@@ -79,12 +102,34 @@ pub enum AuthError {
 
 type Fingerprint = [u8; 32];
 
+/// A principal in the cache.
+struct Known {
+    principal: Arc<Principal>,
+    /// When the use of its key was last noted, in ms; of a session, never again.
+    noted_at: AtomicI64,
+}
+
+impl Known {
+    /// Whether this use of a key is to be noted.
+    fn is_to_be_noted(&self, now: Timestamp) -> bool {
+        let before = self.noted_at.load(Relaxed);
+        now.0.saturating_sub(before) >= NOTE_EVERY_MS
+            && self.noted_at.compare_exchange(before, now.0, Relaxed, Relaxed).is_ok()
+    }
+}
+
+/// How exactly the last use of a key is known.
+const NOTE_EVERY_MS: i64 = 60_000;
+/// Notes that wait to be stored. What does not fit is noted with a later use.
+const MAX_NOTES: usize = 1_024;
+
 /// Checks credentials.
 #[derive(Clone)]
 pub struct Authenticator {
     accounts: Arc<dyn AccountStore>,
     tokens: SessionTokens,
-    known: Cache<Fingerprint, Arc<Principal>>,
+    known: Cache<Fingerprint, Arc<Known>>,
+    used: mpsc::Sender<(ApiKeyId, Timestamp)>,
 }
 
 impl Authenticator {
@@ -100,10 +145,12 @@ impl Authenticator {
         tokens: SessionTokens,
         changes: &dyn ChangeFeed,
     ) -> Self {
-        let known = Cache::builder()
+        let known: Cache<Fingerprint, Arc<Known>> = Cache::builder()
             .max_capacity(Self::MAX_CACHED)
             .time_to_live(Self::MAX_STALENESS)
             .build();
+        let (used, notes) = mpsc::channel(MAX_NOTES);
+        tokio::spawn(note_uses(accounts.clone(), notes));
         let mut feed = changes.subscribe();
         let to_clear = known.clone();
         tokio::spawn(async move {
@@ -116,7 +163,7 @@ impl Authenticator {
                 }
             }
         });
-        Self { accounts, tokens, known }
+        Self { accounts, tokens, known, used }
     }
 
     /// The tokens it verifies.
@@ -139,13 +186,24 @@ impl Authenticator {
         Ok(Some((self.check(&credential).await?, presented)))
     }
 
+    /// Who presents these headers, the session cookie left out.
+    pub async fn authenticate_header(
+        &self,
+        headers: &http::HeaderMap,
+    ) -> Result<Option<Arc<Principal>>, AuthError> {
+        match Credential::in_header(headers) {
+            None => Ok(None),
+            Some(credential) => self.check(&credential).await.map(Some),
+        }
+    }
+
     /// Whose credential this is.
     pub async fn check(&self, credential: &Credential) -> Result<Arc<Principal>, AuthError> {
         let text = match credential {
             Credential::Session(text) | Credential::ApiKey(text) => text,
         };
         let fingerprint: Fingerprint = Sha256::digest(text.as_bytes()).into();
-        let principal = if let Some(known) = self.known.get(&fingerprint) {
+        let known = if let Some(known) = self.known.get(&fingerprint) {
             known
         } else {
             let looked_up = Arc::new(match credential {
@@ -155,10 +213,20 @@ impl Authenticator {
             self.known.insert(fingerprint, looked_up.clone());
             looked_up
         };
-        if principal.has_ended() { Err(AuthError::Invalid) } else { Ok(principal) }
+        let now = Timestamp::now();
+        if known.principal.has_ended(now) {
+            return Err(AuthError::Invalid);
+        }
+        if let Via::ApiKey { id, .. } = known.principal.via
+            && known.is_to_be_noted(now)
+        {
+            // An error says that too many wait; a later use will be noted.
+            let _ = self.used.try_send((id, now));
+        }
+        Ok(known.principal.clone())
     }
 
-    async fn session(&self, token: &str) -> Result<Principal, AuthError> {
+    async fn session(&self, token: &str) -> Result<Known, AuthError> {
         let claims = self.tokens.verify(token).ok_or(AuthError::Invalid)?;
         let user_id = claims.user_id().ok_or(AuthError::Invalid)?;
         let revoked = self.accounts.is_token_revoked(&claims.jti).await;
@@ -166,10 +234,11 @@ impl Authenticator {
             return Err(AuthError::Invalid);
         }
         let expires_at = claims.expires_at();
-        self.principal(user_id, Via::Session { token_id: claims.jti, expires_at }).await
+        let via = Via::Session { token_id: claims.jti, expires_at };
+        self.known(user_id, via, Timestamp(i64::MAX)).await
     }
 
-    async fn api_key(&self, text: &str) -> Result<Principal, AuthError> {
+    async fn api_key(&self, text: &str) -> Result<Known, AuthError> {
         let secret = ApiKeySecret::parse(text).ok_or(AuthError::Invalid)?;
         let key = self
             .accounts
@@ -177,13 +246,41 @@ impl Authenticator {
             .await
             .map_err(AuthError::Unavailable)?
             .ok_or(AuthError::Invalid)?;
-        let via = Via::ApiKey { id: key.id, scopes: key.scopes, expires_at: key.expires_at };
-        self.principal(key.user_id, via).await
+        let via = Via::ApiKey {
+            id: key.id,
+            scopes: key.scopes,
+            functions: key.functions,
+            expires_at: key.expires_at,
+        };
+        self.known(key.user_id, via, key.last_used_at.unwrap_or(Timestamp(0))).await
     }
 
-    async fn principal(&self, user_id: UserId, via: Via) -> Result<Principal, AuthError> {
+    async fn known(
+        &self,
+        user_id: UserId,
+        via: Via,
+        noted_at: Timestamp,
+    ) -> Result<Known, AuthError> {
         let user = self.accounts.user(user_id).await.map_err(AuthError::Unavailable)?;
         let user = user.ok_or(AuthError::Invalid)?;
-        Ok(Principal { user_id, user_name: user.user_name, via })
+        let rate_per_second = user.quota.rate_per_second;
+        let principal = Principal { user_id, user_name: user.user_name, via, rate_per_second };
+        Ok(Known { principal: Arc::new(principal), noted_at: AtomicI64::new(noted_at.0) })
+    }
+}
+
+/// Stores when keys were used, all that wait in one write.
+async fn note_uses(
+    accounts: Arc<dyn AccountStore>,
+    mut notes: mpsc::Receiver<(ApiKeyId, Timestamp)>,
+) {
+    let mut waiting = Vec::new();
+    while notes.recv_many(&mut waiting, MAX_NOTES).await > 0 {
+        if let Err(error) = accounts.touch_api_keys(std::mem::take(&mut waiting)).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the use of API keys was not noted"
+            );
+        }
     }
 }

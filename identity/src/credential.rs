@@ -1,7 +1,10 @@
 //! The credential a request presents, and the removal of ours before user code sees the request.
 //!
 //! Looked at in this order: `Authorization: Bearer`, `x-api-key`, `api-key`, the session cookie.
-//! The first that is there counts; a second is not a fallback for a bad first one.
+//! The first that is there counts; a second is not a fallback for a bad first one. The cookie is
+//! for the control plane alone: pages of functions share an origin among themselves, and cookies
+//! know no ports, so where functions are called a cookie would let any function's page act as the
+//! visitor.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderValue};
@@ -33,19 +36,21 @@ impl Credential {
     /// The credential of this request, if it presents one.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Option<(Self, Presented)> {
-        bearer(headers)
-            .map(Self::from_bearer)
-            .or_else(|| {
-                KEY_HEADERS
-                    .iter()
-                    .find_map(|name| headers.get(*name)?.to_str().ok())
-                    .map(|key| Self::ApiKey(key.trim().to_owned()))
-            })
-            .map(|credential| (credential, Presented::Header))
-            .or_else(|| {
-                let token = session_cookie(headers)?;
-                Some((Self::Session(token.to_owned()), Presented::Cookie))
-            })
+        Self::in_header(headers).map(|credential| (credential, Presented::Header)).or_else(|| {
+            let token = session_cookie(headers)?;
+            Some((Self::Session(token.to_owned()), Presented::Cookie))
+        })
+    }
+
+    /// The credential of this request, if it presents one in a header of its own.
+    #[must_use]
+    pub fn in_header(headers: &HeaderMap) -> Option<Self> {
+        bearer(headers).map(Self::from_bearer).or_else(|| {
+            KEY_HEADERS
+                .iter()
+                .find_map(|name| headers.get(*name)?.to_str().ok())
+                .map(|key| Self::ApiKey(key.trim().to_owned()))
+        })
     }
 
     fn from_bearer(text: &str) -> Self {

@@ -163,6 +163,9 @@ pub trait ArtifactStore: Send + Sync {
     /// Whether the object exists.
     async fn exists(&self, key: &ArtifactKey) -> Result<bool, ArtifactError>;
 
+    /// Removes one object. Removing nothing is no error.
+    async fn delete(&self, key: &ArtifactKey) -> Result<(), ArtifactError>;
+
     /// Removes everything that belongs to a function. Removing nothing is no error. Shared
     /// dependency trees stay.
     async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError>;

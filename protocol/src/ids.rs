@@ -97,6 +97,11 @@ uuid_id!(
     ApiKeyId,
     "API key id"
 );
+uuid_id!(
+    /// One entry of an account's audit trail.
+    AuditId,
+    "audit id"
+);
 
 macro_rules! checked_text {
     ($(#[$doc:meta])* $name:ident, |$text:ident| $check:expr, $error:expr) => {

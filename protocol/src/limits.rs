@@ -159,6 +159,9 @@ pub struct PlatformLimits {
     pub load_ms: u32,
     /// JSON body of an API request other than a deploy.
     pub api_body_bytes: u64,
+    /// Versions of one function that are kept, the newest; older ones go when a deploy ends. The
+    /// served one and those that wait stay in any case.
+    pub versions_kept: u32,
 }
 
 impl Default for PlatformLimits {
@@ -178,6 +181,7 @@ impl Default for PlatformLimits {
             bundle_build_ms: 30_000,
             load_ms: 10_000,
             api_body_bytes: 256 * 1024,
+            versions_kept: 20,
         }
     }
 }

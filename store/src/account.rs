@@ -1,9 +1,10 @@
-//! Accounts, API keys and revoked session tokens.
+//! Accounts, API keys, revoked session tokens, quotas and the audit trail.
 
 use async_trait::async_trait;
-use cloudserve_protocol::ids::{ApiKeyId, UserId, UserName};
+use cloudserve_protocol::ids::{ApiKeyId, AuditId, FunctionId, UserId, UserName};
 use serde::{Deserialize, Serialize};
 
+use crate::function::Page;
 use crate::{StoreError, Timestamp};
 
 /// An account.
@@ -19,8 +20,23 @@ pub struct User {
     pub email: String,
     /// Argon2id in PHC form. Never the password.
     pub password_hash: String,
+    /// What it may use. A new account has no bounds of its own.
+    pub quota: Quota,
     /// When it was registered.
     pub created_at: Timestamp,
+}
+
+/// What an account may use. `None`: no bound but the installation's. Stored as it serialises, so a
+/// field is never renamed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Quota {
+    /// Calls of all its functions in one day (UTC).
+    pub calls_per_day: Option<u64>,
+    /// Memory times wall-clock time of all its calls in one month (UTC). Finite and not negative.
+    pub gb_seconds_per_month: Option<f64>,
+    /// Calls per second of each of its credentials; 0 sets no bound.
+    pub rate_per_second: Option<u32>,
 }
 
 /// What a key may be used for.
@@ -55,11 +71,49 @@ pub struct ApiKey {
     pub prefix: String,
     /// What it may be used for. Not empty.
     pub scopes: Vec<Scope>,
+    /// The functions it may be used for; empty means all, those to come included.
+    pub functions: Vec<FunctionId>,
     /// From when on it is refused.
     pub expires_at: Option<Timestamp>,
+    /// When it was last used, to about a minute; `None` if never.
+    pub last_used_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
 }
+
+/// Who did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "id", rename_all = "camelCase")]
+pub enum Actor {
+    /// The owner, logged in.
+    Session,
+    /// One of the account's keys.
+    ApiKey(ApiKeyId),
+    /// The operator of the installation.
+    Operator,
+}
+
+/// One thing that was done to an account or what belongs to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditEntry {
+    /// Identity.
+    pub id: AuditId,
+    /// Whose trail it is in.
+    pub user_id: UserId,
+    /// Who did it.
+    pub actor: Actor,
+    /// What was done: a stable code such as `apikey.created`.
+    pub action: String,
+    /// The id of what it was done to, if that has one.
+    pub subject: Option<String>,
+    /// What else is worth knowing, for people. No secrets.
+    pub detail: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// How long entries of the audit trail are kept, counted from the newest of the account.
+pub const AUDIT_KEPT_DAYS: i64 = 400;
 
 /// Storage of accounts.
 #[async_trait]
@@ -85,8 +139,27 @@ pub trait AccountStore: Send + Sync {
     /// The key with this hash, expired or not.
     async fn api_key_by_hash(&self, key_hash: &str) -> Result<Option<ApiKey>, StoreError>;
 
+    /// Notes when keys were used; for each the latest time counts. Keys that are gone are skipped.
+    /// Announces nothing: no cache depends on it.
+    async fn touch_api_keys(&self, used: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError>;
+
     /// Removes a key of this account. `false`: it has no such key.
     async fn delete_api_key(&self, user_id: UserId, id: ApiKeyId) -> Result<bool, StoreError>;
+
+    /// Sets what an account may use, all of it. `false`: there is no such account.
+    async fn set_quota(&self, user_id: UserId, quota: Quota) -> Result<bool, StoreError>;
+
+    /// Adds an entry to an account's audit trail and removes those of the account that are older
+    /// than [`AUDIT_KEPT_DAYS`].
+    async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError>;
+
+    /// An account's audit trail, newest first. `BadCursor`: no page of this list gave it.
+    async fn audit(
+        &self,
+        user_id: UserId,
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<Page<AuditEntry>, StoreError>;
 
     /// Refuses a session token from now on. `expires_at` is the token's own end; entries past it
     /// may be forgotten.

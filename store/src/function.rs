@@ -8,8 +8,9 @@
 //! accept -> pending -> claim -> deploying -> activate -> active   (or superseded)
 //!                                         -> fail     -> failed
 //! ```
-//! The function's status is that of its newest version. What it serves is `active_version`, which
-//! only `activate` moves, and only forward.
+//! The function's status is that of its newest version. What it serves is `active_version`.
+//! `activate` moves it, and only forward; `rollback` moves it to any version that was built. A
+//! rollback holds against the deploys accepted before it: they end superseded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use cloudserve_protocol::ids::{
 use cloudserve_protocol::limits::Limits;
 use serde::{Deserialize, Serialize};
 
+use crate::account::Quota;
 use crate::{StoreError, Timestamp};
 
 /// Where a deploy stands.
@@ -38,7 +40,7 @@ pub enum DeployStatus {
     Active,
     /// Given up; the error says why.
     Failed,
-    /// Built, but a newer version was activated first. Only versions have this status.
+    /// Built, but a newer version was activated or a rollback asked for first.
     Superseded,
 }
 
@@ -147,7 +149,7 @@ pub struct Version {
     pub env: SealedEnv,
     /// Its bounds.
     pub limits: Limits,
-    /// What the build made; `None` until then.
+    /// What the build made; `None` until then, unless it was known before.
     pub built: Option<BuiltVersion>,
     /// When it was accepted.
     pub created_at: Timestamp,
@@ -203,6 +205,9 @@ pub struct NewVersion {
     pub env: SealedEnv,
     /// Its bounds.
     pub limits: Limits,
+    /// What was built of the same source before: then nothing is to be built, and the version is
+    /// only loaded before it is activated.
+    pub built: Option<BuiltVersion>,
 }
 
 /// What the gateway needs to know of a function to serve it.
@@ -214,6 +219,8 @@ pub struct Route {
     pub owner_id: UserId,
     /// The owner's name.
     pub owner_name: UserName,
+    /// What the owner may use.
+    pub owner_quota: Quota,
     /// Its name.
     pub function_name: FunctionName,
     /// Who may call it.
@@ -242,10 +249,42 @@ pub struct Claimed {
 pub enum Activation {
     /// The function serves this version now.
     Activated,
-    /// A newer version was activated before; this one never serves.
+    /// A newer version was activated before, or a rollback came after its acceptance; it serves
+    /// only if somebody goes back to it.
     Superseded,
     /// The function was deleted meanwhile.
     Gone,
+}
+
+/// Outcome of a rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rollback {
+    /// The function serves this version now.
+    Moved,
+    /// The version failed or is not built yet.
+    NotBuilt,
+    /// The account has no such function, or the function no such version.
+    Unknown,
+}
+
+/// The versions of a function that were removed and those that are left, each newest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Pruned {
+    /// No longer there.
+    pub removed: Vec<Version>,
+    /// Still there. Empty if nothing was removed.
+    pub kept: Vec<Version>,
+}
+
+/// The sealed environment of one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedVersion {
+    /// The function.
+    pub function_id: FunctionId,
+    /// Its version.
+    pub version: u32,
+    /// The environment.
+    pub env: SealedEnv,
 }
 
 /// One page of a list.
@@ -295,6 +334,46 @@ pub trait FunctionStore: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Version>, StoreError>;
 
+    /// One version of a function of this account.
+    async fn version(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        version: u32,
+    ) -> Result<Option<Version>, StoreError>;
+
+    /// Serves a version that was built before, and builds nothing. A superseded one becomes active.
+    /// Versions accepted before this that are not yet built end superseded.
+    async fn rollback(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        version: u32,
+    ) -> Result<Rollback, StoreError>;
+
+    /// Removes what is beyond the newest `keep` versions (at least 1), but never the served one.
+    /// While a version of the function waits or is in work, removes nothing: what it is about to
+    /// store may be what an old one refers to.
+    async fn prune(&self, id: FunctionId, keep: u32) -> Result<Pruned, StoreError>;
+
+    /// Versions of all accounts whose environment is not empty, in the order of function and
+    /// version, after the one named. For the rotation of the master key.
+    async fn sealed_envs(
+        &self,
+        after: Option<(FunctionId, u32)>,
+        limit: u32,
+    ) -> Result<Vec<SealedVersion>, StoreError>;
+
+    /// Replaces a sealed environment by the same one under another key. `false`: the version is
+    /// gone, or its environment is no longer `old`.
+    async fn replace_env(
+        &self,
+        id: FunctionId,
+        version: u32,
+        old: SealedEnv,
+        new: SealedEnv,
+    ) -> Result<bool, StoreError>;
+
     /// Changes who may call a function. `false`: the account has no such function.
     async fn set_visibility(
         &self,
@@ -327,8 +406,8 @@ pub trait FunctionStore: Send + Sync {
         lease: Duration,
     ) -> Result<bool, StoreError>;
 
-    /// Ends a deploy well: stores what was built and, unless a newer version is active already,
-    /// moves the pointer. Idempotent. `Conflict`: it was given up as failed before.
+    /// Ends a deploy well: stores what was built and, unless a newer version was active before or
+    /// a rollback came after its acceptance, moves the pointer. Idempotent. `Conflict`: it was given up as failed before.
     async fn activate(
         &self,
         id: FunctionId,

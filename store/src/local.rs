@@ -237,6 +237,20 @@ impl ArtifactStore for LocalObjects {
         .await
     }
 
+    async fn delete(&self, key: &ArtifactKey) -> Result<(), ArtifactError> {
+        self.blocking("delete", key, |_, path, key| {
+            // A directory on the way to other objects is no object, and stays.
+            if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+                return Ok(());
+            }
+            match fs::remove_file(path) {
+                Err(error) if !is_absence(&error) => Err(failed("delete", key)(error)),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
     async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError> {
         let key = function.to_string();
         let (directory, name) = (self.0.clone(), key.clone());

@@ -1,7 +1,7 @@
 //! Usage (small rows, kept) and logs (heavy text, bounded). Usage is never read through logs.
 
 use async_trait::async_trait;
-use cloudserve_protocol::call::LogLine;
+use cloudserve_protocol::call::{LogLevel, LogLine};
 use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
 use serde::Serialize;
 
@@ -80,6 +80,53 @@ pub struct LogQuery {
     pub after: Option<String>,
     /// Only this call.
     pub execution_id: Option<ExecutionId>,
+    /// Only lines like this, and only rows that have some.
+    pub filter: LogFilter,
+}
+
+/// Which lines of a log to read. Back ends filter with [`LogFilter::keep`], so that all of them
+/// mean the same by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogFilter {
+    levels: Vec<LogLevel>,
+    /// Lower case.
+    text: Option<String>,
+}
+
+impl LogFilter {
+    /// Lines of these levels (all, if there are none) that contain this text, whatever its case.
+    #[must_use]
+    pub fn new(levels: Vec<LogLevel>, text: Option<&str>) -> Self {
+        let text = text.filter(|text| !text.is_empty()).map(str::to_lowercase);
+        Self { levels, text }
+    }
+
+    /// Whether it lets everything pass, rows without lines too.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.levels.is_empty() && self.text.is_none()
+    }
+
+    /// Removes the other lines of a row. `false`: the row has none of these.
+    pub fn keep(&self, row: &mut LogRow) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        row.lines.retain(|line| {
+            (self.levels.is_empty() || self.levels.contains(&line.level))
+                && self.text.as_ref().is_none_or(|text| line.message.to_lowercase().contains(text))
+        });
+        !row.lines.is_empty()
+    }
+}
+
+/// Log rows in the order in which they were recorded, as far as the back end knows it.
+#[derive(Debug, Clone)]
+pub struct LogTail {
+    /// The rows, oldest first.
+    pub rows: Vec<LogRow>,
+    /// Where to go on. Opaque.
+    pub position: String,
 }
 
 /// A page of log rows, newest first.
@@ -133,6 +180,71 @@ pub struct UsageDay {
     pub totals: UsageTotals,
 }
 
+/// Sums over the calls of one function.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageOfFunction {
+    /// The function. It may be deleted: usage stays.
+    pub function_id: FunctionId,
+    /// The sums.
+    #[serde(flatten)]
+    pub totals: UsageTotals,
+}
+
+/// Upper bounds of the latency buckets, in milliseconds, each inclusive. What is longer is in one
+/// more bucket. Stored sums depend on them: a change needs a migration.
+pub const LATENCY_BOUNDS_MS: [f64; 20] = [
+    0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0,
+    10_000.0, 30_000.0, 60_000.0, 300_000.0, 600_000.0, 900_000.0,
+];
+
+/// Calls by how long they took: one count for each of [`LATENCY_BOUNDS_MS`] and one for the rest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Latency(pub [u64; LATENCY_BOUNDS_MS.len() + 1]);
+
+impl Latency {
+    /// The bucket of a call that took this long.
+    #[must_use]
+    pub fn bucket(duration_ms: f64) -> usize {
+        LATENCY_BOUNDS_MS.partition_point(|bound| *bound < duration_ms)
+    }
+
+    /// All calls.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The bound below which this share of the calls ended: that of the bucket the share falls
+    /// into. `None` without calls, and where it is beyond the last bound.
+    #[must_use]
+    pub fn percentile(&self, percent: u64) -> Option<f64> {
+        let rank = (self.calls() * percent.min(100)).div_ceil(100).max(1);
+        let mut seen = 0;
+        let place = self.0.iter().position(|calls| {
+            seen += calls;
+            seen >= rank
+        });
+        LATENCY_BOUNDS_MS.get(place?).copied()
+    }
+
+    /// Adds the calls of another one.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, calls) in self.0.iter_mut().zip(other.0) {
+            *sum += calls;
+        }
+    }
+}
+
+/// Latencies of the calls of one day (UTC).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LatencyDay {
+    /// `YYYY-MM-DD`.
+    pub day: String,
+    /// The calls.
+    pub latency: Latency,
+}
+
 /// Statistics of one function over all its calls.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -153,15 +265,38 @@ pub trait TelemetryStore: Send + Sync {
     /// Writes both batches, each row once: an execution id that is there already is left alone.
     async fn record(&self, usage: Vec<UsageRow>, logs: Vec<LogRow>) -> Result<(), StoreError>;
 
-    /// Log rows of one function, newest first. A page may be short and yet have a successor.
+    /// Log rows of one function, newest first. A page may be short, or empty, and yet have a
+    /// successor: what is looked through for one page is bounded.
     /// `BadCursor`: no page of this list gave it.
     async fn logs(&self, query: LogQuery) -> Result<LogPage, StoreError>;
+
+    /// Log rows of one function that were recorded after `position`, oldest first, at most
+    /// `limit`. Without a position: no rows, and the position of now. Long calls are recorded long
+    /// after they began, so this is another order than that of [`TelemetryStore::logs`]. A row
+    /// may come twice where the order is not quite known, but none is left out. `BadCursor`: no
+    /// tail gave this position.
+    async fn log_tail(
+        &self,
+        function_id: FunctionId,
+        position: Option<&str>,
+        limit: u32,
+    ) -> Result<LogTail, StoreError>;
 
     /// Sums.
     async fn usage_totals(&self, query: UsageQuery) -> Result<UsageTotals, StoreError>;
 
     /// Sums by day, oldest first.
     async fn usage_by_day(&self, query: UsageQuery) -> Result<Vec<UsageDay>, StoreError>;
+
+    /// Sums by function, in the order of their ids.
+    async fn usage_by_function(
+        &self,
+        query: UsageQuery,
+    ) -> Result<Vec<UsageOfFunction>, StoreError>;
+
+    /// Latencies by day, oldest first. Days are taken whole: the one `from` is in, and the one the
+    /// last moment before `to` is in.
+    async fn latency_by_day(&self, query: UsageQuery) -> Result<Vec<LatencyDay>, StoreError>;
 
     /// Rows, newest first. `BadCursor`: no page of this list gave it.
     async fn usage_rows(
@@ -182,4 +317,23 @@ pub trait TelemetryStore: Send + Sync {
 
     /// Removes log rows older than this. Returns how many.
     async fn expire_logs(&self, older_than: Timestamp) -> Result<u64, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_bounds_of_buckets() {
+        let mut latency = Latency::default();
+        assert_eq!((latency.calls(), latency.percentile(50)), (0, None));
+        for duration_ms in [0.1, 0.25, 0.26, 4.0, 7_200_000.0] {
+            latency.0[Latency::bucket(duration_ms)] += 1;
+        }
+        assert_eq!(latency.calls(), 5);
+        for (percent, bound) in [(0, 0.25), (40, 0.25), (50, 0.5), (80, 5.0)] {
+            assert_eq!(latency.percentile(percent), Some(bound), "{percent}");
+        }
+        assert_eq!(latency.percentile(99), None);
+    }
 }

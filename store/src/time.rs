@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Milliseconds since the epoch, UTC. Serialises as RFC 3339 with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -22,6 +24,34 @@ impl Timestamp {
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// The day (UTC), counted from the epoch.
+    #[must_use]
+    pub fn day(self) -> i64 {
+        self.0.div_euclid(DAY_MS)
+    }
+
+    /// The first instant of this day (UTC), counted as [`Timestamp::day`] does.
+    #[must_use]
+    pub fn of_day(day: i64) -> Self {
+        Self(day.saturating_mul(DAY_MS))
+    }
+
+    /// The month (UTC), counted from January of the year 0.
+    #[must_use]
+    pub fn month(self) -> i64 {
+        let time = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or_default();
+        i64::from(time.year()) * 12 + i64::from(time.month0())
+    }
+
+    /// The first instant of this month (UTC), counted as [`Timestamp::month`] does.
+    #[must_use]
+    pub fn of_month(month: i64) -> Self {
+        let year = i32::try_from(month.div_euclid(12)).unwrap_or(i32::MAX);
+        let month = u32::try_from(month.rem_euclid(12)).unwrap_or(0) + 1;
+        let first = NaiveDate::from_ymd_opt(year, month, 1).unwrap_or(NaiveDate::MAX);
+        Self(first.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_millis())
     }
 
     /// Reads RFC 3339, with or without a zone other than UTC.
@@ -64,5 +94,18 @@ mod tests {
         assert_eq!(time.to_string(), "2023-11-14T22:13:20.007Z");
         assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
         assert_eq!(Timestamp::parse("2023-11-14T23:13:20.007+01:00"), Some(time));
+    }
+
+    #[test]
+    fn days_and_months_begin_where_they_do() {
+        let time = Timestamp::parse("2023-12-31T23:59:59.999Z").unwrap();
+        for (begin, expected) in [
+            (Timestamp::of_day(time.day()), "2023-12-31T00:00:00.000Z"),
+            (Timestamp::of_day(time.day() + 1), "2024-01-01T00:00:00.000Z"),
+            (Timestamp::of_month(time.month()), "2023-12-01T00:00:00.000Z"),
+            (Timestamp::of_month(time.month() + 1), "2024-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(begin.to_string(), expected);
+        }
     }
 }

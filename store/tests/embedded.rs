@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::ids::{BundleHash, ExecutionId, FunctionId, SourceHash, UserId};
 use cloudserve_protocol::limits::Limits;
-use cloudserve_store::account::User;
+use cloudserve_store::account::{Quota, User};
 use cloudserve_store::function::{NewVersion, SealedEnv, Source};
 use cloudserve_store::telemetry::{CallStatus, UsageQuery, UsageRow};
 use cloudserve_store::{
@@ -28,6 +28,7 @@ fn user(id: UserId) -> User {
         user_name: "ada".parse().unwrap(),
         email: "ada@example.org".into(),
         password_hash: "$argon2id$".into(),
+        quota: Quota::default(),
         created_at: Timestamp::now(),
     }
 }
@@ -51,6 +52,7 @@ fn first_version(user_id: UserId, name: &str) -> NewVersion {
         source_hash: SourceHash::of(b""),
         env: SealedEnv::default(),
         limits: Limits::default(),
+        built: None,
     }
 }
 
@@ -226,7 +228,7 @@ async fn a_damaged_deploy_does_not_stop_the_queue() {
 #[test]
 fn foreign_and_newer_files_are_refused_untouched() {
     for (change, message) in [
-        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 1"),
+        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 2"),
         ("PRAGMA application_id = 7", "is not a CloudServe database"),
     ] {
         let directory = tempfile::tempdir().unwrap();

@@ -15,10 +15,18 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "/api/function/redeploy/FUNCTION"),
     ("POST", "/api/function/FUNCTION/redeploy"),
     ("GET", "/api/function/FUNCTION/versions"),
+    ("GET", "/api/functions/FUNCTION/versions"),
+    ("POST", "/api/function/FUNCTION/rollback"),
+    ("GET", "/api/function/FUNCTION/env"),
+    ("PATCH", "/api/function/FUNCTION/env"),
     ("GET", "/api/logs/FUNCTION"),
     ("GET", "/api/logs/FUNCTION?executionId=EXECUTION"),
+    ("GET", "/api/logs/FUNCTION?follow=true"),
+    ("GET", "/api/logs/FUNCTION?format=ndjson"),
     ("GET", "/api/usage?functionId=FUNCTION"),
     ("GET", "/api/usage?functionId=FUNCTION&groupBy=none"),
+    ("GET", "/api/usage?functionId=FUNCTION&groupBy=function"),
+    ("GET", "/api/usage/latency?functionId=FUNCTION"),
     ("DELETE", "/api/apikeys/KEY"),
 ];
 
@@ -61,8 +69,12 @@ async fn another_account_finds_nothing_and_changes_nothing() {
             .replace("EXECUTION", &victim.execution);
         for account in [&intruder, &with_key] {
             let mut request = account.api(method.parse().unwrap(), &path);
-            if matches!(*method, "PUT" | "POST") {
-                request = request.json(&json!({ "code": "export default () => 'theirs'" }));
+            if matches!(*method, "PUT" | "POST" | "PATCH") {
+                request = request.json(&match route {
+                    route if route.ends_with("/rollback") => json!({ "version": 1 }),
+                    route if route.ends_with("/env") => json!({ "set": { "A": "theirs" } }),
+                    _ => json!({ "code": "export default () => 'theirs'" }),
+                });
             }
             let answer = send(request).await;
             // A key may not manage keys at all, its owner's or others'.
@@ -75,7 +87,13 @@ async fn another_account_finds_nothing_and_changes_nothing() {
         assert_eq!(answer.status, 401, "{method} {route}: {}", answer.text());
     }
 
-    for list in ["/api/function", "/api/apikeys", "/api/usage?groupBy=none"] {
+    for list in [
+        "/api/function",
+        "/api/apikeys",
+        "/api/account/audit",
+        "/api/usage?groupBy=none",
+        "/api/usage?groupBy=function",
+    ] {
         let text = intruder.get(list).await.expect(200).text();
         for secret in [&victim.function, &victim.key_id, &victim.execution] {
             assert!(!text.contains(secret.as_str()), "{list}: {text}");

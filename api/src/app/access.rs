@@ -3,6 +3,7 @@
 //! every query names the account.
 
 use cloudserve_identity::{Principal, Via};
+use cloudserve_protocol::ids::FunctionId;
 use cloudserve_store::Timestamp;
 use cloudserve_store::account::Scope;
 
@@ -16,6 +17,16 @@ pub(crate) fn may_read(principal: &Principal) -> Result<(), Refusal> {
 /// Deploy, change and delete functions.
 pub(crate) fn may_deploy(principal: &Principal) -> Result<(), Refusal> {
     has(principal, Scope::Deploy, "this API key does not have the scope deploy")
+}
+
+/// Touch this function. What a key is not for is as unknown to it as what is another's.
+pub(crate) fn may_use(principal: &Principal, function: FunctionId) -> Result<(), Refusal> {
+    if principal.may_use(function) { Ok(()) } else { Err(Refusal::FunctionNotFound) }
+}
+
+/// Touch what concerns the account as a whole.
+pub(crate) fn may_use_all(principal: &Principal, otherwise: &'static str) -> Result<(), Refusal> {
+    if principal.is_limited() { Err(Refusal::Forbidden(otherwise)) } else { Ok(()) }
 }
 
 fn has(principal: &Principal, scope: Scope, otherwise: &'static str) -> Result<(), Refusal> {

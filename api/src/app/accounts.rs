@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use cloudserve_identity::Principal;
 use cloudserve_protocol::ids::{UserId, UserName};
-use cloudserve_store::account::User;
+use cloudserve_store::account::{Quota, User};
 use cloudserve_store::{StoreError, Timestamp};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -112,6 +112,7 @@ impl App {
             user_name: new.user_name.0,
             email: new.email.0,
             password_hash: self.passwords.hash(new.password).await?,
+            quota: Quota::default(),
             created_at: Timestamp::now(),
         };
         match self.stores.accounts.create_user(user.clone()).await {

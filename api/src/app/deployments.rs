@@ -20,6 +20,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Duration, Instant, timeout};
 
+use super::audit::Act;
 use super::functions::Shown;
 use super::refusal::Refusal;
 use super::{App, access};
@@ -27,7 +28,7 @@ use crate::build::dependencies::{Dependencies, PackageLock};
 use crate::build::source::{SourceFiles, is_code, source_key};
 
 /// How often acceptance is tried again when others deploy the same function at the same time.
-const MAX_CONFLICTS: usize = 16;
+pub(super) const MAX_CONFLICTS: usize = 16;
 /// How often a waiting request looks when nothing announced a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Versions looked through for the one that is waited for.
@@ -118,6 +119,16 @@ pub(crate) struct Accepted {
     changes: Receiver<Change>,
 }
 
+impl Accepted {
+    pub(super) fn new(record: FunctionRecord, changes: Receiver<Change>) -> Self {
+        Self { record, changes }
+    }
+
+    pub(super) fn record(&self) -> &FunctionRecord {
+        &self.record
+    }
+}
+
 /// How a change of a function came out.
 pub(crate) enum Changed {
     /// At once; no version was made.
@@ -166,9 +177,15 @@ impl App {
                 .visibility
                 .ok_or_else(|| Refusal::field("body", "names nothing that is to be changed"))?;
             let user_id = principal.user_id;
+            access::may_use(&principal, id)?;
             if !self.stores.functions.set_visibility(user_id, id, visibility).await? {
                 return Err(Refusal::FunctionNotFound);
             }
+            let visibility = match visibility {
+                Visibility::Private => "private",
+                Visibility::Public => "public",
+            };
+            self.note(&principal, Act::VisibilityChanged { id, visibility }).await;
             let record = self.function(&principal, id).await?;
             return Ok(Changed::Done(Box::new(self.with_stats(record).await?)));
         }
@@ -213,10 +230,17 @@ impl App {
             Subject::Named { name, new_id } => {
                 let functions = &self.stores.functions;
                 let found = functions.function_by_name(principal.user_id, name).await?;
-                Ok(match found {
-                    Some(record) => Base::There(Box::new(record)),
-                    None => Base::New { id: *new_id, name: name.clone() },
-                })
+                match found {
+                    Some(record) => {
+                        access::may_use(principal, record.function.id)?;
+                        Ok(Base::There(Box::new(record)))
+                    }
+                    None => {
+                        let otherwise = "this API key is for chosen functions and may add none";
+                        access::may_use_all(principal, otherwise)?;
+                        Ok(Base::New { id: *new_id, name: name.clone() })
+                    }
+                }
             }
         }
     }
@@ -257,7 +281,11 @@ impl App {
             }
             let (id, is_new) = (new.function_id, new.version == 1);
             match self.stores.functions.accept(new).await {
-                Ok(record) => return Ok(Accepted { record, changes }),
+                Ok(record) => {
+                    let version = record.latest.version;
+                    self.note(principal, Act::Deployed { id, version }).await;
+                    return Ok(Accepted { record, changes });
+                }
                 // Others were faster, or deleted it: look again.
                 Err(StoreError::Conflict | StoreError::Missing | StoreError::Taken { .. }) => {
                     if is_new {
@@ -312,6 +340,7 @@ impl App {
             source_hash,
             env,
             limits,
+            built: None,
         })
     }
 
@@ -327,6 +356,17 @@ impl App {
         principal: &Principal,
         accepted: Accepted,
     ) -> Result<(Shown, bool), Refusal> {
+        let (record, has_ended) = self.ended(principal, accepted).await?;
+        Ok((self.with_stats(record).await?, has_ended))
+    }
+
+    /// The function as the accepted version left it, once that has ended or it was enough of
+    /// waiting.
+    pub(super) async fn ended(
+        &self,
+        principal: &Principal,
+        accepted: Accepted,
+    ) -> Result<(FunctionRecord, bool), Refusal> {
         let Accepted { record, mut changes } = accepted;
         let (id, version) = (record.function.id, record.latest.version);
         let deadline = Instant::now() + self.options.deploy_wait();
@@ -335,7 +375,7 @@ impl App {
             let has_ended =
                 !matches!(record.latest.status, DeployStatus::Pending | DeployStatus::Deploying);
             if has_ended || Instant::now() >= deadline {
-                return Ok((self.with_stats(record).await?, has_ended));
+                return Ok((record, has_ended));
             }
             // Whether a change or the clock ends the wait makes no difference.
             let _ = timeout(LOOK_AGAIN, changed(&mut changes, id)).await;

@@ -6,12 +6,10 @@ use cloudserve_protocol::ids::FunctionId;
 use cloudserve_store::function::{FunctionRecord, Page, Version};
 use cloudserve_store::telemetry::FunctionStats;
 
+use super::audit::Act;
 use super::refusal::Refusal;
 use super::{App, access};
 use crate::build::source::SourceFiles;
-
-/// Versions shown of one function.
-const MAX_VERSIONS: u32 = 100;
 
 /// A function and what else its view tells.
 pub(crate) struct Shown {
@@ -27,6 +25,7 @@ impl App {
         principal: &Principal,
         id: FunctionId,
     ) -> Result<FunctionRecord, Refusal> {
+        access::may_use(principal, id)?;
         let found = self.stores.functions.function(principal.user_id, id).await?;
         found.ok_or(Refusal::FunctionNotFound)
     }
@@ -58,8 +57,10 @@ impl App {
         cursor: Option<String>,
     ) -> Result<Page<Shown>, Refusal> {
         access::may_read(principal)?;
-        let page =
+        let mut page =
             self.stores.functions.functions(principal.user_id, limit, cursor.as_deref()).await?;
+        // A page of a key for chosen functions may be short, or empty, and yet have a successor.
+        page.items.retain(|record| principal.may_use(record.function.id));
         let ids: Vec<_> = page.items.iter().map(|record| record.function.id).collect();
         let mut stats = self.stores.telemetry.function_stats(&ids).await?;
         let items = page.items.into_iter().map(|record| {
@@ -77,20 +78,9 @@ impl App {
         Ok(Shown { env_names: self.env_names(&record.latest)?, record, stats })
     }
 
-    fn env_names(&self, version: &Version) -> Result<Vec<String>, Refusal> {
+    pub(super) fn env_names(&self, version: &Version) -> Result<Vec<String>, Refusal> {
         let Env(env) = self.sealer.open(version.function_id, &version.env)?;
         Ok(env.into_keys().collect())
-    }
-
-    pub(crate) async fn versions(
-        &self,
-        principal: &Principal,
-        id: FunctionId,
-    ) -> Result<(FunctionRecord, Vec<Version>), Refusal> {
-        access::may_read(principal)?;
-        let record = self.function(principal, id).await?;
-        let versions = self.stores.functions.versions(principal.user_id, id, MAX_VERSIONS).await?;
-        Ok((record, versions))
     }
 
     pub(crate) async fn delete(
@@ -99,9 +89,11 @@ impl App {
         id: FunctionId,
     ) -> Result<(), Refusal> {
         access::may_deploy(principal)?;
+        access::may_use(principal, id)?;
         if !self.stores.functions.delete_function(principal.user_id, id).await? {
             return Err(Refusal::FunctionNotFound);
         }
+        self.note(principal, Act::FunctionDeleted { id }).await;
         self.loader.retire_below(id, u32::MAX);
         if let Err(error) = self.stores.artifacts.delete_function(id).await {
             // The function is gone; what is left of it takes space and serves nobody.

@@ -1,13 +1,17 @@
 //! API keys. The key is shown once; only its hash is kept.
 
 use cloudserve_identity::{ApiKeySecret, Principal};
-use cloudserve_protocol::ids::ApiKeyId;
+use cloudserve_protocol::ids::{ApiKeyId, FunctionId};
 use cloudserve_store::Timestamp;
 use cloudserve_store::account::{ApiKey, Scope};
 use serde::Deserialize;
 
+use super::audit::Act;
 use super::refusal::Refusal;
 use super::{App, access};
+
+/// Functions one key can be limited to.
+const MAX_FUNCTIONS_OF_KEY: usize = 100;
 
 /// What the owner calls a key.
 #[derive(Debug, Deserialize)]
@@ -58,6 +62,8 @@ impl TryFrom<Vec<Scope>> for Scopes {
 pub(crate) struct NewApiKey {
     pub(crate) name: KeyName,
     pub(crate) scopes: Scopes,
+    /// Names or ids of the functions it is to be limited to; all if there are none.
+    pub(crate) functions: Vec<String>,
     pub(crate) expires_at: Option<Timestamp>,
 }
 
@@ -81,6 +87,7 @@ impl App {
         if self.stores.accounts.api_keys(principal.user_id).await?.len() >= max {
             return Err(Refusal::TooMany { what: "API keys", max });
         }
+        let functions = self.functions_of_key(principal, &new.functions).await?;
         let secret = ApiKeySecret::generate().map_err(Refusal::internal)?;
         let key = ApiKey {
             id: ApiKeyId::new(),
@@ -89,10 +96,14 @@ impl App {
             key_hash: secret.hash(),
             prefix: secret.shown_prefix(),
             scopes: new.scopes.0,
+            functions,
             expires_at: new.expires_at,
+            last_used_at: None,
             created_at: now,
         };
         self.stores.accounts.create_api_key(key.clone()).await?;
+        let name = key.name.clone();
+        self.note(principal, Act::KeyCreated { id: key.id, name }).await;
         Ok((key, secret))
     }
 
@@ -106,6 +117,36 @@ impl App {
             return Err(Refusal::ApiKeyNotFound);
         }
         self.authenticator.forget();
+        self.note(principal, Act::KeyRevoked { id }).await;
         Ok(())
+    }
+
+    async fn functions_of_key(
+        &self,
+        principal: &Principal,
+        named: &[String],
+    ) -> Result<Vec<FunctionId>, Refusal> {
+        if named.len() > MAX_FUNCTIONS_OF_KEY {
+            let wrong = format!("must name at most {MAX_FUNCTIONS_OF_KEY} functions");
+            return Err(Refusal::field("functions", wrong));
+        }
+        let functions = &self.stores.functions;
+        let mut ids = Vec::with_capacity(named.len());
+        for text in named {
+            // An id is a name, too; a function of that name is not what was meant.
+            let found = match (text.parse::<FunctionId>(), text.parse()) {
+                (Ok(id), _) => functions.function(principal.user_id, id).await?,
+                (_, Ok(name)) => functions.function_by_name(principal.user_id, &name).await?,
+                _ => None,
+            };
+            let shown: String = text.chars().take(64).collect();
+            let found = found.ok_or_else(|| {
+                Refusal::field("functions", format!("{shown:?} is none of your functions"))
+            })?;
+            ids.push(found.function.id);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
     }
 }

@@ -3,12 +3,16 @@
 pub(crate) mod access;
 pub(crate) mod accounts;
 mod attempts;
+pub(crate) mod audit;
 pub(crate) mod deployments;
+pub(crate) mod follow;
 pub(crate) mod functions;
 pub(crate) mod keys;
 mod passwords;
+pub(crate) mod quota;
 pub(crate) mod refusal;
 pub(crate) mod telemetry;
+pub(crate) mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +23,7 @@ use cloudserve_store::Stores;
 use tokio::sync::Semaphore;
 
 use self::attempts::Attempts;
+use self::follow::Followers;
 use self::passwords::Passwords;
 use crate::options::ApiOptions;
 
@@ -31,6 +36,7 @@ pub(crate) struct App {
     /// Held while the body of a deploy is in memory.
     pub(crate) uploads: Semaphore,
     loader: Arc<dyn VersionLoader>,
+    followers: Followers,
     passwords: Passwords,
     logins_by_account: Attempts,
     logins_by_address: Attempts,
@@ -58,6 +64,7 @@ impl App {
             ),
             logins_by_account: attempts(options.login_failures_per_account),
             logins_by_address: attempts(options.login_failures_per_address),
+            followers: Followers::new(options.log_followers_per_user),
             uploads: Semaphore::new(options.uploads_in_parallel.max(1)),
             options,
             stores,

@@ -30,8 +30,14 @@ pub(crate) enum Refusal {
     UserExists { what: &'static str },
     #[error("you have no such function")]
     FunctionNotFound,
+    #[error("the function has no such version")]
+    VersionNotFound,
+    #[error("this version failed or is not built yet; choose one that was built")]
+    VersionNotBuilt,
     #[error("you have no such API key")]
     ApiKeyNotFound,
+    #[error("an account may follow {max} logs at the same time; end one of them")]
+    TooManyFollowers { max: usize },
     #[error("an account may have {max} {what}; delete some first")]
     TooMany { what: &'static str, max: usize },
     #[error("the function is being changed by others; try again")]

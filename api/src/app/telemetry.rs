@@ -1,10 +1,11 @@
 //! Logs and usage of one account.
 
 use cloudserve_identity::Principal;
-use cloudserve_protocol::ids::{ExecutionId, FunctionId};
 use cloudserve_store::StoreError;
 use cloudserve_store::function::Page;
-use cloudserve_store::telemetry::{LogPage, LogQuery, UsageDay, UsageQuery, UsageRow, UsageTotals};
+use cloudserve_store::telemetry::{
+    LatencyDay, LogPage, LogQuery, UsageDay, UsageOfFunction, UsageQuery, UsageRow, UsageTotals,
+};
 
 use super::refusal::Refusal;
 use super::{App, access};
@@ -14,14 +15,15 @@ impl App {
     pub(crate) async fn logs(
         &self,
         principal: &Principal,
-        function_id: FunctionId,
-        limit: u32,
-        after: Option<String>,
-        execution_id: Option<ExecutionId>,
+        query: LogQuery,
     ) -> Result<LogPage, Refusal> {
         access::may_read(principal)?;
-        self.function(principal, function_id).await?;
-        let query = LogQuery { function_id, limit, after, execution_id };
+        self.function(principal, query.function_id).await?;
+        self.more_logs(query).await
+    }
+
+    /// A further page for somebody who was shown one.
+    pub(crate) async fn more_logs(&self, query: LogQuery) -> Result<LogPage, Refusal> {
         self.stores.telemetry.logs(query).await.map_err(|error| match error {
             StoreError::BadCursor => Refusal::field("after", "is not one that this list gave"),
             error => error.into(),
@@ -46,6 +48,24 @@ impl App {
         Ok(self.stores.telemetry.usage_by_day(query).await?)
     }
 
+    pub(crate) async fn usage_by_function(
+        &self,
+        principal: &Principal,
+        query: UsageQuery,
+    ) -> Result<Vec<UsageOfFunction>, Refusal> {
+        self.check_usage(principal, &query).await?;
+        Ok(self.stores.telemetry.usage_by_function(query).await?)
+    }
+
+    pub(crate) async fn latency(
+        &self,
+        principal: &Principal,
+        query: UsageQuery,
+    ) -> Result<Vec<LatencyDay>, Refusal> {
+        self.check_usage(principal, &query).await?;
+        Ok(self.stores.telemetry.latency_by_day(query).await?)
+    }
+
     pub(crate) async fn usage_rows(
         &self,
         principal: &Principal,
@@ -66,9 +86,12 @@ impl App {
         {
             return Err(Refusal::field("from", "must not be after to"));
         }
-        if let Some(id) = query.function_id {
-            self.function(principal, id).await?;
+        match query.function_id {
+            Some(id) => self.function(principal, id).await.map(drop),
+            None => access::may_use_all(
+                principal,
+                "this API key is for chosen functions; name one of them with functionId",
+            ),
         }
-        Ok(())
     }
 }

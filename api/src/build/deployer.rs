@@ -4,6 +4,7 @@
 //! another goes on. Invariants: what is served changes only by `activate`, after the version was
 //! loaded once; a version is tried a bounded number of times.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
 use std::io;
@@ -15,9 +16,11 @@ use std::time::{Duration, Instant};
 
 use cloudserve_artifacts::Cache;
 use cloudserve_identity::Sealer;
+use cloudserve_protocol::artifact::{ArtifactKey, ArtifactStore};
 use cloudserve_protocol::build::DependencyBuilder;
 use cloudserve_protocol::call::VersionLoader;
-use cloudserve_store::function::{Activation, BuiltVersion, Claimed, DeployError};
+use cloudserve_protocol::ids::FunctionId;
+use cloudserve_store::function::{Activation, BuiltVersion, Claimed, DeployError, Pruned, Version};
 use cloudserve_store::{Change, StoreError, Stores};
 use futures::FutureExt;
 use futures::future::join_all;
@@ -27,6 +30,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::pipeline::{DIRECTORY_PREFIX, Failure, Pipeline};
+use super::source::source_key;
 use crate::options::ApiOptions;
 
 /// Works on the queue.
@@ -179,9 +183,24 @@ impl Deployer {
 
     async fn activate(&self, claimed: &Claimed, built: BuiltVersion) -> Result<(), StoreError> {
         let (id, version) = (claimed.version.function_id, claimed.version.version);
+        let hash = built.bundle_hash.clone();
+        let bundle = ArtifactKey::Bundle { function: id, hash };
+        if !self.stores.artifacts.exists(&bundle).await.map_err(StoreError::unavailable)? {
+            // Removed with an old version that had the very same, or with the function.
+            let owner = claimed.function.user_id;
+            if self.stores.functions.function(owner, id).await?.is_some() {
+                return Err(StoreError::unavailable("the bundle is gone; it is built again"));
+            }
+        }
         match self.stores.functions.activate(id, version, built).await {
-            Ok(Activation::Activated) => self.loader.retire_below(id, version),
-            Ok(Activation::Superseded) => self.loader.retire_below(id, version + 1),
+            Ok(Activation::Activated) => {
+                self.loader.retire_below(id, version);
+                self.prune(id).await;
+            }
+            Ok(Activation::Superseded) => {
+                self.loader.retire_below(id, version + 1);
+                self.prune(id).await;
+            }
             Ok(Activation::Gone) | Err(StoreError::Missing) => {
                 self.loader.retire_below(id, u32::MAX);
                 // Written after the deletion had removed what was there then.
@@ -197,12 +216,56 @@ impl Deployer {
         Ok(())
     }
 
+    /// Removes versions beyond those that are kept, and the objects only they referred to. What
+    /// fails is tried again when the next deploy of the function ends.
+    async fn prune(&self, id: FunctionId) {
+        let keep = self.options.limits.versions_kept;
+        match self.stores.functions.prune(id, keep).await {
+            Ok(pruned) if pruned.removed.is_empty() => {}
+            Ok(pruned) => remove_unreferenced(self.stores.artifacts.as_ref(), id, &pruned).await,
+            Err(error) => tracing::warn!(function = %id, error = &error as &dyn Error,
+                "old versions were not removed"),
+        }
+    }
+
     /// Lets the version be claimed again after this long.
     async fn put_back(&self, holder: &str, claimed: &Claimed, later: Duration) {
         let (id, version) = (claimed.version.function_id, claimed.version.version);
         if let Err(error) = self.stores.functions.renew(holder, id, version, later).await {
             tracing::warn!(function = %id, version, error = &error as &dyn Error,
                 "a deploy is tried again only when its lease has run out");
+        }
+    }
+}
+
+/// Removes the objects that removed versions referred to and the kept ones do not.
+///
+/// Nothing of the function waited or was in work when the versions were removed, so no build was
+/// about to refer to them. One that is accepted right afterwards and makes the very same bundle
+/// finds it gone before it is activated, and is tried again.
+async fn remove_unreferenced(artifacts: &dyn ArtifactStore, id: FunctionId, pruned: &Pruned) {
+    let objects = |versions: &[Version]| -> BTreeMap<String, ArtifactKey> {
+        let keys = versions.iter().flat_map(|version| {
+            let source = source_key(id, &version.source, &version.source_hash);
+            let bundle = version.built.iter().flat_map(|built| {
+                let hash = built.bundle_hash.clone();
+                let map = ArtifactKey::SourceMap { function: id, hash: hash.clone() };
+                [ArtifactKey::Bundle { function: id, hash }, map]
+            });
+            bundle.chain([source])
+        });
+        keys.map(|key| (key.to_string(), key)).collect()
+    };
+    let kept = objects(&pruned.kept);
+    for (name, key) in objects(&pruned.removed) {
+        if !kept.contains_key(&name)
+            && let Err(error) = artifacts.delete(&key).await
+        {
+            tracing::warn!(
+                object = name,
+                error = &error as &dyn Error,
+                "an object of a removed version remains"
+            );
         }
     }
 }

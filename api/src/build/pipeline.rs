@@ -15,7 +15,7 @@ use cloudserve_protocol::artifact::{ArtifactKey, ArtifactStore};
 use cloudserve_protocol::build::{
     BuiltDependencies, DependencyBuilder, DependencyError, DependencySpec,
 };
-use cloudserve_protocol::call::{Target, VersionLoader};
+use cloudserve_protocol::call::{HandlerKind, Target, VersionLoader};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::BundleHash;
 use cloudserve_store::function::{BuiltVersion, Claimed, DeployError, Source};
@@ -165,8 +165,19 @@ impl Pipeline {
         Self { artifacts, sealer, builder, loader, cache, esbuild, work_dir }
     }
 
-    /// Builds a version and loads it once. What it returns is durable and known to work.
+    /// Builds a version, unless its build is known, and loads it once. What it returns is durable
+    /// and known to work.
     pub(super) async fn make(&self, claimed: &Claimed) -> Result<BuiltVersion, Failure> {
+        let mut built = match &claimed.version.built {
+            Some(built) => built.clone(),
+            None => self.build(claimed).await?,
+        };
+        let target = self.target(claimed, &built)?;
+        built.handler_kind = self.loader.load(Arc::new(target)).await?.handler_kind;
+        Ok(built)
+    }
+
+    async fn build(&self, claimed: &Claimed) -> Result<BuiltVersion, Failure> {
         let version = &claimed.version;
         let source = &version.source;
         let id = version.function_id;
@@ -200,25 +211,30 @@ impl Pipeline {
 
         let (dep_hash, dependency_cache) =
             dependencies.map(|built| (built.dep_hash, built.cache)).unzip();
-        let target = Target {
-            function_id: id,
-            owner_id: claimed.function.user_id,
-            owner_name: claimed.owner_name.clone(),
-            function_name: claimed.function.name.clone(),
-            version: version.version,
-            bundle_hash: bundle_hash.clone(),
-            runtime_deps: dep_hash.clone().filter(|_| needs_tree),
-            limits: version.limits,
-            env: self.sealer.open(id, &version.env).map_err(Failure::transient)?,
-        };
-        let handler_kind = self.loader.load(Arc::new(target)).await?.handler_kind;
         Ok(BuiltVersion {
             bundle_hash,
             bundle_bytes,
             dep_hash,
             dependency_cache,
             needs_tree,
-            handler_kind,
+            // What it is, loading it shows.
+            handler_kind: HandlerKind::Constant,
+        })
+    }
+
+    fn target(&self, claimed: &Claimed, built: &BuiltVersion) -> Result<Target, Failure> {
+        let version = &claimed.version;
+        let id = version.function_id;
+        Ok(Target {
+            function_id: id,
+            owner_id: claimed.function.user_id,
+            owner_name: claimed.owner_name.clone(),
+            function_name: claimed.function.name.clone(),
+            version: version.version,
+            bundle_hash: built.bundle_hash.clone(),
+            runtime_deps: built.dep_hash.clone().filter(|_| built.needs_tree),
+            limits: version.limits,
+            env: self.sealer.open(id, &version.env).map_err(Failure::transient)?,
         })
     }
 

@@ -1,4 +1,4 @@
-//! `/api/auth`.
+//! `/api/auth` and `/api/account`.
 
 use std::sync::Arc;
 
@@ -8,16 +8,27 @@ use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use cloudserve_identity::SESSION_COOKIE;
-use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::bodies;
 use super::caller::{Address, Caller, LoggedIn};
+use super::describe::{ChangeErrors, ReadErrors};
 use super::fields::Fields;
 use super::problem::Problem;
-use super::views::UserView;
+use super::query::Parameters;
+use super::views::{AuditView, MeView, QuotaView, SessionView};
 use crate::app::App;
-use crate::app::accounts::{Login, Registration, Session};
+use crate::app::accounts::{Login, Registration};
 
+const DEFAULT_LIMIT: u32 = 50;
+const MAX_LIMIT: u32 = 1_000;
+
+/// Begin an account.
+#[utoipa::path(
+    post, path = "/api/auth/register", tag = "accounts", security(()),
+    request_body = bodies::Registration,
+    responses((status = 201, body = SessionView, description = "Registered."), ChangeErrors),
+)]
 pub(super) async fn register(
     State(app): State<Arc<App>>,
     mut fields: Fields,
@@ -29,9 +40,15 @@ pub(super) async fn register(
         Some(Registration { full_name, user_name, email: email?, password: password? })
     })();
     let session = app.register(fields.finish(new)?).await?;
-    Ok((StatusCode::CREATED, Json(session_view(session))))
+    Ok((StatusCode::CREATED, Json(SessionView::from(session))))
 }
 
+/// Begin a session. It is in the answer and in a cookie.
+#[utoipa::path(
+    post, path = "/api/auth/login", tag = "accounts", security(()),
+    request_body = bodies::Login,
+    responses((status = 200, body = SessionView, description = "Logged in."), ChangeErrors),
+)]
 pub(super) async fn login(
     State(app): State<Arc<App>>,
     Address(address): Address,
@@ -48,9 +65,14 @@ pub(super) async fn login(
     let session = app.login(fields.finish(login)?).await?;
     let lifetime = app.authenticator.tokens().lifetime();
     let cookie = cookie(&session.token, lifetime.as_secs(), app.options.secure_cookie);
-    Ok((cookie, Json(session_view(session))))
+    Ok((cookie, Json(SessionView::from(session))))
 }
 
+/// End the session that asks.
+#[utoipa::path(
+    post, path = "/api/auth/logout", tag = "accounts",
+    responses((status = 204, description = "Its token is refused from now on."), ChangeErrors),
+)]
 pub(super) async fn logout(
     State(app): State<Arc<App>>,
     LoggedIn(principal): LoggedIn,
@@ -59,16 +81,47 @@ pub(super) async fn logout(
     Ok((StatusCode::NO_CONTENT, cookie("", 0, app.options.secure_cookie)))
 }
 
+/// The account that asks.
+#[utoipa::path(
+    get, path = "/api/auth/me", tag = "accounts",
+    responses((status = 200, body = MeView, description = "The account."), ReadErrors),
+)]
 pub(super) async fn me(
     State(app): State<Arc<App>>,
     Caller(principal): Caller,
 ) -> Result<impl IntoResponse, Problem> {
-    let user = UserView::from(app.me(&principal).await?);
-    Ok(Json(json!({ "user": user })))
+    Ok(Json(MeView { user: app.me(&principal).await?.into() }))
 }
 
-fn session_view(session: Session) -> serde_json::Value {
-    json!({ "token": session.token, "user": UserView::from(session.user) })
+/// What the account may use and has used.
+#[utoipa::path(
+    get, path = "/api/account/quota", tag = "accounts",
+    responses((status = 200, body = QuotaView, description = "Per limit."), ReadErrors),
+)]
+pub(super) async fn quota(
+    State(app): State<Arc<App>>,
+    Caller(principal): Caller,
+) -> Result<Json<QuotaView>, Problem> {
+    Ok(Json(app.quota(&principal).await?.into()))
+}
+
+/// What was done to the account and what belongs to it, newest first.
+#[utoipa::path(
+    get, path = "/api/account/audit", tag = "accounts",
+    params(
+        ("limit" = Option<u32>, Query, description = "Entries of a page.", minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+    ),
+    responses((status = 200, body = AuditView, description = "A page."), ReadErrors),
+)]
+pub(super) async fn audit(
+    State(app): State<Arc<App>>,
+    LoggedIn(principal): LoggedIn,
+    parameters: Parameters,
+) -> Result<Json<AuditView>, Problem> {
+    let limit = parameters.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let cursor = parameters.text("cursor").map(str::to_owned);
+    Ok(Json(app.audit(&principal, limit, cursor).await?.into()))
 }
 
 /// The session cookie. `Strict`: no other site needs to send it along.

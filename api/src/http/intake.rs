@@ -224,7 +224,7 @@ impl Sent {
                 .map(|entry| entry.trim_start_matches("./").to_owned()),
             package_lock: fields.optional("packageLock"),
             external: read_external(fields),
-            env: read_env(fields, app.options.limits.env_bytes),
+            env: read_variables(fields, "env", app.options.limits.env_bytes),
             visibility: fields.optional::<Visibility>("visibility"),
             limits: fields.optional("limits").map(LimitsPatch),
             ..Deploy::default()
@@ -320,9 +320,14 @@ fn read_external(fields: &mut Fields) -> Option<Vec<String>> {
     Some(external)
 }
 
-fn read_env(fields: &mut Fields, max_bytes: u32) -> Option<Env> {
-    let Value::Object(sent) = fields.value("env")? else {
-        fields.wrong("env", "must be an object {\"NAME\": \"value\"}");
+/// An object of variables.
+pub(super) fn read_variables(
+    fields: &mut Fields,
+    field: &'static str,
+    max_bytes: u32,
+) -> Option<Env> {
+    let Value::Object(sent) = fields.value(field)? else {
+        fields.wrong(field, "must be an object {\"NAME\": \"value\"}");
         return None;
     };
     let mut env = BTreeMap::new();
@@ -331,7 +336,7 @@ fn read_env(fields: &mut Fields, max_bytes: u32) -> Option<Env> {
         let shown: String = name.chars().take(MAX_ENV_NAME_BYTES).collect();
         if !is_env_name(&name) {
             fields.wrong(
-                "env",
+                field,
                 format!("{shown:?} is no name: letters, digits and '_', no digit first"),
             );
             continue;
@@ -341,11 +346,11 @@ fn read_env(fields: &mut Fields, max_bytes: u32) -> Option<Env> {
                 total += name.len() + value.len();
                 env.insert(name, value);
             }
-            _ => fields.wrong("env", format!("{shown} must be a string without NUL")),
+            _ => fields.wrong(field, format!("{shown} must be a string without NUL")),
         }
     }
     if total > max_bytes as usize {
-        fields.wrong("env", format!("must have at most {max_bytes} bytes, names and values"));
+        fields.wrong(field, format!("must have at most {max_bytes} bytes, names and values"));
     }
     Some(Env(env))
 }

@@ -2,8 +2,10 @@
 //! else.
 
 mod accounts;
+mod bodies;
 mod body;
 mod caller;
+mod describe;
 mod fields;
 mod functions;
 mod intake;
@@ -20,35 +22,45 @@ use axum::Router;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use self::describe::Description;
 use self::problem::Problem;
 use crate::app::App;
 
 /// All routes of the control plane.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let functions = Router::new()
-        .route("/", get(functions::list))
-        .route("/deploy", post(functions::deploy))
-        .route("/redeploy/{id}", post(functions::redeploy))
-        .route("/{id}", get(functions::show).put(functions::update).delete(functions::delete))
-        .route("/{id}/redeploy", post(functions::redeploy))
-        .route("/{id}/versions", get(functions::versions));
-    Router::new()
+    let (router, openapi) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(accounts::register))
+        .routes(routes!(accounts::login))
+        .routes(routes!(accounts::logout))
+        .routes(routes!(accounts::me))
+        .routes(routes!(accounts::quota))
+        .routes(routes!(accounts::audit))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::delete))
+        .routes(routes!(functions::list))
+        .routes(routes!(functions::deploy))
+        .routes(routes!(functions::redeploy))
+        .routes(routes!(functions::show, functions::update, functions::delete))
+        .routes(routes!(functions::versions))
+        .routes(routes!(functions::rollback))
+        .routes(routes!(functions::env, functions::change_env))
+        .routes(routes!(telemetry::logs))
+        .routes(routes!(telemetry::usage))
+        .routes(routes!(telemetry::latency))
+        .routes(routes!(describe::document))
+        .routes(routes!(describe::page))
+        .split_for_parts();
+    describe::publish(&openapi);
+    router
+        .merge(aliases())
         .route("/healthz", get(|| async { StatusCode::OK }))
-        .route("/api/auth/register", post(accounts::register))
-        .route("/api/auth/signup", post(accounts::register))
-        .route("/api/auth/login", post(accounts::login))
-        .route("/api/auth/logout", post(accounts::logout))
-        .route("/api/auth/me", get(accounts::me))
-        .route("/api/apikeys", get(keys::list).post(keys::create))
-        .route("/api/apikeys/{id}", delete(keys::delete))
-        .nest("/api/function", functions.clone())
-        .nest("/api/functions", functions)
-        .route("/api/logs/{id}", get(telemetry::logs))
-        .route("/api/usage", get(telemetry::usage))
         .fallback(|| async { Problem::route_not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(CatchPanicLayer::custom(panicked))
@@ -62,6 +74,23 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             HeaderValue::from_static("nosniff"),
         ))
         .with_state(app)
+}
+
+/// Other names of routes, for older clients. Not described a second time.
+fn aliases() -> Router<Arc<App>> {
+    let functions = Router::new()
+        .route("/", get(functions::list))
+        .route("/deploy", post(functions::deploy))
+        .route("/redeploy/{id}", post(functions::redeploy))
+        .route("/{id}", get(functions::show).put(functions::update).delete(functions::delete))
+        .route("/{id}/redeploy", post(functions::redeploy))
+        .route("/{id}/versions", get(functions::versions))
+        .route("/{id}/rollback", post(functions::rollback))
+        .route("/{id}/env", get(functions::env).patch(functions::change_env));
+    Router::new()
+        .route("/api/auth/signup", post(accounts::register))
+        .route("/api/function/{id}/redeploy", post(functions::redeploy))
+        .nest("/api/functions", functions)
 }
 
 /// The panic itself is in the log already, with its place.

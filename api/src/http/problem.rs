@@ -107,6 +107,12 @@ impl From<Refusal> for Problem {
                 ..new(StatusCode::CONFLICT, "user_exists")
             },
             Refusal::FunctionNotFound => new(StatusCode::NOT_FOUND, "function_not_found"),
+            Refusal::VersionNotFound => new(StatusCode::NOT_FOUND, "version_not_found"),
+            Refusal::VersionNotBuilt => new(StatusCode::CONFLICT, "version_not_built"),
+            Refusal::TooManyFollowers { .. } => Self {
+                retry_after: Some(Duration::from_secs(1)),
+                ..new(StatusCode::TOO_MANY_REQUESTS, "too_many_followers")
+            },
             Refusal::ApiKeyNotFound => new(StatusCode::NOT_FOUND, "api_key_not_found"),
             Refusal::TooMany { .. } => new(StatusCode::CONFLICT, "limit_exceeded"),
             Refusal::Conflict => new(StatusCode::CONFLICT, "conflict"),

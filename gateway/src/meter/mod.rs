@@ -20,8 +20,10 @@ use tokio::task::JoinHandle;
 
 use self::writer::Writer;
 pub(crate) use self::writer::{megabytes, milliseconds};
+use crate::mask::mask;
 use crate::metrics::Metrics;
 use crate::options::GatewayOptions;
+use crate::quota::{Allowance, Allowances, Spent};
 
 /// Makes rows of calls and sees to it that they are stored.
 pub(crate) struct Meter {
@@ -45,10 +47,21 @@ pub(crate) type Place = mpsc::OwnedPermit<Finished>;
 pub(crate) struct Finished {
     execution_id: ExecutionId,
     target: Arc<Target>,
+    allowance: Arc<Allowance>,
     began: Timestamp,
     duration: Duration,
     outcome: Outcome,
     log_bytes: usize,
+}
+
+impl Finished {
+    fn spent(&self) -> Spent {
+        Spent {
+            began: self.began,
+            memory_mb: megabytes(self.outcome.memory_bytes),
+            duration_ms: milliseconds(self.duration),
+        }
+    }
 }
 
 impl Meter {
@@ -56,6 +69,7 @@ impl Meter {
     pub(crate) fn start(
         options: &GatewayOptions,
         store: Arc<dyn TelemetryStore>,
+        allowances: Arc<Allowances>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let (queue, rows) = mpsc::channel(options.usage_queue_rows.max(1));
@@ -68,6 +82,7 @@ impl Meter {
         let writer = Writer {
             rows,
             store,
+            allowances,
             shared: shared.clone(),
             closing: closing.clone(),
             batch_rows: options.telemetry_batch_rows.max(1),
@@ -93,6 +108,8 @@ impl Meter {
         &self,
         place: Place,
         target: Arc<Target>,
+        allowance: Arc<Allowance>,
+        began: Timestamp,
         arrived: Instant,
         deadline: Instant,
     ) -> Call {
@@ -102,7 +119,8 @@ impl Meter {
             shared: self.shared.clone(),
             execution_id: ExecutionId::new(),
             target,
-            began: Timestamp::now(),
+            allowance,
+            began,
             arrived,
             deadline,
             ended: None,
@@ -132,6 +150,7 @@ pub(crate) struct Call {
     shared: Arc<Shared>,
     execution_id: ExecutionId,
     target: Arc<Target>,
+    allowance: Arc<Allowance>,
     began: Timestamp,
     arrived: Instant,
     deadline: Instant,
@@ -167,15 +186,19 @@ impl Call {
         let class = outcome.fault.as_ref().map(|fault| fault.class);
         self.shared.metrics.ended(class, outcome.cold, duration);
         log_fault(&mut outcome);
+        mask(&mut outcome.logs, &self.target.env);
         let log_bytes = self.shared.admit_logs(&mut outcome);
-        place.send(Finished {
+        let finished = Finished {
             execution_id: self.execution_id,
             target: self.target.clone(),
+            allowance: self.allowance.clone(),
             began: self.began,
             duration,
             outcome,
             log_bytes,
-        });
+        };
+        self.allowance.used(finished.spent());
+        place.send(finished);
     }
 }
 

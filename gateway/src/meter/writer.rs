@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{Finished, Shared};
 use crate::metrics::OK;
+use crate::quota::Allowances;
 use crate::refusal::Chain;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -18,6 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Writer {
     pub(super) rows: mpsc::Receiver<Finished>,
     pub(super) store: Arc<dyn TelemetryStore>,
+    pub(super) allowances: Arc<Allowances>,
     pub(super) shared: Arc<Shared>,
     pub(super) closing: Arc<Notify>,
     pub(super) batch_rows: usize,
@@ -79,6 +81,7 @@ impl Writer {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        self.allowances.stored(batch.iter().map(|call| (&call.allowance, call.spent()))).await;
         self.shared.metrics.usage_stored.fetch_add(batch.len() as u64, Relaxed);
         self.shared.log_bytes.fetch_sub(batch.iter().map(|row| row.log_bytes).sum(), Relaxed);
     }

@@ -73,18 +73,76 @@ async fn credentials_decide() {
         check(&w, &get, path, &headers, expected).await;
     }
 
-    let cookie = |origin: &str| {
-        vec![("cookie", format!("token={}", w.alice.token)), ("origin", origin.to_owned())]
+    // The dashboard's cookie comes with whatever page of a function is open: it is no credential.
+    let cookie = || {
+        let token = format!("token={}", w.alice.token);
+        vec![("cookie", token), ("origin", "http://gw.test".to_owned())]
     };
-    for (method, path, headers, expected) in [
-        (&get, "/run/alice/version", cookie("http://evil.test"), (200, "")),
-        (&post, "/run/alice/version", cookie("http://gw.test"), (200, "")),
-        (&post, "/run/alice/version", cookie("http://evil.test"), (403, "forbidden")),
-        (&post, "/run/alice/unknown", cookie("http://evil.test"), (403, "forbidden")),
-        (&post, "/run/alice/echo", cookie("http://evil.test"), (200, "")),
+    for (method, path, expected) in [
+        (&get, "/run/alice/version", (401, "unauthorized")),
+        (&post, "/run/alice/version", (401, "unauthorized")),
+        (&get, "/run/alice/unknown", (401, "unauthorized")),
+        (&post, "/run/alice/echo", (200, "")),
     ] {
-        check(&w, method, path, &headers, expected).await;
+        check(&w, method, path, &cookie(), expected).await;
     }
+}
+
+#[tokio::test]
+async fn a_key_for_chosen_functions_is_for_no_others() {
+    let w = World::new().await;
+    let id = w.deploy(&w.alice, "version", Visibility::Private).await;
+    w.deploy(&w.alice, "echo", Visibility::Private).await;
+    let key = w.key_for(&w.alice, &[id]).await;
+    for (path, expected) in [
+        ("/run/alice/version", (200, "")),
+        ("/run/alice/echo", (403, "forbidden")),
+        ("/run/alice/unknown", (404, "function_not_found")),
+        ("/run/bob/version", (403, "forbidden")),
+    ] {
+        check(&w, &Method::GET, path, &[("x-api-key", key.clone())], expected).await;
+    }
+}
+
+#[tokio::test]
+async fn the_owner_may_name_a_version() {
+    let w = World::new().await;
+    let limits = Limits::default();
+    let id = w.deploy(&w.alice, "version", Visibility::Public).await;
+    for version in 2..=4 {
+        w.accept_version(&w.alice, "version", id, version, Visibility::Public, limits).await;
+    }
+    w.activate(id, 2).await;
+    let call = |version: &str, bearer: Option<String>| {
+        let mut request =
+            Request::get("/run/alice/version").header("x-cloudserve-version", version);
+        if let Some(bearer) = bearer {
+            request = request.header("authorization", bearer);
+        }
+        w.send(request.body(Body::empty()).unwrap())
+    };
+    let owner = || Some(w.alice.bearer());
+    for version in ["1", "2"] {
+        let expected = format!("{version} hello {version}");
+        assert_eq!(call(version, owner()).await.text(), expected);
+    }
+    for version in ["0", "4", "9", "-1", "x", ""] {
+        let fault = call(version, owner()).await.fault();
+        assert_eq!(fault, (404, "version_not_found".to_owned()), "{version:?}");
+    }
+    for stranger in [None, Some(w.bob.bearer())] {
+        assert_eq!(call("1", stranger).await.fault(), (403, "forbidden".to_owned()));
+    }
+    // What was not there may be built, and what was there may go.
+    w.activate(id, 4).await;
+    assert_eq!(call("4", owner()).await.text(), "4 hello 4");
+    w.stores.functions.rollback(w.alice.id, id, 2).await.unwrap();
+    assert_eq!(w.get("/run/alice/version", &w.bob).await.text(), "2 hello 2");
+    let error = DeployError { code: "internal".into(), message: String::new() };
+    w.stores.functions.fail(id, 3, error).await.unwrap();
+    w.stores.functions.prune(id, 2).await.unwrap();
+    w.stores.functions.set_visibility(w.alice.id, id, Visibility::Private).await.unwrap();
+    assert_eq!(call("1", owner()).await.status, 404);
 }
 
 #[tokio::test]

@@ -15,9 +15,9 @@ use cloudserve_protocol::call::{
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::{ApiKeyId, BundleHash, FunctionId, SourceHash, UserId};
 use cloudserve_protocol::limits::Limits;
-use cloudserve_store::account::{ApiKey, Scope, User};
+use cloudserve_store::account::{ApiKey, Quota, Scope, User};
 use cloudserve_store::function::{BuiltVersion, NewVersion, Source, Visibility};
-use cloudserve_store::telemetry::{LogQuery, LogRow, UsageQuery, UsageRow};
+use cloudserve_store::telemetry::{LogFilter, LogQuery, LogRow, UsageQuery, UsageRow};
 use cloudserve_store::{Stores, Timestamp, open_embedded};
 use futures::StreamExt;
 use http::{Request, Response, StatusCode};
@@ -31,9 +31,11 @@ pub(crate) struct World {
     pub(crate) alice: Account,
     pub(crate) bob: Account,
     sealer: Sealer,
-    _dir: tempfile::TempDir,
+    tokens: SessionTokens,
+    _dir: Arc<tempfile::TempDir>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Account {
     pub(crate) id: UserId,
     pub(crate) token: String,
@@ -46,21 +48,41 @@ impl World {
         Self::with(GatewayOptions::default(), |stores| stores).await
     }
 
+    /// The same installation behind another gateway.
+    pub(crate) fn another(&self, options: GatewayOptions) -> Self {
+        let authenticator = Authenticator::new(
+            self.stores.accounts.clone(),
+            self.tokens.clone(),
+            self.stores.changes.as_ref(),
+        );
+        let (stores, sealer) = (self.stores.clone(), self.sealer.clone());
+        let gateway = Gateway::new(options, stores, authenticator, sealer, Arc::new(ByName));
+        Self {
+            gateway,
+            stores: self.stores.clone(),
+            alice: self.alice.clone(),
+            bob: self.bob.clone(),
+            sealer: self.sealer.clone(),
+            tokens: self.tokens.clone(),
+            _dir: self._dir.clone(),
+        }
+    }
+
     pub(crate) async fn with(
         options: GatewayOptions,
         change: impl FnOnce(Stores) -> Stores,
     ) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Arc::new(tempfile::tempdir().unwrap());
         let stores = change(open_embedded(dir.path()).unwrap());
         let tokens = SessionTokens::new(&Secret::generate().unwrap(), Duration::from_hours(1));
         let alice = Account::create("alice", &stores, &tokens).await;
         let bob = Account::create("bob", &stores, &tokens).await;
         let authenticator =
-            Authenticator::new(stores.accounts.clone(), tokens, stores.changes.as_ref());
+            Authenticator::new(stores.accounts.clone(), tokens.clone(), stores.changes.as_ref());
         let sealer = Sealer::new(&Secret::generate().unwrap());
         let gateway =
             Gateway::new(options, stores.clone(), authenticator, sealer.clone(), Arc::new(ByName));
-        Self { gateway, stores, alice, bob, sealer, _dir: dir }
+        Self { gateway, stores, alice, bob, sealer, tokens, _dir: dir }
     }
 
     /// Accepts version 1, to be activated or not.
@@ -105,6 +127,7 @@ impl World {
             source_hash: SourceHash::of(b"source"),
             env: self.sealer.seal(function_id, &env).unwrap(),
             limits,
+            built: None,
         };
         self.stores.functions.accept(new).await.unwrap();
     }
@@ -143,6 +166,11 @@ impl World {
         id
     }
 
+    /// A key of this account for these functions alone.
+    pub(crate) async fn key_for(&self, owner: &Account, functions: &[FunctionId]) -> String {
+        create_key(owner.id, &Scope::ALL, functions, &self.stores).await
+    }
+
     pub(crate) async fn raw(&self, request: Request<HttpBody>) -> Response<HttpBody> {
         self.gateway.router().oneshot(request).await.unwrap()
     }
@@ -170,7 +198,13 @@ impl World {
     }
 
     pub(crate) async fn logs(&self, function_id: FunctionId) -> Vec<LogRow> {
-        let query = LogQuery { function_id, limit: 100, after: None, execution_id: None };
+        let query = LogQuery {
+            function_id,
+            limit: 100,
+            after: None,
+            execution_id: None,
+            filter: LogFilter::default(),
+        };
         self.stores.telemetry.logs(query).await.unwrap().rows
     }
 }
@@ -183,12 +217,13 @@ impl Account {
             user_name: name.parse().unwrap(),
             email: format!("{name}@example.test"),
             password_hash: String::new(),
+            quota: Quota::default(),
             created_at: Timestamp::now(),
         };
         let id = user.id;
         stores.accounts.create_user(user).await.unwrap();
-        let key = create_key(id, &Scope::ALL, stores).await;
-        let read_key = create_key(id, &[Scope::Read], stores).await;
+        let key = create_key(id, &Scope::ALL, &[], stores).await;
+        let read_key = create_key(id, &[Scope::Read], &[], stores).await;
         Self { id, token: tokens.issue(id), key, read_key }
     }
 
@@ -197,7 +232,12 @@ impl Account {
     }
 }
 
-async fn create_key(user_id: UserId, scopes: &[Scope], stores: &Stores) -> String {
+async fn create_key(
+    user_id: UserId,
+    scopes: &[Scope],
+    functions: &[FunctionId],
+    stores: &Stores,
+) -> String {
     let secret = ApiKeySecret::generate().unwrap();
     let key = ApiKey {
         id: ApiKeyId::new(),
@@ -206,7 +246,9 @@ async fn create_key(user_id: UserId, scopes: &[Scope], stores: &Stores) -> Strin
         key_hash: secret.hash(),
         prefix: secret.shown_prefix(),
         scopes: scopes.to_vec(),
+        functions: functions.to_vec(),
         expires_at: None,
+        last_used_at: None,
         created_at: Timestamp::now(),
     };
     stores.accounts.create_api_key(key).await.unwrap();

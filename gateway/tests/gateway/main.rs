@@ -7,4 +7,5 @@ mod access;
 mod calls;
 mod fixture;
 mod metering;
+mod quota;
 mod wire;

@@ -11,8 +11,8 @@ use cloudserve_protocol::ids::FunctionId;
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::function::{Page, Visibility};
 use cloudserve_store::telemetry::{
-    CallStatus, FunctionStats, LogPage, LogQuery, LogRow, TelemetryStore, UsageDay, UsageQuery,
-    UsageRow, UsageTotals,
+    CallStatus, FunctionStats, LatencyDay, LogPage, LogQuery, LogRow, LogTail, TelemetryStore,
+    UsageDay, UsageOfFunction, UsageQuery, UsageRow, UsageTotals,
 };
 use cloudserve_store::{StoreError, Timestamp};
 use http::Request;
@@ -172,6 +172,26 @@ impl TelemetryStore for Failing {
 
     async fn usage_by_day(&self, query: UsageQuery) -> Result<Vec<UsageDay>, StoreError> {
         self.inner.usage_by_day(query).await
+    }
+
+    async fn log_tail(
+        &self,
+        function_id: FunctionId,
+        position: Option<&str>,
+        limit: u32,
+    ) -> Result<LogTail, StoreError> {
+        self.inner.log_tail(function_id, position, limit).await
+    }
+
+    async fn usage_by_function(
+        &self,
+        query: UsageQuery,
+    ) -> Result<Vec<UsageOfFunction>, StoreError> {
+        self.inner.usage_by_function(query).await
+    }
+
+    async fn latency_by_day(&self, query: UsageQuery) -> Result<Vec<LatencyDay>, StoreError> {
+        self.inner.latency_by_day(query).await
     }
 
     async fn usage_rows(

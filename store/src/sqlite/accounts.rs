@@ -1,4 +1,4 @@
-//! Accounts, API keys and revoked tokens in `meta.db`.
+//! Accounts, API keys and revoked tokens in `meta.db`. The audit trail is in [`super::audit`].
 
 use std::sync::Arc;
 
@@ -6,11 +6,14 @@ use async_trait::async_trait;
 use cloudserve_protocol::ids::{ApiKeyId, UserId, UserName};
 use rusqlite::{OptionalExtension, Params, Row, params};
 
+use super::audit;
 use super::columns::{
     inserting, json, optional_time, parsed, reading, storage_failed, time, to_json,
 };
 use super::database::Database;
-use crate::account::{ApiKey, User};
+use crate::account::{ApiKey, AuditEntry, Quota, User};
+use crate::cursor::Cursor;
+use crate::function::Page;
 use crate::{AccountStore, Change, StoreError, Timestamp};
 
 /// [`AccountStore`] over SQLite.
@@ -40,7 +43,8 @@ impl SqliteAccounts {
 macro_rules! user_where {
     ($condition:literal) => {
         concat!(
-            "SELECT id, full_name, user_name, email, password_hash, created_at FROM users WHERE ",
+            "SELECT id, full_name, user_name, email, password_hash, quota, created_at
+             FROM users WHERE ",
             $condition
         )
     };
@@ -53,14 +57,16 @@ fn read_user(row: &Row<'_>) -> rusqlite::Result<User> {
         user_name: parsed(row, 2)?,
         email: row.get(3)?,
         password_hash: row.get(4)?,
-        created_at: time(row, 5)?,
+        quota: json(row, 5)?,
+        created_at: time(row, 6)?,
     })
 }
 
 macro_rules! api_key_where {
     ($condition:literal) => {
         concat!(
-            "SELECT id, user_id, name, key_hash, prefix, scopes, expires_at, created_at
+            "SELECT id, user_id, name, key_hash, prefix, scopes, functions, expires_at,
+                    last_used_at, created_at
              FROM api_keys WHERE ",
             $condition
         )
@@ -75,8 +81,10 @@ fn read_api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         key_hash: row.get(3)?,
         prefix: row.get(4)?,
         scopes: json(row, 5)?,
-        expires_at: optional_time(row, 6)?,
-        created_at: time(row, 7)?,
+        functions: json(row, 6)?,
+        expires_at: optional_time(row, 7)?,
+        last_used_at: optional_time(row, 8)?,
+        created_at: time(row, 9)?,
     })
 }
 
@@ -85,11 +93,12 @@ impl AccountStore for SqliteAccounts {
     async fn create_user(&self, user: User) -> Result<(), StoreError> {
         self.meta
             .write(move |c, changes| {
+                let quota = to_json(&user.quota)?;
                 let added = c
                     .prepare_cached(
                         "INSERT INTO users
-                             (id, full_name, user_name, email, password_hash, created_at)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                             (id, full_name, user_name, email, password_hash, quota, created_at)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
                     )
                     .and_then(|mut insert| {
                         insert.execute(params![
@@ -98,6 +107,7 @@ impl AccountStore for SqliteAccounts {
                             user.user_name.as_str(),
                             user.email,
                             user.password_hash,
+                            quota,
                             user.created_at.0,
                         ])
                     })
@@ -138,11 +148,12 @@ impl AccountStore for SqliteAccounts {
     async fn create_api_key(&self, key: ApiKey) -> Result<(), StoreError> {
         self.meta
             .write(move |c, _| {
-                let scopes = to_json(&key.scopes)?;
+                let (scopes, functions) = (to_json(&key.scopes)?, to_json(&key.functions)?);
                 c.prepare_cached(
                     "INSERT INTO api_keys
-                         (id, user_id, name, key_hash, prefix, scopes, expires_at, created_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                         (id, user_id, name, key_hash, prefix, scopes, functions, expires_at,
+                          last_used_at, created_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 )
                 .and_then(|mut insert| {
                     insert.execute(params![
@@ -152,7 +163,9 @@ impl AccountStore for SqliteAccounts {
                         key.key_hash,
                         key.prefix,
                         scopes,
+                        functions,
                         key.expires_at.map(|t| t.0),
+                        key.last_used_at.map(|t| t.0),
                         key.created_at.0,
                     ])
                 })
@@ -186,6 +199,23 @@ impl AccountStore for SqliteAccounts {
             .await
     }
 
+    async fn touch_api_keys(&self, used: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
+        self.meta
+            .write(move |c, _| {
+                let mut update = c
+                    .prepare_cached(
+                        "UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, ?2), ?2)
+                         WHERE id = ?1",
+                    )
+                    .map_err(storage_failed)?;
+                for (id, at) in used {
+                    update.execute(params![id.as_bytes(), at.0]).map_err(storage_failed)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
     async fn delete_api_key(&self, user_id: UserId, id: ApiKeyId) -> Result<bool, StoreError> {
         self.meta
             .write(move |c, changes| {
@@ -199,6 +229,36 @@ impl AccountStore for SqliteAccounts {
                 Ok(removed == 1)
             })
             .await
+    }
+
+    async fn set_quota(&self, user_id: UserId, quota: Quota) -> Result<bool, StoreError> {
+        self.meta
+            .write(move |c, changes| {
+                let quota = to_json(&quota)?;
+                let changed = c
+                    .prepare_cached("UPDATE users SET quota = ?2 WHERE id = ?1")
+                    .and_then(|mut update| update.execute(params![user_id.as_bytes(), quota]))
+                    .map_err(storage_failed)?;
+                if changed == 1 {
+                    changes.push(Change::User(user_id));
+                }
+                Ok(changed == 1)
+            })
+            .await
+    }
+
+    async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.meta.write(move |c, _| audit::record(c, &entry)).await
+    }
+
+    async fn audit(
+        &self,
+        user_id: UserId,
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<Page<AuditEntry>, StoreError> {
+        let from = Cursor::parse(cursor)?;
+        self.meta.read(move |c| audit::read(c, user_id, limit, from)).await
     }
 
     async fn revoke_token(&self, token_id: &str, expires_at: Timestamp) -> Result<(), StoreError> {

@@ -12,12 +12,12 @@ use super::columns::{
     to_json, visibility, visibility_text,
 };
 use super::database::Database;
-use super::queue;
 use super::telemetry::SqliteTelemetry;
+use super::{queue, versions};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, Function, FunctionRecord, NewVersion, Page,
-    Route, SealedEnv, Version, Visibility,
+    Pruned, Rollback, Route, SealedEnv, SealedVersion, Version, Visibility,
 };
 use crate::{Change, FunctionStore, StoreError, TelemetryStore, Timestamp};
 
@@ -172,7 +172,7 @@ pub(super) const LIST: &str = record_where!(
 );
 
 pub(super) const ROUTE: &str = concat!(
-    "SELECT f.id, f.user_id, u.user_name, f.name, f.visibility, l.status, f.active_version, ",
+    "SELECT f.id, f.user_id, u.user_name, f.name, f.visibility, l.status, f.active_version, u.quota, ",
     version_columns!("a"),
     " FROM users u
      JOIN functions f ON f.user_id = u.id
@@ -184,12 +184,13 @@ pub(super) const ROUTE: &str = concat!(
 fn read_route(row: &Row<'_>) -> rusqlite::Result<Route> {
     let active = match row.get::<_, Option<u32>>(6)? {
         None => None,
-        Some(_) => Some(Arc::new(read_version(row, 7)?)),
+        Some(_) => Some(Arc::new(read_version(row, 8)?)),
     };
     Ok(Route {
         function_id: FunctionId::from_bytes(row.get(0)?),
         owner_id: UserId::from_bytes(row.get(1)?),
         owner_name: parsed(row, 2)?,
+        owner_quota: json(row, 7)?,
         function_name: parsed(row, 3)?,
         visibility: visibility(row, 4)?,
         status: status(row, 5)?,
@@ -284,6 +285,48 @@ impl FunctionStore for SqliteFunctions {
                     .map_err(reading("version"))
             })
             .await
+    }
+
+    async fn version(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        version: u32,
+    ) -> Result<Option<Version>, StoreError> {
+        self.meta.read(move |c| versions::version(c, user_id, id, version)).await
+    }
+
+    async fn rollback(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        version: u32,
+    ) -> Result<Rollback, StoreError> {
+        self.meta
+            .write(move |c, changes| versions::rollback(c, changes, user_id, id, version))
+            .await
+    }
+
+    async fn prune(&self, id: FunctionId, keep: u32) -> Result<Pruned, StoreError> {
+        self.meta.write(move |c, _| versions::prune(c, id, keep)).await
+    }
+
+    async fn sealed_envs(
+        &self,
+        after: Option<(FunctionId, u32)>,
+        limit: u32,
+    ) -> Result<Vec<SealedVersion>, StoreError> {
+        self.meta.read(move |c| versions::sealed_envs(c, after, limit)).await
+    }
+
+    async fn replace_env(
+        &self,
+        id: FunctionId,
+        version: u32,
+        old: SealedEnv,
+        new: SealedEnv,
+    ) -> Result<bool, StoreError> {
+        self.meta.write(move |c, _| versions::replace_env(c, id, version, &old, &new)).await
     }
 
     async fn set_visibility(
@@ -435,10 +478,11 @@ fn advance_function(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<
 
 fn insert_version(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<(), StoreError> {
     let (source, limits) = (to_json(&new.source)?, to_json(&new.limits)?);
+    let built = new.built.as_ref().map(to_json).transpose()?;
     c.prepare_cached(
         "INSERT INTO versions
-             (function_id, version, status, created_at, source_hash, limits, env, source)
-         VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7)",
+             (function_id, version, status, created_at, source_hash, limits, built, env, source)
+         VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7, ?8)",
     )
     .and_then(|mut insert| {
         insert.execute(params![
@@ -447,6 +491,7 @@ fn insert_version(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<()
             now.0,
             new.source_hash.as_str(),
             limits,
+            built,
             new.env.0,
             source,
         ])

@@ -9,13 +9,16 @@
 //! comes in batches, and one fsync (about 4 ms) per batch is off every request path.
 
 mod accounts;
+mod audit;
 mod columns;
 mod database;
 mod functions;
+mod logs;
 mod queue;
 mod schema;
 mod telemetry;
 mod usage;
+mod versions;
 
 pub(crate) use accounts::SqliteAccounts;
 pub(crate) use functions::SqliteFunctions;

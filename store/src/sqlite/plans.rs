@@ -2,11 +2,14 @@
 
 use rusqlite::Connection;
 
-use super::{functions, queue, telemetry, usage};
+use super::schema::{META_FILES, TELEMETRY_FILES};
+use super::{audit, functions, logs, queue, usage, versions};
 
-fn plan(schema: &str, sql: &str) -> Vec<String> {
+fn plan(schema: &[&str], sql: &str) -> Vec<String> {
     let connection = Connection::open_in_memory().unwrap();
-    connection.execute_batch(schema).unwrap();
+    for file in schema {
+        connection.execute_batch(file).unwrap();
+    }
     let mut query = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     // Parameters stay NULL: plans do not depend on them.
     query.raw_query().mapped(|row| row.get(3)).collect::<Result<_, _>>().unwrap()
@@ -14,14 +17,13 @@ fn plan(schema: &str, sql: &str) -> Vec<String> {
 
 #[test]
 fn queries_use_their_indexes() {
-    let meta = include_str!("schema/meta-1.sql");
-    let telemetry = include_str!("schema/telemetry-1.sql");
+    let (meta, telemetry) = (&META_FILES, &TELEMETRY_FILES);
     for (schema, sql, index, sorted) in [
         (meta, functions::ROUTE, "sqlite_autoindex_users_2 (user_name=?)", true),
         (meta, functions::LIST, "functions_by_age", true),
         (meta, queue::NEXT_IN_QUEUE, "versions_queue", true),
-        (telemetry, telemetry::LOGS, "logs_by_function", true),
-        (telemetry, telemetry::LOG_OF_CALL, "execution_id=?", true),
+        (telemetry, logs::LOGS, "logs_by_function", true),
+        (telemetry, logs::LOG_OF_CALL, "execution_id=?", true),
         (telemetry, usage::ROWS_OF_USER, "usage_by_user", true),
         (telemetry, usage::ROWS_OF_FUNCTION, "usage_by_function", true),
         (telemetry, usage::SUMS_OF_USER, "usage_days_by_user (user_id=? AND day>", false),
@@ -33,6 +35,12 @@ fn queries_use_their_indexes() {
             false,
         ),
         (telemetry, usage::SUMS_OF_FUNCTION, "(function_id=? AND day>", false),
+        (meta, audit::AUDIT, "audit_by_user (user_id=?", true),
+        (meta, versions::SEALED, "function_id,version", true),
+        (telemetry, logs::TAIL, "USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)", true),
+        (telemetry, usage::SUMS_BY_FUNCTION, "usage_days_by_user (user_id=? AND day>", false),
+        (telemetry, usage::LATENCY_OF_USER, "usage_latency_by_user (user_id=? AND day>", false),
+        (telemetry, usage::LATENCY_OF_FUNCTION, "(function_id=? AND day>", false),
     ] {
         let steps = plan(schema, sql);
         assert!(steps.iter().any(|step| step.contains(index)), "{index}: {steps:#?}");

@@ -117,13 +117,15 @@ pub(super) fn activate(
     version: u32,
     built: &BuiltVersion,
 ) -> Result<Activation, StoreError> {
-    let active: Option<u32> = match c
-        .prepare_cached("SELECT active_version FROM functions WHERE id = ?1")
-        .and_then(|mut query| query.query_row([id.as_bytes()], |row| row.get(0)).optional())
+    let (active, settled): (Option<u32>, u32) = match c
+        .prepare_cached("SELECT active_version, settled_version FROM functions WHERE id = ?1")
+        .and_then(|mut query| {
+            query.query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
         .map_err(reading("function"))?
     {
         None => return Ok(Activation::Gone),
-        Some(active) => active,
+        Some(found) => found,
     };
     let standing = c
         .prepare_cached("SELECT status FROM versions WHERE function_id = ?1 AND version = ?2")
@@ -132,10 +134,10 @@ pub(super) fn activate(
         })
         .map_err(reading("version"))?
         .ok_or(StoreError::Missing)?;
-    let overtaken = active.is_some_and(|active| active > version);
+    let overtaken = settled >= version;
     match standing {
-        DeployStatus::Active if overtaken => return Ok(Activation::Superseded),
-        DeployStatus::Active => return Ok(Activation::Activated),
+        DeployStatus::Active if active == Some(version) => return Ok(Activation::Activated),
+        DeployStatus::Active => return Ok(Activation::Superseded),
         DeployStatus::Superseded => return Ok(Activation::Superseded),
         // Given up by another builder, and told to the owner: that stands.
         DeployStatus::Failed => return Err(StoreError::Conflict),
@@ -156,7 +158,8 @@ pub(super) fn activate(
         return Ok(Activation::Superseded);
     }
     c.prepare_cached(
-        "UPDATE functions SET active_version = ?2, deployed_at = ?3, updated_at = ?3
+        "UPDATE functions
+         SET active_version = ?2, settled_version = ?2, deployed_at = ?3, updated_at = ?3
          WHERE id = ?1",
     )
     .and_then(|mut update| update.execute(params![id.as_bytes(), version, Timestamp::now().0]))

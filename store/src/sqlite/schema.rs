@@ -33,10 +33,15 @@ impl Schema {
     }
 }
 
-static META: LazyLock<Schema> =
-    LazyLock::new(|| Schema::new(*b"CSmd", &[include_str!("schema/meta-1.sql")]));
-static TELEMETRY: LazyLock<Schema> =
-    LazyLock::new(|| Schema::new(*b"CStd", &[include_str!("schema/telemetry-1.sql")]));
+/// Of `meta.db`, oldest first.
+pub(super) const META_FILES: [&str; 2] =
+    [include_str!("schema/meta-1.sql"), include_str!("schema/meta-2.sql")];
+/// Of `telemetry.db`, oldest first.
+pub(super) const TELEMETRY_FILES: [&str; 2] =
+    [include_str!("schema/telemetry-1.sql"), include_str!("schema/telemetry-2.sql")];
+
+static META: LazyLock<Schema> = LazyLock::new(|| Schema::new(*b"CSmd", &META_FILES));
+static TELEMETRY: LazyLock<Schema> = LazyLock::new(|| Schema::new(*b"CStd", &TELEMETRY_FILES));
 
 pub(crate) fn open_meta(path: &Path, feed: LocalFeed) -> Result<Arc<Database>, OpenError> {
     Database::open(path, &META, feed).map(Arc::new)

@@ -1,27 +1,25 @@
-//! Usage and logs in `telemetry.db`. Sums over usage are in [`super::usage`].
+//! Usage and logs in `telemetry.db`. Sums over usage are in [`super::usage`], the logs in
+//! [`super::logs`].
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Row, params};
 
-use super::columns::{json, reading, storage_failed, time, to_json};
+use super::columns::{storage_failed, time, to_json};
 use super::database::Database;
-use super::usage;
-use crate::cursor::{Cursor, finish_page, page_limit};
+use super::{logs, usage};
+use crate::cursor::Cursor;
 use crate::function::Page;
 use crate::telemetry::{
-    CallStatus, FunctionStats, LogPage, LogQuery, LogRow, UsageDay, UsageQuery, UsageRow,
-    UsageTotals,
+    CallStatus, FunctionStats, LatencyDay, LogPage, LogQuery, LogRow, LogTail, UsageDay,
+    UsageOfFunction, UsageQuery, UsageRow, UsageTotals,
 };
 use crate::{StoreError, TelemetryStore, Timestamp};
 
 /// Log rows removed in one transaction: calls of other functions are recorded in between.
 const DELETE_BATCH: u32 = 2_000;
-
-/// Log text in one page: a page of chatty calls has fewer rows than asked for.
-const MAX_PAGE_TEXT_BYTES: usize = 8 * 1024 * 1024;
 
 /// [`TelemetryStore`] over SQLite.
 pub(crate) struct SqliteTelemetry {
@@ -63,21 +61,31 @@ impl TelemetryStore for SqliteTelemetry {
             return Ok(());
         }
         // Serialised here, on the caller's thread: the writer is the one thing all calls share.
-        let logs = logs
+        let rows = logs
             .into_iter()
             .map(|row| to_json(&row.lines).map(|text| (row, text)))
             .collect::<Result<Vec<_>, _>>()?;
         self.telemetry
             .write(move |c, _| {
                 usage::insert(c, &usage)?;
-                insert_logs(c, &logs)
+                logs::insert(c, &rows)
             })
             .await
     }
 
     async fn logs(&self, query: LogQuery) -> Result<LogPage, StoreError> {
         let from = Cursor::parse(query.after.as_deref())?;
-        self.telemetry.read(move |c| read_logs(c, &query, from)).await
+        self.telemetry.read(move |c| logs::read(c, &query, from)).await
+    }
+
+    async fn log_tail(
+        &self,
+        function_id: FunctionId,
+        position: Option<&str>,
+        limit: u32,
+    ) -> Result<LogTail, StoreError> {
+        let after = position.map(str::parse).transpose().map_err(|_| StoreError::BadCursor)?;
+        self.telemetry.read(move |c| logs::tail(c, function_id, after, limit)).await
     }
 
     async fn usage_totals(&self, query: UsageQuery) -> Result<UsageTotals, StoreError> {
@@ -86,6 +94,17 @@ impl TelemetryStore for SqliteTelemetry {
 
     async fn usage_by_day(&self, query: UsageQuery) -> Result<Vec<UsageDay>, StoreError> {
         self.telemetry.read(move |c| usage::by_day(c, &query)).await
+    }
+
+    async fn usage_by_function(
+        &self,
+        query: UsageQuery,
+    ) -> Result<Vec<UsageOfFunction>, StoreError> {
+        self.telemetry.read(move |c| usage::by_function(c, &query)).await
+    }
+
+    async fn latency_by_day(&self, query: UsageQuery) -> Result<Vec<LatencyDay>, StoreError> {
+        self.telemetry.read(move |c| usage::latency_by_day(c, &query)).await
     }
 
     async fn usage_rows(
@@ -135,99 +154,6 @@ pub(super) fn read_call_status(row: &Row<'_>, column: usize) -> rusqlite::Result
 /// batch out for ever.
 pub(super) fn measured(value: f64) -> f64 {
     if value.is_finite() { value } else { 0.0 }
-}
-
-fn insert_logs(c: &Connection, logs: &[(LogRow, String)]) -> Result<(), StoreError> {
-    let mut insert = c
-        .prepare_cached(
-            "INSERT INTO logs (execution_id, function_id, timestamp, duration_ms, memory_mb,
-                               failed, truncated, lines)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
-        )
-        .map_err(storage_failed)?;
-    for (row, lines) in logs {
-        insert
-            .execute(params![
-                row.execution_id.as_bytes(),
-                row.function_id.as_bytes(),
-                row.timestamp.0,
-                measured(row.duration_ms),
-                measured(row.memory_mb),
-                failed(row.status),
-                row.truncated,
-                lines,
-            ])
-            .map_err(storage_failed)?;
-    }
-    Ok(())
-}
-
-macro_rules! logs_where {
-    ($condition:literal) => {
-        concat!(
-            "SELECT function_id, execution_id, lines, duration_ms, memory_mb, failed, truncated,
-                    timestamp
-             FROM logs WHERE function_id = ?1 AND (timestamp, execution_id) < (?2, ?3)",
-            $condition,
-            " ORDER BY timestamp DESC, execution_id DESC LIMIT ?4"
-        )
-    };
-}
-
-pub(super) const LOGS: &str = logs_where!("");
-pub(super) const LOG_OF_CALL: &str = logs_where!(" AND execution_id = ?5");
-
-fn read_logs(c: &Connection, query: &LogQuery, from: Cursor) -> Result<LogPage, StoreError> {
-    let sql = match query.execution_id {
-        None => LOGS,
-        Some(_) => LOG_OF_CALL,
-    };
-    let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
-    let function_id = query.function_id.as_bytes();
-    let limit = page_limit(query.limit);
-    let one_more = i64::from(limit) + 1;
-    let position = params![function_id, from.time.0, from.id, one_more];
-    let found = match &query.execution_id {
-        None => select.query(position),
-        Some(id) => {
-            select.query(params![function_id, from.time.0, from.id, one_more, id.as_bytes()])
-        }
-    };
-    let mut found = found.map_err(storage_failed)?;
-    let (mut rows, mut text_bytes) = (Vec::new(), 0);
-    while let Some(row) = found.next().map_err(storage_failed)? {
-        let read = |row| Ok((read_log(row)?, row.get_ref(LINES)?.as_bytes()?.len()));
-        let (log, length) = read(row).map_err(reading("log"))?;
-        text_bytes += length;
-        rows.push(log);
-        if text_bytes > MAX_PAGE_TEXT_BYTES && rows.len() > 1 {
-            // The last row is the one that shows that there is more.
-            break;
-        }
-    }
-    let shown = if text_bytes > MAX_PAGE_TEXT_BYTES { rows.len() - 1 } else { rows.len() };
-    let limit = limit.min(u32::try_from(shown.max(1)).unwrap_or(limit));
-    let (rows, next) = finish_page(rows, limit, |row: &LogRow| Cursor {
-        time: row.timestamp,
-        id: *row.execution_id.as_bytes(),
-    });
-    Ok(LogPage { rows, next })
-}
-
-/// Column of the text in [`LOGS`].
-const LINES: usize = 2;
-
-fn read_log(row: &Row<'_>) -> rusqlite::Result<LogRow> {
-    Ok(LogRow {
-        function_id: FunctionId::from_bytes(row.get(0)?),
-        execution_id: ExecutionId::from_bytes(row.get(1)?),
-        lines: json(row, LINES)?,
-        duration_ms: row.get(3)?,
-        memory_mb: row.get(4)?,
-        status: read_call_status(row, 5)?,
-        truncated: row.get(6)?,
-        timestamp: time(row, 7)?,
-    })
 }
 
 pub(super) fn read_usage(row: &Row<'_>) -> rusqlite::Result<UsageRow> {

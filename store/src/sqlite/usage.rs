@@ -1,7 +1,8 @@
 //! Usage rows and the running sums over them.
 //!
-//! Invariant: `usage_days` is the sum of `usage` by function, day (UTC) and account. Both are
-//! written in one transaction, and a row that was there already is added to neither.
+//! Invariant: `usage_days` is the sum of `usage` by function, day (UTC) and account, and
+//! `usage_latency` that by duration as well. All are written in one transaction, and a row that was
+//! there already is added to none.
 //!
 //! A query for a span takes whole days from the sums and only the cut days at its two ends from
 //! the rows, so its cost does not grow with the number of calls.
@@ -11,13 +12,17 @@ use std::ops::Range;
 
 use chrono::DateTime;
 use cloudserve_protocol::ids::{FunctionId, UserId};
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, ToSql, params};
 
 use super::columns::{reading, storage_failed};
 use super::telemetry::{failed, measured, read_usage};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
-use crate::telemetry::{FunctionStats, UsageDay, UsageQuery, UsageRow, UsageTotals};
+use crate::telemetry::{
+    FunctionStats, Latency, LatencyDay, UsageDay, UsageOfFunction, UsageQuery, UsageRow,
+    UsageTotals,
+};
 use crate::{StoreError, Timestamp};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -26,6 +31,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 struct Sums {
     totals: UsageTotals,
     memory_mb: f64,
+    latency: Latency,
 }
 
 /// Inserts the rows that are new and adds exactly those to the sums.
@@ -67,6 +73,7 @@ pub(super) fn insert(c: &Connection, rows: &[UsageRow]) -> Result<(), StoreError
             sum.totals.cpu_ms += cpu_ms;
             sum.totals.gb_seconds += memory_mb / 1_024.0 * (duration_ms / 1_000.0);
             sum.memory_mb += memory_mb;
+            sum.latency.0[Latency::bucket(duration_ms)] += 1;
         }
     }
     let mut add = c
@@ -84,7 +91,13 @@ pub(super) fn insert(c: &Connection, rows: &[UsageRow]) -> Result<(), StoreError
                  gb_seconds = gb_seconds + excluded.gb_seconds",
         )
         .map_err(storage_failed)?;
-    for ((function_id, day, user_id), Sums { totals, memory_mb }) in sums {
+    let mut add_latency = c
+        .prepare_cached(
+            "INSERT INTO usage_latency (function_id, day, user_id, bucket, calls)
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET calls = calls + excluded.calls",
+        )
+        .map_err(storage_failed)?;
+    for ((function_id, day, user_id), Sums { totals, memory_mb, latency }) in sums {
         add.execute(params![
             function_id.as_bytes(),
             day,
@@ -98,6 +111,12 @@ pub(super) fn insert(c: &Connection, rows: &[UsageRow]) -> Result<(), StoreError
             totals.gb_seconds,
         ])
         .map_err(storage_failed)?;
+        for (bucket, calls) in latency.0.into_iter().enumerate().filter(|(_, calls)| *calls > 0) {
+            let (function_id, user_id) = (function_id.as_bytes(), user_id.as_bytes());
+            add_latency
+                .execute(params![function_id, day, user_id, bucket, count(calls)])
+                .map_err(storage_failed)?;
+        }
     }
     Ok(())
 }
@@ -131,43 +150,59 @@ impl Span {
     }
 }
 
-macro_rules! sums_where {
-    ($condition:literal) => {
+macro_rules! sums_by {
+    ($key:literal, $condition:literal) => {
         concat!(
-            "SELECT day, sum(executed), sum(errors), sum(cold), sum(duration_ms), sum(cpu_ms),
+            "SELECT ",
+            $key,
+            ", sum(executed), sum(errors), sum(cold), sum(duration_ms), sum(cpu_ms),
                     sum(gb_seconds)
              FROM (
-                 SELECT day, executed, errors, cold, duration_ms, cpu_ms, gb_seconds
+                 SELECT day, function_id, executed, errors, cold, duration_ms, cpu_ms, gb_seconds
                  FROM usage_days WHERE ",
             $condition,
             " AND day >= ?3 AND day < ?4
                  UNION ALL
-                 SELECT ?5, 1, failed, cold, duration_ms, cpu_ms,
+                 SELECT ?5, function_id, 1, failed, cold, duration_ms, cpu_ms,
                         memory_mb / 1024.0 * (duration_ms / 1000.0)
                  FROM usage WHERE ",
             $condition,
             " AND timestamp >= ?6 AND timestamp < ?7
                  UNION ALL
-                 SELECT ?8, 1, failed, cold, duration_ms, cpu_ms,
+                 SELECT ?8, function_id, 1, failed, cold, duration_ms, cpu_ms,
                         memory_mb / 1024.0 * (duration_ms / 1000.0)
                  FROM usage WHERE ",
             $condition,
             " AND timestamp >= ?9 AND timestamp < ?10
              )
-             GROUP BY day ORDER BY day"
+             GROUP BY ",
+            $key,
+            " ORDER BY ",
+            $key
         )
     };
 }
 
-pub(super) const SUMS_OF_USER: &str = sums_where!("user_id = ?1 AND ?2 IS NULL");
+pub(super) const SUMS_OF_USER: &str = sums_by!("day", "user_id = ?1 AND ?2 IS NULL");
 /// The plus keeps SQLite on the index of the function, the narrower one.
-pub(super) const SUMS_OF_FUNCTION: &str = sums_where!("+user_id = ?1 AND function_id = ?2");
+pub(super) const SUMS_OF_FUNCTION: &str = sums_by!("day", "+user_id = ?1 AND function_id = ?2");
+pub(super) const SUMS_BY_FUNCTION: &str =
+    sums_by!("function_id", "user_id = ?1 AND function_id = coalesce(?2, function_id)");
 
 fn days(c: &Connection, query: &UsageQuery) -> Result<Vec<(i64, UsageTotals)>, StoreError> {
     let sql = match query.function_id {
         None => SUMS_OF_USER,
         Some(_) => SUMS_OF_FUNCTION,
     };
+    sums(c, sql, query)
+}
+
+/// The sums of a query by the first column of `sql`.
+fn sums<K: FromSql>(
+    c: &Connection,
+    sql: &'static str,
+    query: &UsageQuery,
+) -> Result<Vec<(K, UsageTotals)>, StoreError> {
     let Span { days, head, tail } = Span::of(query);
     let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
     select
@@ -213,10 +248,66 @@ pub(super) fn totals(c: &Connection, query: &UsageQuery) -> Result<UsageTotals, 
 }
 
 pub(super) fn by_day(c: &Connection, query: &UsageQuery) -> Result<Vec<UsageDay>, StoreError> {
-    let named = days(c, query)?.into_iter().filter_map(|(day, totals)| {
-        let midnight = DateTime::from_timestamp_millis(day.checked_mul(DAY_MS)?)?;
-        Some(UsageDay { day: midnight.format("%Y-%m-%d").to_string(), totals })
-    });
+    let named = days(c, query)?
+        .into_iter()
+        .filter_map(|(day, totals)| Some(UsageDay { day: name_of(day)?, totals }));
+    Ok(named.collect())
+}
+
+fn name_of(day: i64) -> Option<String> {
+    let midnight = DateTime::from_timestamp_millis(day.checked_mul(DAY_MS)?)?;
+    Some(midnight.format("%Y-%m-%d").to_string())
+}
+
+pub(super) fn by_function(
+    c: &Connection,
+    query: &UsageQuery,
+) -> Result<Vec<UsageOfFunction>, StoreError> {
+    let sums = sums(c, SUMS_BY_FUNCTION, query)?
+        .into_iter()
+        .map(|(id, totals)| UsageOfFunction { function_id: FunctionId::from_bytes(id), totals });
+    Ok(sums.collect())
+}
+
+pub(super) const LATENCY_OF_USER: &str = "SELECT day, bucket, sum(calls) FROM usage_latency
+     WHERE user_id = ?1 AND ?2 IS NULL AND day >= ?3 AND day <= ?4
+     GROUP BY day, bucket ORDER BY day";
+pub(super) const LATENCY_OF_FUNCTION: &str = "SELECT day, bucket, sum(calls) FROM usage_latency
+     WHERE +user_id = ?1 AND function_id = ?2 AND day >= ?3 AND day <= ?4
+     GROUP BY day, bucket ORDER BY day";
+
+pub(super) fn latency_by_day(
+    c: &Connection,
+    query: &UsageQuery,
+) -> Result<Vec<LatencyDay>, StoreError> {
+    let sql = match query.function_id {
+        None => LATENCY_OF_USER,
+        Some(_) => LATENCY_OF_FUNCTION,
+    };
+    let first = query.from.map_or(i64::MIN, |from| from.0.div_euclid(DAY_MS));
+    let last = query.to.map_or(i64::MAX, |to| to.0.saturating_sub(1).div_euclid(DAY_MS));
+    let function_id = query.function_id.map(|id| *id.as_bytes());
+    let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
+    let rows: Vec<(i64, usize, i64)> = select
+        .query_map(params![query.user_id.as_bytes(), function_id, first, last], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .and_then(Iterator::collect)
+        .map_err(reading("latency"))?;
+    let mut days: Vec<(i64, Latency)> = Vec::new();
+    for (day, bucket, calls) in rows {
+        if days.last().is_none_or(|(last, _)| *last != day) {
+            days.push((day, Latency::default()));
+        }
+        if let Some((_, latency)) = days.last_mut()
+            && let Some(count) = latency.0.get_mut(bucket)
+        {
+            *count += calls.unsigned_abs();
+        }
+    }
+    let named = days
+        .into_iter()
+        .filter_map(|(day, latency)| Some(LatencyDay { day: name_of(day)?, latency }));
     Ok(named.collect())
 }
 

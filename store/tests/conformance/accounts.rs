@@ -1,7 +1,7 @@
 //! Accounts, keys, revoked tokens.
 
-use cloudserve_protocol::ids::{ApiKeyId, UserId};
-use cloudserve_store::account::{ApiKey, Scope};
+use cloudserve_protocol::ids::{ApiKeyId, AuditId, FunctionId, UserId};
+use cloudserve_store::account::{Actor, ApiKey, AuditEntry, Quota, Scope};
 use cloudserve_store::{StoreError, Stores, Timestamp};
 use futures::future::join_all;
 
@@ -58,7 +58,9 @@ fn key(user_id: UserId, name: &str, created_at: i64) -> ApiKey {
         key_hash: format!("hash of {name}"),
         prefix: "cs_abcd".into(),
         scopes: vec![Scope::Invoke, Scope::Read],
+        functions: vec![FunctionId::new()],
         expires_at: Some(Timestamp(NOON + 1)),
+        last_used_at: None,
         created_at: Timestamp(created_at),
     }
 }
@@ -83,6 +85,7 @@ pub(crate) async fn keys_are_listed_found_and_removed(stores: &Stores) {
     let found = stores.accounts.api_key_by_hash(&new.key_hash).await.unwrap().unwrap();
     assert_eq!((found.id, found.user_id), (new.id, ada));
     assert_eq!((found.scopes, found.expires_at), (new.scopes, new.expires_at));
+    assert_eq!((found.functions, found.last_used_at), (new.functions, None));
     assert_eq!((found.prefix, found.created_at), (new.prefix, new.created_at));
 
     assert!(!stores.accounts.delete_api_key(bob, new.id).await.unwrap());
@@ -99,4 +102,80 @@ pub(crate) async fn revoked_tokens_are_known(stores: &Stores) {
     for (token, revoked) in [("a", true), ("b", true), ("c", false)] {
         assert_eq!(stores.accounts.is_token_revoked(token).await.unwrap(), revoked, "{token}");
     }
+}
+
+pub(crate) async fn the_last_use_of_a_key_is_the_latest(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let (used, unused) = (key(ada, "used", NOON + 1), key(ada, "unused", NOON));
+    for key in [&used, &unused] {
+        stores.accounts.create_api_key(key.clone()).await.unwrap();
+    }
+    let gone = ApiKeyId::new();
+    for at in [7, 9, 8] {
+        let uses = vec![(used.id, Timestamp(NOON + at)), (gone, Timestamp(NOON))];
+        stores.accounts.touch_api_keys(uses).await.unwrap();
+    }
+    let last: Vec<_> =
+        stores.accounts.api_keys(ada).await.unwrap().iter().map(|k| k.last_used_at).collect();
+    assert_eq!(last, [Some(Timestamp(NOON + 9)), None]);
+}
+
+pub(crate) async fn quotas_are_of_one_account(stores: &Stores) {
+    let (ada, bob) = (registered(stores, "ada").await, registered(stores, "bob").await);
+    let quota = Quota {
+        calls_per_day: Some(u64::from(u32::MAX) + 1),
+        gb_seconds_per_month: Some(0.25),
+        rate_per_second: Some(0),
+    };
+    assert!(stores.accounts.set_quota(ada, quota).await.unwrap());
+    assert!(!stores.accounts.set_quota(UserId::new(), quota).await.unwrap());
+    let stored = |id| async move { stores.accounts.user(id).await.unwrap().unwrap().quota };
+    assert_eq!((stored(ada).await, stored(bob).await), (quota, Quota::default()));
+    // All of it is replaced.
+    assert!(stores.accounts.set_quota(ada, Quota::default()).await.unwrap());
+    assert_eq!(stored(ada).await, Quota::default());
+}
+
+pub(crate) async fn the_audit_trail_is_newest_first_and_ends(stores: &Stores) {
+    const DAY: i64 = 86_400_000;
+    let (ada, bob) = (registered(stores, "ada").await, registered(stores, "bob").await);
+    let entry = |user_id, at: i64, actor| AuditEntry {
+        id: AuditId::new(),
+        user_id,
+        actor,
+        action: "apikey.created".into(),
+        subject: (at % 2 == 0).then(|| "a subject".into()),
+        detail: "\u{e9}".into(),
+        at: Timestamp(at),
+    };
+    let actors = [Actor::Session, Actor::ApiKey(ApiKeyId::new()), Actor::Operator];
+    let mut all: Vec<_> = (0..5)
+        .zip(actors.into_iter().cycle())
+        .map(|(n, by)| entry(ada, NOON + n / 2, by))
+        .collect();
+    for entry in &all {
+        stores.accounts.record_audit(entry.clone()).await.unwrap();
+    }
+    stores.accounts.record_audit(entry(bob, NOON, Actor::Session)).await.unwrap();
+    let orphan = stores.accounts.record_audit(entry(UserId::new(), NOON, Actor::Session)).await;
+    assert!(matches!(orphan, Err(StoreError::Missing)), "{orphan:?}");
+
+    let (mut read, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = stores.accounts.audit(ada, 2, cursor.as_deref()).await.unwrap();
+        read.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    all.reverse();
+    assert_eq!(read, all);
+    let refused = stores.accounts.audit(ada, 2, Some("nonsense")).await;
+    assert!(matches!(refused, Err(StoreError::BadCursor)));
+
+    let late = entry(ada, NOON + 401 * DAY, Actor::Session);
+    stores.accounts.record_audit(late.clone()).await.unwrap();
+    assert_eq!(stores.accounts.audit(ada, 9, None).await.unwrap().items, [late]);
+    assert_eq!(stores.accounts.audit(bob, 9, None).await.unwrap().items.len(), 1);
 }

@@ -134,3 +134,22 @@ pub(crate) async fn deletion_leaves_other_functions_and_trees(stores: &Stores) {
     stores.artifacts.put(&keys[0], Bytes::from_static(b"y")).await.unwrap();
     assert_eq!(stores.artifacts.get(&keys[0], 1).await.unwrap(), "y");
 }
+
+pub(crate) async fn one_object_is_deleted_alone(stores: &Stores) {
+    let function = FunctionId::new();
+    let keys = [source(function, "a/b.ts"), source(function, "a/c.ts")];
+    for key in &keys {
+        stores.artifacts.put(key, Bytes::from_static(b"x")).await.unwrap();
+    }
+    for _ in 0..2 {
+        stores.artifacts.delete(&keys[0]).await.unwrap();
+    }
+    // What is a directory here is no object anywhere.
+    stores.artifacts.delete(&source(function, "a")).await.unwrap();
+    stores.artifacts.delete(&source(function, "a/c.ts/d")).await.unwrap();
+    assert!(!stores.artifacts.exists(&keys[0]).await.unwrap());
+    assert!(stores.artifacts.exists(&keys[1]).await.unwrap());
+    assert!(stores.artifacts.delete(&source(function, "../x")).await.is_err());
+    stores.artifacts.put(&keys[0], Bytes::from_static(b"y")).await.unwrap();
+    assert_eq!(stores.artifacts.get(&keys[0], 1).await.unwrap(), "y");
+}

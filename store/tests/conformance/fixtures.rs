@@ -7,7 +7,7 @@ use cloudserve_protocol::ids::{
     BundleHash, DepHash, ExecutionId, FunctionId, FunctionName, SourceHash, UserId,
 };
 use cloudserve_protocol::limits::Limits;
-use cloudserve_store::account::User;
+use cloudserve_store::account::{Quota, User};
 use cloudserve_store::function::{
     BuiltVersion, DeployError, NewVersion, SealedEnv, Source, SourceFile,
 };
@@ -24,6 +24,7 @@ pub(crate) fn user(name: &str) -> User {
         user_name: name.parse().unwrap(),
         email: format!("{name}@example.org"),
         password_hash: "$argon2id$v=19$...".into(),
+        quota: Quota::default(),
         created_at: Timestamp(NOON),
     }
 }
@@ -63,6 +64,7 @@ pub(crate) fn first_version(user_id: UserId, name: &str) -> NewVersion {
         source_hash: SourceHash::of(code.as_bytes()),
         env: SealedEnv(vec![0, 159, 146, 150]),
         limits: Limits { timeout_ms: 1_234, ..Limits::default() },
+        built: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloudserve_protocol::ids::{FunctionId, UserId};
 use cloudserve_store::function::{Activation, DeployStatus, Visibility};
-use cloudserve_store::telemetry::{LogQuery, UsageQuery};
+use cloudserve_store::telemetry::{LogFilter, LogQuery, UsageQuery};
 use cloudserve_store::{Change, StoreError, Stores, Timestamp};
 use futures::future::join_all;
 
@@ -234,7 +234,13 @@ pub(crate) async fn deletion_takes_versions_and_logs_but_not_usage(stores: &Stor
     assert!(!stores.functions.renew("b", id, 1, Duration::from_mins(1)).await.unwrap());
 
     for (function_id, rows) in [(id, 0), (kept.function_id, 1)] {
-        let query = LogQuery { function_id, limit: 10, after: None, execution_id: None };
+        let query = LogQuery {
+            function_id,
+            limit: 10,
+            after: None,
+            execution_id: None,
+            filter: LogFilter::default(),
+        };
         assert_eq!(stores.telemetry.logs(query).await.unwrap().rows.len(), rows);
     }
     let query = UsageQuery { user_id: ada, function_id: Some(id), from: None, to: None };

@@ -10,6 +10,7 @@ mod fixtures;
 mod functions;
 mod queue;
 mod telemetry;
+mod versions;
 
 use cloudserve_store::{Stores, open_embedded};
 use tempfile::TempDir;
@@ -45,6 +46,9 @@ macro_rules! backends {
                 accounts::concurrent_registrations_have_one_winner,
                 accounts::keys_are_listed_found_and_removed,
                 accounts::revoked_tokens_are_known,
+                accounts::the_last_use_of_a_key_is_the_latest,
+                accounts::quotas_are_of_one_account,
+                accounts::the_audit_trail_is_newest_first_and_ends,
                 functions::accept_makes_a_pending_function,
                 functions::accept_refuses_duplicates_and_strangers,
                 functions::concurrent_deploys_have_one_winner,
@@ -64,10 +68,18 @@ macro_rules! backends {
                 telemetry::pages_of_large_logs_are_bounded,
                 telemetry::sums_agree_with_the_rows,
                 telemetry::logs_expire_and_usage_stays,
+                telemetry::logs_are_searched_by_level_and_text,
+                telemetry::a_tail_shows_what_is_recorded_from_then_on,
+                telemetry::usage_is_summed_by_function_and_latency_by_day,
+                versions::a_rollback_moves_the_pointer_and_holds,
+                versions::what_was_built_before_is_queued_with_it,
+                versions::old_versions_go_and_what_is_served_stays,
+                versions::environments_are_walked_and_replaced,
                 artifacts::objects_round_trip,
                 artifacts::hostile_keys_stay_inside,
                 artifacts::readers_see_all_or_nothing,
                 artifacts::deletion_leaves_other_functions_and_trees,
+                artifacts::one_object_is_deleted_alone,
             }
         }
     )*};

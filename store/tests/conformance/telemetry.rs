@@ -2,7 +2,7 @@
 
 use cloudserve_protocol::call::{LogLevel, LogLine};
 use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
-use cloudserve_store::telemetry::{CallStatus, LogQuery, UsageQuery, UsageRow};
+use cloudserve_store::telemetry::{CallStatus, Latency, LogFilter, LogQuery, UsageQuery, UsageRow};
 use cloudserve_store::{StoreError, Stores, Timestamp};
 use futures::future::join_all;
 
@@ -15,7 +15,8 @@ fn all_of(user_id: UserId) -> UsageQuery {
 }
 
 fn logs_of(function_id: FunctionId) -> LogQuery {
-    LogQuery { function_id, limit: 100, after: None, execution_id: None }
+    let filter = LogFilter::default();
+    LogQuery { function_id, limit: 100, after: None, execution_id: None, filter }
 }
 
 fn close(a: f64, b: f64) -> bool {
@@ -204,4 +205,122 @@ pub(crate) async fn logs_expire_and_usage_stays(stores: &Stores) {
     stores.telemetry.delete_logs(id).await.unwrap();
     assert!(stores.telemetry.logs(logs_of(id)).await.unwrap().rows.is_empty());
     assert_eq!(stores.telemetry.usage_totals(all_of(ada)).await.unwrap().executed, 4_500);
+}
+
+pub(crate) async fn logs_are_searched_by_level_and_text(stores: &Stores) {
+    let id = FunctionId::new();
+    let line = |level, message: &str| LogLine { level, message: message.into(), timestamp_ms: 1 };
+    let rows: Vec<_> = (0..30)
+        .map(|n| {
+            let mut row = log(id, NOON + n);
+            row.lines = vec![
+                line(LogLevel::Info, &format!("Order {n} came")),
+                line(if n % 3 == 0 { LogLevel::Error } else { LogLevel::Warn }, "Stra\u{df}e"),
+            ];
+            row
+        })
+        .collect();
+    stores.telemetry.record(Vec::new(), rows).await.unwrap();
+    for (levels, text, expected) in [
+        (vec![], None, (30, 60)),
+        (vec![LogLevel::Error], None, (10, 10)),
+        (vec![LogLevel::Error, LogLevel::Info], None, (30, 40)),
+        (vec![], Some("ORDER 2"), (11, 11)),
+        (vec![], Some("STRA\u{df}E"), (30, 30)),
+        (vec![LogLevel::Warn], Some("order"), (0, 0)),
+        (vec![LogLevel::Debug], None, (0, 0)),
+    ] {
+        let filter = LogFilter::new(levels, text);
+        let mut query = LogQuery { limit: 4, filter, ..logs_of(id) };
+        let (mut n_rows, mut n_lines) = (0, 0);
+        loop {
+            let page = stores.telemetry.logs(query.clone()).await.unwrap();
+            assert!(page.rows.len() <= 4);
+            n_rows += page.rows.len();
+            n_lines += page.rows.iter().map(|row| row.lines.len()).sum::<usize>();
+            let Some(next) = page.next else { break };
+            query.after = Some(next);
+        }
+        assert_eq!((n_rows, n_lines), expected, "{:?}", query.filter);
+    }
+}
+
+pub(crate) async fn a_tail_shows_what_is_recorded_from_then_on(stores: &Stores) {
+    let (id, other) = (FunctionId::new(), FunctionId::new());
+    let before = log(id, NOON);
+    stores.telemetry.record(Vec::new(), vec![before.clone()]).await.unwrap();
+    let start = stores.telemetry.log_tail(id, None, 10).await.unwrap();
+    assert!(start.rows.is_empty());
+
+    // The second began before all others and ended after them.
+    let rows = [log(id, NOON + 5), log(id, NOON - 5), log(id, NOON + 6)];
+    for row in &rows {
+        stores.telemetry.record(Vec::new(), vec![row.clone(), log(other, NOON)]).await.unwrap();
+    }
+    let (mut seen, mut position) = (Vec::new(), start.position.clone());
+    loop {
+        let tail = stores.telemetry.log_tail(id, Some(&position), 2).await.unwrap();
+        position = tail.position;
+        if tail.rows.is_empty() {
+            break;
+        }
+        seen.extend(tail.rows);
+    }
+    assert_eq!(seen, rows);
+    // From the same place again, as a reader does that lost its connection.
+    assert_eq!(stores.telemetry.log_tail(id, Some(&start.position), 9).await.unwrap().rows, rows);
+    let refused = stores.telemetry.log_tail(id, Some("nonsense"), 9).await;
+    assert!(matches!(refused, Err(StoreError::BadCursor)));
+}
+
+pub(crate) async fn usage_is_summed_by_function_and_latency_by_day(stores: &Stores) {
+    let (ada, bob) = (UserId::new(), UserId::new());
+    let mut functions = [FunctionId::new(), FunctionId::new()];
+    functions.sort_unstable();
+    let [often, once] = functions;
+    let midnight = NOON.div_euclid(DAY) * DAY;
+    let mut rows = Vec::new();
+    for (owner, id, day, duration_ms) in [
+        (ada, often, 0, 0.1),
+        (ada, often, 0, 1.0),
+        (ada, often, 1, 7_200_000.0),
+        (ada, once, 1, 3.0),
+        (bob, FunctionId::new(), 1, 3.0),
+    ] {
+        let mut row = usage(owner, id, midnight + day * DAY + 1);
+        row.duration_ms = duration_ms;
+        rows.push(row);
+    }
+    for _ in 0..2 {
+        stores.telemetry.record(rows.clone(), Vec::new()).await.unwrap();
+    }
+    let by_function = |query| async move {
+        let sums = stores.telemetry.usage_by_function(query).await.unwrap();
+        sums.iter().map(|sum| (sum.function_id, sum.totals.executed)).collect::<Vec<_>>()
+    };
+    assert_eq!(by_function(all_of(ada)).await, [(often, 3), (once, 1)]);
+    let only = UsageQuery { function_id: Some(once), ..all_of(ada) };
+    assert_eq!(by_function(only.clone()).await, [(once, 1)]);
+    let first_day = UsageQuery { to: Some(Timestamp(midnight + DAY)), ..all_of(ada) };
+    assert_eq!(by_function(first_day.clone()).await, [(often, 2)]);
+    let cut = UsageQuery { from: Some(Timestamp(midnight + DAY + 2)), ..all_of(ada) };
+    assert!(by_function(cut.clone()).await.is_empty());
+
+    let latency = |query| async move {
+        let days = stores.telemetry.latency_by_day(query).await.unwrap();
+        let mut sum = Latency::default();
+        days.iter().for_each(|day| sum.add(&day.latency));
+        (days.into_iter().map(|day| day.day).collect::<Vec<_>>(), sum)
+    };
+    let (days, sum) = latency(all_of(ada)).await;
+    assert_eq!(days, ["2023-11-14", "2023-11-15"]);
+    let mut expected = Latency::default();
+    for duration_ms in [0.1, 1.0, 3.0, 7_200_000.0] {
+        expected.0[Latency::bucket(duration_ms)] += 1;
+    }
+    assert_eq!(sum, expected);
+    assert_eq!(latency(only).await.1.calls(), 1);
+    assert_eq!(latency(first_day).await.0, ["2023-11-14"]);
+    // The day `from` is in is taken whole.
+    assert_eq!(latency(cut).await.1.calls(), 2);
 }

@@ -50,6 +50,15 @@ impl TestServer {
         Self::start_at(home).await
     }
 
+    /// A server of one's own with this text in its file of settings.
+    pub(crate) async fn start_with_file(text: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("server-").tempdir_in(run_dir()).unwrap();
+        fs::write(dir.path().join("cloudserve.toml"), text).unwrap();
+        let home = Home { dir, extra: Vec::new() };
+        write_npm_wrapper(&home.npm_wrapper(), &home.npm_calls_file());
+        Self::start_at(home).await
+    }
+
     /// A server over what another one left.
     pub(crate) async fn start_at(home: Home) -> Self {
         let log = home.log_file();

@@ -47,6 +47,11 @@ impl ArtifactStore for MemoryStore {
         Ok(self.0.lock().contains_key(&key.to_string()))
     }
 
+    async fn delete(&self, key: &ArtifactKey) -> Result<(), ArtifactError> {
+        self.0.lock().remove(&key.to_string());
+        Ok(())
+    }
+
     async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError> {
         self.0.lock().retain(|key, _| !key.starts_with(&function.to_string()));
         Ok(())

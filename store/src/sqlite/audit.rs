@@ -1,0 +1,75 @@
+//! The audit trail in `meta.db`.
+
+use cloudserve_protocol::ids::{AuditId, UserId};
+use rusqlite::{Connection, Row, params};
+
+use super::columns::{inserting, json, reading, storage_failed, time, to_json};
+use crate::account::{AUDIT_KEPT_DAYS, AuditEntry};
+use crate::cursor::{Cursor, finish_page, page_limit};
+use crate::function::Page;
+use crate::{StoreError, Timestamp};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// Adds an entry; what is too old goes with it.
+pub(super) fn record(c: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
+    let actor = to_json(&entry.actor)?;
+    c.prepare_cached(
+        "INSERT INTO audit (id, user_id, actor, action, subject, detail, at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )
+    .and_then(|mut insert| {
+        insert.execute(params![
+            entry.id.as_bytes(),
+            entry.user_id.as_bytes(),
+            actor,
+            entry.action,
+            entry.subject,
+            entry.detail,
+            entry.at.0,
+        ])
+    })
+    .map_err(inserting)?;
+    let oldest = Timestamp(entry.at.0.saturating_sub(AUDIT_KEPT_DAYS * DAY_MS));
+    c.prepare_cached("DELETE FROM audit WHERE user_id = ?1 AND at < ?2")
+        .and_then(|mut delete| delete.execute(params![entry.user_id.as_bytes(), oldest.0]))
+        .map_err(storage_failed)?;
+    Ok(())
+}
+
+pub(super) const AUDIT: &str = "SELECT id, user_id, actor, action, subject, detail, at
+     FROM audit WHERE user_id = ?1 AND (at, id) < (?2, ?3)
+     ORDER BY at DESC, id DESC LIMIT ?4";
+
+/// A page, newest first.
+pub(super) fn read(
+    c: &Connection,
+    user_id: UserId,
+    limit: u32,
+    from: Cursor,
+) -> Result<Page<AuditEntry>, StoreError> {
+    let limit = page_limit(limit);
+    let one_more = i64::from(limit) + 1;
+    let mut query = c.prepare_cached(AUDIT).map_err(storage_failed)?;
+    let rows = query
+        .query_map(params![user_id.as_bytes(), from.time.0, from.id, one_more], read_entry)
+        .and_then(Iterator::collect)
+        .map_err(reading("audit entry"))?;
+    let (items, next) = finish_page(rows, limit, |entry: &AuditEntry| Cursor {
+        time: entry.at,
+        id: *entry.id.as_bytes(),
+    });
+    Ok(Page { items, next })
+}
+
+fn read_entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
+    Ok(AuditEntry {
+        id: AuditId::from_bytes(row.get(0)?),
+        user_id: UserId::from_bytes(row.get(1)?),
+        actor: json(row, 2)?,
+        action: row.get(3)?,
+        subject: row.get(4)?,
+        detail: row.get(5)?,
+        at: time(row, 6)?,
+    })
+}

@@ -1,0 +1,153 @@
+//! Logs in `telemetry.db`: newest first by the time of their calls, or as they come in.
+
+use cloudserve_protocol::ids::{ExecutionId, FunctionId};
+use rusqlite::{Connection, Row, params};
+
+use super::columns::{json, reading, storage_failed, time};
+use super::telemetry::{failed, measured, read_call_status};
+use crate::StoreError;
+use crate::cursor::{Cursor, page_limit};
+use crate::telemetry::{LogPage, LogQuery, LogRow, LogTail};
+
+/// Log text read for one page: beyond it the page ends, with fewer rows than asked for.
+const MAX_PAGE_TEXT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Rows looked through for one page of a search.
+const MAX_SCANNED_ROWS: u32 = 5_000;
+
+pub(super) fn insert(c: &Connection, logs: &[(LogRow, String)]) -> Result<(), StoreError> {
+    let mut insert = c
+        .prepare_cached(
+            "INSERT INTO logs (execution_id, function_id, timestamp, duration_ms, memory_mb,
+                               failed, truncated, lines)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+        )
+        .map_err(storage_failed)?;
+    for (row, lines) in logs {
+        insert
+            .execute(params![
+                row.execution_id.as_bytes(),
+                row.function_id.as_bytes(),
+                row.timestamp.0,
+                measured(row.duration_ms),
+                measured(row.memory_mb),
+                failed(row.status),
+                row.truncated,
+                lines,
+            ])
+            .map_err(storage_failed)?;
+    }
+    Ok(())
+}
+
+macro_rules! logs_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT function_id, execution_id, lines, duration_ms, memory_mb, failed, truncated,
+                    timestamp
+             FROM logs WHERE function_id = ?1 AND (timestamp, execution_id) < (?2, ?3)",
+            $condition,
+            " ORDER BY timestamp DESC, execution_id DESC LIMIT ?4"
+        )
+    };
+}
+
+pub(super) const LOGS: &str = logs_where!("");
+pub(super) const LOG_OF_CALL: &str = logs_where!(" AND execution_id = ?5");
+
+/// A page, newest first.
+pub(super) fn read(c: &Connection, query: &LogQuery, from: Cursor) -> Result<LogPage, StoreError> {
+    let sql = match query.execution_id {
+        None => LOGS,
+        Some(_) => LOG_OF_CALL,
+    };
+    let limit = page_limit(query.limit);
+    let n_scanned = if query.filter.is_empty() { limit } else { MAX_SCANNED_ROWS };
+    let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
+    let function_id = query.function_id.as_bytes();
+    let one_more = i64::from(n_scanned) + 1;
+    let position = params![function_id, from.time.0, from.id, one_more];
+    let found = match &query.execution_id {
+        None => select.query(position),
+        Some(id) => {
+            select.query(params![function_id, from.time.0, from.id, one_more, id.as_bytes()])
+        }
+    };
+    let mut found = found.map_err(storage_failed)?;
+    let mut page = LogPage { rows: Vec::new(), next: None };
+    let (mut text_bytes, mut scanned, mut last) = (0, 0, None);
+    while let Some(row) = found.next().map_err(storage_failed)? {
+        let (mut log, length) = read_log(row, 0).map_err(reading("log"))?;
+        text_bytes += length;
+        let is_full = page.rows.len() >= limit as usize
+            || scanned >= n_scanned
+            || (scanned > 0 && text_bytes > MAX_PAGE_TEXT_BYTES);
+        if is_full {
+            page.next = last.map(|last: Cursor| last.to_string());
+            break;
+        }
+        scanned += 1;
+        last = Some(Cursor { time: log.timestamp, id: *log.execution_id.as_bytes() });
+        if query.filter.keep(&mut log) {
+            page.rows.push(log);
+        }
+    }
+    Ok(page)
+}
+
+/// Row numbers grow with every insert, so what is new is at the end of the table. The plus keeps
+/// SQLite from the index of the function, which is in another order.
+pub(super) const TAIL: &str = "SELECT row_number, function_id, execution_id, lines, duration_ms,
+            memory_mb, failed, truncated, timestamp
+     FROM logs WHERE row_number > ?1 AND row_number <= ?2 AND +function_id = ?3
+     ORDER BY row_number LIMIT ?4";
+
+/// What was recorded after a row number, oldest first.
+pub(super) fn tail(
+    c: &Connection,
+    function_id: FunctionId,
+    after: Option<i64>,
+    limit: u32,
+) -> Result<LogTail, StoreError> {
+    // Read first: what is inserted between the two statements is left for the next tail.
+    let newest: i64 = c
+        .prepare_cached("SELECT coalesce(max(row_number), 0) FROM logs")
+        .and_then(|mut query| query.query_row([], |row| row.get(0)))
+        .map_err(reading("log"))?;
+    let mut tail = LogTail { rows: Vec::new(), position: newest.to_string() };
+    let Some(after) = after else { return Ok(tail) };
+    let limit = page_limit(limit);
+    let mut select = c.prepare_cached(TAIL).map_err(storage_failed)?;
+    let mut found = select
+        .query(params![after, newest, function_id.as_bytes(), limit])
+        .map_err(storage_failed)?;
+    let mut text_bytes = 0;
+    while let Some(row) = found.next().map_err(storage_failed)? {
+        let (log, length) = read_log(row, 1).map_err(reading("log"))?;
+        tail.rows.push(log);
+        text_bytes += length;
+        if tail.rows.len() >= limit as usize || text_bytes >= MAX_PAGE_TEXT_BYTES {
+            let number: i64 = row.get(0).map_err(reading("log"))?;
+            tail.position = number.to_string();
+            break;
+        }
+    }
+    Ok(tail)
+}
+
+/// Reads the log whose columns begin at `at`, and the length of its text.
+fn read_log(row: &Row<'_>, at: usize) -> rusqlite::Result<(LogRow, usize)> {
+    let lines = at + 2;
+    let length = row.get_ref(lines)?.as_bytes()?.len();
+    let log = LogRow {
+        function_id: FunctionId::from_bytes(row.get(at)?),
+        execution_id: ExecutionId::from_bytes(row.get(at + 1)?),
+        lines: json(row, lines)?,
+        duration_ms: row.get(at + 3)?,
+        memory_mb: row.get(at + 4)?,
+        status: read_call_status(row, at + 5)?,
+        truncated: row.get(at + 6)?,
+        timestamp: time(row, at + 7)?,
+    };
+    Ok((log, length))
+}

@@ -1,0 +1,143 @@
+//! Versions that are there already: served again, removed, sealed under another key.
+
+use cloudserve_protocol::ids::{FunctionId, UserId};
+use cloudserve_store::function::{Activation, DeployStatus, NewVersion, Rollback, SealedEnv};
+use cloudserve_store::{Change, Stores};
+
+use crate::fixtures::{built, deploy_error, first_version, next_version, registered};
+
+async fn numbers(stores: &Stores, owner: UserId, id: FunctionId) -> Vec<u32> {
+    let versions = stores.functions.versions(owner, id, 100).await.unwrap();
+    versions.iter().map(|version| version.version).collect()
+}
+
+pub(crate) async fn a_rollback_moves_the_pointer_and_holds(stores: &Stores) {
+    let (ada, bob) = (registered(stores, "ada").await, registered(stores, "bob").await);
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    for version in 1..=4 {
+        stores.functions.accept(next_version(&new, version)).await.unwrap();
+    }
+    stores.functions.activate(id, 2, built()).await.unwrap();
+    stores.functions.activate(id, 1, built()).await.unwrap();
+    stores.functions.fail(id, 3, deploy_error()).await.unwrap();
+    let rollback = |owner, version| stores.functions.rollback(owner, id, version);
+    for (owner, version, expected) in [
+        (ada, 3, Rollback::NotBuilt),
+        (ada, 4, Rollback::NotBuilt),
+        (ada, 5, Rollback::Unknown),
+        (ada, 0, Rollback::Unknown),
+        (bob, 1, Rollback::Unknown),
+    ] {
+        assert_eq!(rollback(owner, version).await.unwrap(), expected, "{version}");
+    }
+    assert_eq!(
+        stores.functions.rollback(ada, FunctionId::new(), 1).await.unwrap(),
+        Rollback::Unknown
+    );
+
+    let mut feed = stores.changes.subscribe();
+    assert_eq!(rollback(ada, 1).await.unwrap(), Rollback::Moved);
+    assert_eq!(feed.recv().await.unwrap(), Change::Function(id));
+    let record = stores.functions.function(ada, id).await.unwrap().unwrap();
+    assert_eq!((record.function.active_version, record.function.latest_version), (Some(1), 4));
+    let active = record.active.unwrap();
+    assert_eq!((active.version, active.status), (1, DeployStatus::Active));
+    assert_eq!(record.function.deployed_at, Some(record.function.updated_at));
+
+    // Accepted before, so it does not undo the rollback; accepted after, so it does.
+    assert_eq!(stores.functions.activate(id, 4, built()).await.unwrap(), Activation::Superseded);
+    assert_eq!(stores.functions.activate(id, 2, built()).await.unwrap(), Activation::Superseded);
+    assert_eq!(stores.functions.activate(id, 1, built()).await.unwrap(), Activation::Activated);
+    stores.functions.accept(next_version(&new, 5)).await.unwrap();
+    assert_eq!(stores.functions.activate(id, 5, built()).await.unwrap(), Activation::Activated);
+    assert_eq!(rollback(ada, 4).await.unwrap(), Rollback::Moved);
+    assert_eq!(rollback(ada, 4).await.unwrap(), Rollback::Moved);
+
+    let found = stores.functions.version(ada, id, 4).await.unwrap().unwrap();
+    assert_eq!((found.version, found.status), (4, DeployStatus::Active));
+    for (owner, version) in [(bob, 4), (ada, 6)] {
+        assert!(stores.functions.version(owner, id, version).await.unwrap().is_none());
+    }
+}
+
+pub(crate) async fn what_was_built_before_is_queued_with_it(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let new = NewVersion { built: Some(built()), ..first_version(ada, "hello") };
+    let record = stores.functions.accept(new.clone()).await.unwrap();
+    assert_eq!(record.latest.status, DeployStatus::Pending);
+    let lease = std::time::Duration::from_mins(1);
+    let claimed = stores.functions.claim("a", lease).await.unwrap().unwrap();
+    assert_eq!(claimed.version.built, Some(built()));
+    // Not built by being known: it is served when it was loaded.
+    let id = new.function_id;
+    assert_eq!(stores.functions.rollback(ada, id, 1).await.unwrap(), Rollback::NotBuilt);
+    assert_eq!(stores.functions.activate(id, 1, built()).await.unwrap(), Activation::Activated);
+}
+
+pub(crate) async fn old_versions_go_and_what_is_served_stays(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    for version in 1..=6 {
+        stores.functions.accept(next_version(&new, version)).await.unwrap();
+        let pruned = stores.functions.prune(id, 1).await.unwrap();
+        assert!(pruned.removed.is_empty() && pruned.kept.is_empty(), "one waits");
+        if version == 3 {
+            stores.functions.fail(id, version, deploy_error()).await.unwrap();
+        } else {
+            stores.functions.activate(id, version, built()).await.unwrap();
+        }
+    }
+    stores.functions.rollback(ada, id, 2).await.unwrap();
+    let other = first_version(ada, "other");
+    stores.functions.accept(other.clone()).await.unwrap();
+
+    assert!(stores.functions.prune(id, 6).await.unwrap().removed.is_empty());
+    let pruned = stores.functions.prune(id, 2).await.unwrap();
+    let of = |versions: &[cloudserve_store::function::Version]| -> Vec<u32> {
+        versions.iter().map(|version| version.version).collect()
+    };
+    assert_eq!((of(&pruned.removed), of(&pruned.kept)), (vec![4, 3, 1], vec![6, 5, 2]));
+    assert_eq!(numbers(stores, ada, id).await, [6, 5, 2]);
+    assert_eq!(numbers(stores, ada, other.function_id).await, [1]);
+    assert_eq!(of(&stores.functions.prune(id, 0).await.unwrap().kept), [6, 2]);
+    assert!(stores.functions.prune(FunctionId::new(), 1).await.unwrap().removed.is_empty());
+    // Numbers are not given again.
+    stores.functions.accept(next_version(&new, 7)).await.unwrap();
+}
+
+pub(crate) async fn environments_are_walked_and_replaced(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let mut expected = Vec::new();
+    for name in ["a", "b"] {
+        let new = first_version(ada, name);
+        for version in 1..=3 {
+            let env = if version == 2 { SealedEnv::default() } else { SealedEnv(vec![1, 2]) };
+            let next = NewVersion { env, ..next_version(&new, version) };
+            stores.functions.accept(next).await.unwrap();
+            if version != 2 {
+                expected.push((new.function_id, version));
+            }
+        }
+    }
+    expected.sort_unstable();
+    let (mut walked, mut after) = (Vec::new(), None);
+    loop {
+        let page = stores.functions.sealed_envs(after, 3).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some((last.function_id, last.version));
+        walked.extend(page.into_iter().map(|v| (v.function_id, v.version)));
+    }
+    assert_eq!(walked, expected);
+
+    let (id, version) = walked[0];
+    let (old, new) = (SealedEnv(vec![1, 2]), SealedEnv(vec![3]));
+    let replace = |old: &SealedEnv, new: &SealedEnv| {
+        stores.functions.replace_env(id, version, old.clone(), new.clone())
+    };
+    assert!(replace(&old, &new).await.unwrap());
+    assert!(!replace(&old, &new).await.unwrap());
+    let stored = stores.functions.version(ada, id, version).await.unwrap().unwrap();
+    assert_eq!(stored.env, new);
+}

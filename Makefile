@@ -9,7 +9,7 @@ ESBUILD_PLATFORM := linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)
 # The program in the checkout, wherever cargo's target directory is.
 export CLOUDSERVE_ESBUILD ?= $(CURDIR)/tools/node_modules/@esbuild/$(ESBUILD_PLATFORM)/bin/esbuild
 
-.PHONY: help setup build run test bench lint fmt clean
+.PHONY: help setup build run servers test bench lint fmt clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,10 @@ build: setup  ## Build everything (release; the first time takes 20 to 30 minute
 run: build  ## Build, then serve on 127.0.0.1:8080 (API) and 127.0.0.1:8081 (calls)
 	exec $(TARGET_DIR)/release/cloudserve serve
 
-test: build  ## Build, then run every test
+servers:  ## Provide the servers that tests run against: mongod and S3 (once)
+	@tools/test-servers
+
+test: build servers  ## Build, then run every test
 	npm --prefix bootstrap-js test
 	$(CARGO) test --release --workspace --no-fail-fast
 

@@ -1,7 +1,7 @@
 //! `cloudserve admin`: what the operator of an installation does.
 //!
-//! Works on the data directory itself, so it needs no credential but access to the files. A quota
-//! is set beside a running server, which acts on it within 5 seconds.
+//! Works on the data directory itself or, if the environment names them, on the servers, so it
+//! needs no credential but access to them. A quota is set beside a running server, which acts on it within 5 seconds.
 
 use std::error::Error;
 use std::io::Write;
@@ -15,11 +15,13 @@ use cloudserve_store::account::{Actor, AuditEntry, Quota, User};
 use cloudserve_store::telemetry::UsageQuery;
 use cloudserve_store::{
     DataDirLock, OpenError, StoreError, Stores, Timestamp, open_embedded, open_embedded_exclusive,
+    open_production,
 };
 use serde_json::json;
 
 use crate::config;
 use crate::secrets::{FromEnvironment, Secrets, SecretsError};
+use crate::storage::Storage;
 
 /// Environments sealed again in one step.
 const RESEAL_PAGE: u32 = 100;
@@ -134,7 +136,7 @@ pub(crate) fn run(command: Command, given: &FromEnvironment) -> Result<ExitCode,
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let said = match command {
         Command::Quota(options) => {
-            let stores = open(&options.place)?;
+            let stores = runtime.block_on(open(&options.place, given))?;
             runtime.block_on(quota(&stores, &options))?
         }
         Command::RotateMasterKey(place) => {
@@ -156,8 +158,13 @@ fn data_dir(place: &Place) -> Result<PathBuf, Box<dyn Error>> {
     }
 }
 
-fn open(place: &Place) -> Result<Stores, Box<dyn Error>> {
-    Ok(open_embedded(&data_dir(place)?)?)
+/// The storage of the installation, beside whoever serves it.
+async fn open(place: &Place, given: &FromEnvironment) -> Result<Stores, Box<dyn Error>> {
+    let settings = config::load_without_flags(place.config.as_deref())?;
+    Ok(match Storage::choose(&settings, given)? {
+        Storage::Embedded => open_embedded(&data_dir(place)?)?,
+        Storage::Production(servers) => open_production(&servers.0, &servers.1).await?,
+    })
 }
 
 async fn find(stores: &Stores, user: &str) -> Result<User, AdminError> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use cloudserve_protocol::egress::{EgressRule, EgressRuleError};
 use cloudserve_protocol::limits::PlatformLimits;
 use cloudserve_sandbox::LaunchMode;
+use cloudserve_store::ChecksumMode;
 use confique::meta::{Expr, FieldKind, LeafKind, Meta};
 use confique::{Config as _, File, FileFormat, Layer as _};
 
@@ -53,6 +54,14 @@ pub(crate) struct Config {
     #[config(nested)]
     #[config(layer_attr(command(flatten)))]
     pub(crate) sandbox: Sandbox,
+
+    #[config(nested)]
+    #[config(layer_attr(command(flatten)))]
+    pub(crate) mongodb: Mongodb,
+
+    #[config(nested)]
+    #[config(layer_attr(command(flatten)))]
+    pub(crate) s3: S3,
 
     #[config(nested)]
     #[config(layer_attr(command(flatten)))]
@@ -173,6 +182,77 @@ fn comma_separated(text: &str) -> Result<Vec<EgressRule>, EgressRuleError> {
     text.split(',').map(str::trim).filter(|rule| !rule.is_empty()).map(str::parse).collect()
 }
 
+/// The database of an installation of many processes. Where it is comes from
+/// `CLOUDSERVE_MONGODB_URI` alone, because it may hold a password.
+#[derive(Debug, confique::Config)]
+#[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
+pub(crate) struct Mongodb {
+    /// Connections to MongoDB at most.
+    #[config(env = "CLOUDSERVE_MONGODB_MAX_CONNECTIONS", default = 32)]
+    #[config(layer_attr(arg(
+        id = "mongodb_max_connections",
+        long = "mongodb-max-connections",
+        value_name = "N"
+    )))]
+    pub(crate) max_connections: u32,
+
+    /// How long an operation of MongoDB may take, retries included, in milliseconds.
+    #[config(env = "CLOUDSERVE_MONGODB_OPERATION_TIMEOUT_MS", default = 10_000)]
+    #[config(layer_attr(arg(
+        id = "mongodb_operation_timeout_ms",
+        long = "mongodb-operation-timeout-ms",
+        value_name = "MS"
+    )))]
+    pub(crate) operation_timeout_ms: u32,
+
+    /// Days for which MongoDB keeps single calls; their sums by day stay. 0: for good.
+    #[config(env = "CLOUDSERVE_MONGODB_USAGE_RETENTION_DAYS", default = 0)]
+    #[config(layer_attr(arg(
+        id = "mongodb_usage_retention_days",
+        long = "mongodb-usage-retention-days",
+        value_name = "DAYS"
+    )))]
+    pub(crate) usage_retention_days: u32,
+}
+
+/// The object store of an installation of many processes.
+#[derive(Debug, confique::Config)]
+#[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
+pub(crate) struct S3 {
+    /// Where S3 is [default: AWS].
+    #[config(env = "CLOUDSERVE_S3_ENDPOINT")]
+    #[config(layer_attr(arg(id = "s3_endpoint", long = "s3-endpoint", value_name = "URL")))]
+    pub(crate) endpoint: Option<String>,
+
+    /// Its region; stores other than AWS take any.
+    #[config(env = "CLOUDSERVE_S3_REGION", default = "us-east-1")]
+    #[config(layer_attr(arg(id = "s3_region", long = "s3-region", value_name = "REGION")))]
+    pub(crate) region: String,
+
+    /// The bucket for sources, bundles and dependency trees.
+    #[config(env = "CLOUDSERVE_S3_BUCKET")]
+    #[config(layer_attr(arg(id = "s3_bucket", long = "s3-bucket", value_name = "NAME")))]
+    pub(crate) bucket: Option<String>,
+
+    /// `supported`: checksums on every object; `required`: for stores that refuse them.
+    #[config(env = "CLOUDSERVE_S3_CHECKSUMS", default = "supported")]
+    #[config(layer_attr(arg(
+        id = "s3_checksums",
+        long = "s3-checksums",
+        value_name = "MODE",
+        value_parser = checksum_mode
+    )))]
+    pub(crate) checksums: ChecksumMode,
+}
+
+fn checksum_mode(text: &str) -> Result<ChecksumMode, &'static str> {
+    match text {
+        "supported" => Ok(ChecksumMode::Supported),
+        "required" => Ok(ChecksumMode::Required),
+        _ => Err("write `supported` or `required`"),
+    }
+}
+
 /// Programs that are run.
 #[derive(Debug, confique::Config)]
 #[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
@@ -227,6 +307,11 @@ pub(crate) fn load(flags: Flags, file: Option<&Path>) -> Result<Config, confique
     Config::from_layer(merged)
 }
 
+/// Reads all layers but flags, for commands beside a server.
+pub(crate) fn load_without_flags(file: Option<&Path>) -> Result<Config, confique::Error> {
+    load(Flags::empty(), file)
+}
+
 /// The data directory, for commands beside a server: the flag, else as [`load`] finds it.
 pub(crate) fn data_dir(
     flag: Option<PathBuf>,
@@ -234,7 +319,7 @@ pub(crate) fn data_dir(
 ) -> Result<PathBuf, confique::Error> {
     match flag {
         Some(data_dir) => Ok(data_dir),
-        None => Ok(load(Flags::empty(), file)?.data_dir),
+        None => Ok(load_without_flags(file)?.data_dir),
     }
 }
 
@@ -314,6 +399,15 @@ mod tests {
 
     fn flags(args: &[&str]) -> Flags {
         Line::parse_from([&["test"], args].concat()).flags
+    }
+
+    #[test]
+    fn the_checksum_mode_is_one_of_two() {
+        let config = load_text("[s3]\nchecksums = 'required'\n", &[]).unwrap();
+        assert_eq!(config.s3.checksums, ChecksumMode::Required);
+        let config = load_text("", &["--s3-checksums", "required"]).unwrap();
+        assert_eq!(config.s3.checksums, ChecksumMode::Required);
+        assert!(load_text("[s3]\nchecksums = 'none'\n", &[]).is_err());
     }
 
     fn load_text(text: &str, args: &[&str]) -> Result<Config, String> {

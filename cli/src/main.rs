@@ -10,6 +10,7 @@ mod programs;
 mod secrets;
 mod serve;
 mod status;
+mod storage;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run everything in one process, over SQLite and local files.
+    /// Run everything in one process, over SQLite and local files, or MongoDB and S3.
     #[command(after_long_help = SERVE_EXAMPLES)]
     Serve(Box<Serve>),
     /// Operate an installation: quotas, the master key.
@@ -68,6 +69,10 @@ Examples:
   cloudserve serve --data-dir /var/lib/cloudserve --gateway-listen 0.0.0.0:8081
   CLOUDSERVE_LOG=debug CLOUDSERVE_LOG_FORMAT=json cloudserve serve
   cloudserve serve --api-listen 127.0.0.1:0 --gateway-listen 127.0.0.1:0   # free ports
+
+With CLOUDSERVE_MONGODB_URI, CLOUDSERVE_S3_ACCESS_KEY, CLOUDSERVE_S3_SECRET_KEY and a bucket, records
+are kept in MongoDB (a replica set) and objects in S3; the data directory then holds only caches and
+secrets. The three variables are taken from the environment and nowhere else.
 
 SIGTERM or SIGINT finishes the calls that have begun and ends; a second one ends at once.";
 

@@ -13,12 +13,23 @@ use std::path::{Path, PathBuf};
 use cloudserve_identity::{Secret, SecretError};
 
 /// Variables that hold secrets. They are taken out of the environment before anything starts.
-pub(crate) const VARIABLES: [&str; 3] = [JWT_VARIABLE, MASTER_VARIABLE, PREVIOUS_VARIABLE];
+pub(crate) const VARIABLES: [&str; 6] = [
+    JWT_VARIABLE,
+    MASTER_VARIABLE,
+    PREVIOUS_VARIABLE,
+    MONGODB_VARIABLE,
+    S3_ACCESS_VARIABLE,
+    S3_SECRET_VARIABLE,
+];
 
 const JWT_VARIABLE: &str = "CLOUDSERVE_JWT_SECRET";
 const MASTER_VARIABLE: &str = "CLOUDSERVE_MASTER_KEY";
 /// Master keys of before, with commas between: what they sealed still opens.
 const PREVIOUS_VARIABLE: &str = "CLOUDSERVE_MASTER_KEY_PREVIOUS";
+/// May hold a password.
+pub(crate) const MONGODB_VARIABLE: &str = "CLOUDSERVE_MONGODB_URI";
+pub(crate) const S3_ACCESS_VARIABLE: &str = "CLOUDSERVE_S3_ACCESS_KEY";
+pub(crate) const S3_SECRET_VARIABLE: &str = "CLOUDSERVE_S3_SECRET_KEY";
 const JWT_FILE: &str = "jwt-secret";
 const MASTER_FILE: &str = "master-key";
 /// Master keys of before, one a line. There while a rotation is not finished.
@@ -54,6 +65,15 @@ pub(crate) struct FromEnvironment {
     jwt: Option<OsString>,
     master: Option<OsString>,
     previous: Option<OsString>,
+    pub(crate) storage: StorageSecrets,
+}
+
+/// What opens the servers that records and objects are kept in.
+#[derive(Default)]
+pub(crate) struct StorageSecrets {
+    pub(crate) mongodb_uri: Option<OsString>,
+    pub(crate) s3_access_key: Option<OsString>,
+    pub(crate) s3_secret_key: Option<OsString>,
 }
 
 impl FromEnvironment {
@@ -69,12 +89,22 @@ impl FromEnvironment {
             jwt: take(JWT_VARIABLE),
             master: take(MASTER_VARIABLE),
             previous: take(PREVIOUS_VARIABLE),
+            storage: StorageSecrets {
+                mongodb_uri: take(MONGODB_VARIABLE),
+                s3_access_key: take(S3_ACCESS_VARIABLE),
+                s3_secret_key: take(S3_SECRET_VARIABLE),
+            },
         }
     }
 
     /// Whether the master key is the operator's to change, and not ours.
     pub(crate) fn has_master_key(&self) -> bool {
         self.master.is_some()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_storage(storage: StorageSecrets) -> Self {
+        Self { jwt: None, master: None, previous: None, storage }
     }
 }
 
@@ -194,7 +224,10 @@ mod tests {
     use super::*;
 
     fn given(jwt: Option<&str>) -> FromEnvironment {
-        FromEnvironment { jwt: jwt.map(OsString::from), master: None, previous: None }
+        FromEnvironment {
+            jwt: jwt.map(OsString::from),
+            ..FromEnvironment::of_storage(StorageSecrets::default())
+        }
     }
 
     #[test]

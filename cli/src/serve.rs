@@ -1,4 +1,4 @@
-//! `cloudserve serve`: every role in one process, over one data directory.
+//! `cloudserve serve`: every role in one process, over one data directory or over servers.
 //!
 //! Started in the order in which the parts need each other, ended in the reverse one. Invariant:
 //! what was acknowledged is on disk before the acknowledgement, so an orderly end only spares
@@ -17,7 +17,7 @@ use cloudserve_gateway::{Gateway, GatewayOptions};
 use cloudserve_identity::{Authenticator, Sealer, SessionTokens};
 use cloudserve_sandbox::{NpmBuilder, NpmOptions, Sandbox, SandboxOptions, StartError};
 use cloudserve_store::telemetry::TelemetryStore;
-use cloudserve_store::{DataDirLock, OpenError, Timestamp, open_embedded_exclusive};
+use cloudserve_store::{DataDirLock, OpenError, Stores, Timestamp};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,6 +28,7 @@ use crate::config::{Config, RequireJail};
 use crate::programs::{Found, ProgramError};
 use crate::secrets::{FromEnvironment, Secrets, SecretsError};
 use crate::status;
+use crate::storage::{Storage, StorageError};
 
 /// How often old logs are removed.
 const EXPIRE_LOGS_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -43,8 +44,10 @@ const INTERRUPTED: u8 = 130;
 pub(crate) enum ServeError {
     #[error("a program is missing")]
     Program(#[from] ProgramError),
-    #[error("the data directory cannot be used")]
-    DataDir(#[from] OpenError),
+    #[error("the storage is not chosen completely")]
+    Storage(#[from] StorageError),
+    #[error("the storage cannot be used")]
+    Open(#[from] OpenError),
     #[error("the secrets cannot be used")]
     Secrets(#[from] SecretsError),
     #[error("the artifact cache cannot be used")]
@@ -70,6 +73,7 @@ pub(crate) enum ServeError {
 pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitCode, ServeError> {
     raise_file_limit();
     let programs = Found::look_up(&config.programs)?;
+    let storage = Storage::choose(&config, given)?;
     let lock = DataDirLock::acquire(&config.data_dir)?;
     let secrets = Secrets::load(lock.data_dir(), given)?;
     let mut signals = Signals::new()?;
@@ -79,7 +83,8 @@ pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
         api_listener.local_addr().map_err(ServeError::Signals)?,
         gateway_listener.local_addr().map_err(ServeError::Signals)?,
     );
-    let roles = Roles::start(&config, &programs, &secrets, &lock, addresses.1)?;
+    let stores = storage.open(&lock).await?;
+    let roles = Roles::start(&config, &programs, &secrets, &lock, stores, addresses.1)?;
     announce(addresses);
 
     let stop = CancellationToken::new();
@@ -143,11 +148,11 @@ impl Roles {
         programs: &Found,
         secrets: &Secrets,
         lock: &DataDirLock,
+        stores: Stores,
         gateway_address: SocketAddr,
     ) -> Result<Self, ServeError> {
         let data_dir = lock.data_dir();
         let limits = config.limits.clone();
-        let stores = open_embedded_exclusive(lock)?;
         let lifetime = Duration::from_secs(u64::from(config.api.session_hours) * 60 * 60);
         let tokens = SessionTokens::new(&secrets.jwt, lifetime);
         let authenticator =

@@ -57,6 +57,35 @@ pub enum OpenError {
         /// The newest schema this release knows.
         known: u32,
     },
+    /// A server cannot be reached, or refuses.
+    #[error("{server} at {place} cannot be used")]
+    Unreachable {
+        /// `MongoDB` or `S3`.
+        server: &'static str,
+        /// Where it should be.
+        place: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database on the server holds something else.
+    #[error("the database {name} holds collections that are not CloudServe's; name an empty one")]
+    ForeignDatabase {
+        /// Its name.
+        name: String,
+    },
+    /// What is stored on the server was written by a later release.
+    #[error(
+        "{name} has version {found} but this release knows only {known}; use a newer cloudserve"
+    )]
+    DatabaseTooNew {
+        /// The database or bucket.
+        name: String,
+        /// Its version.
+        found: i64,
+        /// The newest version this release knows.
+        known: i64,
+    },
     /// The database file cannot be opened or its schema cannot be raised.
     #[error("cannot open the database {}", path.display())]
     Database {

@@ -1,6 +1,7 @@
 //! What CloudServe remembers: domain types, the traits of its storage, and the back ends.
 //!
-//! All SQL lives here; no other crate names a table. The traits are shaped so that a document
+//! All SQL, BSON and S3 live here; no other crate names a table, a collection or a bucket. The
+//! traits are shaped so that a document
 //! database and an object service fit behind them: no transaction leaves a method, uniqueness is
 //! an outcome and not an exception, and lists are read by cursor.
 
@@ -11,6 +12,11 @@ pub mod embedded;
 pub mod error;
 pub mod function;
 mod local;
+mod mongo;
+mod object_key;
+mod production;
+mod s3;
+mod span;
 mod sqlite;
 pub mod telemetry;
 pub mod time;
@@ -24,6 +30,9 @@ pub use change::{Change, ChangeFeed};
 pub use embedded::{DataDirLock, OpenError, open_embedded, open_embedded_exclusive};
 pub use error::StoreError;
 pub use function::FunctionStore;
+pub use mongo::MongoOptions;
+pub use production::open_production;
+pub use s3::{ChecksumMode, S3Options};
 pub use telemetry::TelemetryStore;
 pub use time::Timestamp;
 

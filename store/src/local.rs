@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,6 +18,8 @@ use cloudserve_protocol::ids::FunctionId;
 use futures::stream::{BoxStream, StreamExt, try_unfold};
 use parking_lot::Mutex;
 use tempfile::NamedTempFile;
+
+use crate::object_key::{failed, text_of};
 
 /// Size of the pieces of [`ArtifactStore::stream`].
 const PIECE_BYTES: usize = 256 * 1024;
@@ -36,10 +38,6 @@ struct Directory {
     /// Directories whose names are known to be on disk.
     durable: Mutex<HashSet<PathBuf>>,
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("the key would leave the object directory")]
-struct KeyEscapes;
 
 impl LocalObjects {
     /// Takes an existing directory.
@@ -79,20 +77,13 @@ impl LocalObjects {
         T: Send + 'static,
         F: FnOnce(&Directory, &Path, &str) -> Result<T, ArtifactError> + Send + 'static,
     {
-        let key = key.to_string();
-        let path = self.0.path_of(&key).map_err(failed(operation, &key))?;
+        let key = text_of(operation, key)?;
+        let path = self.0.root.join(&key);
         let (directory, name) = (self.0.clone(), key.clone());
         tokio::task::spawn_blocking(move || work(&directory, &path, &name))
             .await
             .map_err(failed(operation, &key))?
     }
-}
-
-fn failed<E>(operation: &'static str, key: &str) -> impl FnOnce(E) -> ArtifactError
-where
-    E: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    move |source| ArtifactError::Backend { operation, key: key.to_owned(), source: source.into() }
 }
 
 fn open_object(path: &Path, key: &str) -> Result<File, ArtifactError> {
@@ -110,16 +101,6 @@ fn is_absence(error: &io::Error) -> bool {
 }
 
 impl Directory {
-    /// The API has checked names in keys; this holds whatever it did.
-    fn path_of(&self, key: &str) -> Result<PathBuf, KeyEscapes> {
-        let relative = Path::new(key);
-        let plain = key.split('/').all(|part| !part.is_empty() && !part.contains('\0'))
-            && !key.starts_with('.')
-            && relative.components().all(|part| matches!(part, Component::Normal(_)))
-            && relative.components().count() == key.split('/').count();
-        if plain { Ok(self.root.join(relative)) } else { Err(KeyEscapes) }
-    }
-
     fn write(&self, path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         let mut temporary = NamedTempFile::new_in(&self.temporary)?;
         fill(temporary.as_file_mut())?;

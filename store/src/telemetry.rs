@@ -7,6 +7,12 @@ use serde::Serialize;
 
 use crate::{StoreError, Timestamp};
 
+/// Log text read for one page: beyond it the page ends, with fewer rows than asked for.
+pub(crate) const MAX_PAGE_TEXT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Rows looked through for one page of a search.
+pub(crate) const MAX_SCANNED_ROWS: u32 = 5_000;
+
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

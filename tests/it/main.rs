@@ -27,6 +27,7 @@ mod projects;
 mod logs;
 mod main_job;
 mod openapi;
+mod production;
 mod quota;
 mod redeploy;
 mod secrets;

@@ -7,13 +7,7 @@ use super::columns::{json, reading, storage_failed, time};
 use super::telemetry::{failed, measured, read_call_status};
 use crate::StoreError;
 use crate::cursor::{Cursor, page_limit};
-use crate::telemetry::{LogPage, LogQuery, LogRow, LogTail};
-
-/// Log text read for one page: beyond it the page ends, with fewer rows than asked for.
-const MAX_PAGE_TEXT_BYTES: usize = 8 * 1024 * 1024;
-
-/// Rows looked through for one page of a search.
-const MAX_SCANNED_ROWS: u32 = 5_000;
+use crate::telemetry::{LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS};
 
 pub(super) fn insert(c: &Connection, logs: &[(LogRow, String)]) -> Result<(), StoreError> {
     let mut insert = c

@@ -8,9 +8,7 @@
 //! the rows, so its cost does not grow with the number of calls.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
-use chrono::DateTime;
 use cloudserve_protocol::ids::{FunctionId, UserId};
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, ToSql, params};
@@ -19,13 +17,12 @@ use super::columns::{reading, storage_failed};
 use super::telemetry::{failed, measured, read_usage};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
+use crate::span::{DAY_MS, Span, name_of_day};
 use crate::telemetry::{
     FunctionStats, Latency, LatencyDay, UsageDay, UsageOfFunction, UsageQuery, UsageRow,
     UsageTotals,
 };
 use crate::{StoreError, Timestamp};
-
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 #[derive(Default)]
 struct Sums {
@@ -123,31 +120,6 @@ pub(super) fn insert(c: &Connection, rows: &[UsageRow]) -> Result<(), StoreError
 
 fn count(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// Which days of a query are read from the sums and which times from the rows.
-struct Span {
-    days: Range<i64>,
-    head: Range<i64>,
-    tail: Range<i64>,
-}
-
-impl Span {
-    fn of(query: &UsageQuery) -> Self {
-        let from = query.from.map_or(i64::MIN, |t| t.0);
-        let to = query.to.map_or(i64::MAX, |t| t.0);
-        let first_whole = from.div_euclid(DAY_MS) + i64::from(from.rem_euclid(DAY_MS) != 0);
-        let first_cut = to.div_euclid(DAY_MS);
-        if first_whole > first_cut {
-            // Within one day.
-            return Self { days: 0..0, head: from..to, tail: 0..0 };
-        }
-        Self {
-            days: first_whole..first_cut,
-            head: from..first_whole.saturating_mul(DAY_MS),
-            tail: first_cut.saturating_mul(DAY_MS)..to,
-        }
-    }
 }
 
 macro_rules! sums_by {
@@ -250,13 +222,8 @@ pub(super) fn totals(c: &Connection, query: &UsageQuery) -> Result<UsageTotals, 
 pub(super) fn by_day(c: &Connection, query: &UsageQuery) -> Result<Vec<UsageDay>, StoreError> {
     let named = days(c, query)?
         .into_iter()
-        .filter_map(|(day, totals)| Some(UsageDay { day: name_of(day)?, totals }));
+        .filter_map(|(day, totals)| Some(UsageDay { day: name_of_day(day)?, totals }));
     Ok(named.collect())
-}
-
-fn name_of(day: i64) -> Option<String> {
-    let midnight = DateTime::from_timestamp_millis(day.checked_mul(DAY_MS)?)?;
-    Some(midnight.format("%Y-%m-%d").to_string())
 }
 
 pub(super) fn by_function(
@@ -307,7 +274,7 @@ pub(super) fn latency_by_day(
     }
     let named = days
         .into_iter()
-        .filter_map(|(day, latency)| Some(LatencyDay { day: name_of(day)?, latency }));
+        .filter_map(|(day, latency)| Some(LatencyDay { day: name_of_day(day)?, latency }));
     Ok(named.collect())
 }
 
@@ -380,33 +347,4 @@ pub(super) fn function_stats(c: &Connection, id: FunctionId) -> Result<FunctionS
         })
     })
     .map_err(reading("usage sum"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn span(from: Option<i64>, to: Option<i64>) -> (Range<i64>, Range<i64>, Range<i64>) {
-        let query = UsageQuery {
-            user_id: UserId::new(),
-            function_id: None,
-            from: from.map(Timestamp),
-            to: to.map(Timestamp),
-        };
-        let Span { days, head, tail } = Span::of(&query);
-        (days, head, tail)
-    }
-
-    #[test]
-    fn spans_are_cut_at_midnight() {
-        let day = DAY_MS;
-        assert_eq!(span(Some(day), Some(3 * day)), (1..3, day..day, 3 * day..3 * day));
-        assert_eq!(span(Some(5), Some(3 * day + 7)), (1..3, 5..day, 3 * day..3 * day + 7));
-        assert_eq!(span(Some(5), Some(9)), (0..0, 5..9, 0..0));
-        assert_eq!(span(Some(5), Some(day)), (1..1, 5..day, day..day));
-        assert_eq!(span(Some(5), Some(day + 1)), (1..1, 5..day, day..day + 1));
-        let (days, head, tail) = span(None, None);
-        assert!(days.contains(&0) && days.contains(&30_000));
-        assert!(head.end < 0 && tail.start > 30_000 * day);
-    }
 }

@@ -7,6 +7,7 @@ use cloudserve_store::function::{Activation, DeployStatus, Visibility};
 use cloudserve_store::telemetry::{LogFilter, LogQuery, UsageQuery};
 use cloudserve_store::{Change, StoreError, Stores, Timestamp};
 use futures::future::join_all;
+use tokio::sync::broadcast::Receiver;
 
 use crate::fixtures::{
     NOON, built, deploy_error, first_version, function_name, log, next_version, registered, usage,
@@ -250,6 +251,17 @@ pub(crate) async fn deletion_takes_versions_and_logs_but_not_usage(stores: &Stor
     stores.functions.accept(first_version(ada, "gone")).await.unwrap();
 }
 
+/// The next change that is not of an account: tests begin by making some, and a feed between
+/// processes may still bring what was committed just before it was subscribed to.
+async fn next(feed: &mut Receiver<Change>) -> Change {
+    loop {
+        match feed.recv().await.unwrap() {
+            Change::User(_) => {}
+            change => return change,
+        }
+    }
+}
+
 pub(crate) async fn changes_are_announced_after_the_commit(stores: &Stores) {
     let ada = registered(stores, "ada").await;
     let mut feed = stores.changes.subscribe();
@@ -258,25 +270,25 @@ pub(crate) async fn changes_are_announced_after_the_commit(stores: &Stores) {
 
     let reader = stores.functions.clone();
     let seen = tokio::spawn(async move {
-        let change = feed.recv().await.unwrap();
+        let change = next(&mut feed).await;
         (change, reader.function(ada, id).await.unwrap().is_some(), feed)
     });
     stores.functions.accept(new.clone()).await.unwrap();
     let (change, visible, mut feed) = seen.await.unwrap();
     assert_eq!((change, visible), (Change::Function(id), true));
-    assert_eq!(feed.recv().await.unwrap(), Change::DeploymentQueued);
+    assert_eq!(next(&mut feed).await, Change::DeploymentQueued);
 
     stores.functions.activate(id, 1, built()).await.unwrap();
-    assert_eq!(feed.recv().await.unwrap(), Change::Function(id));
+    assert_eq!(next(&mut feed).await, Change::Function(id));
     // What changes nothing is not announced: repeating, failing too late, losing a race.
     stores.functions.activate(id, 1, built()).await.unwrap();
     stores.functions.fail(id, 1, deploy_error()).await.unwrap();
     stores.functions.accept(new).await.unwrap_err();
     stores.functions.set_visibility(ada, id, Visibility::Public).await.unwrap();
-    assert_eq!(feed.recv().await.unwrap(), Change::Function(id));
+    assert_eq!(next(&mut feed).await, Change::Function(id));
     stores.accounts.revoke_token("t", Timestamp(i64::MAX)).await.unwrap();
-    assert_eq!(feed.recv().await.unwrap(), Change::Token);
+    assert_eq!(next(&mut feed).await, Change::Token);
     stores.functions.delete_function(ada, id).await.unwrap();
-    assert_eq!(feed.recv().await.unwrap(), Change::Function(id));
+    assert_eq!(next(&mut feed).await, Change::Function(id));
     assert!(feed.try_recv().is_err());
 }

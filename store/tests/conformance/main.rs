@@ -2,36 +2,47 @@
 //!
 //! A new back end is one more line in [`backends!`]; a new rule is one more case in the list.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::large_futures)]
 
 mod accounts;
 mod artifacts;
 mod fixtures;
 mod functions;
 mod queue;
+#[path = "../servers/mod.rs"]
+mod servers;
 mod telemetry;
 mod versions;
 
-use cloudserve_store::{Stores, open_embedded};
+use cloudserve_store::{Stores, open_embedded, open_production};
 use tempfile::TempDir;
 
 /// An empty installation and what keeps it alive.
 struct Installation {
     stores: Stores,
-    _directory: TempDir,
+    _directory: Option<TempDir>,
 }
 
-fn embedded() -> Installation {
+/// SQLite and local files.
+async fn embedded() -> Installation {
     let directory = tempfile::tempdir().unwrap();
     let stores = open_embedded(directory.path()).unwrap();
-    Installation { stores, _directory: directory }
+    Installation { stores, _directory: Some(directory) }
+}
+
+/// MongoDB and S3.
+async fn production() -> Installation {
+    let (mongod, s3) = tokio::join!(servers::mongod(), servers::s3());
+    let (mongo, s3) = servers::options(mongod, s3, &servers::unique_name());
+    let stores = open_production(&mongo, &s3).await.unwrap();
+    Installation { stores, _directory: None }
 }
 
 macro_rules! cases {
     ($open:path, $($module:ident::$case:ident,)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
         async fn $case() {
-            let installation = $open();
+            let installation = $open().await;
             crate::$module::$case(&installation.stores).await;
         }
     )*};
@@ -87,4 +98,5 @@ macro_rules! backends {
 
 backends! {
     embedded_installation: crate::embedded;
+    production_installation: crate::production;
 }

@@ -59,6 +59,29 @@ impl TestServer {
         Self::start_at(home).await
     }
 
+    /// What a server says that ends instead of serving with these settings.
+    pub(crate) async fn start_refused(settings: &[(&'static str, &str)]) -> String {
+        let dir = tempfile::Builder::new().prefix("server-").tempdir_in(run_dir()).unwrap();
+        let log = dir.path().join("server.log");
+        let mut command = cloudserve();
+        command
+            .arg("serve")
+            .current_dir(dir.path())
+            .env("CLOUDSERVE_DATA_DIR", dir.path().join("data"))
+            .env("CLOUDSERVE_API_LISTEN", "127.0.0.1:0")
+            .env("CLOUDSERVE_GATEWAY_LISTEN", "127.0.0.1:0")
+            .envs(settings.iter().copied());
+        let mut child = spawn(command, &log);
+        let status = wait_for("the server to end", || {
+            let status = child.try_wait().unwrap();
+            async move { status }
+        })
+        .await;
+        let output = fs::read_to_string(&log).unwrap_or_default();
+        assert!(!status.success(), "{output}");
+        output
+    }
+
     /// A server over what another one left.
     pub(crate) async fn start_at(home: Home) -> Self {
         let log = home.log_file();

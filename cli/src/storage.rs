@@ -1,0 +1,126 @@
+//! Where records and objects are kept: in the data directory, or in MongoDB and S3.
+//!
+//! Which of the two is decided by whether the variables of the servers are set: all or none.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use cloudserve_store::{
+    DataDirLock, MongoOptions, OpenError, S3Options, Stores, open_embedded_exclusive,
+    open_production,
+};
+
+use crate::config::Config;
+use crate::secrets::{FromEnvironment, MONGODB_VARIABLE, S3_ACCESS_VARIABLE, S3_SECRET_VARIABLE};
+
+const BUCKET_VARIABLE: &str = "CLOUDSERVE_S3_BUCKET";
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// Why storage cannot be chosen.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StorageError {
+    #[error("{given} is set but {missing} is not; MongoDB and S3 are used together")]
+    Incomplete { given: &'static str, missing: &'static str },
+    #[error("{variable} is not Unicode")]
+    NotUnicode { variable: &'static str },
+}
+
+/// Where records and objects are kept.
+pub(crate) enum Storage {
+    /// SQLite and local files, in the data directory.
+    Embedded,
+    /// Servers that any number of processes may share.
+    Production(Box<(MongoOptions, S3Options)>),
+}
+
+impl Storage {
+    /// The storage that settings and environment ask for.
+    pub(crate) fn choose(config: &Config, given: &FromEnvironment) -> Result<Self, StorageError> {
+        let secrets = &given.storage;
+        let needed = [
+            (MONGODB_VARIABLE, secrets.mongodb_uri.is_some()),
+            (BUCKET_VARIABLE, config.s3.bucket.is_some()),
+            (S3_ACCESS_VARIABLE, secrets.s3_access_key.is_some()),
+            (S3_SECRET_VARIABLE, secrets.s3_secret_key.is_some()),
+        ];
+        let Some((present, _)) = needed.iter().find(|(_, is_set)| *is_set) else {
+            return Ok(Self::Embedded);
+        };
+        if let Some((missing, _)) = needed.iter().find(|(_, is_set)| !is_set) {
+            return Err(StorageError::Incomplete { given: present, missing });
+        }
+        let mongo = MongoOptions {
+            uri: text(MONGODB_VARIABLE, secrets.mongodb_uri.as_ref())?,
+            max_connections: config.mongodb.max_connections,
+            operation_timeout_ms: config.mongodb.operation_timeout_ms,
+            log_retention: DAY.saturating_mul(config.log_retention_days),
+            usage_retention: (config.mongodb.usage_retention_days > 0)
+                .then(|| DAY.saturating_mul(config.mongodb.usage_retention_days)),
+            ..MongoOptions::default()
+        };
+        let s3 = S3Options {
+            endpoint: config.s3.endpoint.clone(),
+            region: config.s3.region.clone(),
+            bucket: config.s3.bucket.clone().unwrap_or_default(),
+            access_key: text(S3_ACCESS_VARIABLE, secrets.s3_access_key.as_ref())?,
+            secret_key: text(S3_SECRET_VARIABLE, secrets.s3_secret_key.as_ref())?,
+            checksums: config.s3.checksums,
+            ..S3Options::default()
+        };
+        Ok(Self::Production(Box::new((mongo, s3))))
+    }
+
+    /// Opens it to serve.
+    pub(crate) async fn open(&self, lock: &DataDirLock) -> Result<Stores, OpenError> {
+        match self {
+            Self::Embedded => open_embedded_exclusive(lock),
+            Self::Production(servers) => open_production(&servers.0, &servers.1).await,
+        }
+    }
+}
+
+fn text(variable: &'static str, value: Option<&OsString>) -> Result<String, StorageError> {
+    let text = value.and_then(|value| value.to_str());
+    text.map(str::to_owned).ok_or(StorageError::NotUnicode { variable })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load_without_flags;
+    use crate::secrets::StorageSecrets;
+
+    fn choose(bucket: bool, secrets: StorageSecrets) -> Result<Storage, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, if bucket { "[s3]\nbucket = 'b'\n" } else { "" }).unwrap();
+        let config = load_without_flags(Some(&file)).unwrap();
+        let given = FromEnvironment::of_storage(secrets);
+        Storage::choose(&config, &given).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn servers_are_used_together_or_not_at_all() {
+        let some = |text: &str| Some(OsString::from(text));
+        let all = || StorageSecrets {
+            mongodb_uri: some("mongodb://h/db"),
+            s3_access_key: some("a"),
+            s3_secret_key: some("s"),
+        };
+        assert!(matches!(choose(false, StorageSecrets::default()), Ok(Storage::Embedded)));
+        let Ok(Storage::Production(servers)) = choose(true, all()) else { panic!("refused") };
+        assert_eq!((servers.0.uri.as_str(), servers.1.bucket.as_str()), ("mongodb://h/db", "b"));
+        assert_eq!(servers.0.usage_retention, None);
+
+        let without_secret = StorageSecrets { s3_secret_key: None, ..all() };
+        for (outcome, names) in [
+            (choose(true, StorageSecrets::default()), [BUCKET_VARIABLE, MONGODB_VARIABLE]),
+            (choose(false, all()), [MONGODB_VARIABLE, BUCKET_VARIABLE]),
+            (choose(true, without_secret), [MONGODB_VARIABLE, S3_SECRET_VARIABLE]),
+        ] {
+            let message = outcome.err().unwrap();
+            assert!(names.iter().all(|name| message.contains(name)), "{message}");
+        }
+    }
+}

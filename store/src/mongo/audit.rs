@@ -1,0 +1,97 @@
+//! The audit trail.
+
+use cloudserve_protocol::ids::{AuditId, UserId};
+use futures::TryStreamExt;
+use mongodb::bson::{DateTime, Uuid, doc};
+use serde::{Deserialize, Serialize};
+
+use super::database::{Database, Failed};
+use super::schema::AUDIT;
+use super::values::{Key, date, document, is_duplicate, older, parse, time};
+use crate::account::{AUDIT_KEPT_DAYS, Actor, AuditEntry};
+use crate::cursor::{Cursor, finish_page, page_limit};
+use crate::function::Page;
+use crate::span::DAY_MS;
+use crate::{StoreError, Timestamp};
+
+#[derive(Serialize, Deserialize)]
+struct EntryDocument {
+    #[serde(rename = "_id")]
+    id: Uuid,
+    user: Uuid,
+    /// JSON: who it is has an id or has none.
+    actor: String,
+    action: String,
+    subject: Option<String>,
+    detail: String,
+    at: DateTime,
+}
+
+/// Adds an entry; what is too old goes with it.
+pub(super) async fn record(database: &Database, entry: AuditEntry) -> Result<(), StoreError> {
+    let oldest = Timestamp(entry.at.0.saturating_sub(AUDIT_KEPT_DAYS * DAY_MS));
+    let user = entry.user_id.key();
+    let row = document(&EntryDocument {
+        id: entry.id.key(),
+        user,
+        actor: serde_json::to_string(&entry.actor).map_err(StoreError::unavailable)?,
+        action: entry.action,
+        subject: entry.subject,
+        detail: entry.detail,
+        at: date(entry.at),
+    })?;
+    let audit = database.collection(AUDIT);
+    let write = async {
+        match audit.insert_one(row).await {
+            Err(error) if is_duplicate(&error) => return Err(StoreError::Conflict.into()),
+            inserted => inserted?,
+        };
+        audit.delete_many(doc! { "user": user, "at": { "$lt": date(oldest) } }).await?;
+        Ok::<_, Failed>(())
+    };
+    database.bounded(write).await
+}
+
+/// A page, newest first.
+pub(super) async fn read(
+    database: &Database,
+    user_id: UserId,
+    limit: u32,
+    from: Cursor,
+) -> Result<Page<AuditEntry>, StoreError> {
+    let limit = page_limit(limit);
+    let mut filter = doc! { "user": user_id.key() };
+    filter.extend(older("at", from));
+    let audit = database.collection(AUDIT);
+    let read = async {
+        audit
+            .find(filter)
+            .sort(doc! { "at": -1, "_id": -1 })
+            .limit(i64::from(limit) + 1)
+            .await?
+            .map_err(Failed::Driver)
+            .and_then(async |row| Ok(entry(parse("audit entry", &row)?)?))
+            .try_collect()
+            .await
+    };
+    let rows: Vec<AuditEntry> = database.bounded(read).await?;
+    let (items, next) = finish_page(rows, limit, |entry: &AuditEntry| Cursor {
+        time: entry.at,
+        id: *entry.id.as_bytes(),
+    });
+    Ok(Page { items, next })
+}
+
+fn entry(found: EntryDocument) -> Result<AuditEntry, StoreError> {
+    let actor: Actor = serde_json::from_str(&found.actor)
+        .map_err(|error| StoreError::corrupt("audit entry", error))?;
+    Ok(AuditEntry {
+        id: AuditId::of(found.id),
+        user_id: UserId::of(found.user),
+        actor,
+        action: found.action,
+        subject: found.subject,
+        detail: found.detail,
+        at: time(found.at),
+    })
+}

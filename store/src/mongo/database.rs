@@ -1,0 +1,279 @@
+//! One connection pool, and transactions over it.
+//!
+//! Invariant: no operation waits without end. Each has one deadline over retries, the wait for a
+//! connection and the server's own time; a server that hangs looks like one that is gone.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{Document, RawDocumentBuf};
+use mongodb::error::{TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, SelectionCriteria, WriteConcern,
+};
+use mongodb::{Client, ClientSession, Collection};
+
+use super::MongoOptions;
+use super::changes::{ChangeDocument, SharedFeed};
+use super::values::document;
+use crate::{Change, OpenError, StoreError};
+
+/// How often a commit is asked for whose outcome is unknown.
+const COMMIT_ATTEMPTS: u32 = 3;
+
+/// The database of an installation. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Database {
+    database: mongodb::Database,
+    place: Arc<str>,
+    timeout: Duration,
+    feed: SharedFeed,
+}
+
+/// The server did not answer in time.
+#[derive(Debug, thiserror::Error)]
+#[error("MongoDB did not answer within {timeout_ms} ms")]
+struct TimedOut {
+    timeout_ms: u128,
+}
+
+/// The URI does not say which database.
+#[derive(Debug, thiserror::Error)]
+#[error("the URI names no database; it ends in `/<name>`")]
+struct NoDatabase;
+
+impl Database {
+    /// Connects and asks the server for a sign of life.
+    pub(super) async fn connect(options: &MongoOptions) -> Result<Self, OpenError> {
+        // What the driver says of a malformed URI does not repeat the password.
+        let invalid = |source: Box<dyn StdError + Send + Sync>| OpenError::Unreachable {
+            server: "MongoDB",
+            place: "CLOUDSERVE_MONGODB_URI".to_owned(),
+            source,
+        };
+        let mut client = ClientOptions::parse(&options.uri).await.map_err(|e| invalid(e.into()))?;
+        let hosts: Vec<_> = client.hosts.iter().map(ToString::to_string).collect();
+        let place = hosts.join(",");
+        let connect = Duration::from_millis(options.connect_timeout_ms.into());
+        let timeout = Duration::from_millis(options.operation_timeout_ms.into());
+        client.app_name.get_or_insert_with(|| "cloudserve".to_owned());
+        client.connect_timeout = Some(connect);
+        client.server_selection_timeout = Some(connect);
+        client.max_pool_size = Some(options.max_connections.max(1));
+        client.retry_reads = Some(true);
+        client.retry_writes = Some(true);
+        client.selection_criteria =
+            Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
+        client.read_concern = Some(ReadConcern::majority());
+        client.write_concern = Some(
+            WriteConcern::builder()
+                .w(Acknowledgment::Majority)
+                .journal(true)
+                .w_timeout(timeout)
+                .build(),
+        );
+        let client = Client::with_options(client).map_err(|e| invalid(e.into()))?;
+        let database = client.default_database().ok_or_else(|| invalid(NoDatabase.into()))?;
+        let database = Self { database, place: place.into(), timeout, feed: SharedFeed::new() };
+        let ping = database.database.run_command(mongodb::bson::doc! { "ping": 1 });
+        database.bounded(ping).await.map_err(|error| database.unreachable(error))?;
+        Ok(database)
+    }
+
+    /// What it means when the server fails while an installation is opened.
+    pub(super) fn unreachable(
+        &self,
+        error: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> OpenError {
+        OpenError::Unreachable {
+            server: "MongoDB",
+            place: self.place.to_string(),
+            source: error.into(),
+        }
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        self.database.name()
+    }
+
+    pub(super) fn handle(&self) -> &mongodb::Database {
+        &self.database
+    }
+
+    pub(super) fn feed(&self) -> &SharedFeed {
+        &self.feed
+    }
+
+    pub(super) fn collection(&self, name: &str) -> Collection<RawDocumentBuf> {
+        self.database.collection(name)
+    }
+
+    /// A collection whose writes the primary alone acknowledges.
+    pub(super) fn lightly_acknowledged(&self, name: &str) -> Collection<RawDocumentBuf> {
+        let concern = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
+        let options = CollectionOptions::builder().write_concern(concern).build();
+        self.database.collection_with_options(name, options)
+    }
+
+    /// Runs an operation under the deadline.
+    pub(super) async fn bounded<T, E>(
+        &self,
+        operation: impl IntoFuture<Output = Result<T, E>>,
+    ) -> Result<T, StoreError>
+    where
+        E: Into<Failed>,
+    {
+        match tokio::time::timeout(self.timeout, operation.into_future()).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(error.into().into()),
+            Err(_) => {
+                let timeout_ms = self.timeout.as_millis();
+                Err(StoreError::unavailable(TimedOut { timeout_ms }))
+            }
+        }
+    }
+
+    /// Begins a transaction; [`in_transaction`] is the way to use one.
+    pub(super) async fn begin(&self) -> Result<Transaction, Failed> {
+        let mut session = self.database.client().start_session().await?;
+        session.start_transaction().read_concern(ReadConcern::snapshot()).await?;
+        let outbox = self.collection(super::schema::CHANGES);
+        Ok(Transaction { session, outbox, feed: self.feed.clone(), changes: Vec::new() })
+    }
+}
+
+/// Why an operation ended early: the rules of the domain, or the driver.
+#[derive(Debug)]
+pub(super) enum Failed {
+    Store(StoreError),
+    Driver(mongodb::error::Error),
+    /// Another transaction was in the way, without the driver's saying so.
+    Again,
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<mongodb::error::Error> for Failed {
+    fn from(error: mongodb::error::Error) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<Failed> for StoreError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Store(error) => error,
+            Failed::Driver(error) => Self::unavailable(error),
+            Failed::Again => Self::Conflict,
+        }
+    }
+}
+
+/// A transaction, and the changes to announce once it is committed.
+pub(super) struct Transaction {
+    pub(super) session: ClientSession,
+    outbox: Collection<RawDocumentBuf>,
+    feed: SharedFeed,
+    changes: Vec<(ObjectId, Change)>,
+}
+
+impl Transaction {
+    /// Announces a change when, and only when, the transaction commits.
+    pub(super) fn announce(&mut self, change: Change) {
+        self.changes.push((ObjectId::new(), change));
+    }
+
+    /// Commits if the work went well. `None`: others were in the way, do it all again.
+    pub(super) async fn end<T>(mut self, outcome: Result<T, Failed>) -> Option<Result<T, Failed>> {
+        match self.try_end(outcome).await {
+            Err(Failed::Again) => None,
+            Err(Failed::Driver(error)) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => None,
+            ended => Some(ended),
+        }
+    }
+
+    async fn try_end<T>(&mut self, outcome: Result<T, Failed>) -> Result<T, Failed> {
+        let value = match outcome {
+            Ok(value) => value,
+            Err(failed) => {
+                // If this does not arrive, the server gives up by itself after a minute.
+                let _ = self.session.abort_transaction().await;
+                return Err(failed);
+            }
+        };
+        if !self.changes.is_empty() {
+            let rows = self
+                .changes
+                .iter()
+                .map(|(id, change)| document(&ChangeDocument::new(*id, *change)));
+            let rows = rows.collect::<Result<Vec<_>, _>>()?;
+            self.outbox.insert_many(rows).session(&mut self.session).await?;
+        }
+        let mut attempt = 1;
+        while let Err(error) = self.session.commit_transaction().await {
+            let is_unknown = error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT);
+            if !is_unknown || attempt == COMMIT_ATTEMPTS {
+                return Err(error.into());
+            }
+            attempt += 1;
+        }
+        for (id, change) in self.changes.drain(..) {
+            self.feed.announce_once(id, change);
+        }
+        Ok(value)
+    }
+}
+
+/// Waits a little longer each time, and not as long as the others that wait.
+pub(super) async fn back_off(attempt: u32) {
+    let longest_us = 5_000_u64 << attempt.min(6);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wait_us = u64::from(now.subsec_nanos()) % longest_us;
+    tokio::time::sleep(Duration::from_micros(wait_us)).await;
+}
+
+/// Runs `$work`, an expression that uses `$tx: Transaction`, until it commits or fails for good,
+/// under the deadline of one operation. The work is run again when another transaction was in its
+/// way, so it must not keep anything between runs.
+macro_rules! in_transaction {
+    ($database:expr, |$tx:ident| $work:expr) => {{
+        let database = &$database;
+        let attempts = async {
+            let mut attempt = 0_u32;
+            loop {
+                let mut $tx = match database.begin().await {
+                    Ok(tx) => tx,
+                    Err(failed) => break Err(failed),
+                };
+                let outcome = $work.await;
+                if let Some(ended) = $tx.end(outcome).await {
+                    break ended;
+                }
+                $crate::mongo::database::back_off(attempt).await;
+                attempt += 1;
+            }
+        };
+        database.bounded(attempts).await
+    }};
+}
+pub(super) use in_transaction;
+
+/// `updates` as one command: the driver's own bulk write needs a newer server.
+pub(super) async fn update_all(
+    database: &Database,
+    tx: &mut Transaction,
+    collection: &str,
+    updates: Vec<Document>,
+) -> Result<(), Failed> {
+    let command = mongodb::bson::doc! { "update": collection, "updates": updates };
+    let reply = database.database.run_command(command).session(&mut tx.session).await?;
+    // Upserts that met each other.
+    if reply.contains_key("writeErrors") { Err(Failed::Again) } else { Ok(()) }
+}

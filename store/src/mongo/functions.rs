@@ -1,0 +1,576 @@
+//! Functions and versions. What moves the deploy queue is in [`super::queue`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cloudserve_protocol::ids::{FunctionId, FunctionName, SourceHash, UserId, UserName};
+use cloudserve_protocol::limits::Limits;
+use futures::TryStreamExt;
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, DateTime, Document, RawDocumentBuf, Uuid, doc};
+use mongodb::options::ReadConcern;
+use serde::{Deserialize, Serialize};
+
+use super::database::{Database, Failed, Transaction, in_transaction};
+use super::schema::{FUNCTIONS, USERS, VERSIONS};
+use super::telemetry::MongoTelemetry;
+use super::values::{Key, date, document, field, is_duplicate, older, parse, time};
+use super::{queue, versions};
+use crate::account::Quota;
+use crate::cursor::{Cursor, finish_page, page_limit};
+use crate::function::{
+    Activation, BuiltVersion, Claimed, DeployError, DeployStatus, Function, FunctionRecord,
+    NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Source, Version,
+    Visibility,
+};
+use crate::{Change, FunctionStore, StoreError, TelemetryStore, Timestamp};
+
+/// [`FunctionStore`] over MongoDB.
+pub(crate) struct MongoFunctions {
+    pub(super) database: Database,
+    telemetry: Arc<MongoTelemetry>,
+}
+
+/// A function's status is that of its newest version and is not stored a second time.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FunctionDocument {
+    #[serde(rename = "_id")]
+    id: Uuid,
+    user: Uuid,
+    name: FunctionName,
+    latest_version: u32,
+    active_version: Option<u32>,
+    /// Versions up to this one no longer move the pointer when their build ends.
+    settled_version: u32,
+    visibility: Visibility,
+    created_at: DateTime,
+    updated_at: DateTime,
+    deployed_at: Option<DateTime>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct VersionKey {
+    pub(super) function_id: Uuid,
+    pub(super) version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct VersionDocument {
+    #[serde(rename = "_id")]
+    id: VersionKey,
+    status: DeployStatus,
+    error: Option<DeployError>,
+    source: Source,
+    source_hash: SourceHash,
+    env: Binary,
+    limits: Limits,
+    built: Option<BuiltVersion>,
+    created_at: DateTime,
+    /// While it waits or is in work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queued_at: Option<DateTime>,
+    /// How often it was claimed.
+    attempts: u32,
+}
+
+impl VersionDocument {
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}
+
+impl From<VersionDocument> for Version {
+    fn from(version: VersionDocument) -> Self {
+        Self {
+            function_id: FunctionId::of(version.id.function_id),
+            version: version.id.version,
+            status: version.status,
+            error: version.error,
+            source: version.source,
+            source_hash: version.source_hash,
+            env: SealedEnv(version.env.bytes),
+            limits: version.limits,
+            built: version.built,
+            created_at: time(version.created_at),
+        }
+    }
+}
+
+/// A function and the two versions that matter, as one query gives them.
+#[derive(Deserialize)]
+struct RecordDocument {
+    function: FunctionDocument,
+    latest: VersionDocument,
+    active: Option<VersionDocument>,
+}
+
+impl From<RecordDocument> for FunctionRecord {
+    fn from(RecordDocument { function, latest, active }: RecordDocument) -> Self {
+        let function = Function {
+            id: FunctionId::of(function.id),
+            user_id: UserId::of(function.user),
+            name: function.name,
+            status: latest.status,
+            deploy_error: latest.error.clone(),
+            latest_version: function.latest_version,
+            active_version: function.active_version,
+            visibility: function.visibility,
+            created_at: time(function.created_at),
+            updated_at: time(function.updated_at),
+            deployed_at: function.deployed_at.map(time),
+        };
+        let latest = Version::from(latest);
+        let active = if function.active_version == Some(latest.version) {
+            Some(latest.clone())
+        } else {
+            active.map(Version::from)
+        };
+        Self { function, latest, active }
+    }
+}
+
+/// The identity of a version: one field order, so that equality is that of the bytes.
+pub(super) fn version_key(id: FunctionId, version: u32) -> Document {
+    doc! { "functionId": id.key(), "version": i64::from(version) }
+}
+
+/// A sealed environment as a value.
+pub(super) fn sealed(env: &SealedEnv) -> Binary {
+    Binary { subtype: BinarySubtype::Generic, bytes: env.0.clone() }
+}
+
+/// All versions of a function, by the index of `_id`.
+pub(super) fn versions_of(id: FunctionId) -> Document {
+    let from = doc! { "functionId": id.key(), "version": 0_i64 };
+    let to = doc! { "functionId": id.key(), "version": i64::MAX };
+    doc! { "_id": { "$gte": from, "$lte": to } }
+}
+
+/// The query for [`RecordDocument`]s: functions that match, then, after `middle`, their versions.
+fn records(filter: Document, middle: impl IntoIterator<Item = Document>) -> Vec<Document> {
+    let key_of = |version: &str| doc! { "functionId": "$_id", "version": version };
+    let is_other = doc! { "$and": [
+        { "$ne": ["$activeVersion", "$latestVersion"] },
+        { "$gt": ["$activeVersion", null] },
+    ] };
+    let lookup = |key: &str, name: &str| {
+        doc! { "$lookup": {
+            "from": VERSIONS, "localField": key, "foreignField": "_id", "as": name,
+        } }
+    };
+    let mut stages = vec![doc! { "$match": filter }];
+    stages.extend(middle);
+    stages.extend([
+        doc! { "$project": {
+            "_id": 0,
+            "function": "$$ROOT",
+            "latestKey": key_of("$latestVersion"),
+            // The same version is not read twice; no version has the key `false`.
+            "activeKey": { "$cond": [is_other, key_of("$activeVersion"), false] },
+        } },
+        lookup("latestKey", "latest"),
+        lookup("activeKey", "active"),
+        doc! { "$project": {
+            "function": 1,
+            "latest": { "$first": "$latest" },
+            "active": { "$first": "$active" },
+        } },
+    ]);
+    stages
+}
+
+fn read_record(found: &RawDocumentBuf) -> Result<FunctionRecord, StoreError> {
+    parse::<RecordDocument>("function", found).map(FunctionRecord::from)
+}
+
+pub(super) fn read_version(found: &RawDocumentBuf) -> Result<Version, StoreError> {
+    parse::<VersionDocument>("version", found).map(Version::from)
+}
+
+impl MongoFunctions {
+    /// `telemetry` holds the logs that go when a function goes.
+    pub(super) fn new(database: Database, telemetry: Arc<MongoTelemetry>) -> Self {
+        Self { database, telemetry }
+    }
+
+    /// Functions and versions of one moment.
+    pub(super) async fn read_records(
+        &self,
+        filter: Document,
+        middle: impl IntoIterator<Item = Document>,
+    ) -> Result<Vec<FunctionRecord>, StoreError> {
+        let functions = self.database.collection(FUNCTIONS);
+        let read = async {
+            functions
+                .aggregate(records(filter, middle))
+                .with_type::<RawDocumentBuf>()
+                .read_concern(ReadConcern::snapshot())
+                .await?
+                .map_err(Failed::Driver)
+                .and_then(async |row| Ok(read_record(&row)?))
+                .try_collect()
+                .await
+        };
+        self.database.bounded(read).await
+    }
+
+    pub(super) async fn one_record(
+        &self,
+        filter: Document,
+    ) -> Result<Option<FunctionRecord>, StoreError> {
+        Ok(self.read_records(filter, None).await?.pop())
+    }
+
+    pub(super) async fn owns(&self, user_id: UserId, id: FunctionId) -> Result<bool, StoreError> {
+        let functions = self.database.collection(FUNCTIONS);
+        let filter = doc! { "_id": id.key(), "user": user_id.key() };
+        let found = functions.find_one(filter).projection(doc! { "_id": 1 });
+        Ok(self.database.bounded(found).await?.is_some())
+    }
+
+    async fn try_accept(
+        &self,
+        new: &NewVersion,
+        tx: &mut Transaction,
+    ) -> Result<FunctionRecord, Failed> {
+        let now = Timestamp::now();
+        if new.version == 1 {
+            self.insert_function(new, now, tx).await?;
+        } else {
+            self.advance_function(new, now, tx).await?;
+        }
+        let row = document(&VersionDocument {
+            id: VersionKey { function_id: new.function_id.key(), version: new.version },
+            status: DeployStatus::Pending,
+            error: None,
+            source: new.source.clone(),
+            source_hash: new.source_hash.clone(),
+            env: sealed(&new.env),
+            limits: new.limits,
+            built: new.built.clone(),
+            created_at: date(now),
+            queued_at: Some(date(now)),
+            attempts: 0,
+        })?;
+        self.insert(VERSIONS, row, tx).await?;
+        tx.announce(Change::Function(new.function_id));
+        tx.announce(Change::DeploymentQueued);
+        let accepted = doc! { "_id": new.function_id.key() };
+        let functions = self.database.collection(FUNCTIONS);
+        let mut found = functions
+            .aggregate(records(accepted, None))
+            .with_type::<RawDocumentBuf>()
+            .session(&mut tx.session)
+            .await?;
+        let found = found.next(&mut tx.session).await.ok_or(StoreError::Missing)??;
+        Ok(read_record(&found)?)
+    }
+
+    async fn insert(
+        &self,
+        collection: &str,
+        row: RawDocumentBuf,
+        tx: &mut Transaction,
+    ) -> Result<(), Failed> {
+        let collection = self.database.collection(collection);
+        let insert = collection.insert_one(row);
+        match insert.session(&mut tx.session).await {
+            Err(error) if is_duplicate(&error) => Err(StoreError::Conflict.into()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn insert_function(
+        &self,
+        new: &NewVersion,
+        now: Timestamp,
+        tx: &mut Transaction,
+    ) -> Result<(), Failed> {
+        let owner = doc! { "_id": new.user_id.key() };
+        let users = self.database.collection(USERS);
+        let owner = users.find_one(owner).projection(doc! { "_id": 1 });
+        if owner.session(&mut tx.session).await?.is_none() {
+            return Err(StoreError::Missing.into());
+        }
+        let row = document(&FunctionDocument {
+            id: new.function_id.key(),
+            user: new.user_id.key(),
+            name: new.name.clone(),
+            latest_version: 1,
+            active_version: None,
+            settled_version: 0,
+            visibility: new.visibility.unwrap_or_default(),
+            created_at: date(now),
+            updated_at: date(now),
+            deployed_at: None,
+        })?;
+        self.insert(FUNCTIONS, row, tx).await
+    }
+
+    async fn advance_function(
+        &self,
+        new: &NewVersion,
+        now: Timestamp,
+        tx: &mut Transaction,
+    ) -> Result<(), Failed> {
+        let functions = self.database.collection(FUNCTIONS);
+        let own = doc! { "_id": new.function_id.key(), "user": new.user_id.key() };
+        let mut previous = own.clone();
+        previous.insert("latestVersion", i64::from(new.version) - 1);
+        let mut set = doc! { "latestVersion": i64::from(new.version), "updatedAt": date(now) };
+        if let Some(visibility) = new.visibility {
+            set.insert("visibility", field(&visibility)?);
+        }
+        let update = functions.update_one(previous, doc! { "$set": set });
+        if update.session(&mut tx.session).await?.matched_count == 1 {
+            return Ok(());
+        }
+        let found = functions.find_one(own).projection(doc! { "_id": 1 });
+        let exists = found.session(&mut tx.session).await?.is_some();
+        Err(if exists { StoreError::Conflict } else { StoreError::Missing }.into())
+    }
+
+    async fn try_set_visibility(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        visibility: Visibility,
+        tx: &mut Transaction,
+    ) -> Result<bool, Failed> {
+        let own = doc! { "_id": id.key(), "user": user_id.key() };
+        let set = doc! {
+            "visibility": field(&visibility)?, "updatedAt": date(Timestamp::now()),
+        };
+        let functions = self.database.collection(FUNCTIONS);
+        let update = functions.update_one(own, doc! { "$set": set });
+        let changed = update.session(&mut tx.session).await?.matched_count == 1;
+        if changed {
+            tx.announce(Change::Function(id));
+        }
+        Ok(changed)
+    }
+
+    async fn try_delete(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        tx: &mut Transaction,
+    ) -> Result<bool, Failed> {
+        let own = doc! { "_id": id.key(), "user": user_id.key() };
+        let functions = self.database.collection(FUNCTIONS);
+        let delete = functions.delete_one(own);
+        if delete.session(&mut tx.session).await?.deleted_count == 0 {
+            return Ok(false);
+        }
+        let versions = self.database.collection(VERSIONS);
+        let delete = versions.delete_many(versions_of(id));
+        delete.session(&mut tx.session).await?;
+        tx.announce(Change::Function(id));
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl FunctionStore for MongoFunctions {
+    async fn accept(&self, new: NewVersion) -> Result<FunctionRecord, StoreError> {
+        in_transaction!(self.database, |tx| self.try_accept(&new, &mut tx))
+    }
+
+    async fn function(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+    ) -> Result<Option<FunctionRecord>, StoreError> {
+        self.one_record(doc! { "_id": id.key(), "user": user_id.key() }).await
+    }
+
+    async fn function_by_name(
+        &self,
+        user_id: UserId,
+        name: &FunctionName,
+    ) -> Result<Option<FunctionRecord>, StoreError> {
+        self.one_record(doc! { "user": user_id.key(), "name": name.as_str() }).await
+    }
+
+    async fn functions(
+        &self,
+        user_id: UserId,
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<Page<FunctionRecord>, StoreError> {
+        let (limit, from) = (page_limit(limit), Cursor::parse(cursor)?);
+        let mut filter = doc! { "user": user_id.key() };
+        filter.extend(older("createdAt", from));
+        let page = [
+            doc! { "$sort": { "createdAt": -1, "_id": -1 } },
+            doc! { "$limit": i64::from(limit) + 1 },
+        ];
+        let rows = self.read_records(filter, page).await?;
+        let (items, next) = finish_page(rows, limit, |record: &FunctionRecord| Cursor {
+            time: record.function.created_at,
+            id: *record.function.id.as_bytes(),
+        });
+        Ok(Page { items, next })
+    }
+
+    async fn versions(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        limit: u32,
+    ) -> Result<Vec<Version>, StoreError> {
+        if !self.owns(user_id, id).await? {
+            return Ok(Vec::new());
+        }
+        let versions = self.database.collection(VERSIONS);
+        let read = async {
+            versions
+                .find(versions_of(id))
+                .sort(doc! { "_id": -1 })
+                .limit(page_limit(limit).into())
+                .await?
+                .map_err(Failed::Driver)
+                .and_then(async |row| Ok(read_version(&row)?))
+                .try_collect()
+                .await
+        };
+        self.database.bounded(read).await
+    }
+
+    async fn version(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        version: u32,
+    ) -> Result<Option<Version>, StoreError> {
+        if !self.owns(user_id, id).await? {
+            return Ok(None);
+        }
+        versions::version(&self.database, id, version).await
+    }
+
+    async fn rollback(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        version: u32,
+    ) -> Result<Rollback, StoreError> {
+        in_transaction!(self.database, |tx| versions::rollback(
+            &self.database,
+            user_id,
+            id,
+            version,
+            &mut tx
+        ))
+    }
+
+    async fn prune(&self, id: FunctionId, keep: u32) -> Result<Pruned, StoreError> {
+        in_transaction!(self.database, |tx| versions::prune(&self.database, id, keep, &mut tx))
+    }
+
+    async fn sealed_envs(
+        &self,
+        after: Option<(FunctionId, u32)>,
+        limit: u32,
+    ) -> Result<Vec<SealedVersion>, StoreError> {
+        versions::sealed_envs(&self.database, after, limit).await
+    }
+
+    async fn replace_env(
+        &self,
+        id: FunctionId,
+        version: u32,
+        old: SealedEnv,
+        new: SealedEnv,
+    ) -> Result<bool, StoreError> {
+        versions::replace_env(&self.database, id, version, &old, &new).await
+    }
+
+    async fn set_visibility(
+        &self,
+        user_id: UserId,
+        id: FunctionId,
+        visibility: Visibility,
+    ) -> Result<bool, StoreError> {
+        in_transaction!(self.database, |tx| self
+            .try_set_visibility(user_id, id, visibility, &mut tx))
+    }
+
+    async fn delete_function(&self, user_id: UserId, id: FunctionId) -> Result<bool, StoreError> {
+        let deleted = in_transaction!(self.database, |tx| self.try_delete(user_id, id, &mut tx))?;
+        if deleted && let Err(error) = self.telemetry.delete_logs(id).await {
+            // The function is gone and with it the only way to its logs; they expire with age.
+            tracing::warn!(function = %id, %error, "logs of a deleted function remain");
+        }
+        Ok(deleted)
+    }
+
+    async fn route(
+        &self,
+        user_name: &UserName,
+        function_name: &FunctionName,
+    ) -> Result<Option<Route>, StoreError> {
+        let users = self.database.collection(USERS);
+        let owner =
+            users.find_one(doc! { "userName": user_name.as_str() }).projection(doc! { "quota": 1 });
+        let Some(owner) = self.database.bounded(owner).await? else { return Ok(None) };
+        let owner: OwnerDocument = parse("user", &owner)?;
+        let record =
+            self.one_record(doc! { "user": owner.id, "name": function_name.as_str() }).await?;
+        Ok(record.map(|FunctionRecord { function, active, .. }| Route {
+            function_id: function.id,
+            owner_id: function.user_id,
+            owner_name: user_name.clone(),
+            owner_quota: owner.quota,
+            function_name: function.name,
+            visibility: function.visibility,
+            status: function.status,
+            active: active.map(Arc::new),
+        }))
+    }
+
+    async fn claim(&self, holder: &str, lease: Duration) -> Result<Option<Claimed>, StoreError> {
+        queue::claim(self, holder, lease).await
+    }
+
+    async fn renew(
+        &self,
+        holder: &str,
+        id: FunctionId,
+        version: u32,
+        lease: Duration,
+    ) -> Result<bool, StoreError> {
+        queue::renew(self, holder, id, version, lease).await
+    }
+
+    async fn activate(
+        &self,
+        id: FunctionId,
+        version: u32,
+        built: BuiltVersion,
+    ) -> Result<Activation, StoreError> {
+        in_transaction!(self.database, |tx| queue::activate(self, id, version, &built, &mut tx))
+    }
+
+    async fn fail(
+        &self,
+        id: FunctionId,
+        version: u32,
+        error: DeployError,
+    ) -> Result<(), StoreError> {
+        in_transaction!(self.database, |tx| queue::fail(self, id, version, &error, &mut tx))
+    }
+}
+
+#[derive(Deserialize)]
+struct OwnerDocument {
+    #[serde(rename = "_id")]
+    id: Uuid,
+    #[serde(default)]
+    quota: Quota,
+}

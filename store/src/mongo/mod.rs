@@ -1,0 +1,89 @@
+//! MongoDB back ends, the same rules as [`crate::sqlite`] for installations of many processes.
+//!
+//! What must change together changes in a transaction, so a replica set is needed (one member is
+//! enough). Accounts, functions and usage are acknowledged when a majority of the members has
+//! them; what was acknowledged survives the loss of any minority. Logs are acknowledged by the
+//! primary: they are many, and worth less.
+//!
+//! | collection | holds |
+//! |---|---|
+//! | `users`, `apikeys`, `audit`, `revokedtokens` | accounts; revoked tokens go with their own end |
+//! | `functions`, `versions` | functions; a version with `queuedAt` *is* the deploy queue |
+//! | `usages`, `usagedays` | calls, and the running sums over them |
+//! | `logs` | what calls wrote, removed with age |
+//! | `changes` | what changed, for caches of other processes ([`changes`]) |
+//! | `meta` | the version of all this ([`schema`]) |
+
+mod accounts;
+mod audit;
+mod changes;
+mod database;
+mod functions;
+mod logs;
+mod queue;
+mod schema;
+mod telemetry;
+mod usage;
+mod values;
+mod versions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{AccountStore, ChangeFeed, FunctionStore, OpenError, TelemetryStore};
+
+/// How MongoDB is used.
+#[derive(Clone)]
+pub struct MongoOptions {
+    /// `mongodb://` or `mongodb+srv://`, with a database name. May hold a password, so this has
+    /// no `Debug`.
+    pub uri: String,
+    /// Connections to one server at most; more operations wait.
+    pub max_connections: u32,
+    /// How long to look for a server that can do what is asked, and to connect to it.
+    pub connect_timeout_ms: u32,
+    /// How long an operation may take, retries and waiting for a connection included.
+    pub operation_timeout_ms: u32,
+    /// How long logs are kept.
+    pub log_retention: Duration,
+    /// How long single calls are kept; their sums by day are kept for good. `None`: for good.
+    pub usage_retention: Option<Duration>,
+    /// How often changes are looked for while the server sends none by itself.
+    pub poll_interval_ms: u32,
+}
+
+impl Default for MongoOptions {
+    fn default() -> Self {
+        Self {
+            uri: String::new(),
+            max_connections: 32,
+            connect_timeout_ms: 5_000,
+            operation_timeout_ms: 10_000,
+            log_retention: Duration::from_secs(30 * 24 * 60 * 60),
+            usage_retention: None,
+            poll_interval_ms: 1_000,
+        }
+    }
+}
+
+/// The parts of [`crate::Stores`] that live in MongoDB.
+pub(crate) struct MongoStores {
+    pub(crate) accounts: Arc<dyn AccountStore>,
+    pub(crate) functions: Arc<dyn FunctionStore>,
+    pub(crate) telemetry: Arc<dyn TelemetryStore>,
+    pub(crate) changes: Arc<dyn ChangeFeed>,
+}
+
+/// Connects, brings the database to the newest schema and begins to follow its changes.
+pub(crate) async fn open(options: &MongoOptions) -> Result<MongoStores, OpenError> {
+    let database = database::Database::connect(options).await?;
+    schema::prepare(&database, options).await?;
+    let feed = changes::follow(database.clone(), options).await?;
+    let telemetry = Arc::new(telemetry::MongoTelemetry::new(database.clone()));
+    Ok(MongoStores {
+        accounts: Arc::new(accounts::MongoAccounts::new(database.clone())),
+        functions: Arc::new(functions::MongoFunctions::new(database, telemetry.clone())),
+        telemetry,
+        changes: Arc::new(feed),
+    })
+}

@@ -1,0 +1,223 @@
+//! The deploy queue: versions that have `queuedAt`.
+//!
+//! A claim is one atomic change of one document, so it has a single winner whichever processes
+//! ask. Leases are by the clock of the database: processes whose clocks differ agree on which have
+//! run out.
+
+use std::time::Duration;
+
+use cloudserve_protocol::ids::{FunctionId, UserName};
+use mongodb::bson::{Bson, Document, RawDocumentBuf, deserialize_from_slice, doc};
+use mongodb::options::ReturnDocument;
+use serde::Deserialize;
+
+use super::database::{Failed, Transaction, in_transaction};
+use super::functions::{MongoFunctions, VersionDocument, VersionKey, version_key};
+use super::schema::{FUNCTIONS, USERS, VERSIONS};
+use super::values::{Key, date, field, parse};
+use crate::function::{Activation, BuiltVersion, Claimed, DeployError, DeployStatus, Version};
+use crate::{Change, StoreError, Timestamp};
+
+/// When a lease that begins now ends.
+fn lease_end(lease: Duration) -> Document {
+    let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+    doc! { "$add": ["$$NOW", lease_ms] }
+}
+
+pub(super) async fn claim(
+    store: &MongoFunctions,
+    holder: &str,
+    lease: Duration,
+) -> Result<Option<Claimed>, StoreError> {
+    while let Some(found) = take(store, holder, lease).await? {
+        match claimed(store, &found).await {
+            Ok(Some(claimed)) => return Ok(Some(claimed)),
+            // Deleted since.
+            Ok(None) => {}
+            Err(StoreError::Corrupt { source, .. }) => {
+                tracing::error!(error = %source, "unreadable deploy");
+                give_up(store, &found).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// The oldest version that is pending, or deploying under a lease that has run out.
+async fn take(
+    store: &MongoFunctions,
+    holder: &str,
+    lease: Duration,
+) -> Result<Option<RawDocumentBuf>, StoreError> {
+    let is_free = doc! { "$or": [
+        { "status": "pending" },
+        { "$expr": { "$lte": ["$leaseUntil", "$$NOW"] } },
+    ], "queuedAt": { "$exists": true } };
+    let mark = doc! { "$set": {
+        "status": "deploying",
+        "leaseHolder": { "$literal": holder },
+        "leaseUntil": lease_end(lease),
+        "attempts": { "$add": ["$attempts", 1] },
+    } };
+    let versions = store.database.collection(VERSIONS);
+    let take = versions
+        .find_one_and_update(is_free, vec![mark])
+        .sort(doc! { "queuedAt": 1, "_id": 1 })
+        .return_document(ReturnDocument::After);
+    store.database.bounded(take).await
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OwnerDocument {
+    user_name: UserName,
+}
+
+async fn claimed(
+    store: &MongoFunctions,
+    found: &RawDocumentBuf,
+) -> Result<Option<Claimed>, StoreError> {
+    let version: VersionDocument = parse("version", found)?;
+    let attempt = version.attempts();
+    let version = Version::from(version);
+    let filter = doc! { "_id": version.function_id.key() };
+    let Some(record) = store.one_record(filter).await? else { return Ok(None) };
+    let users = store.database.collection(USERS);
+    let owner = users.find_one(doc! { "_id": record.function.user_id.key() });
+    let Some(owner) = store.database.bounded(owner).await? else { return Ok(None) };
+    let owner: OwnerDocument = parse("user", &owner)?;
+    Ok(Some(Claimed { function: record.function, version, owner_name: owner.user_name, attempt }))
+}
+
+#[derive(Deserialize)]
+struct KeyDocument {
+    #[serde(rename = "_id")]
+    id: VersionKey,
+}
+
+/// Ends a deploy that cannot be read. Left in the queue, it would keep out all that came later.
+async fn give_up(store: &MongoFunctions, found: &RawDocumentBuf) -> Result<(), StoreError> {
+    let error = DeployError {
+        code: "internal".to_owned(),
+        message: "the stored deploy is not readable; deploy again".to_owned(),
+    };
+    if let Ok(KeyDocument { id }) = deserialize_from_slice(found.as_bytes()) {
+        let function = FunctionId::of(id.function_id);
+        return in_transaction!(store.database, |tx| fail(
+            store, function, id.version, &error, &mut tx
+        ));
+    }
+    let key = found.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
+    let key = key.ok_or_else(|| StoreError::corrupt("version", "it has no identity"))?;
+    let versions = store.database.collection(VERSIONS);
+    let leave = doc! { "$set": { "status": "failed" }, "$unset": { "queuedAt": 1 } };
+    store.database.bounded(versions.update_one(doc! { "_id": key }, leave)).await.map(drop)
+}
+
+pub(super) async fn renew(
+    store: &MongoFunctions,
+    holder: &str,
+    id: FunctionId,
+    version: u32,
+    lease: Duration,
+) -> Result<bool, StoreError> {
+    let held = doc! {
+        "_id": version_key(id, version), "leaseHolder": holder, "status": "deploying",
+    };
+    let longer = doc! { "$set": { "leaseUntil": lease_end(lease) } };
+    let versions = store.database.collection(VERSIONS);
+    let renewed = store.database.bounded(versions.update_one(held, vec![longer])).await?;
+    Ok(renewed.matched_count == 1)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PointerDocument {
+    active_version: Option<u32>,
+    settled_version: u32,
+}
+
+#[derive(Deserialize)]
+struct StatusDocument {
+    status: DeployStatus,
+}
+
+pub(super) async fn activate(
+    store: &MongoFunctions,
+    id: FunctionId,
+    version: u32,
+    built: &BuiltVersion,
+    tx: &mut Transaction,
+) -> Result<Activation, Failed> {
+    let functions = store.database.collection(FUNCTIONS);
+    let versions = store.database.collection(VERSIONS);
+    let function = doc! { "_id": id.key() };
+    let pointer = functions
+        .find_one(function.clone())
+        .projection(doc! { "activeVersion": 1, "settledVersion": 1 });
+    let Some(found) = pointer.session(&mut tx.session).await? else {
+        return Ok(Activation::Gone);
+    };
+    let PointerDocument { active_version, settled_version } = parse("function", &found)?;
+    let this = doc! { "_id": version_key(id, version) };
+    let standing = versions.find_one(this.clone()).projection(doc! { "status": 1 });
+    let found = standing.session(&mut tx.session).await?.ok_or(StoreError::Missing)?;
+    let StatusDocument { status } = parse("version", &found)?;
+    let overtaken = settled_version >= version;
+    match status {
+        DeployStatus::Active if active_version == Some(version) => {
+            return Ok(Activation::Activated);
+        }
+        DeployStatus::Active | DeployStatus::Superseded => return Ok(Activation::Superseded),
+        // Given up by another builder, and told to the owner: that stands.
+        DeployStatus::Failed => return Err(StoreError::Conflict.into()),
+        DeployStatus::Pending | DeployStatus::Deploying => {}
+    }
+
+    let end = if overtaken { DeployStatus::Superseded } else { DeployStatus::Active };
+    let ended = doc! {
+        "$set": { "status": field(&end)?, "built": field(built)? },
+        "$unset": { "queuedAt": 1, "leaseHolder": 1, "leaseUntil": 1 },
+    };
+    versions.update_one(this, ended).session(&mut tx.session).await?;
+    // Whoever waits for this deploy to end learns of it either way.
+    tx.announce(Change::Function(id));
+    if overtaken {
+        return Ok(Activation::Superseded);
+    }
+    let now = date(Timestamp::now());
+    // Two activations that read the same pointer both write it: one of them begins again.
+    let moved = doc! { "$set": {
+        "activeVersion": i64::from(version),
+        "settledVersion": i64::from(version),
+        "deployedAt": now,
+        "updatedAt": now,
+    } };
+    functions.update_one(function, moved).session(&mut tx.session).await?;
+    Ok(Activation::Activated)
+}
+
+pub(super) async fn fail(
+    store: &MongoFunctions,
+    id: FunctionId,
+    version: u32,
+    error: &DeployError,
+    tx: &mut Transaction,
+) -> Result<(), Failed> {
+    let open = doc! { "_id": version_key(id, version), "queuedAt": { "$exists": true } };
+    let ended = doc! {
+        "$set": { "status": "failed", "error": field(error)? },
+        "$unset": { "queuedAt": 1, "leaseHolder": 1, "leaseUntil": 1 },
+    };
+    let versions = store.database.collection(VERSIONS);
+    let failed = versions.update_one(open, ended).session(&mut tx.session).await?;
+    if failed.matched_count == 1 {
+        let function = doc! { "_id": id.key() };
+        let touched = doc! { "$set": { "updatedAt": date(Timestamp::now()) } };
+        let functions = store.database.collection(FUNCTIONS);
+        functions.update_one(function, touched).session(&mut tx.session).await?;
+        tx.announce(Change::Function(id));
+    }
+    Ok(())
+}

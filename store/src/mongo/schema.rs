@@ -1,0 +1,218 @@
+//! Collections and indexes, and how older databases become like that.
+//!
+//! `meta` holds the version. A version, once released, is never edited: a change is one more step
+//! at the end of the list. Several processes may start at once, so each step can be run twice and
+//! at the same time; the version moves forward by compare-and-set.
+
+use std::time::Duration;
+
+use mongodb::IndexModel;
+use mongodb::bson::{Document, RawDocumentBuf, doc};
+use mongodb::error::{Error, ErrorKind};
+use mongodb::options::IndexOptions;
+use serde::Deserialize;
+
+use super::MongoOptions;
+use super::database::{Database, Failed};
+use super::values::{is_duplicate, parse};
+use crate::{OpenError, StoreError};
+
+pub(super) const USERS: &str = "users";
+pub(super) const API_KEYS: &str = "apikeys";
+pub(super) const AUDIT: &str = "audit";
+pub(super) const REVOKED_TOKENS: &str = "revokedtokens";
+pub(super) const FUNCTIONS: &str = "functions";
+pub(super) const VERSIONS: &str = "versions";
+pub(super) const USAGES: &str = "usages";
+pub(super) const USAGE_DAYS: &str = "usagedays";
+pub(super) const LOGS: &str = "logs";
+pub(super) const CHANGES: &str = "changes";
+const META: &str = "meta";
+
+/// The newest version this release knows.
+const VERSION: i64 = 1;
+const PRODUCT: &str = "cloudserve";
+/// How long notices of changes are kept.
+const CHANGES_KEPT: Duration = Duration::from_hours(1);
+/// The longest age the server can be told.
+const LONGEST_AGE: Duration = Duration::from_secs(i32::MAX as u64);
+
+#[derive(Deserialize)]
+struct SchemaDocument {
+    product: String,
+    version: i64,
+}
+
+/// Brings the database to the newest version and its ages to what the options say.
+pub(super) async fn prepare(database: &Database, options: &MongoOptions) -> Result<(), OpenError> {
+    let failed = |error: StoreError| database.unreachable(error);
+    let foreign = || OpenError::ForeignDatabase { name: database.name().to_owned() };
+    let mut stored = read(database).await.map_err(failed)?;
+    if stored.is_none() {
+        let names = database.bounded(database.handle().list_collection_names());
+        let is_empty = names.await.map_err(failed)?.is_empty();
+        if is_empty {
+            begin(database).await.map_err(failed)?;
+        }
+        // Not empty and yet ours: another process has begun meanwhile.
+        stored = read(database).await.map_err(failed)?;
+    }
+    let mut version = match stored {
+        Some(schema) if schema.product == PRODUCT => schema.version,
+        _ => return Err(foreign()),
+    };
+    if version > VERSION {
+        return Err(OpenError::DatabaseTooNew {
+            name: database.name().to_owned(),
+            found: version,
+            known: VERSION,
+        });
+    }
+    while version < VERSION {
+        if version == 0 {
+            version_1(database).await.map_err(failed)?;
+        }
+        advance(database, version).await.map_err(failed)?;
+        version += 1;
+    }
+    keep_for(database, LOGS, Some(options.log_retention)).await.map_err(failed)?;
+    keep_for(database, USAGES, options.usage_retention).await.map_err(failed)
+}
+
+async fn read(database: &Database) -> Result<Option<SchemaDocument>, StoreError> {
+    let meta = database.collection(META);
+    let found = database.bounded(meta.find_one(doc! { "_id": "schema" })).await?;
+    found.as_ref().map(|found: &RawDocumentBuf| parse("schema", found)).transpose()
+}
+
+/// Says that this database is ours, before anything else is in it.
+async fn begin(database: &Database) -> Result<(), StoreError> {
+    let row = super::values::document(&doc! {
+        "_id": "schema", "product": PRODUCT, "version": 0_i64,
+    })?;
+    let meta = database.collection(META);
+    let insert = async {
+        match meta.insert_one(row).await {
+            // Another process was faster.
+            Err(error) if is_duplicate(&error) => Ok(()),
+            Err(error) => Err(Failed::Driver(error)),
+            Ok(_) => Ok(()),
+        }
+    };
+    database.bounded(insert).await
+}
+
+async fn advance(database: &Database, from: i64) -> Result<(), StoreError> {
+    let meta = database.collection(META);
+    let next = doc! { "$set": { "version": from + 1 } };
+    let is_still = doc! { "_id": "schema", "version": from };
+    database.bounded(meta.update_one(is_still, next)).await.map(drop)
+}
+
+fn unique(keys: Document) -> IndexModel {
+    let options = IndexOptions::builder().unique(true).build();
+    IndexModel::builder().keys(keys).options(options).build()
+}
+
+fn plain(keys: Document) -> IndexModel {
+    IndexModel::builder().keys(keys).build()
+}
+
+/// Removes a record this long after the time in its field.
+fn expiring(field: &str, name: &str, after: Duration) -> IndexModel {
+    let options =
+        IndexOptions::builder().name(name.to_owned()).expire_after(after.min(LONGEST_AGE)).build();
+    IndexModel::builder().keys(doc! { field: 1 }).options(options).build()
+}
+
+async fn version_1(database: &Database) -> Result<(), StoreError> {
+    let queued = IndexModel::builder()
+        .keys(doc! { "queuedAt": 1, "_id": 1 })
+        .options(
+            // Only what waits or is in work, so it stays small whatever the history.
+            IndexOptions::builder()
+                .partial_filter_expression(doc! { "queuedAt": { "$exists": true } })
+                .build(),
+        )
+        .build();
+    for (collection, indexes) in [
+        (USERS, vec![unique(doc! { "userName": 1 }), unique(doc! { "email": 1 })]),
+        (
+            API_KEYS,
+            vec![
+                unique(doc! { "keyHash": 1 }),
+                plain(doc! { "user": 1, "createdAt": -1, "_id": -1 }),
+            ],
+        ),
+        (AUDIT, vec![plain(doc! { "user": 1, "at": -1, "_id": -1 })]),
+        (REVOKED_TOKENS, vec![expiring("expiresAt", "end", Duration::ZERO)]),
+        (
+            FUNCTIONS,
+            vec![
+                unique(doc! { "user": 1, "name": 1 }),
+                plain(doc! { "user": 1, "createdAt": -1, "_id": -1 }),
+            ],
+        ),
+        (VERSIONS, vec![queued]),
+        (
+            USAGES,
+            vec![
+                plain(doc! { "userId": 1, "timestamp": -1, "_id": -1 }),
+                plain(doc! { "functionId": 1, "timestamp": -1, "_id": -1 }),
+            ],
+        ),
+        (
+            USAGE_DAYS,
+            vec![plain(doc! { "userId": 1, "day": 1 }), plain(doc! { "functionId": 1, "day": 1 })],
+        ),
+        (
+            LOGS,
+            vec![
+                plain(doc! { "functionId": 1, "timestamp": -1, "_id": -1 }),
+                plain(doc! { "functionId": 1, "recordedAt": 1, "_id": 1 }),
+            ],
+        ),
+        (CHANGES, vec![expiring("at", "age", CHANGES_KEPT)]),
+    ] {
+        let collection = database.collection(collection);
+        database.bounded(collection.create_indexes(indexes)).await?;
+    }
+    Ok(())
+}
+
+const INDEX_NOT_FOUND: i32 = 27;
+const INDEX_OPTIONS_CONFLICT: i32 = 85;
+const AGE_INDEX: &str = "age";
+
+fn has_code(error: &Error, code: i32) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(command) if command.code == code)
+}
+
+/// Makes the server remove records of this age, or none.
+async fn keep_for(
+    database: &Database,
+    name: &'static str,
+    age: Option<Duration>,
+) -> Result<(), StoreError> {
+    let collection = database.collection(name);
+    let applied = async {
+        let Some(age) = age else {
+            return match collection.drop_index(AGE_INDEX).await {
+                Err(error) if !has_code(&error, INDEX_NOT_FOUND) => Err(Failed::Driver(error)),
+                _ => Ok(()),
+            };
+        };
+        match collection.create_index(expiring("timestamp", AGE_INDEX, age)).await {
+            // It was another age before.
+            Err(error) if has_code(&error, INDEX_OPTIONS_CONFLICT) => {
+                let seconds = i64::try_from(age.min(LONGEST_AGE).as_secs()).unwrap_or(i64::MAX);
+                let index = doc! { "name": AGE_INDEX, "expireAfterSeconds": seconds };
+                database.handle().run_command(doc! { "collMod": name, "index": index }).await?;
+                Ok(())
+            }
+            Err(error) => Err(Failed::Driver(error)),
+            Ok(_) => Ok(()),
+        }
+    };
+    database.bounded(applied).await
+}

@@ -1,0 +1,138 @@
+//! Usage and logs. Sums over usage are in [`super::usage`], the logs in [`super::logs`].
+
+use async_trait::async_trait;
+use cloudserve_protocol::ids::{FunctionId, UserId};
+use mongodb::bson::doc;
+use serde::{Deserialize, Serialize};
+
+use super::database::Database;
+use super::schema::LOGS;
+use super::values::{Key, date};
+use super::{logs, usage};
+use crate::cursor::Cursor;
+use crate::function::Page;
+use crate::telemetry::{
+    CallStatus, FunctionStats, LatencyDay, LogPage, LogQuery, LogRow, LogTail, UsageDay,
+    UsageOfFunction, UsageQuery, UsageRow, UsageTotals,
+};
+use crate::{StoreError, TelemetryStore, Timestamp};
+
+/// [`TelemetryStore`] over MongoDB.
+pub(crate) struct MongoTelemetry {
+    database: Database,
+    shard: i32,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum StoredStatus {
+    Success,
+    Error,
+}
+
+impl From<CallStatus> for StoredStatus {
+    fn from(status: CallStatus) -> Self {
+        match status {
+            CallStatus::Success => Self::Success,
+            CallStatus::Error => Self::Error,
+        }
+    }
+}
+
+impl From<StoredStatus> for CallStatus {
+    fn from(status: StoredStatus) -> Self {
+        match status {
+            StoredStatus::Success => Self::Success,
+            StoredStatus::Error => Self::Error,
+        }
+    }
+}
+
+/// A measurement that sums can bear.
+pub(super) fn measured(value: f64) -> f64 {
+    if value.is_finite() { value } else { 0.0 }
+}
+
+impl MongoTelemetry {
+    pub(super) fn new(database: Database) -> Self {
+        Self { database, shard: usage::shard() }
+    }
+}
+
+#[async_trait]
+impl TelemetryStore for MongoTelemetry {
+    async fn record(&self, usage: Vec<UsageRow>, logs: Vec<LogRow>) -> Result<(), StoreError> {
+        usage::insert(&self.database, self.shard, &usage).await?;
+        logs::insert(&self.database, logs).await
+    }
+
+    async fn logs(&self, query: LogQuery) -> Result<LogPage, StoreError> {
+        let from = Cursor::parse(query.after.as_deref())?;
+        logs::read(&self.database, &query, from).await
+    }
+
+    async fn log_tail(
+        &self,
+        function_id: FunctionId,
+        position: Option<&str>,
+        limit: u32,
+    ) -> Result<LogTail, StoreError> {
+        logs::tail(&self.database, function_id, position, limit).await
+    }
+
+    async fn usage_totals(&self, query: UsageQuery) -> Result<UsageTotals, StoreError> {
+        usage::totals(&self.database, &query).await
+    }
+
+    async fn usage_by_day(&self, query: UsageQuery) -> Result<Vec<UsageDay>, StoreError> {
+        usage::by_day(&self.database, &query).await
+    }
+
+    async fn usage_by_function(
+        &self,
+        query: UsageQuery,
+    ) -> Result<Vec<UsageOfFunction>, StoreError> {
+        usage::by_function(&self.database, &query).await
+    }
+
+    async fn latency_by_day(&self, query: UsageQuery) -> Result<Vec<LatencyDay>, StoreError> {
+        usage::latency_by_day(&self.database, &query).await
+    }
+
+    async fn usage_rows(
+        &self,
+        query: UsageQuery,
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<Page<UsageRow>, StoreError> {
+        usage::rows(&self.database, &query, limit, Cursor::parse(cursor)?).await
+    }
+
+    async fn function_stats(
+        &self,
+        functions: &[FunctionId],
+    ) -> Result<Vec<(FunctionId, FunctionStats)>, StoreError> {
+        usage::function_stats(&self.database, functions).await
+    }
+
+    async fn delete_logs(&self, function_id: FunctionId) -> Result<(), StoreError> {
+        let logs = self.database.lightly_acknowledged(LOGS);
+        let delete = logs.delete_many(doc! { "functionId": function_id.key() });
+        self.database.bounded(delete).await.map(drop)
+    }
+
+    async fn expire_logs(&self, older_than: Timestamp) -> Result<u64, StoreError> {
+        let logs = self.database.lightly_acknowledged(LOGS);
+        let delete = logs.delete_many(doc! { "timestamp": { "$lt": date(older_than) } });
+        Ok(self.database.bounded(delete).await?.deleted_count)
+    }
+}
+
+/// Whose usage, as a condition.
+pub(super) fn of(user_id: UserId, function_id: Option<FunctionId>) -> mongodb::bson::Document {
+    let mut filter = doc! { "userId": user_id.key() };
+    if let Some(id) = function_id {
+        filter.insert("functionId", id.key());
+    }
+    filter
+}

@@ -1,0 +1,82 @@
+//! The main job over MongoDB and S3, by two servers that share them.
+
+use serde_json::json;
+
+#[allow(dead_code, clippy::large_futures, reason = "shared with the tests of the store")]
+#[path = "../../store/tests/servers/mod.rs"]
+mod servers;
+
+use crate::support::{TestServer, deploy, wait_for};
+
+const SECRET: &str = "6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_over_mongodb_and_s3_do_the_main_job() {
+    let (mongod, s3) = tokio::join!(servers::mongod(), servers::s3());
+    let name = servers::unique_name();
+    let uri = format!("mongodb://{}/{name}?replicaSet=rs0", mongod.address);
+    let endpoint = format!("http://{}", s3.address);
+    let settings = [
+        ("CLOUDSERVE_MONGODB_URI", uri.as_str()),
+        ("CLOUDSERVE_S3_ENDPOINT", &endpoint),
+        ("CLOUDSERVE_S3_BUCKET", &name),
+        ("CLOUDSERVE_S3_ACCESS_KEY", servers::ACCESS_KEY),
+        ("CLOUDSERVE_S3_SECRET_KEY", servers::SECRET_KEY),
+        // What one signs and seals, the other reads.
+        ("CLOUDSERVE_JWT_SECRET", SECRET),
+        ("CLOUDSERVE_MASTER_KEY", SECRET),
+    ];
+    let first = TestServer::start_with(&settings).await;
+    let second = TestServer::start_with(&settings).await;
+    let here = first.register().await;
+    let there = here.at(&second.api, &second.gateway);
+
+    let code = "import chunk from 'lodash/chunk.js';
+        export default (event) => {
+          console.log(`chunks for ${process.env.WHO}`);
+          return chunk([1, 2, 3], Number(event.query.n));
+        };";
+    let function = deploy("chunks", "chunks.mjs", code)
+        .with("dependencies", json!({ "lodash": "4.17.21" }))
+        .with("env", json!({ "WHO": "ada" }));
+    let function = here.deploy(&function).await;
+    let key = here.key(&["invoke"]).await;
+    for side in [&here, &there] {
+        let answer = side.showing(&key).call("chunks?n=2").await.expect(200);
+        assert_eq!(answer.json(), json!([[1, 2], [3]]));
+        // Written by one and read from the other.
+        let reader = if std::ptr::eq(side, &here) { &there } else { &here };
+        let logs = reader.logs_of(&function.id, answer.execution()).await;
+        assert_eq!(logs[0]["logs"][0]["message"], "chunks for ada", "{logs:#?}");
+        let usage = reader.usage_of(&function.id, answer.execution()).await;
+        assert_eq!((usage.len(), &usage[0]["status"]), (1, &json!("success")));
+    }
+
+    // A change through one server reaches the caches of the other.
+    let next = deploy("chunks", "chunks.mjs", "export default () => 'next'");
+    there.deploy(&next).await;
+    for side in [&here, &there] {
+        wait_for("the new version", || async {
+            (side.call("chunks").await.expect(200).text() == "next").then_some(())
+        })
+        .await;
+    }
+    there.delete(&format!("/api/function/{}", function.id)).await.expect(204);
+    wait_for("the function to go", || async {
+        (here.call("chunks").await.status == 404).then_some(())
+    })
+    .await;
+
+    // What was acknowledged outlives both servers and their directories.
+    let kept = here.deploy(&deploy("kept", "k.mjs", "export default () => 'kept'")).await;
+    first.kill().await;
+    second.kill().await;
+    let third = TestServer::start_with(&settings).await;
+    let owner = here.at(&third.api, &third.gateway);
+    assert_eq!(owner.view(&kept.id).await["status"], "active");
+    assert_eq!(owner.call("kept").await.expect(200).text(), "kept");
+
+    let refused = TestServer::start_refused(&[("CLOUDSERVE_MONGODB_URI", &uri)]).await;
+    assert!(refused.contains("CLOUDSERVE_S3_BUCKET"), "{refused}");
+    assert!(!third.output().contains(servers::SECRET_KEY), "a secret is in the log");
+}

@@ -12,7 +12,9 @@ use cloudserve_sandbox::LaunchMode;
 use cloudserve_store::ChecksumMode;
 use confique::meta::{Expr, FieldKind, LeafKind, Meta};
 use confique::{Config as _, File, FileFormat, Layer as _};
+use serde::de::IgnoredAny;
 
+use crate::client::environment;
 use crate::logging::LogFormat;
 use crate::secrets;
 
@@ -75,6 +77,12 @@ pub(crate) struct Config {
     #[config(default = {})]
     #[config(layer_attr(arg(skip)))]
     pub(crate) limits: PlatformLimits,
+
+    /// What a project says about its function, in the same file: for the client commands. Passed
+    /// over, so that a server can be started in a project.
+    #[config(layer_attr(arg(skip)))]
+    #[allow(dead_code)] // That it may be there is all.
+    pub(crate) function: Option<IgnoredAny>,
 }
 
 /// The control plane.
@@ -358,6 +366,7 @@ pub(crate) fn unknown_variables() -> Vec<String> {
     let is_known = |name: &str| {
         name == FILE_VARIABLE
             || secrets::VARIABLES.contains(&name)
+            || environment::VARIABLES.contains(&name)
             || settings.iter().any(|(variable, _)| *variable == name)
     };
     std::env::vars_os()
@@ -457,6 +466,12 @@ mod tests {
         assert_eq!(config.sandbox.egress_allow.len(), 2);
         assert_eq!(config.sandbox.require_jail, RequireJail::Full);
         assert_eq!(comma_separated("127.0.0.1:1, ::1,").unwrap(), config.sandbox.egress_allow);
+    }
+
+    #[test]
+    fn what_a_project_says_is_passed_over() {
+        let text = "data_dir = 'x'\n[function]\nname = 'hello'\n[function.limits]\nmemoryMb = 64\n";
+        assert_eq!(load_text(text, &[]).unwrap().data_dir, Path::new("x"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! get what they need as values.
 
 mod admin;
+mod client;
 mod config;
 mod logging;
 mod programs;
@@ -22,7 +23,7 @@ use crate::secrets::FromEnvironment;
 
 /// Deploy JavaScript and TypeScript functions with their npm packages; call them over HTTP.
 #[derive(Parser)]
-#[command(name = "cloudserve", version, arg_required_else_help = true)]
+#[command(name = "cloudserve", version, arg_required_else_help = true, after_help = client::OVERVIEW)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,6 +39,8 @@ enum Command {
     Admin(admin::Command),
     /// Print the version.
     Version,
+    #[command(flatten)]
+    Client(client::Command),
 }
 
 #[derive(Args)]
@@ -78,12 +81,14 @@ SIGTERM or SIGINT finishes the calls that have begun and ends; a second one ends
 
 fn main() -> ExitCode {
     let secrets = FromEnvironment::take();
-    let arguments = config::explain(Cli::command()).get_matches();
+    let command = config::explain(Cli::command());
+    let arguments = command.clone().get_matches();
     let cli = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
     let done = match cli.command {
         Command::Serve(serve) => run_serve(*serve, &secrets),
         Command::Admin(command) => admin::run(command, &secrets),
         Command::Version => print_version(),
+        Command::Client(of_client) => Ok(client::run(of_client, command)),
     };
     match done {
         Ok(code) => code,

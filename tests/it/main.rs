@@ -10,6 +10,9 @@
 mod access;
 mod attacks;
 mod bad_input;
+mod client;
+mod client_dev;
+mod client_terminal;
 mod concurrency;
 mod dependencies;
 mod durability;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use cloudserve_protocol::call::Env;
 use cloudserve_protocol::ids::FunctionName;
 use cloudserve_store::function::Visibility;
@@ -299,14 +300,28 @@ fn read_files(fields: &mut Fields, is_needed: bool) -> Option<SentFiles> {
         return None;
     };
     let mut files = BTreeMap::new();
-    for (path, text) in sent {
-        if let Value::String(text) = text {
-            files.insert(path, Bytes::from(text));
+    for (path, content) in sent {
+        if let Some(content) = content_of(content) {
+            files.insert(path, content);
         } else {
-            fields.wrong("files", "must be an object {\"path\": \"text\"}");
+            let wrong = "must be an object {\"path\": \"text\"}, or {\"path\": {\"base64\": \"...\"}} \
+                         for what is no text";
+            fields.wrong("files", wrong);
         }
     }
     Some(SentFiles { field: "files", files, is_unnamed: false })
+}
+
+/// A text, or `{"base64": "..."}`.
+fn content_of(value: Value) -> Option<Bytes> {
+    match value {
+        Value::String(text) => Some(Bytes::from(text)),
+        Value::Object(fields) if fields.len() == 1 => {
+            let encoded = fields.get("base64")?.as_str()?;
+            BASE64_STANDARD.decode(encoded).ok().map(Bytes::from)
+        }
+        _ => None,
+    }
 }
 
 fn read_external(fields: &mut Fields) -> Option<Vec<String>> {

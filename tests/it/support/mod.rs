@@ -1,13 +1,15 @@
 //! A server to test and a client to test it with.
 
 mod account;
+mod client;
 mod process;
 mod server;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use account::{Account, Answer, Deploy, Deployed, deploy, send, try_send};
-pub(crate) use process::{cloudserve, cpu_ticks, is_alive, signal, spawn};
+pub(crate) use client::Client;
+pub(crate) use process::{children_of, cloudserve, cpu_ticks, is_alive, signal, spawn};
 pub(crate) use server::{TestServer, npm_cache, server};
 
 /// What something may take that is not what the test is about.

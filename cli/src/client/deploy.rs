@@ -1,0 +1,245 @@
+//! `deploy`: a file or a folder becomes what is served.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use cloudserve_protocol::ids::FunctionName;
+use reqwest::Method;
+use reqwest_tls as reqwest;
+use serde_json::{Value, json};
+
+use super::api::{Api, text};
+use super::error::ClientError;
+use super::output::{Output, Steps, bytes, count, pairs, printable, seconds};
+use super::project::{Files, Project, read_env_file};
+use super::session::Common;
+
+/// How often the server is asked how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+#[derive(Args)]
+pub(crate) struct Deploy {
+    /// A .ts or .js file, or the folder of a project.
+    #[arg(default_value = ".")]
+    path: PathBuf,
+
+    /// The function's name [default: of cloudserve.toml, else of the folder or file].
+    #[arg(long, short, value_name = "NAME")]
+    name: Option<String>,
+
+    /// A package it imports, like axios@^1; adds to those of package.json.
+    #[arg(long, short, value_name = "PACKAGE")]
+    dependency: Vec<String>,
+
+    /// Who may call it: private (you, with a key) or public (everyone).
+    #[arg(long, value_name = "WHO", value_parser = ["private", "public"])]
+    visibility: Option<String>,
+
+    /// Replace the function's environment by this file's NAME=value lines.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+
+    /// Answer once it is accepted, before it is built.
+    #[arg(long)]
+    no_wait: bool,
+
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+pub(crate) async fn run(args: Deploy) -> Result<(), ClientError> {
+    let output = args.common.output();
+    let api = args.common.api()?;
+    let begun = Instant::now();
+    let mut steps = output.steps();
+
+    let mut project = Project::at(&args.path)?;
+    project.settings.set_visibility(args.visibility.as_deref());
+    if !args.dependency.is_empty() {
+        project.settings.depend_on(&args.dependency);
+    }
+    let name = project.name(args.name.as_deref())?;
+    let files = project.files()?;
+    for path in &files.left_out {
+        output.warn(&format!("left out: {path}"));
+    }
+    let body = body(&project, &name, &files, args.env_file.as_deref())?;
+    let size = format!("{}, {}", count(files.sent.len(), "file"), bytes(files.bytes()));
+    steps.begin(&format!("Sending {name}: {size}"));
+
+    let view = if args.no_wait {
+        api.send(Method::POST, "/api/function/deploy", Some(&body)).await?
+    } else {
+        send_and_wait(&api, &name, &body, &mut steps).await?
+    };
+    let took = begun.elapsed();
+    if text(&view, "status") == "failed" {
+        steps.stop();
+        return Err(failed(name.as_str(), &view));
+    }
+    steps.end();
+    steps.stop();
+    show(output, &view, &files, took, args.no_wait)
+}
+
+/// The body of a deploy, with its environment if there is a file of one.
+pub(crate) fn body(
+    project: &Project,
+    name: &FunctionName,
+    files: &Files,
+    env_file: Option<&Path>,
+) -> Result<Value, ClientError> {
+    let mut body = project.body(name, files)?;
+    if let Some(path) = env_file {
+        body["env"] = Value::Object(read_env_file(path)?);
+    }
+    Ok(body)
+}
+
+/// Deploys and waits for the end. What happens meanwhile is shown as far as the credential may
+/// read it.
+async fn send_and_wait(
+    api: &Api,
+    name: &FunctionName,
+    body: &Value,
+    steps: &mut Steps,
+) -> Result<Value, ClientError> {
+    let deploy = api.send(Method::POST, "/api/function/deploy?wait=true", Some(body));
+    tokio::pin!(deploy);
+    let mut watched = Watched { api, name, id: None };
+    let view = loop {
+        tokio::select! {
+            view = &mut deploy => break view?,
+            step = watched.next() => match step {
+                Some(step) => steps.begin(step),
+                // Nothing more can be learnt.
+                None => break deploy.await?,
+            },
+        }
+    };
+    if matches!(text(&view, "status"), "pending" | "deploying") {
+        return finish_waiting(api, &view).await;
+    }
+    Ok(view)
+}
+
+/// Looks on from beside while a deploy is waited for.
+struct Watched<'a> {
+    api: &'a Api,
+    name: &'a FunctionName,
+    id: Option<String>,
+}
+
+impl Watched<'_> {
+    async fn next(&mut self) -> Option<&'static str> {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let Some(id) = &self.id else {
+                match self.api.function(self.name.as_str()).await {
+                    Ok(view) => self.id = Some(text(&view, "id").to_owned()),
+                    // Being sent still.
+                    Err(ClientError::NoSuchFunction { .. }) => {}
+                    Err(_) => return None,
+                }
+                continue;
+            };
+            let versions = self.api.get(&format!("/api/function/{id}/versions")).await.ok()?;
+            match text(versions.get(0)?, "status") {
+                "pending" => return Some("Waiting for a free builder"),
+                "deploying" => return Some("Building: packages, bundle, trial load"),
+                // The one before, or this one just now.
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The server has waited as long as it does; the deploy goes on.
+async fn finish_waiting(api: &Api, view: &Value) -> Result<Value, ClientError> {
+    let (id, version) = (text(view, "id"), view["version"].as_u64());
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let versions = api.get(&format!("/api/function/{id}/versions")).await?;
+        let all = versions.as_array().map(Vec::as_slice).unwrap_or_default();
+        let ours = all.iter().find(|one| one["version"].as_u64() == version);
+        if ours.is_none_or(|one| !matches!(text(one, "status"), "pending" | "deploying")) {
+            return api.get(&format!("/api/function/{id}")).await;
+        }
+    }
+}
+
+/// What a failed deploy tells.
+pub(crate) fn failed(name: &str, view: &Value) -> ClientError {
+    let error = &view["deployError"];
+    ClientError::DeployFailed {
+        function: name.to_owned(),
+        version: view["version"].as_u64().unwrap_or(0),
+        code: text(error, "code").to_owned(),
+        message: printable(text(error, "message")),
+    }
+}
+
+fn show(
+    output: Output,
+    view: &Value,
+    files: &Files,
+    took: Duration,
+    is_accepted_only: bool,
+) -> Result<(), ClientError> {
+    let cache = view["dependencyCache"].as_str();
+    let bundle_bytes = view["bundleBytes"].as_u64();
+    let document = json!({
+        "function": view,
+        "url": view["url"],
+        "version": view["version"],
+        "status": view["status"],
+        "sourceFiles": files.sent.len(),
+        "sourceBytes": files.bytes(),
+        "bundleBytes": bundle_bytes,
+        "dependencyCache": cache,
+        "durationMs": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    });
+    let name = text(view, "name");
+    let n_packages = view["dependencies"].as_object().map_or(0, serde_json::Map::len);
+    let cache = match cache {
+        Some("hit") => "cache hit",
+        Some("miss") => "cache miss: installed now, shared from now on",
+        _ => "",
+    };
+    let packages = match (n_packages, cache) {
+        (0, _) => "none".to_owned(),
+        (n, "") => count(n, "package"),
+        (n, cache) => format!("{} ({cache})", count(n, "package")),
+    };
+    output.result(&document, |out| {
+        let version = &view["version"];
+        if is_accepted_only {
+            writeln!(
+                out,
+                "{name} v{version} is accepted; `cloudserve info {name}` tells how it goes"
+            )?;
+        } else {
+            writeln!(out, "{name} v{version} is live after {}", seconds(took))?;
+        }
+        pairs(
+            out,
+            &[
+                ("url", url(view).to_owned()),
+                (
+                    "source",
+                    format!("{}, {}", count(files.sent.len(), "file"), bytes(files.bytes())),
+                ),
+                ("bundle", bundle_bytes.map(bytes).unwrap_or_default()),
+                ("packages", packages),
+                ("visibility", text(view, "visibility").to_owned()),
+                ("call it", format!("cloudserve invoke {name}")),
+            ],
+        )
+    })
+}
+
+/// Where a function is called.
+pub(crate) fn url(view: &Value) -> &str {
+    view["url"].as_str().unwrap_or_else(|| text(view, "endpoint"))
+}

@@ -1,0 +1,227 @@
+//! `dev`: the function of a folder on this machine, again after every change.
+//!
+//! It is the real server, in a process of its own with its data in the project's `.cloudserve`
+//! folder: the same runtime, the same limits, the same faults as everywhere else.
+
+mod server;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use cloudserve_protocol::ids::FunctionName;
+use dialoguer::console::style as on_stdout;
+use reqwest::Method;
+use reqwest_tls as reqwest;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use self::server::Server;
+use self::watch::Watcher;
+use super::api::{Api, text};
+use super::deploy;
+use super::error::ClientError;
+use super::logs;
+use super::output::{Output, seconds};
+use super::project::{Files, Project};
+
+/// The file whose values are the function's environment here.
+const ENV_FILE: &str = ".env";
+
+#[derive(Args)]
+pub(crate) struct Dev {
+    /// A .ts or .js file, or the folder of a project.
+    #[arg(default_value = ".")]
+    path: PathBuf,
+
+    /// Where calls go: a port of 127.0.0.1 [default: any free one].
+    #[arg(long, short, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    port: u16,
+
+    /// File with the function's environment, NAME=value lines [default: .env, if there is one].
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+
+    /// A package it imports, like axios@^1; adds to those of package.json.
+    #[arg(long, short, value_name = "PACKAGE")]
+    dependency: Vec<String>,
+
+    /// Print a line of JSON for each thing that happens.
+    #[arg(long, help_heading = "Common options")]
+    json: bool,
+}
+
+impl Dev {
+    pub(crate) fn output(&self) -> Output {
+        Output { is_json: self.json }
+    }
+}
+
+pub(crate) async fn run(args: Dev) -> Result<(), ClientError> {
+    let output = args.output();
+    let ended = |source| ClientError::Failed {
+        code: "signals",
+        message: format!("signals cannot be received: {source}"),
+        hint: "is something unusual with this machine?".to_owned(),
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ended)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ended)?;
+
+    let mut local = Local::read(&args)?;
+    let mut server = Server::start(&local.project.root, args.port, output).await?;
+    let api = server.account(&local.project.root).await?;
+    let done = tokio::select! {
+        done = serve(&args, &mut local, &api, output) => done,
+        error = server.ended() => Err(error),
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    };
+    server.stop().await;
+    done
+}
+
+/// The project as it was read last.
+struct Local {
+    project: Project,
+    name: FunctionName,
+    files: Files,
+    body: Value,
+}
+
+impl Local {
+    fn read(args: &Dev) -> Result<Self, ClientError> {
+        let mut project = Project::at(&args.path)?;
+        if !args.dependency.is_empty() {
+            project.settings.depend_on(&args.dependency);
+        }
+        // Nobody else reaches it, and a browser has no key.
+        project.settings.set_visibility(Some("public"));
+        let name = project.name(None)?;
+        let files = project.files()?;
+        let usual = project.root.join(ENV_FILE);
+        let usual = usual.is_file().then_some(usual);
+        let env_file: Option<&Path> = args.env_file.as_deref().or(usual.as_deref());
+        let mut body = deploy::body(&project, &name, &files, env_file)?;
+        if env_file.is_none() {
+            body["env"] = json!({});
+        }
+        Ok(Self { project, name, files, body })
+    }
+}
+
+/// Deploys, and again after each change, until something that no change mends.
+async fn serve(
+    args: &Dev,
+    local: &mut Local,
+    api: &Api,
+    output: Output,
+) -> Result<(), ClientError> {
+    let mut watcher = Watcher::new()?;
+    watcher.watch(&local.files.folders)?;
+    let mut logs = Logs(None);
+    let mut begun = Instant::now();
+    loop {
+        let view = match deploy(api, local).await {
+            // A source the server does not take is mended by the next change.
+            Err(error @ (ClientError::Refused { .. } | ClientError::DeployFailed { .. })) => {
+                report(output, &error)?;
+                None
+            }
+            view => Some(view?),
+        };
+        if let Some(view) = view {
+            deployed(output, &view, begun.elapsed(), logs.0.is_none())?;
+            logs.begin(api, text(&view, "id"), output);
+        }
+        begun = loop {
+            let changed = watcher.changed().await?;
+            match Local::read(args) {
+                Ok(next) if next.body == local.body => {}
+                Ok(next) => {
+                    watcher.watch(&next.files.folders)?;
+                    *local = next;
+                    break changed;
+                }
+                // Half a change, most likely; the next one will tell.
+                Err(error) => report(output, &error)?,
+            }
+        };
+    }
+}
+
+async fn deploy(api: &Api, local: &Local) -> Result<Value, ClientError> {
+    let path = "/api/function/deploy?wait=true";
+    let view = api.send(Method::POST, path, Some(&local.body)).await?;
+    match text(&view, "status") {
+        "failed" => Err(deploy::failed(local.name.as_str(), &view)),
+        _ => Ok(view),
+    }
+}
+
+fn deployed(
+    output: Output,
+    view: &Value,
+    took: Duration,
+    is_first: bool,
+) -> Result<(), ClientError> {
+    let document = json!({
+        "event": "deployed",
+        "name": view["name"],
+        "version": view["version"],
+        "url": view["url"],
+        "durationMs": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    });
+    let took = seconds(took);
+    output.event(&document, |out| {
+        if is_first {
+            writeln!(out, "{} is ready after {took}", text(view, "name"))?;
+            writeln!(out, "  {}", on_stdout(deploy::url(view)).bold())?;
+            writeln!(out, "Changes are taken over as you save them; Ctrl-C ends.")
+        } else {
+            writeln!(out, "{} v{} after {took}", on_stdout("reloaded").green(), view["version"])
+        }
+    })
+}
+
+/// An error that the next change may mend.
+fn report(output: Output, error: &ClientError) -> Result<(), ClientError> {
+    if output.is_json {
+        let mut document = error.to_json();
+        document["event"] = "failed".into();
+        return output.event(&document, |_| Ok(()));
+    }
+    output.error(error);
+    Ok(())
+}
+
+/// The task that shows what the function writes.
+struct Logs(Option<JoinHandle<()>>);
+
+impl Logs {
+    fn begin(&mut self, api: &Api, id: &str, output: Output) {
+        let (api, path) = (api.clone(), format!("/api/logs/{id}?"));
+        self.0.get_or_insert_with(|| {
+            tokio::spawn(async move {
+                let show = |row: &Value| {
+                    let document = json!({ "event": "log", "row": row });
+                    output.event(&document, |out| logs::write_row(out, row))
+                };
+                match logs::follow(&api, &path, output, show).await {
+                    Ok(never) => match never {},
+                    // The function is served all the same.
+                    Err(error) => output.warn(&format!("logs are not shown: {error}")),
+                }
+            })
+        });
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}

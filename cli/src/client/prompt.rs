@@ -1,0 +1,94 @@
+//! Asking people, where there are people: prompts appear on a terminal only. Secrets are never
+//! arguments; without a terminal they come from standard input or the environment.
+
+use std::io::{self, IsTerminal, Read};
+
+use dialoguer::theme::ColorfulTheme;
+use dialoguer::{Confirm, Input, Password, Select};
+
+use super::error::ClientError;
+
+/// Longest secret or value that is read from standard input.
+const MAX_STDIN_BYTES: u64 = 64 * 1024;
+
+/// Whether somebody can answer.
+pub(crate) fn is_interactive() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+fn asked<T>(answer: dialoguer::Result<T>) -> Result<T, ClientError> {
+    answer.map_err(|dialoguer::Error::IO(error)| match error.kind() {
+        io::ErrorKind::Interrupted => ClientError::Cancelled,
+        _ => ClientError::Prompt(error),
+    })
+}
+
+fn need_terminal(what: &'static str, instead: &'static str) -> Result<(), ClientError> {
+    if is_interactive() { Ok(()) } else { Err(ClientError::NoTerminal { what, instead }) }
+}
+
+/// A line of text.
+pub(crate) fn line(what: &'static str, instead: &'static str) -> Result<String, ClientError> {
+    need_terminal(what, instead)?;
+    asked(Input::with_theme(&ColorfulTheme::default()).with_prompt(what).interact_text())
+}
+
+/// A secret: typed unseen, or the first line of standard input.
+pub(crate) fn secret(what: &'static str) -> Result<String, ClientError> {
+    if !is_interactive() {
+        let text = stdin_text(what)?;
+        let first = text.lines().next().unwrap_or_default().to_owned();
+        return if first.is_empty() {
+            Err(ClientError::NoTerminal { what, instead: "write it to standard input" })
+        } else {
+            Ok(first)
+        };
+    }
+    asked(Password::with_theme(&ColorfulTheme::default()).with_prompt(what).interact())
+}
+
+/// A new secret, typed twice.
+pub(crate) fn new_secret(what: &'static str) -> Result<String, ClientError> {
+    if !is_interactive() {
+        return secret(what);
+    }
+    let theme = ColorfulTheme::default();
+    let ask = Password::with_theme(&theme)
+        .with_prompt(what)
+        .with_confirmation("Again", "They differ; once more");
+    asked(ask.interact())
+}
+
+/// All of standard input, without the end of its last line.
+pub(crate) fn stdin_text(what: &'static str) -> Result<String, ClientError> {
+    let mut text = String::new();
+    io::stdin()
+        .lock()
+        .take(MAX_STDIN_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(ClientError::Prompt)?;
+    if text.len() as u64 > MAX_STDIN_BYTES {
+        return Err(ClientError::usage(
+            format!("{what} is longer than {MAX_STDIN_BYTES} bytes"),
+            "is it the right file?",
+        ));
+    }
+    let end = text.strip_suffix('\n').map(|rest| rest.strip_suffix('\r').unwrap_or(rest).len());
+    text.truncate(end.unwrap_or(text.len()));
+    Ok(text)
+}
+
+/// Yes or no, where yes cannot be undone.
+pub(crate) fn confirm(question: &str) -> Result<(), ClientError> {
+    need_terminal("a confirmation", "say --yes if you are sure")?;
+    let theme = ColorfulTheme::default();
+    let ask = Confirm::with_theme(&theme).with_prompt(question).default(false);
+    if asked(ask.interact())? { Ok(()) } else { Err(ClientError::Cancelled) }
+}
+
+/// One of several.
+pub(crate) fn choose(question: &str, items: &[String]) -> Result<usize, ClientError> {
+    let theme = ColorfulTheme::default();
+    let ask = Select::with_theme(&theme).with_prompt(question).items(items).default(0);
+    asked(ask.interact())
+}

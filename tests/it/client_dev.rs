@@ -1,0 +1,123 @@
+//! `cloudserve dev`: a project on this machine, again after every change.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use serde_json::Value;
+
+use crate::support::{Client, children_of, is_alive, signal, wait_for};
+
+/// A running `dev` and what it tells.
+pub(crate) struct Dev {
+    child: Child,
+    events: Receiver<Value>,
+}
+
+impl Dev {
+    pub(crate) fn start(person: &Client, args: &[&str]) -> Self {
+        let mut child = person
+            .command("project", &[&["dev", "--json"], args].concat())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, events) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = sender.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        Self { child, events }
+    }
+
+    /// The next event of this kind.
+    pub(crate) async fn next(&self, kind: &str) -> Value {
+        wait_for(kind, || async { self.seen(kind) }).await
+    }
+
+    /// The next event of this kind, if it has happened.
+    pub(crate) fn seen(&self, kind: &str) -> Option<Value> {
+        self.events.try_iter().find(|event| event["event"] == kind)
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) async fn text_of(url: &str) -> String {
+    let answer = reqwest::get(url).await.unwrap();
+    answer.text().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_is_served_and_served_again_after_every_change() {
+    let person = Client::knowing(&[]);
+    person.write("project/index.mjs", "export { default } from './lib/say.mjs'");
+    person.write("project/lib/say.mjs", "export default () => 'one ' + process.env.WHO");
+    person.write("project/.env", "WHO=dev\n");
+    let mut dev = Dev::start(&person, &[]);
+    let first = dev.next("deployed").await;
+    let url = first["url"].as_str().unwrap().to_owned();
+    assert_eq!(text_of(&url).await, "one dev");
+
+    person.write("project/lib/say.mjs", "export default () => 'two'");
+    assert_eq!(dev.next("deployed").await["version"], 2);
+    assert_eq!(text_of(&url).await, "two");
+
+    // What cannot be built is told; what was there before is still served.
+    person.write("project/lib/say.mjs", "export default () => {");
+    let failed = dev.next("failed").await;
+    assert_eq!(failed["error"]["code"], "bundle_error");
+    assert_eq!(text_of(&url).await, "two");
+    // A file in a folder that was not there before.
+    person.write("project/new/deep.mjs", "export default () => 'three'");
+    person.write("project/lib/say.mjs", "export { default } from '../new/deep.mjs'");
+    assert!(dev.next("deployed").await["version"].as_u64() > Some(3));
+    assert_eq!(text_of(&url).await, "three");
+    person.write("project/new/deep.mjs", "export default () => 'four'");
+    dev.next("deployed").await;
+    assert_eq!(text_of(&url).await, "four");
+
+    // Ctrl-C ends all of it.
+    let children = children_of(dev.child.id());
+    assert!(!children.is_empty());
+    signal(dev.child.id(), libc::SIGINT);
+    let status = wait_for("dev to end", || {
+        let status = dev.child.try_wait().unwrap();
+        async move { status }
+    })
+    .await;
+    assert_eq!(status.code(), Some(0));
+    wait_for("its server to end", || {
+        let any_alive = children.iter().any(|pid| is_alive(*pid));
+        async move { (!any_alive).then_some(()) }
+    })
+    .await;
+
+    // The next time it is the same account, and calls go where they are asked to.
+    let dev = Dev::start(&person, &[]);
+    assert!(dev.next("deployed").await["version"].as_u64() > Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dev_server_dies_with_its_command() {
+    let person = Client::knowing(&[]);
+    person.write("project/index.mjs", "export default 1");
+    let dev = Dev::start(&person, &[]);
+    dev.next("deployed").await;
+    let children = children_of(dev.child.id());
+    assert!(!children.is_empty());
+    drop(dev);
+    wait_for("its server to end", || {
+        let any_alive = children.iter().any(|pid| is_alive(*pid));
+        async move { (!any_alive).then_some(()) }
+    })
+    .await;
+    assert!(person.dir().join("project/.cloudserve/.gitignore").exists());
+}

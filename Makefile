@@ -14,7 +14,7 @@ export CLOUDSERVE_ESBUILD ?= $(CURDIR)/tools/node_modules/@esbuild/$(ESBUILD_PLA
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup:  ## Provide the V8 library, libclang and esbuild (once)
+setup:  ## Provide the V8 library, libclang, esbuild and the dashboard's files
 	@tools/setup
 
 build: setup  ## Build everything (release; the first time takes 20 to 30 minutes on 2 cores)
@@ -30,6 +30,7 @@ servers:  ## Provide the servers that tests run against: mongod and S3 (once)
 
 test: build servers  ## Build, then run every test
 	npm --prefix bootstrap-js test
+	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR)) npm --prefix dashboard test
 	$(CARGO) test --release --workspace --no-fail-fast
 
 bench: build  ## Build, then measure against the peers (ten minutes on a quiet machine)
@@ -46,4 +47,4 @@ fmt:  ## Format
 
 clean:  ## Remove what was built and installed (not the data)
 	$(CARGO) clean
-	rm -rf tools/node_modules
+	rm -rf tools/node_modules dashboard/node_modules dashboard/dist/www dashboard/dist/built-from

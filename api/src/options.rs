@@ -17,6 +17,9 @@ pub struct ApiOptions {
     pub esbuild: PathBuf,
     /// Where callers reach the gateway, for `url` in function views: `http://127.0.0.1:8081`.
     pub gateway_url: Option<String>,
+    /// Where this process reaches the gateway to call a function for somebody who looks at the
+    /// answer here; `gateway_url` if unset. `http`, since it is a way within the installation.
+    pub invoke_url: Option<String>,
     /// Whether the session cookie is sent over TLS only.
     pub secure_cookie: bool,
     /// Bounds of the installation.
@@ -56,6 +59,12 @@ pub struct ApiOptions {
 
     /// Time to receive a request body.
     pub body_read_ms: u32,
+    /// Calls made for the dashboard at the same time; more are turned away.
+    pub invocations_in_parallel: usize,
+    /// How much of an answer is shown.
+    pub invoke_answer_bytes: usize,
+    /// Calls that are read to draw one series; of more, the newest.
+    pub series_rows: u32,
     /// Deploy bodies held in memory at the same time.
     pub uploads_in_parallel: usize,
 
@@ -74,6 +83,7 @@ impl Default for ApiOptions {
             work_dir: PathBuf::from("./data/builds"),
             esbuild: PathBuf::from("esbuild"),
             gateway_url: None,
+            invoke_url: None,
             secure_cookie: false,
             limits: PlatformLimits::default(),
             deploys_in_parallel: 2,
@@ -92,6 +102,9 @@ impl Default for ApiOptions {
             login_backoff_ms: 1_000,
             login_backoff_max_ms: 300_000,
             body_read_ms: 60_000,
+            invocations_in_parallel: 16,
+            invoke_answer_bytes: 1024 * 1024,
+            series_rows: 50_000,
             uploads_in_parallel: 8,
             rate_per_second: 0,
             log_followers_per_user: 20,

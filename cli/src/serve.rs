@@ -207,6 +207,7 @@ impl Roles {
                 work_dir: data_dir.join("builds"),
                 esbuild: programs.esbuild.clone(),
                 gateway_url: Some(gateway_url),
+                invoke_url: Some(url_of(gateway_address)),
                 secure_cookie: config.api.secure_cookie,
                 limits,
                 deploys_in_parallel: config.api.deploys_in_parallel,

@@ -19,6 +19,8 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "/api/function/FUNCTION/rollback"),
     ("GET", "/api/function/FUNCTION/env"),
     ("PATCH", "/api/function/FUNCTION/env"),
+    ("GET", "/api/function/FUNCTION/versions/1"),
+    ("POST", "/api/function/FUNCTION/invoke"),
     ("GET", "/api/logs/FUNCTION"),
     ("GET", "/api/logs/FUNCTION?executionId=EXECUTION"),
     ("GET", "/api/logs/FUNCTION?follow=true"),
@@ -27,6 +29,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("GET", "/api/usage?functionId=FUNCTION&groupBy=none"),
     ("GET", "/api/usage?functionId=FUNCTION&groupBy=function"),
     ("GET", "/api/usage/latency?functionId=FUNCTION"),
+    ("GET", "/api/usage/series?functionId=FUNCTION&from=2020-01-01&to=2100-01-01"),
     ("DELETE", "/api/apikeys/KEY"),
 ];
 

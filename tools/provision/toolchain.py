@@ -8,13 +8,13 @@ import re
 from .paths import REPOSITORY, cargo_target
 from .terminal import SetupError, output_of, require, warn_of_little_space
 
-# The first with everything that `bootstrap-js` uses to test itself.
-NODE_MIN = (20, 6)
+# What builds the dashboard.
+NODE_MIN = (20, 19)
 # A complete target directory: release build, tests and clippy.
 TARGET_BYTES = 10 * 1024**3
 
 RUST_ADVICE = "install Rust with rustup, or run `rustup update stable`"
-NODE_ADVICE = "install Node 20 or later, with npm"
+NODE_ADVICE = "install Node 20.19 or later, with npm"
 C_ADVICE = "install a C compiler and make (on Debian: `apt-get install build-essential`)"
 
 

@@ -7,12 +7,15 @@ pub(crate) mod audit;
 pub(crate) mod deployments;
 pub(crate) mod follow;
 pub(crate) mod functions;
+pub(crate) mod invoke;
 pub(crate) mod keys;
 mod passwords;
 pub(crate) mod quota;
 pub(crate) mod refusal;
+pub(crate) mod series;
 pub(crate) mod telemetry;
 pub(crate) mod versions;
+mod version_source;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +40,7 @@ pub(crate) struct App {
     pub(crate) uploads: Semaphore,
     loader: Arc<dyn VersionLoader>,
     followers: Followers,
+    caller: invoke::Caller,
     passwords: Passwords,
     logins_by_account: Attempts,
     logins_by_address: Attempts,
@@ -66,6 +70,7 @@ impl App {
             logins_by_address: attempts(options.login_failures_per_address),
             followers: Followers::new(options.log_followers_per_user),
             uploads: Semaphore::new(options.uploads_in_parallel.max(1)),
+            caller: invoke::Caller::new(&options),
             options,
             stores,
             authenticator,

@@ -42,6 +42,12 @@ pub(crate) enum Refusal {
     TooMany { what: &'static str, max: usize },
     #[error("the function is being changed by others; try again")]
     Conflict,
+    #[error("you have no such version of this function")]
+    VersionNotFound,
+    #[error("this installation does not say where its gateway is")]
+    NoGateway,
+    #[error("the answer of the function ended early")]
+    AnswerCutOff,
     #[error("the service is busy; try again soon")]
     Busy,
     #[error("the service cannot do this now; try again soon")]

@@ -114,6 +114,19 @@ pub(super) struct Rollback {
     version: u32,
 }
 
+/// A call of a function.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "method": "POST", "path": "/items?n=1", "body": "{}" }))]
+pub(super) struct Invocation {
+    /// `GET` if it is missing.
+    method: Option<String>,
+    /// What follows the function's name, with the query.
+    path: Option<String>,
+    headers: Option<BTreeMap<String, String>>,
+    body: Option<String>,
+}
+
 /// Variables to set and to remove.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

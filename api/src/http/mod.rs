@@ -5,14 +5,18 @@ mod accounts;
 mod bodies;
 mod body;
 mod caller;
+mod dashboard;
 mod describe;
 mod fields;
 mod functions;
 mod intake;
+mod invoke;
 mod keys;
 mod problem;
 mod query;
+mod series;
 mod telemetry;
+mod version_source;
 mod views;
 
 use std::any::Any;
@@ -49,11 +53,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(functions::redeploy))
         .routes(routes!(functions::show, functions::update, functions::delete))
         .routes(routes!(functions::versions))
+        .routes(routes!(version_source::show))
+        .routes(routes!(invoke::invoke))
         .routes(routes!(functions::rollback))
         .routes(routes!(functions::env, functions::change_env))
         .routes(routes!(telemetry::logs))
         .routes(routes!(telemetry::usage))
         .routes(routes!(telemetry::latency))
+        .routes(routes!(series::series))
         .routes(routes!(describe::document))
         .routes(routes!(describe::page))
         .split_for_parts();
@@ -61,7 +68,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     router
         .merge(aliases())
         .route("/healthz", get(|| async { StatusCode::OK }))
-        .fallback(|| async { Problem::route_not_found() })
+        .fallback(dashboard::serve)
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(CatchPanicLayer::custom(panicked))
         // Answers hold tokens, keys and source, and are never pages.

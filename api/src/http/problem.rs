@@ -113,6 +113,8 @@ impl From<Refusal> for Problem {
                 retry_after: Some(Duration::from_secs(1)),
                 ..new(StatusCode::TOO_MANY_REQUESTS, "too_many_followers")
             },
+            Refusal::NoGateway => new(StatusCode::SERVICE_UNAVAILABLE, "no_gateway"),
+            Refusal::AnswerCutOff => new(StatusCode::BAD_GATEWAY, "answer_cut_off"),
             Refusal::ApiKeyNotFound => new(StatusCode::NOT_FOUND, "api_key_not_found"),
             Refusal::TooMany { .. } => new(StatusCode::CONFLICT, "limit_exceeded"),
             Refusal::Conflict => new(StatusCode::CONFLICT, "conflict"),

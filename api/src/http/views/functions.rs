@@ -126,7 +126,7 @@ pub(in super::super) struct FunctionView {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Source)]
-struct SourceView {
+pub(in super::super) struct SourceView {
     entry: String,
     files: BTreeMap<String, String>,
     /// Files that are not text.
@@ -190,15 +190,9 @@ impl FunctionView {
 
     /// The same with its source.
     pub(in super::super) fn with_source(mut self, entry: String, sources: &SourceFiles) -> Self {
-        let (mut files, mut binary_files) = (BTreeMap::new(), Vec::new());
-        for (path, bytes) in sources.iter() {
-            match std::str::from_utf8(bytes) {
-                Ok(text) => drop(files.insert(path.to_owned(), text.to_owned())),
-                Err(_) => binary_files.push(path.to_owned()),
-            }
-        }
-        self.code = files.values().next().filter(|_| files.len() == 1).cloned();
-        self.source = Some(SourceView { entry, files, binary_files });
+        let source = SourceView::new(entry, sources);
+        self.code = source.files.values().next().filter(|_| source.files.len() == 1).cloned();
+        self.source = Some(source);
         self
     }
 }
@@ -211,6 +205,19 @@ pub(in super::super) struct FunctionsView {
     pub(in super::super) functions: Vec<FunctionView>,
     /// For `?cursor=`; `null` at the end.
     pub(in super::super) next_cursor: Option<String>,
+}
+
+impl SourceView {
+    pub(in super::super) fn new(entry: String, sources: &SourceFiles) -> Self {
+        let (mut files, mut binary_files) = (BTreeMap::new(), Vec::new());
+        for (path, bytes) in sources.iter() {
+            match std::str::from_utf8(bytes) {
+                Ok(text) => drop(files.insert(path.to_owned(), text.to_owned())),
+                Err(_) => binary_files.push(path.to_owned()),
+            }
+        }
+        Self { entry, files, binary_files }
+    }
 }
 
 /// A version in a list.

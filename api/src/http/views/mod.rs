@@ -7,5 +7,5 @@ mod telemetry;
 pub(super) use self::accounts::{
     ApiKeyView, ApiKeysView, AuditView, MeView, QuotaView, SessionView,
 };
-pub(super) use self::functions::{EnvView, FunctionView, FunctionsView, VersionView};
+pub(super) use self::functions::{EnvView, FunctionView, FunctionsView, SourceView, VersionView};
 pub(super) use self::telemetry::{LatencyView, LogRowView, LogsView, UsageView};

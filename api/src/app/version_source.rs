@@ -1,0 +1,28 @@
+//! What one version was made from.
+
+use cloudserve_identity::Principal;
+use cloudserve_protocol::ids::FunctionId;
+use cloudserve_store::function::Version;
+
+use super::App;
+use super::refusal::Refusal;
+use crate::build::source::SourceFiles;
+
+impl App {
+    /// A version with its source, and which one is served.
+    pub(crate) async fn version_source(
+        &self,
+        principal: &Principal,
+        id: FunctionId,
+        number: u32,
+    ) -> Result<(Version, Option<u32>, SourceFiles), Refusal> {
+        let (record, versions) = self.versions(principal, id).await?;
+        let version = versions.into_iter().find(|version| version.version == number);
+        let version = version.ok_or(Refusal::VersionNotFound)?;
+        let artifacts = self.stores.artifacts.as_ref();
+        let files = SourceFiles::load(artifacts, id, &version.source, &version.source_hash)
+            .await
+            .map_err(Refusal::internal)?;
+        Ok((version, record.function.active_version, files))
+    }
+}

@@ -1,0 +1,65 @@
+// Questions to the API and their cached answers, by key.
+
+import { QueryClient, useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
+import { ApiError, api, type Fn } from './api';
+
+export const client = new QueryClient({
+  defaultOptions: {
+    queries: {
+      staleTime: 2_000,
+      retry: (failures, error) => !(error instanceof ApiError && error.status >= 400 && error.status < 500) && failures < 2,
+    },
+  },
+});
+
+export const isBuilding = (fn: Pick<Fn, 'status'>) => fn.status === 'pending' || fn.status === 'deploying';
+
+/** How soon to look again: quickly while something is on its way, never behind a hidden tab. */
+const BUSY_MS = 400;
+const CALM_MS = 5_000;
+
+export const useMe = () => useQuery({ queryKey: ['me'], queryFn: api.me, staleTime: Infinity });
+
+export const useFunctions = () =>
+  useQuery({
+    queryKey: ['functions'],
+    queryFn: api.functions,
+    refetchInterval: ({ state }) => (state.data?.some(isBuilding) ? 1_000 : CALM_MS),
+  });
+
+export const useFunction = (id: string) =>
+  useQuery({
+    queryKey: ['function', id],
+    queryFn: () => api.function(id),
+    refetchInterval: ({ state }) => (state.data && isBuilding(state.data) ? BUSY_MS : CALM_MS),
+  });
+
+export const useVersions = (id: string) =>
+  useQuery({
+    queryKey: ['versions', id],
+    queryFn: () => api.versions(id),
+    refetchInterval: ({ state }) => (state.data?.some(isBuilding) ? 1_000 : false),
+  });
+
+export const useKeys = () => useQuery({ queryKey: ['keys'], queryFn: api.keys });
+export const useEnv = (id: string) => useQuery({ queryKey: ['env', id], queryFn: () => api.env(id) });
+export const useQuota = () => useQuery({ queryKey: ['quota'], queryFn: api.quota, retry: false });
+
+/** Nobody is signed in any more: what was known belongs to somebody else. */
+export function forget(): void {
+  client.setQueryData(['me'], null);
+  client.removeQueries({ predicate: ({ queryKey }) => queryKey[0] !== 'me' });
+}
+
+/** Asks again what a change of this function may have changed. */
+export function useRefresh() {
+  const queries = useQueryClient();
+  return (id?: string) => {
+    const keys = [['functions'], ...(id ? [['function', id], ['versions', id], ['env', id]] : [])];
+    return Promise.all(keys.map((queryKey) => queries.invalidateQueries({ queryKey })));
+  };
+}
+
+export { useMutation, useQuery, useQueryClient };
+
+export const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));

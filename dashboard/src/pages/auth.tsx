@@ -1,0 +1,107 @@
+import { useState } from 'preact/hooks';
+import { Link } from 'wouter-preact';
+import { ApiError, api } from '../lib/api';
+import { useQueryClient } from '../lib/store';
+import type { ComponentChildren } from 'preact';
+import { Button, Failure, Field, Logo, fieldErrors } from '../ui/parts';
+
+function useSession() {
+  const queries = useQueryClient();
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>();
+  const begin = async (work: () => Promise<unknown>) => {
+    setBusy(true);
+    setError(undefined);
+    try {
+      await work();
+      // What the cookie says counts, not what the form believes.
+      await queries.fetchQuery({ queryKey: ['me'], queryFn: api.me, staleTime: 0 });
+    } catch (failed) {
+      setError(failed);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return { busy, error, begin };
+}
+
+const values = (event: Event) => {
+  event.preventDefault();
+  const form = new FormData(event.currentTarget as HTMLFormElement);
+  return (name: string) => String(form.get(name) ?? '');
+};
+
+function Frame({ title, children }: { title: string; children: ComponentChildren }) {
+  return (
+    <main class="auth">
+      <div class="auth-form">
+        <p class="brand"><Logo /> CloudServe</p>
+        <h1>{title}</h1>
+        {children}
+      </div>
+      <aside class="auth-show" aria-label="What a function looks like">
+        <pre><code>{`// index.ts
+export default async function (event) {
+  console.log('greeting', event.query.name);
+  return { message: \`Hello, \${event.query.name}!\` };
+}`}</code></pre>
+        <pre class="answer"><code><span class="muted">$ curl …/run/ada/hello?name=Grace</span>{`
+{"message":"Hello, Grace!"}
+`}<span class="muted">200 · 1.2 ms · warm</span></code></pre>
+        <p>Write a function, deploy it, call it over HTTP milliseconds later.</p>
+      </aside>
+    </main>
+  );
+}
+
+const waiting = (error: unknown) =>
+  error instanceof ApiError && error.code === 'too_many_attempts' && error.retryAfterS
+    ? new Error(`Too many attempts. Try again in ${error.retryAfterS} s.`)
+    : error instanceof ApiError && error.code === 'invalid_credentials'
+      ? new Error('The name or the password is wrong.')
+      : error;
+
+export function SignIn() {
+  const { busy, error, begin } = useSession();
+  const submit = (event: Event) => {
+    const value = values(event);
+    void begin(() => api.login(value('who').trim(), value('password')));
+  };
+  return (
+    <Frame title="Sign in">
+      <form class="stack" onSubmit={submit}>
+        <Field label="Email or user name" name="who" autocomplete="username" required autoFocus spellcheck={false} autocapitalize="none" />
+        <Field label="Password" name="password" type="password" autocomplete="current-password" required />
+        <Failure error={waiting(error)} />
+        <Button type="submit" tone="primary" busy={busy} class="wide">Sign in</Button>
+      </form>
+      <p class="muted">New here? <Link href="/signup">Create an account</Link></p>
+    </Frame>
+  );
+}
+
+export function SignUp() {
+  const { busy, error, begin } = useSession();
+  const submit = (event: Event) => {
+    const value = values(event);
+    const [email, password] = [value('email').trim(), value('password')];
+    void begin(async () => {
+      await api.register({ fullName: value('fullName'), userName: value('userName').trim(), email, password });
+      await api.login(email, password);
+    });
+  };
+  const wrong = fieldErrors(error);
+  return (
+    <Frame title="Create an account">
+      <form class="stack" onSubmit={submit}>
+        <Field label="Full name" name="fullName" autocomplete="name" required autoFocus error={wrong['fullName']} />
+        <Field label="User name" name="userName" autocomplete="username" required spellcheck={false} autocapitalize="none" hint="Part of the address of your functions: /run/user-name/function" error={wrong['userName']} />
+        <Field label="Email" name="email" type="email" autocomplete="email" required error={wrong['email']} />
+        <Field label="Password" name="password" type="password" autocomplete="new-password" required hint="A few words make a good one." error={wrong['password']} />
+        {Object.keys(wrong).length === 0 && <Failure error={error} />}
+        <Button type="submit" tone="primary" busy={busy} class="wide">Create account</Button>
+      </form>
+      <p class="muted">Have an account? <Link href="/login">Sign in</Link></p>
+    </Frame>
+  );
+}

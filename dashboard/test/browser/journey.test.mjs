@@ -1,0 +1,181 @@
+// The main journey of the dashboard in a real Chromium, against the real server.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { DESKTOP, PHONE, browserProgram, newPage, screenshot, startBrowser, startServer, violations } from './support.mjs';
+
+const program = browserProgram();
+if (!program) console.log('\n*** The dashboard was NOT tested in a browser: there is no Chromium. ***\n');
+
+describe('the dashboard', { skip: program ? false : 'there is no Chromium', timeout: 300_000 }, () => {
+  let server;
+  let browser;
+  let page;
+  let complaints;
+  let context;
+
+  before(async () => {
+    server = await startServer();
+    browser = await startBrowser(program);
+    ({ page, complaints, context } = await newPage(browser, server.api));
+  });
+  after(async () => {
+    await browser?.close();
+    await server?.stop();
+  });
+
+  /** The page as it is, at both widths and in both themes: nothing that axe objects to, nothing
+   * wider than a phone. */
+  async function isSound(name) {
+    for (const [width, size] of [['desktop', DESKTOP], ['phone', PHONE]]) {
+      await page.setViewportSize(size);
+      for (const colorScheme of ['light', 'dark']) {
+        await page.emulateMedia({ colorScheme });
+        await screenshot(page, `${name}-${width}-${colorScheme}`);
+        assert.deepEqual(await violations(page), [], `${name}, ${width}, ${colorScheme}`);
+      }
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok(overflow <= 0, `${name} is ${overflow} px too wide at ${width}`);
+    }
+    await page.setViewportSize(DESKTOP);
+    await page.emulateMedia({ colorScheme: 'light' });
+  }
+
+  const editorText = () => page.locator('.cm-content').first();
+  const live = (version) => page.getByRole('heading', { name: `Version ${version} is live` }).waitFor();
+  async function write(code) {
+    await editorText().click();
+    await page.keyboard.press('ControlOrMeta+a');
+    await page.keyboard.insertText(code);
+  }
+  const greet = (word) => `export default async (event) => {\n  console.log('${word}', event.query.name);\n  return { said: '${word}' };\n};\n`;
+
+  test('sign up', async () => {
+    await page.goto('/');
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    await isSound('sign-in');
+    await page.getByRole('link', { name: 'Create an account' }).click();
+    await page.getByLabel('Full name').fill('Ada Lovelace');
+    await page.getByLabel('User name').fill('ada');
+    await page.getByLabel('Email').fill('ada@example.org');
+    await page.getByLabel('Password').fill('short');
+    await page.getByRole('button', { name: 'Create account' }).click();
+    await page.locator('.field-error').waitFor();
+    await isSound('sign-up');
+    await page.getByLabel('Password').fill('correct horse battery');
+    await page.getByRole('button', { name: 'Create account' }).click();
+    await page.getByRole('heading', { name: 'Deploy your first function' }).waitFor();
+    await isSound('first');
+  });
+
+  test('no script can read the session', async () => {
+    assert.equal(await page.evaluate(() => document.cookie), '');
+    const cookie = (await context.cookies()).find(({ name }) => name === 'token');
+    assert.equal(cookie?.httpOnly, true);
+    assert.equal(cookie?.sameSite, 'Strict');
+  });
+
+  test('write a function and deploy it', async () => {
+    await page.getByRole('link', { name: 'Hello One handler' }).click();
+    await page.getByLabel('Function name').fill('greeter');
+    await editorText().waitFor();
+    await write(greet('first'));
+    await isSound('new');
+    await page.getByRole('button', { name: 'Deploy', exact: true }).click();
+    await page.waitForURL(/\/functions\/[^/]+\/code/);
+    await page.getByRole('heading', { name: 'greeter' }).waitFor();
+  });
+
+  test('a failed deploy says why and changes nothing that is served', async () => {
+    await write('export default () => {');
+    await page.keyboard.press('ControlOrMeta+s');
+    await page.getByRole('heading', { name: 'The deploy failed' }).waitFor();
+    assert.match(await page.locator('.steps .notice').innerText(), /Version 1 goes on answering/);
+    await isSound('failed');
+  });
+
+  test('invoke it', async () => {
+    await write(greet('second'));
+    await page.keyboard.press('ControlOrMeta+s');
+    await live(3);
+    await page.getByLabel('Path and query').fill('/?name=Grace');
+    await page.getByRole('button', { name: 'Send' }).click();
+    await page.locator('.answer-line .code').waitFor();
+    assert.equal(await page.locator('.answer-line .code').innerText(), '200');
+    assert.match(await page.getByLabel('Body of the answer').innerText(), /"said": "second"/);
+    await page.locator('.invoke .log-message', { hasText: 'second Grace' }).waitFor();
+    await isSound('code');
+  });
+
+  test('the chart moves', async () => {
+    await page.getByRole('link', { name: 'Overview' }).click();
+    const calls = () => page.locator('.tiles').getAttribute('data-calls').then(Number);
+    await page.locator('.chart canvas').first().waitFor();
+    const before = await calls();
+    assert.ok(before >= 1, `${before} calls`);
+    const id = page.url().split('/').at(-1);
+    await page.request.post(`/api/function/${id}/invoke`, { data: {}, headers: { 'sec-fetch-site': 'same-origin' } });
+    await page.waitForFunction((before) => Number(document.querySelector('.tiles')?.dataset.calls) > before, before);
+    await isSound('overview');
+    await page.getByRole('link', { name: 'Usage' }).click();
+    await page.getByRole('heading', { name: 'By day (UTC)' }).waitFor();
+    await page.getByRole('button', { name: '24h' }).click();
+    await page.locator('.chart canvas').first().waitFor();
+    await isSound('usage');
+  });
+
+  test('create a key, use it, revoke it, see it refused', async () => {
+    await page.getByRole('link', { name: 'API keys' }).click();
+    await page.getByRole('heading', { name: 'No keys yet' }).waitFor();
+    await isSound('keys-empty');
+    await page.getByRole('button', { name: 'Create key' }).click();
+    await page.getByLabel('Name', { exact: true }).fill('ci');
+    await isSound('key-create');
+    await page.getByRole('button', { name: 'Create', exact: true }).click();
+    const key = await page.locator('.new-key').innerText();
+    assert.match(key, /^cs_live_/);
+    await page.getByRole('button', { name: 'Done' }).click();
+    const call = () => fetch(`${server.gateway}/run/ada/greeter`, { headers: { 'x-api-key': key } });
+    assert.equal((await call()).status, 200);
+    await isSound('keys');
+    await page.getByRole('button', { name: 'Revoke ci' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
+    await page.getByRole('heading', { name: 'No keys yet' }).waitFor();
+    assert.equal((await call()).status, 401);
+  });
+
+  test('keyboard alone', async () => {
+    await page.keyboard.press('ControlOrMeta+k');
+    await page.getByRole('combobox').fill('greeter edit');
+    await isSound('palette');
+    await page.keyboard.press('Enter');
+    await page.waitForURL(/\/code$/);
+    await page.getByRole('heading', { name: 'greeter' }).click();
+    await page.keyboard.press('g');
+    await page.keyboard.press('f');
+    await page.getByRole('heading', { name: 'Functions', exact: true }).waitFor();
+    await page.getByRole('link', { name: 'greeter' }).first().waitFor();
+    await isSound('functions');
+    await page.keyboard.press('?');
+    await page.getByRole('dialog', { name: 'Keyboard' }).waitFor();
+    await page.keyboard.press('Escape');
+  });
+
+  test('the account, and out', async () => {
+    await page.keyboard.press('g');
+    await page.keyboard.press('a');
+    await page.getByRole('heading', { name: 'Quotas' }).waitFor();
+    await isSound('account');
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    // A page of the account asks who is there before it shows anything, and comes back after.
+    await page.goto('/keys');
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    await page.getByLabel('Email or user name').fill('ada');
+    await page.getByLabel('Password').fill('correct horse battery');
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.getByRole('heading', { name: 'API keys' }).waitFor();
+  });
+
+  test('no policy was violated and no script failed', () => assert.deepEqual(complaints, []));
+});

@@ -1,0 +1,61 @@
+// The parts that need no browser. Vite turns the TypeScript into modules.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { createServer } from 'vite';
+
+describe('lib', () => {
+  let vite;
+  let format;
+  let logs;
+  let dotenv;
+  before(async () => {
+    vite = await createServer({ server: { middlewareMode: true, ws: false, hmr: false }, appType: 'custom', logLevel: 'error', optimizeDeps: { noDiscovery: true } });
+    [format, logs, dotenv] = await Promise.all(['format', 'logs', 'dotenv'].map((name) => vite.ssrLoadModule(`/src/lib/${name}.ts`)));
+  });
+  after(() => vite?.close());
+
+  test('figures are short and honest', () => {
+    const cases = [
+      [format.milliseconds(0.123), '0.12 ms'], [format.milliseconds(5.04), '5.0 ms'], [format.milliseconds(1_234), '1.23 s'],
+      [format.milliseconds(null), '–'], [format.percent(0, 0), '–'], [format.percent(1, 100_000), '<0.1%'], [format.percent(1, 3), '33%'],
+      [format.bytes(1_536), '1.5 KB'], [format.count(1_234), '1,234'], [format.count(1_234_567), '1.2M'],
+      [format.ago(1_000, 3_000), 'just now'], [format.ago(0, 3_600_000 * 5), '5 h ago'],
+    ];
+    for (const [got, expected] of cases) assert.equal(got, expected);
+  });
+
+  const row = (executionId, ...messages) => ({
+    executionId,
+    truncated: false,
+    timestamp: '2026-01-01T00:00:00.000Z',
+    logs: messages.map(([timestamp, level, message]) => ({ timestamp, level, message })),
+  });
+
+  test('lines of the list and the stream are one, in order', () => {
+    const first = row('a', ['2026-01-01T00:00:00.002Z', 'info', 'two'], ['2026-01-01T00:00:00.002Z', 'warn', 'three']);
+    const second = row('b', ['2026-01-01T00:00:00.001Z', 'error', 'one']);
+    const lines = logs.merge(logs.merge([], [first]), [first, second]);
+    assert.deepEqual(lines.map(({ message }) => message), ['one', 'two', 'three']);
+    assert.equal(logs.merge(lines, [first]), lines);
+  });
+
+  test('lines are bounded and the newest stay', () => {
+    const many = Array.from({ length: logs.MAX_LINES + 5 }, (_, n) => row(`c${n}`, [new Date(n).toISOString(), 'info', String(n)]));
+    const lines = logs.merge([], many);
+    assert.equal(lines.length, logs.MAX_LINES);
+    assert.equal(lines.at(-1).message, String(logs.MAX_LINES + 4));
+  });
+
+  test('filters', () => {
+    const line = { level: 'warn', message: 'Slow Query', executionId: 'abc' };
+    const matches = (text, ...levels) => logs.matches(line, { text, levels: new Set(levels) });
+    assert.ok(matches('') && matches('slow') && matches('abc') && matches('', 'warn', 'error'));
+    assert.ok(!matches('fast') && !matches('slow', 'info'));
+  });
+
+  test('a pasted .env', () => {
+    assert.deepEqual(dotenv.parse('# c\nA=1\nexport B="x\\ny"\nC=\'$k\' \nD=v # note\n'), { A: '1', B: 'x\ny', C: '$k', D: 'v' });
+    for (const text of ['', 'API_TOKEN', 'a b=1', '=x', 'DATABASE']) assert.equal(dotenv.parse(text), null, text);
+  });
+});

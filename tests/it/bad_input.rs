@@ -181,7 +181,7 @@ async fn ids_and_queries_are_checked() {
         "/api/usage?from=yesterday",
         "/api/usage?groupBy=colour",
         "/api/no-such-route",
-        "/nothing",
+        "/nothing.js",
     ] {
         assert_refused(path, &owner.get(path).await);
     }

@@ -142,6 +142,8 @@ async fn every_template_is_deployed_and_answers() {
         ("typescript", "", Some("{}"), 422),
         ("hono", "/items/7", None, 200),
         ("hono", "/items", Some("{\"n\":1}"), 201),
+        ("express", "/items/7", None, 200),
+        ("express", "/items", Some("{\"n\":1}"), 201),
         ("worker", "/x", None, 200),
         ("worker", "/x", Some("{\"n\":1}"), 201),
     ] {

@@ -177,7 +177,7 @@ async fn events_come_in_the_format_the_code_expects() {
         export const handler = middy().handler((event) => ({ raw: typeof event.body }));
     ";
     let middy =
-        deploy("m", "m.mjs", adapted).with("dependencies", json!({ "@middy/core": "6.1.0" }));
+        deploy("m", "m.mjs", adapted).with("dependencies", json!({ "@middy/core": "6.4.5" }));
     owner.deploy(&middy).await;
     let answer: Value = owner.call_with("m", &body).await.expect(200).json();
     assert_eq!(answer["raw"], "string");

@@ -241,7 +241,13 @@ async fn deploy_packaging(owner: &Account, name: &str, entry: &str) -> Value {
 async fn one_express_app_in_four_packagings_answers_as_on_node() {
     let owner = server().await.register().await;
     let mut node = tokio::task::spawn_blocking(Node::install).await.unwrap();
-    let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).build().unwrap();
+    // A connection of its own for each request: Node ends those whose body it did not read.
+    let client = Client::builder()
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .pool_max_idle_per_host(0)
+        .build()
+        .unwrap();
     let plain = node.start("listen.cjs").await;
     let google = node.start("google.cjs").await;
     for (name, entry, kind, oracle) in PACKAGINGS {

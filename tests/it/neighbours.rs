@@ -59,7 +59,7 @@ async fn a_noisy_neighbour_is_measured() {
     noisy.deploy(&noise("noise")).await;
     latencies(&victim, Duration::from_secs(1)).await;
     let alone = latencies(&victim, Duration::from_secs(5)).await;
-    println!("alone: p50 {:?} p99 {:?}", percentile(&alone, 50), percentile(&alone, 99));
+    eprintln!("alone: p50 {:?} p99 {:?}", percentile(&alone, 50), percentile(&alone, 99));
     for way in WAYS {
         let is_over = AtomicBool::new(false);
         let path = format!("noise?way={way}");
@@ -76,7 +76,7 @@ async fn a_noisy_neighbour_is_measured() {
         let (seen, _) = futures::join!(measured, noise);
         let p99 = percentile(&seen, 99);
         let times = p99.as_secs_f64() / percentile(&alone, 99).as_secs_f64();
-        println!("beside {way}: p50 {:?} p99 {p99:?}, {times:.1} times", percentile(&seen, 50));
+        eprintln!("beside {way}: p50 {:?} p99 {p99:?}, {times:.1} times", percentile(&seen, 50));
     }
 }
 
@@ -124,8 +124,8 @@ async fn a_soak_leaves_nothing_behind() {
     let (seen, _) = futures::join!(calm, noise);
     settled("workers to be evicted again").await;
     let after = holdings(&server);
-    println!("{} calm calls, p99 {:?}", seen.len(), percentile(&seen, 99));
-    println!("descriptors, threads, resident KB, children: {before:?} then {after:?}");
+    eprintln!("{} calm calls, p99 {:?}", seen.len(), percentile(&seen, 99));
+    eprintln!("descriptors, threads, resident KB, children: {before:?} then {after:?}");
     assert!(after[0] <= before[0] + 20, "descriptors");
     assert!(after[1] <= before[1] + 20, "threads");
     let left = std::fs::read_dir(server.data_dir().join("workers")).unwrap().count();

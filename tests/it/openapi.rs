@@ -38,12 +38,15 @@ const ROUTES: &[(&str, &str, Who)] = &[
     ("PUT", "/api/function/{id}", Who::Scope("deploy")),
     ("DELETE", "/api/function/{id}", Who::Scope("deploy")),
     ("GET", "/api/function/{id}/versions", Who::Scope("read")),
+    ("GET", "/api/function/{id}/versions/{version}", Who::Scope("read")),
+    ("POST", "/api/function/{id}/invoke", Who::Scope("invoke")),
     ("POST", "/api/function/{id}/rollback", Who::Scope("deploy")),
     ("GET", "/api/function/{id}/env", Who::Scope("read")),
     ("PATCH", "/api/function/{id}/env", Who::Scope("deploy")),
     ("GET", "/api/logs/{functionId}", Who::Scope("read")),
     ("GET", "/api/usage", Who::Scope("read")),
     ("GET", "/api/usage/latency", Who::Scope("read")),
+    ("GET", "/api/usage/series", Who::Scope("read")),
     ("GET", "/api/openapi.json", Who::Everyone),
     ("GET", "/api/docs", Who::Everyone),
 ];
@@ -91,7 +94,8 @@ async fn ask(account: &Account, method: &str, path: &str) -> u16 {
     // Of no account: with a right credential it is not found, with a wrong one not looked for.
     let path = path
         .replace("{id}", "00000000-0000-7000-8000-000000000000")
-        .replace("{functionId}", "00000000-0000-7000-8000-000000000000");
+        .replace("{functionId}", "00000000-0000-7000-8000-000000000000")
+        .replace("{version}", "1");
     let request = account.api(method.parse::<Method>().unwrap(), &path);
     let request = if method == "GET" || method == "DELETE" {
         request

@@ -19,6 +19,11 @@ pub(crate) fn may_deploy(principal: &Principal) -> Result<(), Refusal> {
     has(principal, Scope::Deploy, "this API key does not have the scope deploy")
 }
 
+/// Call functions.
+pub(crate) fn may_invoke(principal: &Principal) -> Result<(), Refusal> {
+    has(principal, Scope::Invoke, "this API key does not have the scope invoke")
+}
+
 /// Touch this function. What a key is not for is as unknown to it as what is another's.
 pub(crate) fn may_use(principal: &Principal, function: FunctionId) -> Result<(), Refusal> {
     if principal.may_use(function) { Ok(()) } else { Err(Refusal::FunctionNotFound) }

@@ -17,6 +17,7 @@ use reqwest::{Client, Method, Url, redirect};
 use tokio::sync::Semaphore;
 
 use super::App;
+use super::access;
 use super::refusal::Refusal;
 use crate::options::ApiOptions;
 
@@ -80,6 +81,8 @@ impl App {
         principal: &Principal,
         id: FunctionId,
     ) -> Result<FunctionRecord, Refusal> {
+        access::may_invoke(principal)?;
+        access::may_use(principal, id)?;
         self.function(principal, id).await
     }
 

@@ -14,8 +14,8 @@ pub(crate) mod quota;
 pub(crate) mod refusal;
 pub(crate) mod series;
 pub(crate) mod telemetry;
-pub(crate) mod versions;
 mod version_source;
+pub(crate) mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;

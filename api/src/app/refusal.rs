@@ -42,8 +42,6 @@ pub(crate) enum Refusal {
     TooMany { what: &'static str, max: usize },
     #[error("the function is being changed by others; try again")]
     Conflict,
-    #[error("you have no such version of this function")]
-    VersionNotFound,
     #[error("this installation does not say where its gateway is")]
     NoGateway,
     #[error("the answer of the function ended early")]

@@ -108,6 +108,7 @@ fn errors(statuses: &[u16]) -> BTreeMap<String, RefOr<Response>> {
             422 => error("Fields or parameters are wrong; `details` says which."),
             429 => error("Too often; wait as `Retry-After` says.")
                 .header("retry-after", HeaderBuilder::new().description(Some("Seconds.")).build()),
+            502 => error("The function's answer was cut off."),
             _ => error("The service cannot do this now; try again soon."),
         };
         (status.to_string(), RefOr::T(described.build()))
@@ -130,6 +131,15 @@ pub(super) struct ChangeErrors;
 impl IntoResponses for ChangeErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         errors(&[400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503])
+    }
+}
+
+/// How calls of a function through the API fail.
+pub(super) struct InvokeErrors;
+
+impl IntoResponses for InvokeErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        errors(&[400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503])
     }
 }
 

@@ -375,3 +375,25 @@ fn is_env_name(name: &str) -> bool {
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn content_is_text_or_base64() {
+        assert_eq!(content_of(json!("a")).unwrap(), "a");
+        assert_eq!(content_of(json!({ "base64": "/wA=" })).unwrap(), &[0xff, 0][..]);
+        for wrong in [
+            json!(7),
+            json!({}),
+            json!({ "base64": 7 }),
+            json!({ "base64": "?" }),
+            json!({ "base64": "/wA=", "x": 1 }),
+        ] {
+            assert_eq!(content_of(wrong.clone()), None, "{wrong}");
+        }
+    }
+}

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::bodies;
 use super::caller::Caller;
-use super::describe::ChangeErrors;
+use super::describe::InvokeErrors;
 use super::fields::Fields;
 use super::problem::Problem;
 use super::query::OfFunction;
@@ -73,8 +73,7 @@ fn text_of(body: &[u8], truncated: bool) -> Option<&str> {
     request_body = bodies::Invocation,
     responses(
         (status = 200, body = AnswerView, description = "What the function answered."),
-        (status = 502, description = "The answer was cut off."),
-        ChangeErrors,
+        InvokeErrors,
     ),
 )]
 pub(super) async fn invoke(

@@ -146,7 +146,7 @@ async fn ids_queries_and_routes_are_checked() {
         ("/api/usage?from=2025-01-02&to=2025-01-01", 422),
         ("/api/usage?groupBy=colour", 422),
         ("/api/no-such-route", 404),
-        ("/nothing", 404),
+        ("/nothing.js", 404),
         ("/api/auth/login", 405),
         ("/healthz", 200),
         ("/api/usage", 200),
@@ -162,7 +162,7 @@ async fn ids_queries_and_routes_are_checked() {
     let wrong = plane.call(&token, "DELETE", "/api/apikeys", &Value::Null).await.expect(405);
     assert_eq!(wrong.code(), "method_not_allowed");
     assert!(wrong.header("allow").contains("POST"), "{wrong:?}");
-    assert_eq!(plane.get(&token, "/nothing").await.code(), "route_not_found");
+    assert_eq!(plane.get(&token, "/api/nothing").await.code(), "route_not_found");
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, ClientError> {
         // Not repeated.
         return Err(ClientError::usage(
             "an address must not hold a password",
-            "leave it out; `cloudserve login` asks for it",
+            "write it like https://cloudserve.example.org; `cloudserve login` asks for the password",
         ));
     }
     url.set_query(None);

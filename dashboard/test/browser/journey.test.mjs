@@ -107,12 +107,33 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     await isSound('code');
   });
 
+  test('a log line arrives while one looks', async () => {
+    await page.getByRole('link', { name: 'Logs', exact: true }).click();
+    await page.locator('.log-message', { hasText: 'second Grace' }).waitFor();
+    await page.locator('.live', { hasText: 'Live' }).waitFor();
+    const id = page.url().split('/').at(-2);
+    const before = await page.locator('.log').count();
+    const answer = await page.request.post(`/api/function/${id}/invoke`, { data: { path: '/?name=Live' }, headers: { 'sec-fetch-site': 'same-origin' } });
+    assert.equal(answer.status(), 200);
+    await page.locator('.log-message', { hasText: 'second Live' }).waitFor();
+    assert.equal(await page.locator('.log').count(), before + 1);
+
+    await page.getByRole('button', { name: 'error', exact: true }).click();
+    await page.getByText('No line matches the filter').waitFor();
+    await page.getByRole('button', { name: 'error', exact: true }).click();
+    await page.getByLabel('Filter by text or call').fill('live');
+    await page.locator('.log').first().waitFor();
+    assert.equal(await page.locator('.log').count(), 1);
+    await page.getByLabel('Filter by text or call').fill('');
+    await isSound('logs');
+  });
+
   test('the chart moves', async () => {
     await page.getByRole('link', { name: 'Overview' }).click();
     const calls = () => page.locator('.tiles').getAttribute('data-calls').then(Number);
     await page.locator('.chart canvas').first().waitFor();
     const before = await calls();
-    assert.ok(before >= 1, `${before} calls`);
+    assert.ok(before >= 2, `${before} calls`);
     const id = page.url().split('/').at(-1);
     await page.request.post(`/api/function/${id}/invoke`, { data: {}, headers: { 'sec-fetch-site': 'same-origin' } });
     await page.waitForFunction((before) => Number(document.querySelector('.tiles')?.dataset.calls) > before, before);
@@ -122,6 +143,35 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     await page.getByRole('button', { name: '24h' }).click();
     await page.locator('.chart canvas').first().waitFor();
     await isSound('usage');
+  });
+
+  test('compare versions and roll back', async () => {
+    await page.getByRole('navigation', { name: 'Recent functions' }).getByRole('link', { name: 'greeter' }).click();
+    await page.getByRole('link', { name: 'Versions' }).click();
+    await page.getByRole('button', { name: 'Compare version 1 with what is live' }).click();
+    await page.locator('.cm-deletedChunk', { hasText: 'second' }).first().waitFor();
+    await isSound('versions');
+    await page.getByRole('button', { name: 'Roll back to version 1' }).click();
+    await isSound('roll-back');
+    await page.getByRole('dialog').getByRole('button', { name: 'Roll back' }).click();
+    await page.getByRole('button', { name: 'Roll forward' }).or(page.getByRole('button', { name: 'Roll back to version 3' })).first().waitFor();
+    const id = page.url().split('/').at(-2);
+    const answer = await page.request.post(`/api/function/${id}/invoke`, { data: {}, headers: { 'sec-fetch-site': 'same-origin' } });
+    assert.match((await answer.json()).body, /first/);
+  });
+
+  test('set a secret, which is never shown again', async () => {
+    await page.getByRole('link', { name: 'Environment' }).click();
+    await page.getByRole('heading', { name: 'No variables yet' }).waitFor();
+    await isSound('env-empty');
+    await page.getByLabel('Name', { exact: true }).fill('API_TOKEN');
+    await page.getByLabel('Value', { exact: true }).fill('s3cret-value');
+    await page.getByRole('button', { name: 'Save', exact: true }).click();
+    await page.getByRole('cell', { name: 'API_TOKEN', exact: true }).waitFor();
+    assert.ok(!(await page.content()).includes('s3cret-value'));
+    await isSound('env');
+    await page.getByRole('link', { name: 'Settings' }).click();
+    await isSound('settings');
   });
 
   test('create a key, use it, revoke it, see it refused', async () => {
@@ -146,11 +196,11 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
 
   test('keyboard alone', async () => {
     await page.keyboard.press('ControlOrMeta+k');
-    await page.getByRole('combobox').fill('greeter edit');
+    await page.getByRole('combobox').fill('greeter logs');
     await isSound('palette');
     await page.keyboard.press('Enter');
-    await page.waitForURL(/\/code$/);
-    await page.getByRole('heading', { name: 'greeter' }).click();
+    await page.waitForURL(/\/logs$/);
+    await page.locator('.live', { hasText: 'Live' }).waitFor();
     await page.keyboard.press('g');
     await page.keyboard.press('f');
     await page.getByRole('heading', { name: 'Functions', exact: true }).waitFor();
@@ -165,6 +215,7 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     await page.keyboard.press('g');
     await page.keyboard.press('a');
     await page.getByRole('heading', { name: 'Quotas' }).waitFor();
+    await page.getByText('Calls today').waitFor();
     await isSound('account');
     await page.getByRole('button', { name: 'Sign out' }).click();
     await page.getByRole('heading', { name: 'Sign in' }).waitFor();

@@ -58,7 +58,7 @@ pub(crate) fn assign(booted: &mut Booted, assignment: &Assignment) -> Result<Ent
 
     let mut roots = vec![bundle_dir];
     roots.extend(assignment.node_modules_path.as_ref().map(Into::into));
-    booted.loader.assign(Artifacts { code_cache, bundle_url, roots });
+    booted.loader.assign(Artifacts { bundle_url, roots, code_cache });
     Ok(jail)
 }
 

@@ -134,6 +134,10 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     Engine::compile_lazily(false);
     touch(&mut worker).await;
     Engine::compile_lazily(true);
+    let v8_isolate = worker.js_runtime.v8_isolate();
+    // What booting left behind is no part of any worker, nor of what the platform holds.
+    v8_isolate.low_memory_notification();
+    host.memory.set_platform(v8_isolate.get_heap_statistics().used_heap_size());
     Unsettled { engine, host, worker, loader, isolate }
 }
 
@@ -155,8 +159,7 @@ impl Booted {
     /// Sets the memory limit of the assigned function.
     pub(crate) fn limit_memory(&mut self, memory_mb: u32) {
         let runtime = &mut self.worker.js_runtime;
-        let heap_bytes = runtime.v8_isolate().get_heap_statistics().used_heap_size();
-        let limit_bytes = self.host.memory.assign(memory_mb, heap_bytes);
+        let limit_bytes = self.host.memory.assign(memory_mb);
         // V8 lowers the limit of an existing heap in no other way.
         runtime.remove_near_heap_limit_callback(limit_bytes.min(BOOT_HEAP_BYTES));
         watch_heap(runtime, &self.host);

@@ -1,5 +1,5 @@
 //! One memory limit, `limits.memoryMb`, for V8's heap and array buffers together, beyond what the
-//! platform's own code holds: the heap when the function is assigned.
+//! platform's own code holds: the heap when it is booted.
 //!
 //! The isolate exists before its function is known, so the heap boots with a small limit that the
 //! near-heap-limit callback raises in steps, as far as the assigned limit and the buffers in use
@@ -113,12 +113,15 @@ impl MemoryBudget {
         let _ = self.isolate.set(isolate);
     }
 
-    /// Sets the limit of the assigned function, given the heap before it is loaded. Returns what
-    /// the heap may grow to.
-    pub(crate) fn assign(&self, memory_mb: u32, heap_bytes: usize) -> usize {
+    /// What V8 holds now, `heap_bytes` and buffers, is the platform's.
+    pub(crate) fn set_platform(&self, heap_bytes: usize) {
         let platform_bytes = heap_bytes + self.buffer_bytes.load(Ordering::Relaxed);
-        let limit_bytes = platform_bytes + memory_mb as usize * MB;
         self.platform_bytes.store(platform_bytes, Ordering::Relaxed);
+    }
+
+    /// Sets the limit of the assigned function. Returns what the heap may grow to.
+    pub(crate) fn assign(&self, memory_mb: u32) -> usize {
+        let limit_bytes = self.platform_bytes.load(Ordering::Relaxed) + memory_mb as usize * MB;
         self.limit_bytes.store(limit_bytes, Ordering::Relaxed);
         limit_bytes
     }
@@ -290,7 +293,8 @@ mod tests {
         let budget = MemoryBudget::new();
         assert!(!budget.is_beyond(resident(4_000, 4_000)), "no function yet");
         budget.take_baseline(resident(60, 20));
-        budget.assign(128, 10 * MB);
+        budget.set_platform(10 * MB);
+        budget.assign(128);
         assert!(!budget.is_beyond(resident(240, 200)));
         assert!(budget.is_beyond(resident(260, 220)), "private memory");
         assert!(budget.is_beyond(resident(400, 30)), "shared memory");

@@ -111,10 +111,13 @@ impl Database {
         self.database.collection(name)
     }
 
-    /// A collection whose writes the primary alone acknowledges.
+    /// A collection whose writes the primary alone acknowledges, and alone is asked for: a majority
+    /// may not have them yet.
     pub(super) fn lightly_acknowledged(&self, name: &str) -> Collection<RawDocumentBuf> {
-        let concern = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
-        let options = CollectionOptions::builder().write_concern(concern).build();
+        let options = CollectionOptions::builder()
+            .write_concern(WriteConcern::builder().w(Acknowledgment::Nodes(1)).build())
+            .read_concern(ReadConcern::local())
+            .build();
         self.database.collection_with_options(name, options)
     }
 

@@ -133,7 +133,7 @@ pub(super) async fn read(
     if let Some(execution) = query.execution_id {
         filter = doc! { "$and": [filter, { "_id": execution.key() }] };
     }
-    let logs = database.collection(LOGS);
+    let logs = database.lightly_acknowledged(LOGS);
     let read = async {
         let mut found = logs
             .find(filter)
@@ -227,7 +227,7 @@ pub(super) async fn tail(
         "functionId": function_id.key(),
         "recordedAt": { "$gte": DateTime::from_millis(position.from_ms) },
     };
-    let logs = database.collection(LOGS);
+    let logs = database.lightly_acknowledged(LOGS);
     let read = async {
         let mut found = logs
             .find(filter)

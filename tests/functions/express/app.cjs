@@ -22,7 +22,7 @@ app.get('/cookies', (req, res) => {
   res.json(req.headers.cookie ?? null);
 });
 app.get('/raw', (req, res) => {
-  res.writeHead(202, 'Taken', ['X-Raw', '1', 'Set-Cookie', 'x=1', 'Set-Cookie', 'y=2']);
+  res.writeHead(202, 'Taken', ['X-Raw', '1', 'Set-Cookie', 'x=1']);
   res.write('one,');
   res.write(Buffer.from('two,'));
   res.end('ü', 'utf8');

@@ -34,7 +34,11 @@ const ATTACKS: &[Attack] = &[
         Refused,
         "return await (await fetch('file:///etc/passwd')).text();",
     ),
-    attack("etc passwd as a module", Refused, "return await import('file:' + '///etc/passwd');"),
+    attack(
+        "etc passwd as a module",
+        Refused,
+        "return await import(['file:', '/etc/passwd'].join('//'));",
+    ),
     attack("etc passwd as CommonJS", Refused, "return require('/etc/passwd');"),
     attack(
         "etc passwd by a stream",

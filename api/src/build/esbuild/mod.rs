@@ -5,6 +5,7 @@
 //! file outside the project and its dependency tree gets into a bundle or a message, and equal
 //! input gives equal bytes wherever it is built.
 
+mod answer;
 mod confine;
 mod messages;
 mod packet;
@@ -20,12 +21,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::OnceCell;
 
+use self::answer::answer;
 use self::messages::Message;
 use self::packet::{Packet, Value, map};
-use self::place::{Placed, place};
 use super::source::SourceFiles;
 
 const BUNDLE: &str = "bundle.js";
@@ -499,65 +500,6 @@ fn request(project: &Project<'_>) -> io::Result<Value> {
 
 fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
-}
-
-/// Answers what esbuild asks during a build. It asks before it loads what is outside the project:
-/// that is refused. It also asks before it loads modules: those that want to know are told where
-/// they are. Says whether this one looks around.
-async fn answer(packet: &Packet, project: &Path, to: &mut ChildStdin) -> io::Result<bool> {
-    let none = || Value::List(Vec::new());
-    let asked = &packet.value;
-    let mut looks_around = false;
-    let value = if asked.get("command").text() != "on-load" {
-        map([("errors", none()), ("warnings", none())])
-    } else if asked.get("ids").list().contains(&Value::Int(OUTSIDE)) {
-        let refusal = map([
-            ("id", "".into()),
-            ("pluginName", "confine".into()),
-            ("text", "outside the project".into()),
-            ("location", Value::Null),
-            ("notes", none()),
-            ("detail", Value::Int(u32::MAX)),
-        ]);
-        map([("id", Value::Int(OUTSIDE)), ("errors", Value::List(vec![refusal]))])
-    } else {
-        let loaded = module(project, Path::new(asked.get("path").text()));
-        looks_around = loaded.looks_around;
-        match loaded.source {
-            None => map([]),
-            Some(source) => map([
-                ("id", Value::Int(MODULES)),
-                ("contents", Value::Bytes(source.into())),
-                ("loader", loader_of(asked.get("path").text()).into()),
-            ]),
-        }
-    };
-    to.write_all(&Packet { id: packet.id, is_request: false, value }.encode()).await?;
-    Ok(looks_around)
-}
-
-/// A module as it is to be loaded, if not as it is.
-fn module(project: &Path, path: &Path) -> Placed {
-    // What cannot be read, esbuild complains about.
-    let Ok(bytes) = std::fs::read(path) else { return Placed::default() };
-    if path.extension().is_some_and(|extension| extension == "wasm") {
-        return Placed { source: Some(wasm::module(&bytes)), looks_around: false };
-    }
-    let relative = path.strip_prefix(project).ok().and_then(Path::to_str);
-    match (relative, std::str::from_utf8(&bytes)) {
-        (Some(relative), Ok(source)) => place(relative, source),
-        _ => Placed::default(),
-    }
-}
-
-/// How esbuild reads files of this name by itself.
-fn loader_of(path: &str) -> &'static str {
-    match path.rsplit('.').next() {
-        Some("ts" | "mts" | "cts") => "ts",
-        Some("tsx") => "tsx",
-        Some("jsx" | "js") => "jsx",
-        _ => "js",
-    }
 }
 
 fn has_ended(error: &io::Error) -> bool {

@@ -97,7 +97,7 @@ fn can_make_namespaces() -> bool {
             unsafe { libc::unshare(own) == 0 || libc::unshare(own | libc::CLONE_NEWUSER) == 0 };
         i32::from(!made)
     })
-    .is_some_and(|child| child.succeeds())
+    .is_some_and(Child::succeeds)
 }
 
 /// A child that is ended and waited for.

@@ -36,10 +36,11 @@ test: build servers  ## Build, then run every test
 bench: build  ## Build, then measure against the peers (ten minutes on a quiet machine)
 	$(TARGET_DIR)/release/cloudserve-bench run --out $(TARGET_DIR)/bench
 
-lint: setup  ## Formatting, the rules of the house, licences, clippy
+lint: setup  ## Formatting, the rules of the house, licences, deployment files, clippy
 	$(CARGO) fmt --all --check
 	tools/tidy
 	tools/licences
+	tools/check-deploy
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 fmt:  ## Format

@@ -1,0 +1,82 @@
+# Images of CloudServe. Today there is one that runs, `all`: `cloudserve serve` with its workers.
+#
+#   docker build --target all --tag cloudserve-all .
+#
+# The build needs the network: crates, npm, and upstream's release of the V8 library (checked against
+# tools/v8.sha256). It takes 20 to 30 minutes on two cores and 20 GB of disk.
+
+# The tags are pinned here and nowhere else; tools/check-deploy holds Rust's to Cargo.toml.
+ARG RUST=rust:1.95.0-bookworm
+ARG NODE=node:22.21.1-bookworm-slim
+ARG DEBIAN=debian:12.12-slim
+
+FROM ${NODE} AS node
+
+# What a build needs that does not change with the source: programs, V8, esbuild, the dashboard.
+FROM ${RUST} AS toolchain
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libclang-14-dev python3 python3-pip \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=node /usr/local/bin/node /usr/local/bin/node
+COPY --from=node /usr/local/lib/node_modules/npm /usr/local/lib/node_modules/npm
+RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm \
+    && ln -s ../lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx
+WORKDIR /src
+COPY Cargo.toml Cargo.lock ./
+COPY tools tools
+COPY dashboard dashboard
+# Never an hour of building V8 by surprise: where upstream's release is out of reach this fails.
+RUN tools/setup --no-v8-build
+
+FROM toolchain AS build
+COPY . .
+# The whole workspace, as everywhere: another selection would give the engine other features.
+RUN cargo build --release --locked --workspace \
+    && mkdir /out \
+    && strip -o /out/cloudserve target/release/cloudserve \
+    && strip -o /out/cloudserve-worker target/release/cloudserve-worker \
+    && cp tools/node_modules/@esbuild/linux-*/bin/esbuild /out/esbuild \
+    && rm -rf target
+
+# What every image has: certificates for connections, a user, a place for data.
+FROM ${DEBIAN} AS base
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates tini zlib1g \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 cloudserve \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin cloudserve \
+    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/cloudserve
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="CloudServe" \
+      org.opencontainers.image.description="Serverless functions in JavaScript and TypeScript" \
+      org.opencontainers.image.source="https://github.com/cloudserve/cloudserve" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# API, dashboard, gateway and workers in one process tree: `cloudserve serve`. esbuild bundles, Node
+# is there for npm, which fetches dependencies; functions run in the worker and not in Node.
+FROM base AS all
+COPY --from=node /usr/local/bin/node /usr/local/bin/node
+COPY --from=node /usr/local/lib/node_modules/npm /usr/local/lib/node_modules/npm
+RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm
+# The largest first: of its releases only what changed is fetched.
+COPY --from=build /out/esbuild /usr/local/bin/esbuild
+COPY --from=build /out/cloudserve-worker /usr/local/bin/cloudserve-worker
+COPY --from=build /out/cloudserve /usr/local/bin/cloudserve
+COPY LICENSE /usr/share/doc/cloudserve/LICENSE
+ENV CLOUDSERVE_DATA_DIR=/var/lib/cloudserve \
+    CLOUDSERVE_API_LISTEN=0.0.0.0:8080 \
+    CLOUDSERVE_GATEWAY_LISTEN=0.0.0.0:8081
+# The root file system may be read-only; these two are written to, /tmp with little.
+VOLUME /var/lib/cloudserve
+WORKDIR /
+USER 10001:10001
+EXPOSE 8080 8081
+# SIGTERM finishes calls that have begun.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["node", "-e", "fetch('http://127.0.0.1:8080/readyz').then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+ENTRYPOINT ["tini", "--", "cloudserve"]
+CMD ["serve"]

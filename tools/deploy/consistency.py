@@ -1,0 +1,91 @@
+"""What is said in two places: versions, targets, variables, metrics."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from provision.paths import REPOSITORY
+
+
+def text_of(name: str) -> str:
+    return Path(REPOSITORY, name).read_text(encoding="utf-8")
+
+
+def server_settings() -> set[str]:
+    """Every CLOUDSERVE_ variable that the server reads."""
+    return set(re.findall(r'"(CLOUDSERVE_[A-Z0-9_]+)"', text_of("cli/src/config.rs") + text_of("cli/src/secrets.rs")))
+
+
+def check_versions(complain) -> None:
+    package = tomllib.loads(text_of("Cargo.toml"))["workspace"]["package"]
+    dockerfile = text_of("Dockerfile")
+    (rust,) = re.findall(r"^ARG RUST=rust:([\d.]+)-", dockerfile, re.MULTILINE)
+    if not f"{rust}.".startswith(f"{package['rust-version']}."):
+        complain(f"Dockerfile: Rust is {rust}, and Cargo.toml says {package['rust-version']}")
+    (version,) = re.findall(r"^ARG VERSION=(\S+)", dockerfile, re.MULTILINE)
+    (tag,) = re.findall(r"newTag: (\S+)", text_of("k8s/base/kustomization.yaml"))
+    (of_job,) = re.findall(r"image: \S+:(\S+)", text_of("k8s/jobs/rotate-master-key.yaml"))
+    for where, found in (("Dockerfile", version), ("k8s/base/kustomization.yaml", tag),
+                         ("k8s/jobs/rotate-master-key.yaml", of_job)):
+        if found != package["version"]:
+            complain(f"{where}: the version is {found}, and Cargo.toml says {package['version']}")
+
+
+def check_targets(complain) -> None:
+    """Whoever builds images builds targets that there are, and all of them."""
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)", text_of("Dockerfile"), re.MULTILINE))
+    images = set(re.findall(r"^  - name: cloudserve-(\S+)", text_of("k8s/base/kustomization.yaml"), re.MULTILINE))
+    for name, pattern in (("Jenkinsfile", r"^def targets = (\[.*\])"),
+                          (".github/workflows/ci.yml", r"^ +target: (\[.*\])")):
+        (found,) = re.findall(pattern, text_of(name), re.MULTILINE)
+        targets = set(re.findall(r"[\w-]+", found))
+        if not targets <= stages:
+            complain(f"{name}: the Dockerfile has no target {sorted(targets - stages)}")
+        if targets != images:
+            complain(f"{name} builds {sorted(targets)}, and the manifests use {sorted(images)}")
+
+
+METRICS = {
+    "cloudserve_gateway_": "gateway/src/metrics.rs",
+    "cloudserve_sandbox_": "cli/src/status.rs",
+}
+
+
+def check_metrics(complain) -> None:
+    """docs/OPERATIONS.md explains the metrics that there are, and no others."""
+    told = set(re.findall(r"^\| `(cloudserve_\w+)", text_of("docs/OPERATIONS.md"), re.MULTILINE))
+    exported = set()
+    for prefix, source in METRICS.items():
+        code = text_of(source).partition("#[cfg(test)]")[0]
+        exported |= set(re.findall(rf"{prefix}\w+", code)) - {prefix}
+        exported |= {prefix + name for name in re.findall(r'\("(\w+)", "(?:counter|gauge)"', code)}
+    for name in sorted(exported - told):
+        complain(f"docs/OPERATIONS.md does not explain the metric {name}")
+    for name in sorted(told - exported):
+        complain(f"docs/OPERATIONS.md explains {name}, which nobody exports")
+
+
+def check_jenkinsfile(complain) -> list[str]:
+    """No validator of Groovy is at hand: brackets and quotes are matched. The shell scripts in it,
+    for a validator that is."""
+    source = text_of("Jenkinsfile")
+    token = re.compile(r"//[^\n]*|'''(.*?)'''|'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"|[()\[\]{}'\"]", re.DOTALL)
+    pairs = {")": "(", "]": "[", "}": "{"}
+    opened, scripts = [], []
+    for found in token.finditer(source):
+        symbol = found.group()
+        line = source.count("\n", 0, found.start()) + 1
+        if found.group(1) is not None:
+            scripts.append(found.group(1))
+        elif symbol in "([{":
+            opened.append((symbol, line))
+        elif symbol in pairs and (not opened or opened.pop()[0] != pairs[symbol]):
+            complain(f"Jenkinsfile:{line}: {symbol} closes nothing")
+            return scripts
+        elif symbol in "'\"":
+            complain(f"Jenkinsfile:{line}: a quote is not closed")
+    for symbol, line in opened:
+        complain(f"Jenkinsfile:{line}: {symbol} is not closed")
+    return scripts

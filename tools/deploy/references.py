@@ -1,0 +1,158 @@
+"""What one object says of another: names that no schema knows, and no cluster would find before a
+pod fails to start."""
+
+from __future__ import annotations
+
+import re
+
+from .manifests import containers, pod_spec
+
+# Objects that the operator makes: docs/OPERATIONS.md.
+OF_THE_OPERATOR = {"cloudserve", "cloudserve-tls", "ghcr"}
+
+
+def check(objects: list[dict], settings: set[str], complain) -> None:
+    """Checks one rendered overlay. `settings` are the variables that the server knows."""
+    pods = [document for document in objects if pod_spec(document)]
+    for document in pods:
+        check_pod(document, objects, settings, complain)
+    for document in objects:
+        kind, name = document["kind"], document["metadata"]["name"]
+        spec = document.get("spec", {})
+        if kind == "Service" and spec.get("selector"):
+            check_service(document, pods, complain)
+        if kind == "Ingress":
+            check_ingress(document, objects, complain)
+        if kind == "NetworkPolicy":
+            check_policy(document, pods, complain)
+        if kind == "PodDisruptionBudget" and not selected(spec["selector"], pods):
+            complain(f"{kind} {name} selects no pod")
+    for kind, name in settings_of(objects, settings):
+        complain(f"{kind}: {name} is no setting of the server (cli/src/config.rs)")
+
+
+def settings_of(objects, settings):
+    for document in objects:
+        if document["kind"] == "ConfigMap":
+            for name in document["data"]:
+                if name not in settings:
+                    yield "ConfigMap", name
+
+
+def check_pod(document, objects, settings, complain):
+    kind, name = document["kind"], document["metadata"]["name"]
+    at = f"{kind} {name}"
+    spec = pod_spec(document)
+    if spec.get("automountServiceAccountToken") is not False:
+        complain(f"{at} holds a token of the cluster")
+    account = spec.get("serviceAccountName")
+    if account and not exists(objects, "ServiceAccount", account):
+        complain(f"{at}: there is no account {account}")
+    if not spec["securityContext"].get("runAsNonRoot"):
+        complain(f"{at} may run as root")
+    volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+    volumes |= {claim["metadata"]["name"]: claim for claim in document["spec"].get("volumeClaimTemplates", [])}
+    used = set()
+    for container in containers(document):
+        where = f"{at}, container {container['name']}"
+        context = container.get("securityContext", {})
+        if not context.get("readOnlyRootFilesystem") or context.get("allowPrivilegeEscalation") is not False:
+            complain(f"{where}: its root file system can be written, or privileges gained")
+        if context.get("capabilities", {}).get("drop") != ["ALL"] or context["capabilities"].get("add"):
+            complain(f"{where} keeps capabilities")
+        resources = container.get("resources", {})
+        if "memory" not in resources.get("limits", {}) or "cpu" not in resources.get("requests", {}):
+            complain(f"{where} requests no processor or has no limit of memory")
+        if re.search(r":latest$|^[^:@]+$", container["image"].rpartition("/")[2]):
+            complain(f"{where}: {container['image']} is not pinned")
+        for mount in container.get("volumeMounts", []):
+            used.add(mount["name"])
+            if mount["name"] not in volumes:
+                complain(f"{where}: there is no volume {mount['name']}")
+        for source in container.get("envFrom", []):
+            config = source.get("configMapRef", {}).get("name")
+            if config and not exists(objects, "ConfigMap", config):
+                complain(f"{where}: there is no ConfigMap {config}")
+        for variable in container.get("env", []):
+            secret = variable.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
+            if secret and secret not in OF_THE_OPERATOR:
+                complain(f"{where}: nobody makes the secret {secret}")
+            if variable["name"].startswith("CLOUDSERVE_") and variable["name"] not in settings:
+                complain(f"{where}: {variable['name']} is no setting of the server")
+        ports = {port["name"] for port in container.get("ports", [])}
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            for action in ("httpGet", "tcpSocket"):
+                port = container.get(probe, {}).get(action, {}).get("port")
+                if port is not None and port not in ports:
+                    complain(f"{where}: its {probe} asks port {port}, which it has not")
+    for volume in volumes.keys() - used:
+        complain(f"{at}: nothing mounts the volume {volume}")
+    for volume in volumes.values():
+        claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+        if claim and not exists(objects, "PersistentVolumeClaim", claim):
+            complain(f"{at}: there is no claim {claim}")
+
+
+def check_service(document, pods, complain):
+    name = document["metadata"]["name"]
+    chosen = selected({"matchLabels": document["spec"]["selector"]}, pods)
+    if not chosen:
+        complain(f"Service {name} selects no pod")
+    for port in document["spec"]["ports"]:
+        target = port.get("targetPort", port["port"])
+        if chosen and not any(has_port(pod, target) for pod in chosen):
+            complain(f"Service {name}: no container has port {target}")
+
+
+def check_ingress(document, objects, complain):
+    for rule in document["spec"]["rules"]:
+        for path in rule["http"]["paths"]:
+            service = path["backend"]["service"]
+            ports = {
+                port["name"]
+                for other in objects
+                if other["kind"] == "Service" and other["metadata"]["name"] == service["name"]
+                for port in other["spec"]["ports"]
+            }
+            if service["port"]["name"] not in ports:
+                complain(f"Ingress {document['metadata']['name']}: there is no {service['name']}:{service['port']['name']}")
+
+
+def check_policy(document, pods, complain):
+    name, spec = document["metadata"]["name"], document["spec"]
+    if spec["podSelector"] and not selected(spec["podSelector"], pods):
+        complain(f"NetworkPolicy {name} selects no pod")
+    targets = selected(spec["podSelector"], pods)
+    for rule in spec.get("ingress", []):
+        check_ports(name, rule, targets, complain)
+    for direction, end in (("ingress", "from"), ("egress", "to")):
+        for rule in spec.get(direction, []):
+            for peer in rule.get(end, []):
+                chosen = selected(peer["podSelector"], pods) if "podSelector" in peer else None
+                if chosen == []:
+                    complain(f"NetworkPolicy {name} names a peer that is no pod")
+                if direction == "egress" and chosen:
+                    check_ports(name, rule, chosen, complain)
+
+
+def check_ports(name, rule, pods, complain):
+    for port in rule.get("ports", []):
+        if pods and not any(has_port(pod, port["port"]) for pod in pods):
+            complain(f"NetworkPolicy {name}: no pod has port {port['port']}")
+
+
+def selected(selector, pods):
+    wanted = selector.get("matchLabels", {}).items()
+    return [pod for pod in pods if wanted <= pod["spec"]["template"]["metadata"].get("labels", {}).items()]
+
+
+def has_port(pod, port):
+    return any(
+        port in (known["name"], known["containerPort"])
+        for container in containers(pod)
+        for known in container.get("ports", [])
+    )
+
+
+def exists(objects, kind, name):
+    return any(document["kind"] == kind and document["metadata"]["name"] == name for document in objects)

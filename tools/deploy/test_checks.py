@@ -1,0 +1,147 @@
+"""The checks find what they are for. Run by tools/check-deploy."""
+
+from __future__ import annotations
+
+import copy
+import unittest
+
+from . import rbac, references
+
+
+def deployment():
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "namespace": "n"},
+        "spec": {
+            "template": {
+                "metadata": {"labels": {"app": "d"}},
+                "spec": {
+                    "automountServiceAccountToken": False,
+                    "securityContext": {"runAsNonRoot": True},
+                    "containers": [{
+                        "name": "c",
+                        "image": "registry.example:5000/i:1",
+                        "ports": [{"name": "http", "containerPort": 80}],
+                        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}},
+                        "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}},
+                        "securityContext": {
+                            "readOnlyRootFilesystem": True,
+                            "allowPrivilegeEscalation": False,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                    }],
+                    "volumes": [{"name": "data", "emptyDir": {}}],
+                },
+            },
+        },
+    }
+
+
+def service(selector="d", port="http"):
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s", "namespace": "n"},
+        "spec": {"selector": {"app": selector}, "ports": [{"name": "web", "port": 80, "targetPort": port}]},
+    }
+
+
+def roles():
+    return [
+        {"kind": "ServiceAccount", "metadata": {"name": "a", "namespace": "ci"}},
+        {
+            "kind": "ClusterRole",
+            "metadata": {"name": "r"},
+            "rules": [
+                {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "list", "watch", "create", "patch"]},
+                {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "create", "patch"]},
+            ],
+        },
+        {
+            "kind": "RoleBinding",
+            "metadata": {"name": "b", "namespace": "n"},
+            "roleRef": {"name": "r"},
+            "subjects": [{"kind": "ServiceAccount", "name": "a", "namespace": "ci"}],
+        },
+    ]
+
+
+class Rbac(unittest.TestCase):
+    def complaints(self, change=lambda rbac, objects: None):
+        found, given, objects = [], roles(), [deployment(), service()]
+        change(given, objects)
+        rbac.check(given, objects, found.append)
+        return found
+
+    def test_equal_rights_pass(self):
+        self.assertEqual(self.complaints(), [])
+
+    def test_a_new_kind_is_missed(self):
+        (said,) = self.complaints(lambda _, objects: objects.append(
+            {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "p", "namespace": "n"}}))
+        self.assertIn("may not create, get, patch policy/poddisruptionbudgets", said)
+
+    def test_a_right_too_much_is_found(self):
+        for verb, resource in (("delete", "services"), ("get", "secrets")):
+            (said,) = self.complaints(lambda given, _: given[1]["rules"].append(  # noqa: B023
+                {"apiGroups": [""], "resources": [resource], "verbs": [verb]}))
+            self.assertIn(f"may {verb} {resource}, which nothing needs", said)
+
+    def test_waiting_for_a_deployment_takes_watch(self):
+        (said,) = self.complaints(lambda given, _: given[1]["rules"][0]["verbs"].remove("watch"))
+        self.assertIn("may not watch apps/deployments", said)
+
+    def test_any_namespace_is_too_many(self):
+        def change(given, objects):
+            objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}})
+            given[1]["rules"].append({"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "patch"]})
+        (said,) = self.complaints(change)
+        self.assertIn("any namespace", said)
+
+    def test_the_binding_is_in_the_namespace_and_of_an_account_there_is(self):
+        for change in (
+            lambda given, _: given[2].update(kind="ClusterRoleBinding"),
+            lambda given, _: given[2]["metadata"].update(namespace="other"),
+            lambda given, _: given[2]["roleRef"].update(name="other"),
+            lambda given, _: given[2]["subjects"][0].update(name="other"),
+            lambda given, _: given.pop(),
+        ):
+            self.assertEqual(len(self.complaints(change)), 1)
+
+
+class References(unittest.TestCase):
+    def complaints(self, *objects):
+        found = []
+        references.check(list(objects), {"CLOUDSERVE_LOG"}, found.append)
+        return found
+
+    def test_what_fits_passes(self):
+        self.assertEqual(self.complaints(deployment(), service()), [])
+
+    def test_a_service_that_reaches_nothing(self):
+        self.assertIn("selects no pod", self.complaints(deployment(), service(selector="x"))[0])
+        self.assertIn("no container has port", self.complaints(deployment(), service(port="x"))[0])
+
+    def test_pods_that_may_too_much_or_do_not_start(self):
+        def container(pod):
+            return pod["spec"]["template"]["spec"]["containers"][0]
+
+        for change in (
+            lambda pod: pod["spec"]["template"]["spec"].pop("automountServiceAccountToken"),
+            lambda pod: pod["spec"]["template"]["spec"]["securityContext"].clear(),
+            lambda pod: container(pod)["securityContext"].update(readOnlyRootFilesystem=False),
+            lambda pod: container(pod)["securityContext"]["capabilities"].update(add=["SYS_ADMIN"]),
+            lambda pod: container(pod)["readinessProbe"]["httpGet"].update(port="other"),
+            lambda pod: container(pod)["resources"].pop("limits"),
+            lambda pod: container(pod).update(image="registry.example:5000/i"),
+            lambda pod: container(pod).update(image="i:latest"),
+            lambda pod: container(pod).update(env=[{"name": "CLOUDSERVE_LGO", "value": "x"}]),
+            lambda pod: container(pod).update(envFrom=[{"configMapRef": {"name": "none"}}]),
+            lambda pod: container(pod)["volumeMounts"].append({"name": "none", "mountPath": "/x"}),
+            lambda pod: pod["spec"]["template"]["spec"]["volumes"].append({"name": "unused", "emptyDir": {}}),
+        ):
+            pod = copy.deepcopy(deployment())
+            change(pod)
+            self.assertEqual(len(self.complaints(pod)), 1, self.complaints(pod))

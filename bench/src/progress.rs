@@ -1,5 +1,6 @@
 //! What is said while it runs, on standard error: results go to standard output and to files.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Instant;
 
@@ -26,14 +27,14 @@ impl Progress {
         let mut text = format!("{:<60}", cell.key());
         for (name, figure) in &cell.figures {
             if figure.better != crate::results::Better::Neither {
-                text.push_str(&format!(" {name}={}", short(figure.value)));
+                let _ = write!(text, " {name}={}", short(figure.value));
             }
         }
         if !cell.errors.is_empty() {
-            text.push_str(&format!(" errors={:?}", cell.errors));
+            let _ = write!(text, " errors={:?}", cell.errors);
         }
         if cell.wrong_temperature > 0 {
-            text.push_str(&format!(" wrong_temperature={}", cell.wrong_temperature));
+            let _ = write!(text, " wrong_temperature={}", cell.wrong_temperature);
         }
         self.say(&text);
     }

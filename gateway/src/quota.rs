@@ -160,6 +160,7 @@ impl Allowances {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Sums {
     calls: u64,
     micro_gb_s: u64,

@@ -131,12 +131,12 @@ impl Refusal {
     pub(crate) fn into_response(self) -> Response<AnswerBody> {
         #[derive(Serialize)]
         struct Refused<'a> {
-            error: Code<'a>,
+            error: Described<'a>,
             message: &'a str,
         }
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct Code<'a> {
+        struct Described<'a> {
             code: &'static str,
             message: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,7 +146,7 @@ impl Refusal {
         // Names the refusal, so that caller and operator can speak of it.
         let execution_id =
             matches!(self, Self::TooOften { .. } | Self::QuotaExceeded(_)).then(ExecutionId::new);
-        let error = Code { code, message: &message, execution_id };
+        let error = Described { code, message: &message, execution_id };
         let body = Refused { error, message: &message };
         let mut response = json(self.status(), &body);
         let headers = response.headers_mut();

@@ -45,7 +45,7 @@ async fn two_servers_over_mongodb_and_s3_do_the_main_job() {
         let answer = side.showing(&key).call("chunks?n=2").await.expect(200);
         assert_eq!(answer.json(), json!([[1, 2], [3]]));
         // Written by one and read from the other.
-        let reader = if std::ptr::eq(side, &here) { &there } else { &here };
+        let reader = if std::ptr::eq(side, &raw const here) { &there } else { &here };
         let logs = reader.logs_of(&function.id, answer.execution()).await;
         assert_eq!(logs[0]["logs"][0]["message"], "chunks for ada", "{logs:#?}");
         let usage = reader.usage_of(&function.id, answer.execution()).await;

@@ -6,9 +6,9 @@ use crate::support::{deploy, server, wait_for};
 
 #[tokio::test]
 async fn a_series_counts_every_call_once() {
-    let account = server().await.register().await;
     const CODE: &str =
         "export default (e) => { if (e.query.fail) throw new Error('no'); return 1 }";
+    let account = server().await.register().await;
     let id = account.deploy(&deploy("counted", "f.mjs", CODE)).await.id;
     for path in ["counted", "counted", "counted?fail=1"] {
         account.call(path).await;

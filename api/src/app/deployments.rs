@@ -230,17 +230,13 @@ impl App {
             Subject::Named { name, new_id } => {
                 let functions = &self.stores.functions;
                 let found = functions.function_by_name(principal.user_id, name).await?;
-                match found {
-                    Some(record) => {
-                        access::may_use(principal, record.function.id)?;
-                        Ok(Base::There(Box::new(record)))
-                    }
-                    None => {
-                        let otherwise = "this API key is for chosen functions and may add none";
-                        access::may_use_all(principal, otherwise)?;
-                        Ok(Base::New { id: *new_id, name: name.clone() })
-                    }
+                if let Some(record) = found {
+                    access::may_use(principal, record.function.id)?;
+                    return Ok(Base::There(Box::new(record)));
                 }
+                let otherwise = "this API key is for chosen functions and may add none";
+                access::may_use_all(principal, otherwise)?;
+                Ok(Base::New { id: *new_id, name: name.clone() })
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The description of all routes: OpenAPI 3.1, put together from the handlers themselves.
+//! The description of all routes: `OpenAPI` 3.1, put together from the handlers themselves.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -161,7 +161,7 @@ pub(super) fn publish(openapi: &OpenApi) {
     responses((status = 200, body = Object, description = "OpenAPI 3.1.")),
 )]
 pub(super) async fn document() -> impl IntoResponse {
-    let text = DOCUMENT.get().map(|text| text.to_string()).unwrap_or_default();
+    let text = DOCUMENT.get().map(ToString::to_string).unwrap_or_default();
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text)
 }
 

@@ -70,8 +70,8 @@ impl TimerFd {
         let spec = libc::itimerspec {
             it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: libc::timespec {
-                tv_sec: (after_ns / 1_000_000_000) as libc::time_t,
-                tv_nsec: (after_ns % 1_000_000_000) as libc::c_long,
+                tv_sec: (after_ns / 1_000_000_000).cast_signed(),
+                tv_nsec: (after_ns % 1_000_000_000).cast_signed(),
             },
         };
         // SAFETY: `spec` lives through the call, and no old value is asked for.

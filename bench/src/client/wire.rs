@@ -4,6 +4,7 @@
 //! parse of a head. `httparse` does the parsing; what is here frames bodies.
 
 use bytes::Bytes;
+use std::fmt::Write as _;
 
 use super::CallError;
 
@@ -29,10 +30,10 @@ impl Request {
     ) -> Self {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n");
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         if method != "GET" {
-            head.push_str(&format!("content-length: {}\r\n", body.len()));
+            let _ = write!(head, "content-length: {}\r\n", body.len());
         }
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();

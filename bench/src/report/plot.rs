@@ -81,7 +81,8 @@ impl Axis {
             Scale::Linear => {
                 let step = nice(self.high - self.low);
                 let first = (self.low / step).ceil() as i64;
-                (first..).map(|n| n as f64 * step).take_while(|v| *v <= self.high).collect()
+                let last = (self.high / step).floor() as i64;
+                (first..=last).map(|n| n as f64 * step).collect()
             }
             Scale::Log => {
                 let decades = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;

@@ -2,6 +2,7 @@
 
 use crate::progress::short;
 use crate::results::{Cell, Results};
+use std::fmt::Write as _;
 
 /// A line of the table.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,11 +37,12 @@ enum Bound {
 }
 
 /// A figure with its bounds.
+#[derive(Clone, Copy)]
 struct Target {
     what: &'static str,
     unit: &'static str,
     bound: Bound,
-    target: f64,
+    aim: f64,
     stretch: Option<f64>,
 }
 
@@ -77,9 +79,9 @@ impl Target {
                 Bound::AtMost => value <= bound,
             })
         };
-        let mut target = format!("{sign} {}", with_unit(self.target, unit));
+        let mut target = format!("{sign} {}", with_unit(self.aim, unit));
         if let Some(stretch) = self.stretch {
-            target.push_str(&format!(", stretch {}", with_unit(stretch, unit)));
+            let _ = write!(target, ", stretch {}", with_unit(stretch, unit));
         }
         Row {
             what: self.what.to_owned(),
@@ -87,7 +89,7 @@ impl Target {
             peer,
             ratio,
             target,
-            met: holds(self.target),
+            met: holds(self.aim),
             stretched: self.stretch.and_then(holds) == Some(true),
         }
     }
@@ -104,12 +106,12 @@ fn with_unit(value: f64, unit: &str) -> String {
     }
 }
 
-const fn at_least(what: &'static str, unit: &'static str, target: f64) -> Target {
-    Target { what, unit, bound: Bound::AtLeast, target, stretch: None }
+const fn at_least(what: &'static str, unit: &'static str, aim: f64) -> Target {
+    Target { what, unit, bound: Bound::AtLeast, aim, stretch: None }
 }
 
-const fn at_most(what: &'static str, unit: &'static str, target: f64) -> Target {
-    Target { what, unit, bound: Bound::AtMost, target, stretch: None }
+const fn at_most(what: &'static str, unit: &'static str, aim: f64) -> Target {
+    Target { what, unit, bound: Bound::AtMost, aim, stretch: None }
 }
 
 const fn stretch(target: Target, stretch: f64) -> Target {
@@ -274,8 +276,10 @@ pub(crate) fn text(rows: &[Row]) -> String {
     };
     let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
     let mut text = line(&heads);
-    text.push_str(&format!("| {} |\n", rule.join(" | ")));
-    lines.iter().for_each(|cells| text.push_str(&line(cells)));
+    let _ = writeln!(text, "| {} |", rule.join(" | "));
+    for cells in &lines {
+        text.push_str(&line(cells));
+    }
     text
 }
 

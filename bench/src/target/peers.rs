@@ -195,7 +195,7 @@ impl Peers {
     }
 }
 
-/// Bundled CommonJS packages of Node's call `require` for its modules.
+/// Bundled `CommonJS` packages of Node's call `require` for its modules.
 const NODE_BANNER: &str = "--banner:js=import { createRequire } from 'node:module'; \
                            const require = createRequire(import.meta.url);";
 

@@ -32,7 +32,7 @@ pub(crate) struct World {
     pub(crate) bob: Account,
     sealer: Sealer,
     tokens: SessionTokens,
-    _dir: Arc<tempfile::TempDir>,
+    dir: Arc<tempfile::TempDir>,
 }
 
 #[derive(Clone)]
@@ -64,7 +64,7 @@ impl World {
             bob: self.bob.clone(),
             sealer: self.sealer.clone(),
             tokens: self.tokens.clone(),
-            _dir: self._dir.clone(),
+            dir: self.dir.clone(),
         }
     }
 
@@ -82,7 +82,7 @@ impl World {
         let sealer = Sealer::new(&Secret::generate().unwrap());
         let gateway =
             Gateway::new(options, stores.clone(), authenticator, sealer.clone(), Arc::new(ByName));
-        Self { gateway, stores, alice, bob, sealer, tokens, _dir: dir }
+        Self { gateway, stores, alice, bob, sealer, tokens, dir }
     }
 
     /// Accepts version 1, to be activated or not.

@@ -25,6 +25,7 @@ const COMMIT_ATTEMPTS: u32 = 3;
 
 /// The database of an installation. Cheap to clone.
 #[derive(Clone)]
+#[allow(clippy::struct_field_names, reason = "the driver calls it so, too")]
 pub(super) struct Database {
     database: mongodb::Database,
     place: Arc<str>,

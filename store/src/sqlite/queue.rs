@@ -137,8 +137,7 @@ pub(super) fn activate(
     let overtaken = settled >= version;
     match standing {
         DeployStatus::Active if active == Some(version) => return Ok(Activation::Activated),
-        DeployStatus::Active => return Ok(Activation::Superseded),
-        DeployStatus::Superseded => return Ok(Activation::Superseded),
+        DeployStatus::Active | DeployStatus::Superseded => return Ok(Activation::Superseded),
         // Given up by another builder, and told to the owner: that stands.
         DeployStatus::Failed => return Err(StoreError::Conflict),
         DeployStatus::Pending | DeployStatus::Deploying => {}

@@ -24,6 +24,7 @@ struct Installation {
 }
 
 /// SQLite and local files.
+#[expect(clippy::unused_async, reason = "opened like the other one")]
 async fn embedded() -> Installation {
     let directory = tempfile::tempdir().unwrap();
     let stores = open_embedded(directory.path()).unwrap();

@@ -309,7 +309,9 @@ pub(crate) async fn usage_is_summed_by_function_and_latency_by_day(stores: &Stor
     let latency = |query| async move {
         let days = stores.telemetry.latency_by_day(query).await.unwrap();
         let mut sum = Latency::default();
-        days.iter().for_each(|day| sum.add(&day.latency));
+        for day in &days {
+            sum.add(&day.latency);
+        }
         (days.into_iter().map(|day| day.day).collect::<Vec<_>>(), sum)
     };
     let (days, sum) = latency(all_of(ada)).await;

@@ -155,7 +155,12 @@ pub(crate) async fn start_s3() -> Server {
         .arg(format!("-filer.port={filer}"))
         .arg(format!("-s3.port={s3}"))
         .arg(format!("-s3.config={}", identities.display()))
-        .args(["-master.volumeSizeLimitMB=64", "-volume.max=300"]);
+        .args([
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=300",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+        ]);
     let server = start(command, directory, s3);
     let client = client(&server.address);
     let end = Instant::now() + PATIENCE;

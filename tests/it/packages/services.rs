@@ -213,7 +213,12 @@ impl Services {
             .arg(format!("-filer.port={filer}"))
             .arg(format!("-s3.port={s3}"))
             .arg(format!("-s3.config={}", identities.display()))
-            .args(["-master.volumeSizeLimitMB=64", "-volume.max=20"]);
+            .args([
+                "-master.volumeSizeLimitMB=64",
+                "-volume.max=20",
+                "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
+            ]);
         self.run("s3", command);
         self.is_at("s3Key", S3_KEY.to_owned());
         self.is_at("s3Secret", S3_SECRET.to_owned());

@@ -196,6 +196,7 @@ pub(in super::super) struct UsageView {
     /// With `groupBy=none`: for `?cursor=`; `null` at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
+    #[expect(clippy::option_option, reason = "left out, or null")]
     next_cursor: Option<Option<String>>,
 }
 
@@ -289,7 +290,9 @@ pub(in super::super) struct LatencyView {
 impl From<Vec<LatencyDay>> for LatencyView {
     fn from(days: Vec<LatencyDay>) -> Self {
         let mut total = Latency::default();
-        days.iter().for_each(|day| total.add(&day.latency));
+        for day in &days {
+            total.add(&day.latency);
+        }
         let days = days
             .into_iter()
             .map(|day| LatencyDayView { latency: HistogramView::from(&day.latency), day: day.day });

@@ -70,8 +70,8 @@ class ResponseStream extends Writable {
   }
 }
 
-/** The global `awslambda`. */
-export const awslambda = ObjectFreeze({
+/** The global `awslambda`. Open: the AWS SDK keeps things of its own in it. */
+export const awslambda = {
   streamifyResponse(handler) {
     if (typeof handler !== "function") {
       throw new TypeError("awslambda.streamifyResponse takes a function");
@@ -85,7 +85,7 @@ export const awslambda = ObjectFreeze({
       return stream;
     },
   }),
-});
+};
 
 /** `awslambda.streamifyResponse(async (event, responseStream, context) => ...)` */
 export async function callStream(call, { handler }, settings) {

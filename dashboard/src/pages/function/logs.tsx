@@ -138,7 +138,7 @@ export function LogView({ fn }: TabProps) {
                 <time dateTime={line.timestamp} title={full(line.timestamp)}>{clock(line.timestamp)}</time>
                 <span class="log-level">{line.level}</span>
                 <span class="log-message">{line.message}</span>
-                <button type="button" class="log-call mono" title={`Only this call: ${line.executionId}`} aria-label={`Only the call ${line.executionId}`} onClick={() => setText(line.executionId)}>{line.executionId.slice(-6)}</button>
+                <button type="button" class="log-call mono" title={`Only this call: ${line.executionId}`} aria-label={`${line.executionId.slice(-6)}: only the call ${line.executionId}`} onClick={() => setText(line.executionId)}>{line.executionId.slice(-6)}</button>
               </li>
             ))}
             {shown.length === 0 && <li class="muted none">No line matches the filter.</li>}

@@ -167,7 +167,8 @@ export function makeEvent(request, bytes, eventFormat, startedMs) {
     query,
     queryStringParameters,
     headers,
-    cookies: splitCookies(headers.cookie),
+    // AWS leaves them out where there are none, and its adapters count on that.
+    cookies: isLambda && headers.cookie === undefined ? undefined : splitCookies(headers.cookie),
     body,
     rawBody,
     isBase64Encoded,

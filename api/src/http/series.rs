@@ -13,9 +13,9 @@ use super::caller::Caller;
 use super::describe::ReadErrors;
 use super::problem::Problem;
 use super::query::Parameters;
-use crate::app::App;
 use crate::app::refusal::Refusal;
 use crate::app::series::{Series, Step};
+use crate::app::{App, access};
 
 const DEFAULT_POINTS: u32 = 60;
 const MAX_POINTS: u32 = 500;
@@ -94,6 +94,8 @@ pub(super) async fn series(
     Caller(principal): Caller,
     parameters: Parameters,
 ) -> Result<Json<SeriesView>, Problem> {
+    // Before what is asked is looked at.
+    access::may_read(&principal)?;
     let needed = |name: &str| {
         let time = parameters.time(name)?;
         time.ok_or_else(|| Problem::from(Refusal::field(name, "is missing")))

@@ -60,9 +60,5 @@ app.post('/upload', (req, res, next) => {
   });
   req.on('end', answer).on('error', next);
 });
-app.get('/ended', (req, res) => {
-  res.end('ended');
-  res.end('twice');
-});
 
 module.exports = app;

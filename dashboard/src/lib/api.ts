@@ -119,9 +119,22 @@ export interface ApiKey {
   name: string;
   prefix: string;
   scopes: Scope[];
+  /** Ids of the functions it is for; none means all. */
+  functions: string[];
   expiresAt: string | null;
   lastUsedAt?: string | null;
   createdAt: string;
+}
+
+/** Something that was done to the account or what belongs to it. */
+export interface AuditEntry {
+  id: string;
+  actor: 'session' | 'apiKey' | 'operator';
+  apiKeyId: string | null;
+  action: string;
+  subject: string | null;
+  detail: string;
+  timestamp: string;
 }
 
 export interface Invocation {
@@ -223,6 +236,7 @@ export interface EnvNames {
 }
 
 const PAGE = 100;
+const AUDIT_PAGE = 25;
 /** Pages read of the list of functions: a bound, not a promise. */
 const MAX_PAGES = 20;
 
@@ -291,9 +305,12 @@ export const api = {
     call<Series>(`/api/usage/series${query(parameters)}`),
 
   keys: async () => (await call<{ apiKeys: ApiKey[] }>('/api/apikeys')).apiKeys,
-  createKey: (body: { name: string; scopes: Scope[]; expiresAt?: string }) =>
+  createKey: (body: { name: string; scopes: Scope[]; functions: string[]; expiresAt?: string }) =>
     call<ApiKey>('/api/apikeys', { method: 'POST', body }),
   revokeKey: (id: string) => call<void>(`/api/apikeys/${encodeURIComponent(id)}`, { method: 'DELETE' }),
+
+  audit: (cursor?: string) =>
+    call<{ entries: AuditEntry[]; nextCursor: string | null }>(`/api/account/audit${query({ limit: AUDIT_PAGE, cursor })}`),
 
   quota: () => call<Quota>('/api/account/quota'),
 };

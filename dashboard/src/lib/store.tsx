@@ -1,6 +1,6 @@
 // Questions to the API and their cached answers, by key.
 
-import { QueryClient, useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
+import { QueryClient, useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
 import { ApiError, api, type Fn } from './api';
 
 export const client = new QueryClient({
@@ -43,6 +43,13 @@ export const useVersions = (id: string) =>
 
 export const useKeys = () => useQuery({ queryKey: ['keys'], queryFn: api.keys });
 export const useEnv = (id: string) => useQuery({ queryKey: ['env', id], queryFn: () => api.env(id) });
+export const useAudit = () =>
+  useInfiniteQuery({
+    queryKey: ['audit'],
+    queryFn: ({ pageParam }) => api.audit(pageParam),
+    initialPageParam: undefined as string | undefined,
+    getNextPageParam: ({ nextCursor }) => nextCursor ?? undefined,
+  });
 export const useQuota = () => useQuery({ queryKey: ['quota'], queryFn: api.quota, retry: false });
 
 /** Nobody is signed in any more: what was known belongs to somebody else. */

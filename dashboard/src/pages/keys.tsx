@@ -1,9 +1,10 @@
 import { KeyRound, Plus } from 'lucide-preact';
 import { useState } from 'preact/hooks';
-import { type ApiKey, type Scope, api } from '../lib/api';
+import { type ApiKey, type Fn, type Scope, api } from '../lib/api';
 import { day } from '../lib/format';
-import { useKeys, useQueryClient } from '../lib/store';
-import { Button, Card, Confirm, CopyButton, Dialog, Empty, Failure, Field, Loading, PageHead, Time, fieldErrors } from '../ui/parts';
+import { useFunctions, useKeys, useQueryClient } from '../lib/store';
+import { Trail } from '../ui/trail';
+import { Button, Card, Confirm, CopyButton, Dialog, Empty, Failure, Field, Loading, PageHead, Segmented, Time, fieldErrors } from '../ui/parts';
 
 const SCOPES: readonly [Scope, string][] = [
   ['invoke', 'Call functions'],
@@ -13,12 +14,24 @@ const SCOPES: readonly [Scope, string][] = [
 
 const EXPIRIES: readonly [string, number | null][] = [['30 days', 30], ['90 days', 90], ['1 year', 365], ['Never', null]];
 
+const REACHES = [['all', 'All'], ['chosen', 'Chosen ones']] as const;
+/** The API takes no more. */
+const MOST_FUNCTIONS = 100;
+
+function toggled<T>(set: ReadonlySet<T>, item: T): ReadonlySet<T> {
+  const next = new Set(set);
+  if (!next.delete(item)) next.add(item);
+  return next;
+}
+
 export function Keys() {
   const { data, error, refetch } = useKeys();
+  const functions = useFunctions().data ?? [];
+  const nameOf = (id: string) => functions.find((fn) => fn.id === id)?.name ?? 'a deleted function';
   const queries = useQueryClient();
   const [creating, setCreating] = useState(false);
   const [revoking, setRevoking] = useState<ApiKey>();
-  const changed = () => queries.invalidateQueries({ queryKey: ['keys'] });
+  const changed = () => Promise.all(['keys', 'audit'].map((of) => queries.invalidateQueries({ queryKey: [of] })));
   const create = <Button tone="primary" icon={Plus} onClick={() => setCreating(true)}>Create key</Button>;
   return (
     <>
@@ -35,12 +48,13 @@ export function Keys() {
             : (
               <Card class="flush">
                 <table class="rows">
-                  <thead><tr><th>Name</th><th>Scopes</th><th class="num">Last used</th><th class="num">Expires</th><th class="num">Created</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
+                  <thead><tr><th>Name</th><th>Scopes</th><th>Functions</th><th class="num">Last used</th><th class="num">Expires</th><th class="num">Created</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
                   <tbody>
                     {data.map((key) => (
                       <tr key={key.id}>
                         <td class="main-cell"><strong>{key.name}</strong><span class="muted mono small">{key.prefix}…</span></td>
                         <td><span class="chips">{key.scopes.map((scope) => <span key={scope} class="badge">{scope}</span>)}</span></td>
+                        <td class="muted" data-label="Functions">{key.functions.length === 0 ? 'all' : key.functions.map(nameOf).join(', ')}</td>
                         <td class="num muted" data-label="Last used">{key.lastUsedAt ? <Time at={key.lastUsedAt} /> : '–'}</td>
                         <td class="num muted" data-label="Expires">{key.expiresAt ? new Date(key.expiresAt) < new Date() ? <span class="bad-text">expired</span> : day(key.expiresAt) : 'never'}</td>
                         <td class="num muted" data-label="Created"><Time at={key.createdAt} /></td>
@@ -51,7 +65,8 @@ export function Keys() {
                 </table>
               </Card>
             )}
-      <Create open={creating} onClose={() => setCreating(false)} onCreated={changed} />
+      <Trail nameOf={nameOf} keys={data ?? []} />
+      <Create open={creating} functions={functions} onClose={() => setCreating(false)} onCreated={changed} />
       <Confirm
         title={`Revoke ${revoking?.name}?`} action="Revoke" open={revoking !== undefined} onClose={() => setRevoking(undefined)}
         run={async () => {
@@ -65,8 +80,10 @@ export function Keys() {
   );
 }
 
-function Create({ open, onClose, onCreated }: { open: boolean; onClose: () => void; onCreated: () => unknown }) {
+function Create({ open, functions, onClose, onCreated }: { open: boolean; functions: readonly Fn[]; onClose: () => void; onCreated: () => unknown }) {
   const [scopes, setScopes] = useState<ReadonlySet<Scope>>(new Set(['invoke']));
+  const [reach, setReach] = useState<'all' | 'chosen'>('all');
+  const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>();
   const [made, setMade] = useState<ApiKey>();
@@ -74,6 +91,8 @@ function Create({ open, onClose, onCreated }: { open: boolean; onClose: () => vo
     // The key is nowhere but here.
     setMade(undefined);
     setError(undefined);
+    setReach('all');
+    setChosen(new Set());
     onClose();
   };
   const submit = async (event: Event) => {
@@ -86,6 +105,7 @@ function Create({ open, onClose, onCreated }: { open: boolean; onClose: () => vo
       setMade(await api.createKey({
         name: String(form.get('name')).trim(),
         scopes: [...scopes],
+        functions: reach === 'all' ? [] : [...chosen],
         ...(days > 0 && { expiresAt: new Date(Date.now() + days * 86_400_000).toISOString() }),
       }));
       onCreated();
@@ -95,11 +115,7 @@ function Create({ open, onClose, onCreated }: { open: boolean; onClose: () => vo
       setBusy(false);
     }
   };
-  const toggle = (scope: Scope) => {
-    const next = new Set(scopes);
-    if (!next.delete(scope)) next.add(scope);
-    setScopes(next);
-  };
+  const isComplete = scopes.size > 0 && (reach === 'all' || (chosen.size > 0 && chosen.size <= MOST_FUNCTIONS));
   const wrong = fieldErrors(error);
   return (
     <Dialog title={made ? 'Copy your key now' : 'Create an API key'} open={open} onClose={close}>
@@ -118,19 +134,37 @@ function Create({ open, onClose, onCreated }: { open: boolean; onClose: () => vo
               <legend>Scopes</legend>
               {SCOPES.map(([scope, what]) => (
                 <label key={scope} class="check">
-                  <input type="checkbox" checked={scopes.has(scope)} onChange={() => toggle(scope)} />
+                  <input type="checkbox" checked={scopes.has(scope)} onChange={() => setScopes(toggled(scopes, scope))} />
                   <span><strong>{scope}</strong> <span class="muted">{what}</span></span>
                 </label>
               ))}
             </fieldset>
+            {functions.length > 0 && (
+              <fieldset class="stack tight">
+                <legend>Functions</legend>
+                <Segmented label="Functions it is for" options={REACHES} value={reach} onChange={setReach} />
+                {reach === 'chosen' && (
+                  <div class="choices" role="group" aria-label="Chosen functions">
+                    {functions.map(({ id, name }) => (
+                      <label key={id} class="check">
+                        <input type="checkbox" checked={chosen.has(id)} onChange={() => setChosen(toggled(chosen, id))} />
+                        <span class="mono">{name}</span>
+                      </label>
+                    ))}
+                  </div>
+                )}
+                <p class="hint">{reach === 'all' ? 'Those to come as well.' : `At most ${MOST_FUNCTIONS}; it is refused for every other one.`}</p>
+              </fieldset>
+            )}
             <div class="field">
               <label for="key-days">Expires</label>
               <select id="key-days" name="days">{EXPIRIES.map(([text, days]) => <option key={text} value={days ?? 0}>{text}</option>)}</select>
             </div>
-            {!wrong['name'] && <Failure error={error} />}
+            {wrong['functions'] && <p class="field-error">{wrong['functions']}</p>}
+            {!wrong['name'] && !wrong['functions'] && <Failure error={error} />}
             <div class="dialog-actions">
               <Button onClick={close}>Cancel</Button>
-              <Button type="submit" tone="primary" busy={busy} disabled={scopes.size === 0}>Create</Button>
+              <Button type="submit" tone="primary" busy={busy} disabled={!isComplete}>Create</Button>
             </div>
           </form>
         )}

@@ -33,7 +33,15 @@ function label(tick: number, plot: uPlot): string {
   return new Date(tick * 1_000).toLocaleString('en', high - low > 2 * DAY_S ? { month: 'short', day: 'numeric' } : { hour: '2-digit', minute: '2-digit', hour12: false });
 }
 
-const colourOf = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+/** A colour of the style sheet, as the theme of the moment has it: a canvas knows no variables. */
+function colourOf(name: string): string {
+  const probe = document.createElement('i');
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const { color } = getComputedStyle(probe);
+  probe.remove();
+  return color;
+}
 
 function useTheme(): number {
   const [version, setVersion] = useState(0);

@@ -180,6 +180,9 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     await isSound('keys-empty');
     await page.getByRole('button', { name: 'Create key' }).click();
     await page.getByLabel('Name', { exact: true }).fill('ci');
+    await page.getByRole('button', { name: 'Chosen ones' }).click();
+    assert.ok(await page.getByRole('button', { name: 'Create', exact: true }).isDisabled(), 'a key for nothing');
+    await page.getByRole('group', { name: 'Chosen functions' }).getByLabel('greeter').check();
     await isSound('key-create');
     await page.getByRole('button', { name: 'Create', exact: true }).click();
     const key = await page.locator('.new-key').innerText();
@@ -187,10 +190,14 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     await page.getByRole('button', { name: 'Done' }).click();
     const call = () => fetch(`${server.gateway}/run/ada/greeter`, { headers: { 'x-api-key': key } });
     assert.equal((await call()).status, 200);
+    await page.getByRole('cell', { name: 'greeter', exact: true }).first().waitFor();
+    await page.getByRole('cell', { name: 'Key created' }).waitFor();
+    await page.getByRole('cell', { name: 'Rolled back' }).waitFor();
     await isSound('keys');
     await page.getByRole('button', { name: 'Revoke ci' }).click();
     await page.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
     await page.getByRole('heading', { name: 'No keys yet' }).waitFor();
+    await page.getByRole('cell', { name: 'Key revoked' }).waitFor();
     assert.equal((await call()).status, 401);
   });
 

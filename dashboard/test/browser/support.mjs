@@ -27,14 +27,21 @@ export function browserProgram() {
   }
 }
 
+/** Where a program of ours, or esbuild, is. */
+export function program(name) {
+  if (name === 'esbuild') {
+    return join(ROOT, 'tools/node_modules/@esbuild', process.arch === 'arm64' ? 'linux-arm64' : 'linux-x64', 'bin/esbuild');
+  }
+  return join(process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target'), 'release', name);
+}
+
 export async function startServer() {
-  const target = process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target');
   const data = mkdtempSync(join(tmpdir(), 'dashboard-'));
-  const child = spawn(join(target, 'release/cloudserve'), ['serve'], {
+  const child = spawn(program('cloudserve'), ['serve'], {
     cwd: data,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {
-      CLOUDSERVE_ESBUILD: join(ROOT, 'tools/node_modules/@esbuild', process.arch === 'arm64' ? 'linux-arm64' : 'linux-x64', 'bin/esbuild'),
+      CLOUDSERVE_ESBUILD: program('esbuild'),
       ...process.env,
       CLOUDSERVE_DATA_DIR: data,
       CLOUDSERVE_API_LISTEN: '127.0.0.1:0',

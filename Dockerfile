@@ -1,4 +1,5 @@
-# Images of CloudServe. Today there is one that runs, `all`: `cloudserve serve` with its workers.
+# Images of CloudServe: `all` is `cloudserve serve` with its workers; `api`, `gateway`, `sandbox` and
+# `frontend` are one role each, with what that role needs and no more.
 #
 #   docker build --target all --tag cloudserve-all .
 #
@@ -54,29 +55,75 @@ LABEL org.opencontainers.image.title="CloudServe" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+COPY LICENSE /usr/share/doc/cloudserve/LICENSE
+WORKDIR /
+# SIGTERM finishes what has begun.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/$HEALTH_PORT; printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' >&3; read -r _ status _ <&3; [ \"$status\" = 200 ]"]
+ENTRYPOINT ["tini", "--", "cloudserve"]
 
-# API, dashboard, gateway and workers in one process tree: `cloudserve serve`. esbuild bundles, Node
-# is there for npm, which fetches dependencies; functions run in the worker and not in Node.
-FROM base AS all
+# npm fetches dependencies; functions run in the worker and not in Node.
+FROM base AS npm
 COPY --from=node /usr/local/bin/node /usr/local/bin/node
 COPY --from=node /usr/local/lib/node_modules/npm /usr/local/lib/node_modules/npm
 RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm
+
+# The control plane. esbuild bundles; neither Node nor the worker is here.
+FROM base AS api
+COPY --from=build /out/esbuild /usr/local/bin/esbuild
+COPY --from=build /out/cloudserve /usr/local/bin/cloudserve
+ENV CLOUDSERVE_DATA_DIR=/var/lib/cloudserve \
+    CLOUDSERVE_API_LISTEN=0.0.0.0:8080 \
+    HEALTH_PORT=8080
+VOLUME /var/lib/cloudserve
+USER 10001:10001
+EXPOSE 8080
+CMD ["api"]
+
+# The data plane: one program, and nothing that it writes.
+FROM base AS gateway
+COPY --from=build /out/cloudserve /usr/local/bin/cloudserve
+ENV CLOUDSERVE_GATEWAY_LISTEN=0.0.0.0:8081 \
+    HEALTH_PORT=8081
+USER 10001:10001
+EXPOSE 8081
+CMD ["gateway"]
+
+# Where functions run, and where npm fetches dependencies: Node is there for npm alone.
+FROM npm AS sandbox
+COPY --from=build /out/cloudserve-worker /usr/local/bin/cloudserve-worker
+COPY --from=build /out/cloudserve /usr/local/bin/cloudserve
+ENV CLOUDSERVE_DATA_DIR=/var/lib/cloudserve \
+    CLOUDSERVE_SANDBOX_LISTEN=0.0.0.0:8082 \
+    HEALTH_PORT=8082
+VOLUME /var/lib/cloudserve
+USER 10001:10001
+EXPOSE 8082
+CMD ["sandbox"]
+
+# The dashboard's files, which are in the program.
+FROM base AS frontend
+COPY --from=build /out/cloudserve /usr/local/bin/cloudserve
+ENV CLOUDSERVE_FRONTEND_LISTEN=0.0.0.0:8083 \
+    HEALTH_PORT=8083
+USER 10001:10001
+EXPOSE 8083
+CMD ["frontend"]
+
+# API, dashboard, gateway and workers in one process tree: `cloudserve serve`. esbuild bundles, Node
+# is there for npm, which fetches dependencies; functions run in the worker and not in Node.
+FROM npm AS all
 # The largest first: of its releases only what changed is fetched.
 COPY --from=build /out/esbuild /usr/local/bin/esbuild
 COPY --from=build /out/cloudserve-worker /usr/local/bin/cloudserve-worker
 COPY --from=build /out/cloudserve /usr/local/bin/cloudserve
-COPY LICENSE /usr/share/doc/cloudserve/LICENSE
 ENV CLOUDSERVE_DATA_DIR=/var/lib/cloudserve \
     CLOUDSERVE_API_LISTEN=0.0.0.0:8080 \
-    CLOUDSERVE_GATEWAY_LISTEN=0.0.0.0:8081
+    CLOUDSERVE_GATEWAY_LISTEN=0.0.0.0:8081 \
+    HEALTH_PORT=8080
 # The root file system may be read-only; these two are written to, /tmp with little.
 VOLUME /var/lib/cloudserve
-WORKDIR /
 USER 10001:10001
 EXPOSE 8080 8081
-# SIGTERM finishes calls that have begun.
-STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["node", "-e", "fetch('http://127.0.0.1:8080/readyz').then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-ENTRYPOINT ["tini", "--", "cloudserve"]
 CMD ["serve"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -18,6 +19,10 @@ def server_settings() -> set[str]:
     return set(re.findall(r'"(CLOUDSERVE_[A-Z0-9_]+)"', text_of("cli/src/config.rs") + text_of("cli/src/secrets.rs")))
 
 
+# Where images get their names and tags.
+KUSTOMIZATIONS = ("k8s/base/kustomization.yaml", "k8s/overlays/roles/kustomization.yaml")
+
+
 def check_versions(complain) -> None:
     package = tomllib.loads(text_of("Cargo.toml"))["workspace"]["package"]
     dockerfile = text_of("Dockerfile")
@@ -25,9 +30,9 @@ def check_versions(complain) -> None:
     if not f"{rust}.".startswith(f"{package['rust-version']}."):
         complain(f"Dockerfile: Rust is {rust}, and Cargo.toml says {package['rust-version']}")
     (version,) = re.findall(r"^ARG VERSION=(\S+)", dockerfile, re.MULTILINE)
-    (tag,) = re.findall(r"newTag: (\S+)", text_of("k8s/base/kustomization.yaml"))
+    tags = {tag for name in KUSTOMIZATIONS for tag in re.findall(r"newTag: (\S+)", text_of(name))}
     (of_job,) = re.findall(r"image: \S+:(\S+)", text_of("k8s/jobs/rotate-master-key.yaml"))
-    for where, found in (("Dockerfile", version), ("k8s/base/kustomization.yaml", tag),
+    for where, found in (("Dockerfile", version), *(("k8s kustomizations", tag) for tag in tags),
                          ("k8s/jobs/rotate-master-key.yaml", of_job)):
         if found != package["version"]:
             complain(f"{where}: the version is {found}, and Cargo.toml says {package['version']}")
@@ -36,9 +41,13 @@ def check_versions(complain) -> None:
 def check_targets(complain) -> None:
     """Whoever builds images builds targets that there are, and all of them."""
     stages = set(re.findall(r"^FROM \S+ AS (\S+)", text_of("Dockerfile"), re.MULTILINE))
-    images = set(re.findall(r"^  - name: cloudserve-(\S+)", text_of("k8s/base/kustomization.yaml"), re.MULTILINE))
+    images = {
+        image
+        for name in KUSTOMIZATIONS
+        for image in re.findall(r"^  - name: cloudserve-(\S+)", text_of(name), re.MULTILINE)
+    }
     for name, pattern in (("Jenkinsfile", r"^def targets = (\[.*\])"),
-                          (".github/workflows/ci.yml", r"^ +target: (\[.*\])")):
+                          (".github/workflows/ci.yml", r"^ +TARGETS: (.*)$")):
         (found,) = re.findall(pattern, text_of(name), re.MULTILINE)
         targets = set(re.findall(r"[\w-]+", found))
         if not targets <= stages:
@@ -49,6 +58,7 @@ def check_targets(complain) -> None:
 
 METRICS = {
     "cloudserve_gateway_": "gateway/src/metrics.rs",
+    "cloudserve_remote_": "remote/src/metrics.rs",
     "cloudserve_sandbox_": "cli/src/status.rs",
 }
 
@@ -65,6 +75,19 @@ def check_metrics(complain) -> None:
         complain(f"docs/OPERATIONS.md does not explain the metric {name}")
     for name in sorted(told - exported):
         complain(f"docs/OPERATIONS.md explains {name}, which nobody exports")
+    # A histogram is shown by its parts.
+    shown = {re.sub(r"_(?:bucket|sum|count)$", "", name) for name in dashboard_metrics()}
+    for name in sorted(shown - exported):
+        complain(f"k8s/grafana/cloudserve.json shows {name}, which nobody exports")
+    for name in sorted(exported - shown):
+        complain(f"k8s/grafana/cloudserve.json does not show {name}")
+
+
+def dashboard_metrics() -> set[str]:
+    """What Grafana's dashboard asks Prometheus for."""
+    panels = json.loads(text_of("k8s/grafana/cloudserve.json"))["panels"]
+    queries = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+    return set(re.findall(r"\bcloudserve_\w+", queries))
 
 
 def check_jenkinsfile(complain) -> list[str]:

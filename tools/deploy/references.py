@@ -25,6 +25,8 @@ def check(objects: list[dict], settings: set[str], complain) -> None:
             check_ingress(document, objects, complain)
         if kind == "NetworkPolicy":
             check_policy(document, pods, complain)
+        if kind == "HorizontalPodAutoscaler":
+            check_autoscaler(document, objects, complain)
         if kind == "PodDisruptionBudget" and not selected(spec["selector"], pods):
             complain(f"{kind} {name} selects no pod")
     for kind, name in settings_of(objects, settings):
@@ -102,6 +104,20 @@ def check_service(document, pods, complain):
         target = port.get("targetPort", port["port"])
         if chosen and not any(has_port(pod, target) for pod in chosen):
             complain(f"Service {name}: no container has port {target}")
+
+
+def check_autoscaler(document, objects, complain):
+    name, target = document["metadata"]["name"], document["spec"]["scaleTargetRef"]
+    found = [
+        other for other in objects
+        if other["kind"] == target["kind"] and other["metadata"]["name"] == target["name"]
+    ]
+    if not found:
+        complain(f"HorizontalPodAutoscaler {name} scales {target['kind']} {target['name']}, which is not there")
+    for other in found:
+        # Applied again, it would undo what the autoscaler did.
+        if "replicas" in other["spec"]:
+            complain(f"{target['kind']} {target['name']} says how many replicas there are, and so does an autoscaler")
 
 
 def check_ingress(document, objects, complain):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import unittest
 
-from . import rbac, references
+from . import examples, rbac, references
 
 
 def deployment():
@@ -124,6 +124,21 @@ class References(unittest.TestCase):
         self.assertIn("selects no pod", self.complaints(deployment(), service(selector="x"))[0])
         self.assertIn("no container has port", self.complaints(deployment(), service(port="x"))[0])
 
+    def test_an_autoscaler_that_scales_nothing_or_is_not_alone(self):
+        def autoscaler(name):
+            return {
+                "apiVersion": "autoscaling/v2",
+                "kind": "HorizontalPodAutoscaler",
+                "metadata": {"name": "h", "namespace": "n"},
+                "spec": {"scaleTargetRef": {"kind": "Deployment", "name": name}},
+            }
+
+        self.assertEqual(self.complaints(deployment(), autoscaler("d")), [])
+        self.assertIn("which is not there", self.complaints(deployment(), autoscaler("x"))[0])
+        fixed = deployment()
+        fixed["spec"]["replicas"] = 2
+        self.assertIn("so does an autoscaler", self.complaints(fixed, autoscaler("d"))[0])
+
     def test_pods_that_may_too_much_or_do_not_start(self):
         def container(pod):
             return pod["spec"]["template"]["spec"]["containers"][0]
@@ -145,3 +160,34 @@ class References(unittest.TestCase):
             pod = copy.deepcopy(deployment())
             change(pod)
             self.assertEqual(len(self.complaints(pod)), 1, self.complaints(pod))
+
+
+class Examples(unittest.TestCase):
+    def complaints(self, scripts_of, document):
+        found = []
+        scripts_of(document, found.append)
+        return found
+
+    def test_a_workflow(self):
+        def workflow(**step):
+            return {True: {"push": {}}, "jobs": {"j": {"runs-on": "x", "steps": [step]}}}
+
+        self.assertEqual(self.complaints(examples.github_scripts, workflow(run="true")), [])
+        for bad in (workflow(), workflow(uses="a/b@v1", run="true"), workflow(uses="a/b"), workflow(run="true", runs=1),
+                    {True: {"push": {}}}, {"jobs": workflow(run="true")["jobs"]}):
+            self.assertEqual(len(self.complaints(examples.github_scripts, bad)), 1, bad)
+
+    def test_a_pipeline(self):
+        good = {"j": {"stage": "deploy", "script": ["true"]}}
+        self.assertEqual(self.complaints(examples.gitlab_scripts, good), [])
+        for bad in ({"j": {"stage": "none", "script": ["true"]}}, {"j": {"script": "true"}},
+                    {"j": {"script": ["true"], "scripts": []}}):
+            self.assertEqual(len(self.complaints(examples.gitlab_scripts, bad)), 1, bad)
+
+    def test_commands(self):
+        told = "| `deploy [PATH]` | it takes `--json` |"
+        for script, count in (("./cloudserve deploy --json | x --y", 0), ("a || { cloudserve undo; }", 1),
+                              ("cloudserve deploy --jsons", 1)):
+            found = []
+            examples.check_commands(script, told, found.append)
+            self.assertEqual(len(found), count, script)

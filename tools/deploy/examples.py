@@ -1,0 +1,104 @@
+"""The pipelines in examples/ci: what GitHub and GitLab would refuse, shell scripts, and commands of
+cloudserve that there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .consistency import text_of
+from .manifests import documents
+
+GITHUB = "examples/ci/github-action.yml"
+GITLAB = "examples/ci/gitlab-ci.yml"
+
+GITHUB_KEYS = {"name", "run-name", "on", "permissions", "env", "defaults", "concurrency", "jobs"}
+GITHUB_JOB_KEYS = {
+    "name", "permissions", "needs", "if", "runs-on", "environment", "concurrency", "outputs", "env", "defaults",
+    "steps", "timeout-minutes", "strategy", "continue-on-error", "container", "services",
+}
+GITHUB_STEP_KEYS = {
+    "id", "if", "name", "uses", "run", "working-directory", "shell", "with", "env", "continue-on-error",
+    "timeout-minutes",
+}
+GITLAB_KEYS = {"default", "include", "stages", "variables", "workflow"}
+GITLAB_JOB_KEYS = {
+    "after_script", "allow_failure", "artifacts", "before_script", "cache", "dependencies", "environment", "extends",
+    "image", "interruptible", "needs", "parallel", "resource_group", "retry", "rules", "script", "secrets",
+    "services", "stage", "tags", "timeout", "variables", "when",
+}
+# Stages that there are where none are declared.
+GITLAB_STAGES = {".pre", "build", "test", "deploy", ".post"}
+
+
+def unknown(found, known, what, complain) -> None:
+    for key in sorted(set(map(str, found)) - known):
+        complain(f"{what}: there is no key {key}")
+
+
+def github_scripts(workflow: dict, complain) -> list[str]:
+    """Complains of what is no workflow; its shell scripts."""
+    # YAML 1.1 reads `on` as true.
+    workflow = {"on" if key is True else key: value for key, value in workflow.items()}
+    unknown(workflow, GITHUB_KEYS, "the workflow", complain)
+    if not workflow.get("on") or not workflow.get("jobs"):
+        complain("a workflow needs `on` and `jobs`")
+    scripts = []
+    for name, job in (workflow.get("jobs") or {}).items():
+        unknown(job, GITHUB_JOB_KEYS, f"job {name}", complain)
+        if "runs-on" not in job or not job.get("steps"):
+            complain(f"job {name} needs `runs-on` and `steps`")
+        for number, step in enumerate(job.get("steps") or [], 1):
+            what = f"job {name}, step {number}"
+            unknown(step, GITHUB_STEP_KEYS, what, complain)
+            if ("uses" in step) == ("run" in step):
+                complain(f"{what} needs one of `uses` and `run`")
+            elif "uses" in step and not re.fullmatch(r"[\w.-]+/[\w./-]+@[\w.-]+", step["uses"]):
+                complain(f"{what}: {step['uses']} is no action of a version")
+            elif "run" in step:
+                # What the service fills in is a word to the shell.
+                scripts.append(re.sub(r"\$\{\{.*?\}\}", "filled-in", step["run"]))
+    return scripts
+
+
+def gitlab_scripts(pipeline: dict, complain) -> list[str]:
+    """Complains of what is no pipeline; its shell scripts."""
+    stages = {*pipeline.get("stages", GITLAB_STAGES)}
+    scripts = []
+    for name, job in pipeline.items():
+        if name in GITLAB_KEYS:
+            continue
+        unknown(job, GITLAB_JOB_KEYS, f"job {name}", complain)
+        if job.get("stage", "test") not in stages:
+            complain(f"job {name}: there is no stage {job['stage']}")
+        lines = job.get("script")
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            complain(f"job {name} needs a `script` of lines")
+            continue
+        scripts.append("\n".join(lines))
+    return scripts
+
+
+def check_commands(script: str, told: str, complain) -> None:
+    """docs/CLI.md tells of every command, and of every option, of cloudserve in a script."""
+    for command, rest in re.findall(r"(?:^|[\s/{])cloudserve ([a-z]+)([^\n|}&;]*)", script):
+        if not re.search(rf"`{command}[ `]", told):
+            complain(f"there is no `cloudserve {command}`")
+        for option in re.findall(r"(?<=\s)--[a-z][\w-]*", rest):
+            if not re.search(rf"{option}\b", told):
+                complain(f"there is no `cloudserve {command} {option}`")
+
+
+def check(report, tools, directory: Path) -> None:
+    told = text_of("docs/CLI.md")
+    for path, scripts_of in ((GITHUB, github_scripts), (GITLAB, gitlab_scripts)):
+        complain = report.about(path)
+        (document,) = documents(text_of(path))
+        scripts = scripts_of(document, complain)
+        if not scripts:
+            complain("it runs nothing")
+        for number, script in enumerate(scripts, 1):
+            check_commands(script, told, complain)
+            file = directory / f"{Path(path).stem}-{number}.sh"
+            file.write_text(script, encoding="utf-8")
+            report.ran(tools.run("shellcheck", "--shell=bash", str(file)), f"shellcheck, {path}, script {number}")

@@ -26,6 +26,14 @@ const LEVEL_ERROR = 3;
 /** What a handler form returns that has answered by itself. */
 export const ANSWERED = { __proto__: null };
 
+/** The gateway passes on no `upgrade` but that of a WebSocket. */
+function isUpgrade(headers) {
+  for (let i = 0; i < headers.length; i += 2) {
+    if (headers[i] === "upgrade") return true;
+  }
+  return false;
+}
+
 /** A call from its request until it is done. */
 export class Call {
   constructor(host, id, request, budgetMs, creditBytes) {
@@ -45,6 +53,10 @@ export class Call {
     this.wakeWriter = null;
     this.onCancel = null;
     this.onDone = null;
+    /** The caller asks for a WebSocket: the body is what it says after an answer of 101. */
+    this.isUpgrade = !request.end && isUpgrade(request.headers);
+    /** Takes the WebSocket of the handler that asked for one. */
+    this.openSocket = null;
   }
 
   /** More of the request's body arrived. */
@@ -82,7 +94,7 @@ export class Call {
 
   /** Whether `takeWhole` has the whole body without waiting. */
   get isWhole() {
-    return this.ended && this.pieces.length <= 1;
+    return this.isUpgrade || this.ended && this.pieces.length <= 1;
   }
 
   /** Whether there is no body at all. */

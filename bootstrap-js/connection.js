@@ -32,7 +32,7 @@ export class Connection extends Duplex {
   #isAnswered = false;
   #isWaiting = false;
   #isChunked = false;
-  #isUpgrade = false;
+  #isCutOff = false;
 
   constructor(call, isEncrypted, settle) {
     super({ allowHalfOpen: true, decodeStrings: false });
@@ -104,7 +104,7 @@ export class Connection extends Duplex {
     try {
       piece = this.#call.takePiece();
     } catch (error) {
-      return void this.destroy(error);
+      return void this.#cutOff(error);
     }
     if (piece !== undefined) return this.#pushPiece(piece);
     this.#isWaiting = true;
@@ -114,8 +114,13 @@ export class Connection extends Duplex {
         this.#isWaiting = false;
         this.#pushPiece(later);
       },
-      (error) => this.destroy(error),
+      (error) => this.#cutOff(error),
     );
+  }
+
+  #cutOff(error) {
+    this.#isCutOff = true;
+    this.destroy(error);
   }
 
   /** A connection stays open after the request: null is the end of the body, not of reading. */
@@ -123,7 +128,7 @@ export class Connection extends Duplex {
     if (this.destroyed) return;
     if (piece === null) {
       this.#isWaiting = true;
-      if (this.#isUpgrade) this.#push(null);
+      if (this.#call.isUpgrade) this.#push(null);
       else if (this.#isChunked) this.#push(END_OF_CHUNKS);
     } else if (this.#isChunked) {
       const length = TypedArrayPrototypeGetByteLength(piece);
@@ -146,12 +151,9 @@ export class Connection extends Duplex {
     let hasLength = false;
     for (let i = 0; i < headers.length; i += 2) {
       if (headers[i] === "content-length") hasLength = true;
-      else if (headers[i] === "upgrade") this.#isUpgrade = true;
       text += `${headers[i]}: ${headers[i + 1]}\r\n`;
     }
-    if (this.#isUpgrade) {
-      text += "connection: upgrade\r\n";
-    } else if (!hasLength && !this.#call.isEmpty) {
+    if (!hasLength && !this.#call.isEmpty && !this.#call.isUpgrade) {
       this.#isChunked = true;
       text += "transfer-encoding: chunked\r\n";
     }
@@ -231,7 +233,7 @@ export class Connection extends Duplex {
 
   _destroy(error, done) {
     // Whatever is still in the way of an answer.
-    if (!this.#isAnswered && this.#reader.isRaw) this.#finishAnswer();
+    if (!this.#isAnswered && this.#reader.isRaw && !this.#isCutOff) this.#finishAnswer();
     const isOver = this.#isAnswered || this.#call.cancelled;
     this.#settle(
       isOver

@@ -2,6 +2,7 @@
 // does not depend on the order of exports.
 
 import { primordials } from "ext:core/mod.js";
+import { registeredServer } from "ext:cloudserve/google.js";
 
 const {
   ArrayIsArray,
@@ -40,7 +41,8 @@ const hasProperties = (value) =>
  */
 export function chooseHandler(namespace, captured) {
   if (captured.serve !== null) return { kind: "deno-serve", serve: captured.serve };
-  if (captured.server !== null) return { kind: "server", server: captured.server };
+  const server = captured.server ?? registeredServer();
+  if (server !== null) return { kind: "server", server };
   const own = namespace.default;
   const inner = hasProperties(own) ? own.default : undefined;
   const functions = [own, inner, namespace.handler, own?.handler, inner?.handler];

@@ -13,11 +13,15 @@ import { describe } from "ext:cloudserve/errors.js";
 import { callEvent, callMain } from "ext:cloudserve/event.js";
 import { callDenoServe, callFetch, callMethod } from "ext:cloudserve/fetch.js";
 import { chooseHandler } from "ext:cloudserve/handlers.js";
+import { openSockets } from "ext:cloudserve/leftovers.js";
 import { callListener, serverForListener } from "ext:cloudserve/listener.js";
 import { normalise, pieceOf } from "ext:cloudserve/response.js";
 import { callServer, serverOf } from "ext:cloudserve/server.js";
 import { awslambda, callStream } from "ext:cloudserve/stream.js";
+import { acceptUpgrade } from "ext:cloudserve/web_socket.js";
+import { offerWebSocketPair } from "ext:cloudserve/web_socket_pair.js";
 
+const { defineEventHandler } = core.loadExtScript("ext:deno_web/02_event.js");
 const { abortRequest } = core.loadExtScript("ext:deno_fetch/23_request.js");
 const { default: process } = core.createLazyLoader("node:process")();
 const { Console, inspectArgs } = core.loadExtScript("ext:deno_web/01_console.js");
@@ -93,8 +97,10 @@ async function run(call) {
   finish(call);
 }
 
-async function answer(call, { status, headers, body }) {
-  if (body === null || call.request.method === "HEAD") {
+async function answer(call, { status, headers, body, webSocket }) {
+  if (status === 101) {
+    await acceptUpgrade(call, headers, webSocket);
+  } else if (body === null || call.request.method === "HEAD") {
     host.answer(call.id, status, headers, null);
   } else if (typeof body === "string" || typeof body.getReader !== "function" && !isIterable(body)) {
     host.answer(call.id, status, headers, body);
@@ -171,7 +177,9 @@ globalThis.__cloudserve = {
     nodeBootstrap(internals.__nodeBootstrapArgs);
     delete internals.core;
     captureDenoServe(globalThis.Deno);
+    defineEventHandler(globalThis, "rejectionhandled");
     globalThis.awslambda = awslambda;
+    offerWebSocketPair(globalThis);
   },
 
   /** Once: what the host offers and what the worker was assigned. */
@@ -206,6 +214,8 @@ globalThis.__cloudserve = {
     MapPrototypeSet(calls, id, call);
     run(call);
   },
+
+  sockets: () => openSockets(),
 
   body: (id, bytes, end) => withCall(id, (call) => call.receive(bytes, end)),
   bodyAborted: (id) => withCall(id, (call) => call.abort()),

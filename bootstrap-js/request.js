@@ -1,6 +1,7 @@
 // The request in the shapes handlers expect: a `Request`, or the superset `event`.
 
 import { core, primordials } from "ext:core/mod.js";
+import { offerUpgrade } from "ext:cloudserve/web_socket.js";
 
 const { fromInnerRequest, newInnerRequest } = core.loadExtScript("ext:deno_fetch/23_request.js");
 const { forgivingBase64Encode } = core.loadExtScript("ext:deno_web/00_infra.js");
@@ -199,6 +200,7 @@ export function makeRequest(call) {
     hasBody ? bodyOf(call) : null,
     false,
   );
+  if (call.isUpgrade) offerUpgrade(call, inner);
   return fromInnerRequest(inner, "immutable");
 }
 

@@ -51,7 +51,10 @@ const HEADER_NAME = new SafeRegExp(/^[!#$%&'*+\-.^_`|~0-9a-z]+$/);
 // deno-lint-ignore no-control-regex
 const BAD_IN_VALUE = new SafeRegExp(/[\x00-\x08\x0a-\x1f\x7f]/);
 
-/** `{status, headers: [name, value, ...], body: null | string | Uint8Array | stream}` */
+/**
+ * `{status, headers: [name, value, ...], body: null | string | Uint8Array | stream}`; of an answer
+ * of 101 the `webSocket`, if it has one of Workers.
+ */
 export function normalise(value) {
   if (value === undefined) return { status: 204, headers: [], body: null };
   if (typeof value === "string") return { status: 200, headers: TEXT, body: value };
@@ -103,7 +106,9 @@ function fromResponse(response) {
   for (let i = 0; i < list.length; i++) {
     ArrayPrototypePush(headers, StringPrototypeToLowerCase(list[i][0]), list[i][1]);
   }
-  return { status: inner.status, headers, body: responseBody(response, inner.body) };
+  const body = responseBody(response, inner.body);
+  if (inner.status === 101) return { status: 101, headers, body, webSocket: response.webSocket };
+  return { status: inner.status, headers, body };
 }
 
 /** What has a Response's prototype and is none: servers make them to save the making of one. */

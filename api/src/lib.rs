@@ -13,4 +13,5 @@ mod http;
 mod options;
 
 pub use crate::api::Api;
+pub use crate::http::dashboard;
 pub use crate::options::ApiOptions;

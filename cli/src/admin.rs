@@ -26,13 +26,17 @@ use crate::storage::Storage;
 /// Environments sealed again in one step.
 const RESEAL_PAGE: u32 = 100;
 
+/// How often it is looked whether anything is sealed under the old key.
+const RESEAL_LOOKS: u32 = 10;
+
 /// What to do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Show or set what an account may use. Bounds that are not named stay.
     #[command(after_long_help = QUOTA_EXAMPLES)]
     Quota(QuotaOptions),
-    /// Seal all environments under a new master key. The server must be stopped.
+    /// Seal all environments under a new master key.
+    #[command(after_long_help = ROTATE_EXAMPLES)]
     RotateMasterKey(Place),
 }
 
@@ -43,6 +47,13 @@ Examples:
   cloudserve admin quota ada --rate-per-second none         # the installation's bound again
 
 Days and months are of UTC. A running server acts on it within 5 seconds.";
+
+const ROTATE_EXAMPLES: &str = "\
+A data directory: stop the server, run this, start it. Cut off, it may be run again.
+
+MongoDB: while servers run, all of which have the new key in CLOUDSERVE_MASTER_KEY and the old one in
+CLOUDSERVE_MASTER_KEY_PREVIOUS, run this with the same two. When it has ended, the old key opens
+nothing any more and may be taken away.";
 
 /// Where the installation is.
 #[derive(Args)]
@@ -117,6 +128,16 @@ pub(crate) enum AdminError {
     DataDir(#[from] OpenError),
     #[error("the secrets cannot be used")]
     Secrets(#[from] SecretsError),
+    #[error(
+        "CLOUDSERVE_MASTER_KEY_PREVIOUS is not set; over MongoDB the new master key is in \
+         CLOUDSERVE_MASTER_KEY and the old one there"
+    )]
+    NoPrevious,
+    #[error(
+        "somebody goes on sealing under the old master key; restart all processes with the new one \
+         and run this again"
+    )]
+    StillSealing,
     #[error("storage failed")]
     Store(#[from] StoreError),
     #[error(
@@ -140,8 +161,16 @@ pub(crate) fn run(command: Command, given: &FromEnvironment) -> Result<ExitCode,
             runtime.block_on(quota(&stores, &options))?
         }
         Command::RotateMasterKey(place) => {
-            let data_dir = data_dir(&place)?;
-            runtime.block_on(rotate(&data_dir, given))?
+            let settings = config::load_without_flags(place.config.as_deref())?;
+            match Storage::choose(&settings, given)? {
+                Storage::Embedded => runtime.block_on(rotate(&data_dir(&place)?, given))?,
+                Storage::Production(servers) => {
+                    let secrets = Secrets::given(given)?;
+                    let opened = open_production(&servers.0, &servers.1);
+                    let stores = runtime.block_on(opened)?;
+                    runtime.block_on(rotate_shared(&stores, &secrets))?
+                }
+            }
         }
     };
     writeln!(std::io::stdout(), "{said}")?;
@@ -254,6 +283,28 @@ async fn rotate(data_dir: &Path, given: &FromEnvironment) -> Result<String, Admi
         secrets.forget_previous(data_dir)?;
     }
     Ok(format!("{resealed} environments are sealed under the new master key"))
+}
+
+/// Over servers that others use meanwhile. What they seal while this runs is found by the next
+/// look.
+async fn rotate_shared(stores: &Stores, secrets: &Secrets) -> Result<String, AdminError> {
+    if secrets.previous.is_empty() {
+        return Err(AdminError::NoPrevious);
+    }
+    let sealer = Sealer::with_previous(&secrets.master, &secrets.previous);
+    let mut resealed = 0;
+    for _ in 0..RESEAL_LOOKS {
+        match reseal(stores, &sealer).await? {
+            0 => {
+                return Ok(format!(
+                    "{resealed} environments are sealed under the new master key; when no process \
+                     seals under the old one any more, it may be taken away"
+                ));
+            }
+            more => resealed += more,
+        }
+    }
+    Err(AdminError::StillSealing)
 }
 
 async fn reseal(stores: &Stores, sealer: &Sealer) -> Result<u64, AdminError> {

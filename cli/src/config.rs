@@ -1,13 +1,15 @@
-//! Settings of `cloudserve serve`: defaults < `cloudserve.toml` < environment < flags.
+//! Settings of the server, whatever its role: defaults < `cloudserve.toml` < environment < flags.
 //!
 //! One struct per concern; a field is named once and has its key in the file, its variable, its
 //! flag and its help from that one place. Unknown keys are errors.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use cloudserve_protocol::egress::{EgressRule, EgressRuleError};
+use cloudserve_protocol::egress::EgressRule;
 use cloudserve_protocol::limits::PlatformLimits;
+use cloudserve_remote::SandboxUrl;
 use cloudserve_sandbox::LaunchMode;
 use cloudserve_store::ChecksumMode;
 use confique::meta::{Expr, FieldKind, LeafKind, Meta};
@@ -26,6 +28,9 @@ pub(crate) const FILE_VARIABLE: &str = "CLOUDSERVE_CONFIG";
 
 const PREFIX: &str = "CLOUDSERVE_";
 
+/// The commands that have these settings.
+const ROLES: [&str; 5] = ["serve", "api", "gateway", "sandbox", "frontend"];
+
 /// All settings.
 #[derive(Debug, confique::Config)]
 #[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
@@ -39,6 +44,17 @@ pub(crate) struct Config {
     #[config(env = "CLOUDSERVE_DRAIN_TIMEOUT_MS", default = 30_000)]
     #[config(layer_attr(arg(long, value_name = "MS")))]
     pub(crate) drain_timeout_ms: u32,
+
+    /// Threads that serve requests; 0 is half the cores, the other half being for functions.
+    #[config(env = "CLOUDSERVE_THREADS", default = 0)]
+    #[config(layer_attr(arg(long, value_name = "N")))]
+    pub(crate) threads: usize,
+
+    /// On SIGTERM, time for which `api` and `gateway` go on as before and say that they are not
+    /// ready, in milliseconds: so that whoever balances load looks for others first.
+    #[config(env = "CLOUDSERVE_DRAIN_NOTICE_MS", default = 0)]
+    #[config(layer_attr(arg(long, value_name = "MS")))]
+    pub(crate) drain_notice_ms: u32,
 
     /// Days for which logs are kept. Usage is kept for good.
     #[config(env = "CLOUDSERVE_LOG_RETENTION_DAYS", default = 30)]
@@ -56,6 +72,10 @@ pub(crate) struct Config {
     #[config(nested)]
     #[config(layer_attr(command(flatten)))]
     pub(crate) sandbox: Sandbox,
+
+    #[config(nested)]
+    #[config(layer_attr(command(flatten)))]
+    pub(crate) frontend: Frontend,
 
     #[config(nested)]
     #[config(layer_attr(command(flatten)))]
@@ -108,6 +128,11 @@ pub(crate) struct Api {
     #[config(env = "CLOUDSERVE_SECURE_COOKIE", default = false)]
     #[config(layer_attr(arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")))]
     pub(crate) secure_cookie: bool,
+
+    /// Where `api` reaches a gateway, for calls from the dashboard [default: where callers do].
+    #[config(env = "CLOUDSERVE_INVOKE_URL")]
+    #[config(layer_attr(arg(long, value_name = "URL")))]
+    pub(crate) invoke_url: Option<String>,
 }
 
 /// The data plane.
@@ -137,12 +162,43 @@ pub(crate) struct Gateway {
     #[config(env = "CLOUDSERVE_TRUST_FORWARDED", default = false)]
     #[config(layer_attr(arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")))]
     pub(crate) trust_forwarded: bool,
+
+    /// Where traces of calls are sent, by OTLP over HTTP: `http://HOST:4318` [default: nowhere].
+    #[config(env = "CLOUDSERVE_TRACE_ENDPOINT")]
+    #[config(layer_attr(arg(long, value_name = "URL")))]
+    pub(crate) trace_endpoint: Option<String>,
+
+    /// Of the calls whose callers have not decided (`traceparent`), one in so many is traced; 0
+    /// traces none.
+    #[config(env = "CLOUDSERVE_TRACE_ONE_IN", default = 1)]
+    #[config(layer_attr(arg(long, value_name = "N")))]
+    pub(crate) trace_one_in: u32,
 }
 
 /// The pool of worker processes.
 #[derive(Debug, confique::Config)]
 #[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
 pub(crate) struct Sandbox {
+    /// Where a `sandbox` listens, for `api` and `gateway`; port 0 takes a free one.
+    #[config(env = "CLOUDSERVE_SANDBOX_LISTEN", default = "127.0.0.1:8082")]
+    #[config(layer_attr(arg(
+        id = "sandbox_listen",
+        long = "sandbox-listen",
+        value_name = "ADDR:PORT"
+    )))]
+    pub(crate) listen: SocketAddr,
+
+    /// Where `api` and `gateway` find sandboxes: `http://HOST:PORT`, separated by commas. A name
+    /// with several addresses is as many sandboxes.
+    #[config(env = "CLOUDSERVE_SANDBOX_URLS", default = [], parse_env = comma_separated)]
+    #[config(layer_attr(arg(
+        id = "sandbox_urls",
+        long = "sandbox-urls",
+        value_name = "URL",
+        value_delimiter = ','
+    )))]
+    pub(crate) urls: Vec<SandboxUrl>,
+
     /// Workers kept ready for functions that have none yet.
     #[config(env = "CLOUDSERVE_POOL_SIZE", default = 4)]
     #[config(layer_attr(arg(long, value_name = "N")))]
@@ -164,6 +220,11 @@ pub(crate) struct Sandbox {
     #[config(layer_attr(arg(long, value_name = "MS")))]
     pub(crate) idle_evict_ms: u32,
 
+    /// How long a call may be expected to wait in a busy worker, in microseconds; 0: not at all.
+    #[config(env = "CLOUDSERVE_WORKER_WAIT_US", default = 500)]
+    #[config(layer_attr(arg(long, value_name = "US")))]
+    pub(crate) worker_wait_us: u32,
+
     /// Addresses outside the public internet that functions may connect to: `CIDR` or `CIDR:port`,
     /// separated by commas.
     #[config(env = "CLOUDSERVE_EGRESS_ALLOW", default = [], parse_env = comma_separated)]
@@ -176,6 +237,20 @@ pub(crate) struct Sandbox {
     pub(crate) require_jail: RequireJail,
 }
 
+/// The dashboard, served by itself.
+#[derive(Debug, confique::Config)]
+#[config(layer_attr(derive(clap::Args)), layer_attr(serde(deny_unknown_fields)))]
+pub(crate) struct Frontend {
+    /// Where `frontend` listens; port 0 takes a free one.
+    #[config(env = "CLOUDSERVE_FRONTEND_LISTEN", default = "127.0.0.1:8083")]
+    #[config(layer_attr(arg(
+        id = "frontend_listen",
+        long = "frontend-listen",
+        value_name = "ADDR:PORT"
+    )))]
+    pub(crate) listen: SocketAddr,
+}
+
 /// What a platform must give for the jail of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -186,8 +261,8 @@ pub(crate) enum RequireJail {
     Full,
 }
 
-fn comma_separated(text: &str) -> Result<Vec<EgressRule>, EgressRuleError> {
-    text.split(',').map(str::trim).filter(|rule| !rule.is_empty()).map(str::parse).collect()
+fn comma_separated<T: FromStr>(text: &str) -> Result<Vec<T>, T::Err> {
+    text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(str::parse).collect()
 }
 
 /// The database of an installation of many processes. Where it is comes from
@@ -301,7 +376,7 @@ pub(crate) struct Log {
     pub(crate) format: LogFormat,
 }
 
-/// The flags of `serve` that are settings.
+/// The flags of `serve` and the roles that are settings.
 pub(crate) type Flags = <Config as confique::Config>::Layer;
 
 /// Reads all layers. A file that was named must exist; [`DEFAULT_FILE`] need not.
@@ -335,16 +410,18 @@ pub(crate) fn data_dir(
 pub(crate) fn explain(mut command: clap::Command) -> clap::Command {
     let mut settings = Vec::new();
     collect(&Config::META, &mut settings);
-    for (variable, default) in settings {
-        command = command.mut_subcommand("serve", |serve| {
-            serve.mut_arg(argument_of(variable), |argument| {
-                let mut help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-                if let Some(default) = default {
-                    help = format!("{help} [default: {}]", shown(&default));
-                }
-                argument.help(format!("{help} [env: {variable}]"))
-            })
-        });
+    for role in ROLES {
+        for (variable, default) in &settings {
+            command = command.mut_subcommand(role, |serve| {
+                serve.mut_arg(argument_of(variable), |argument| {
+                    let mut help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                    if let Some(default) = default {
+                        help = format!("{help} [default: {}]", shown(default));
+                    }
+                    argument.help(format!("{help} [env: {variable}]"))
+                })
+            });
+        }
     }
     command
 }
@@ -450,6 +527,7 @@ mod tests {
             ("[typo]", "typo"),
             ("[sandbox]\negress_allow = ['localhost']", "egress_allow"),
             ("[sandbox]\nrequire_jail = 'most'", "require_jail"),
+            ("[sandbox]\nurls = ['https://a']", "urls"),
         ] {
             let message = load_text(text, &[]).unwrap_err();
             assert!(message.contains(key), "{text}: {message}");
@@ -465,7 +543,8 @@ mod tests {
         let config = load_text("", &flags).unwrap();
         assert_eq!(config.sandbox.egress_allow.len(), 2);
         assert_eq!(config.sandbox.require_jail, RequireJail::Full);
-        assert_eq!(comma_separated("127.0.0.1:1, ::1,").unwrap(), config.sandbox.egress_allow);
+        let same: Vec<EgressRule> = comma_separated("127.0.0.1:1, ::1,").unwrap();
+        assert_eq!(same, config.sandbox.egress_allow);
     }
 
     #[test]

@@ -31,34 +31,52 @@ const ESBUILD_IN_CHECKOUT: &str = "tools/node_modules/@esbuild/linux-x64/bin/esb
 impl Found {
     /// What was given, else what is where it usually is.
     pub(crate) fn look_up(given: &Programs) -> Result<Self, ProgramError> {
-        let own_dir = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
-        let checkouts = own_dir.iter().flat_map(|dir| dir.ancestors()).chain([Path::new(".")]);
-        let beside = |name: &str| own_dir.iter().map(|dir| dir.join(name)).collect::<Vec<_>>();
-        let built_in_checkout = checkouts.map(|dir| dir.join(ESBUILD_IN_CHECKOUT));
-        Ok(Self {
-            worker: find(
-                "cloudserve-worker",
-                "CLOUDSERVE_WORKER",
-                "it is built with `cargo build --release --workspace`",
-                given.worker.as_deref(),
-                beside("cloudserve-worker"),
-            )?,
-            esbuild: find(
-                "esbuild",
-                "CLOUDSERVE_ESBUILD",
-                "`make setup` installs it",
-                given.esbuild.as_deref(),
-                beside("esbuild").into_iter().chain(built_in_checkout).chain(in_path("esbuild")),
-            )?,
-            npm: find(
-                "npm",
-                "CLOUDSERVE_NPM",
-                "install Node 20 or later, which brings it",
-                given.npm.as_deref(),
-                in_path("npm"),
-            )?,
-        })
+        Ok(Self { worker: worker(given)?, esbuild: esbuild(given)?, npm: npm(given)? })
     }
+}
+
+/// The program that functions run in.
+pub(crate) fn worker(given: &Programs) -> Result<PathBuf, ProgramError> {
+    find(
+        "cloudserve-worker",
+        "CLOUDSERVE_WORKER",
+        "it is built with `cargo build --release --workspace`",
+        given.worker.as_deref(),
+        beside("cloudserve-worker"),
+    )
+}
+
+/// The bundler.
+pub(crate) fn esbuild(given: &Programs) -> Result<PathBuf, ProgramError> {
+    let own_dir = own_dir();
+    let checkouts = own_dir.iter().flat_map(|dir| dir.ancestors()).chain([Path::new(".")]);
+    let built_in_checkout = checkouts.map(|dir| dir.join(ESBUILD_IN_CHECKOUT));
+    find(
+        "esbuild",
+        "CLOUDSERVE_ESBUILD",
+        "`make setup` installs it",
+        given.esbuild.as_deref(),
+        beside("esbuild").into_iter().chain(built_in_checkout).chain(in_path("esbuild")),
+    )
+}
+
+/// npm, for dependencies.
+pub(crate) fn npm(given: &Programs) -> Result<PathBuf, ProgramError> {
+    find(
+        "npm",
+        "CLOUDSERVE_NPM",
+        "install Node 20 or later, which brings it",
+        given.npm.as_deref(),
+        in_path("npm"),
+    )
+}
+
+fn own_dir() -> Option<PathBuf> {
+    Some(env::current_exe().ok()?.parent()?.to_owned())
+}
+
+fn beside(name: &str) -> Option<PathBuf> {
+    own_dir().map(|dir| dir.join(name))
 }
 
 fn find(

@@ -11,15 +11,17 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use cloudserve_identity::{Secret, SecretError};
+use cloudserve_remote::{InternalToken, TokenError};
 
 /// Variables that hold secrets. They are taken out of the environment before anything starts.
-pub(crate) const VARIABLES: [&str; 6] = [
+pub(crate) const VARIABLES: [&str; 7] = [
     JWT_VARIABLE,
     MASTER_VARIABLE,
     PREVIOUS_VARIABLE,
     MONGODB_VARIABLE,
     S3_ACCESS_VARIABLE,
     S3_SECRET_VARIABLE,
+    INTERNAL_VARIABLE,
 ];
 
 const JWT_VARIABLE: &str = "CLOUDSERVE_JWT_SECRET";
@@ -30,6 +32,8 @@ const PREVIOUS_VARIABLE: &str = "CLOUDSERVE_MASTER_KEY_PREVIOUS";
 pub(crate) const MONGODB_VARIABLE: &str = "CLOUDSERVE_MONGODB_URI";
 pub(crate) const S3_ACCESS_VARIABLE: &str = "CLOUDSERVE_S3_ACCESS_KEY";
 pub(crate) const S3_SECRET_VARIABLE: &str = "CLOUDSERVE_S3_SECRET_KEY";
+/// By which roles know each other.
+const INTERNAL_VARIABLE: &str = "CLOUDSERVE_INTERNAL_TOKEN";
 const JWT_FILE: &str = "jwt-secret";
 const MASTER_FILE: &str = "master-key";
 /// Master keys of before, one a line. There while a rotation is not finished.
@@ -56,6 +60,17 @@ pub(crate) enum SecretsError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "{variable} is not set, and a role of its own makes no secrets; all roles of an \
+         installation need the same (`openssl rand -hex 32` makes a good value)"
+    )]
+    Missing { variable: &'static str },
+    #[error("{variable} is not usable; `openssl rand -hex 32` makes a good value")]
+    Internal {
+        variable: &'static str,
+        #[source]
+        source: TokenError,
+    },
     #[error("a new secret could not be made")]
     Generate(#[source] SecretError),
 }
@@ -65,6 +80,7 @@ pub(crate) struct FromEnvironment {
     jwt: Option<OsString>,
     master: Option<OsString>,
     previous: Option<OsString>,
+    internal: Option<OsString>,
     pub(crate) storage: StorageSecrets,
 }
 
@@ -89,6 +105,7 @@ impl FromEnvironment {
             jwt: take(JWT_VARIABLE),
             master: take(MASTER_VARIABLE),
             previous: take(PREVIOUS_VARIABLE),
+            internal: take(INTERNAL_VARIABLE),
             storage: StorageSecrets {
                 mongodb_uri: take(MONGODB_VARIABLE),
                 s3_access_key: take(S3_ACCESS_VARIABLE),
@@ -102,9 +119,17 @@ impl FromEnvironment {
         self.master.is_some()
     }
 
+    /// The token by which roles know each other.
+    pub(crate) fn internal_token(&self) -> Result<InternalToken, SecretsError> {
+        let variable = INTERNAL_VARIABLE;
+        let given = self.internal.as_ref().ok_or(SecretsError::Missing { variable })?;
+        InternalToken::parse(&given.to_string_lossy())
+            .map_err(|source| SecretsError::Internal { variable, source })
+    }
+
     #[cfg(test)]
     pub(crate) fn of_storage(storage: StorageSecrets) -> Self {
-        Self { jwt: None, master: None, previous: None, storage }
+        Self { jwt: None, master: None, previous: None, internal: None, storage }
     }
 }
 
@@ -125,6 +150,18 @@ impl Secrets {
             jwt: load_one(&dir, JWT_FILE, JWT_VARIABLE, given.jwt.as_ref())?,
             master: load_one(&dir, MASTER_FILE, MASTER_VARIABLE, given.master.as_ref())?,
             previous: load_previous(&dir, given.previous.as_ref())?,
+        })
+    }
+
+    /// The secrets of an installation of many processes: from the environment alone.
+    pub(crate) fn given(given: &FromEnvironment) -> Result<Self, SecretsError> {
+        let one = |variable, value: Option<&OsString>| {
+            from_variable(variable, value.ok_or(SecretsError::Missing { variable })?)
+        };
+        Ok(Self {
+            jwt: one(JWT_VARIABLE, given.jwt.as_ref())?,
+            master: one(MASTER_VARIABLE, given.master.as_ref())?,
+            previous: given.previous.as_ref().map_or(Ok(Vec::new()), parse_previous)?,
         })
     }
 
@@ -159,10 +196,7 @@ impl Secrets {
 
 fn load_previous(dir: &Path, given: Option<&OsString>) -> Result<Vec<Secret>, SecretsError> {
     if let Some(given) = given {
-        let text = given.to_string_lossy();
-        let keys = text.split(',').map(Secret::parse).collect::<Result<_, _>>();
-        return keys
-            .map_err(|source| SecretsError::Variable { variable: PREVIOUS_VARIABLE, source });
+        return parse_previous(given);
     }
     let path = dir.join(PREVIOUS_FILE);
     match fs::read_to_string(&path) {
@@ -175,6 +209,18 @@ fn load_previous(dir: &Path, given: Option<&OsString>) -> Result<Vec<Secret>, Se
     }
 }
 
+fn parse_previous(given: &OsString) -> Result<Vec<Secret>, SecretsError> {
+    let text = given.to_string_lossy();
+    let keys = text.split(',').map(Secret::parse).collect::<Result<_, _>>();
+    keys.map_err(|source| SecretsError::Variable { variable: PREVIOUS_VARIABLE, source })
+}
+
+fn from_variable(variable: &'static str, given: &OsString) -> Result<Secret, SecretsError> {
+    // Text that is not Unicode is no hexadecimal number either.
+    Secret::parse(&given.to_string_lossy())
+        .map_err(|source| SecretsError::Variable { variable, source })
+}
+
 fn load_one(
     dir: &Path,
     file: &str,
@@ -182,9 +228,7 @@ fn load_one(
     given: Option<&OsString>,
 ) -> Result<Secret, SecretsError> {
     if let Some(given) = given {
-        // Text that is not Unicode is no hexadecimal number either.
-        return Secret::parse(&given.to_string_lossy())
-            .map_err(|source| SecretsError::Variable { variable, source });
+        return from_variable(variable, given);
     }
     let path = dir.join(file);
     match fs::read_to_string(&path) {
@@ -242,6 +286,22 @@ mod tests {
             let mode = fs::metadata(data.path().join("secrets").join(file)).unwrap().permissions();
             assert_eq!(mode.mode() & 0o777, 0o600, "{file}");
         }
+    }
+
+    #[test]
+    fn a_role_of_its_own_names_the_secret_it_lacks() {
+        let hex = "ab".repeat(32);
+        let nothing = given(None);
+        let error = Secrets::given(&nothing).err().unwrap().to_string();
+        assert!(error.contains(JWT_VARIABLE), "{error}");
+        let error = Secrets::given(&given(Some(&hex))).err().unwrap().to_string();
+        assert!(error.contains(MASTER_VARIABLE), "{error}");
+        let error = nothing.internal_token().err().unwrap().to_string();
+        assert!(error.contains(INTERNAL_VARIABLE), "{error}");
+        let short = FromEnvironment { internal: Some("hunter2".into()), ..given(None) };
+        let error = short.internal_token().err().unwrap();
+        assert!(error.to_string().contains(INTERNAL_VARIABLE), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"));
     }
 
     #[test]

@@ -4,70 +4,35 @@
 //! what was acknowledged is on disk before the acknowledgement, so an orderly end only spares
 //! work; it is never needed for correctness.
 
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use cloudserve_api::{Api, ApiOptions};
-use cloudserve_artifacts::{Cache, CacheError, CacheOptions};
-use cloudserve_gateway::{Gateway, GatewayOptions};
-use cloudserve_identity::{Authenticator, Sealer, SessionTokens};
-use cloudserve_sandbox::{NpmBuilder, NpmOptions, Sandbox, SandboxOptions, StartError};
+use cloudserve_api::Api;
+use cloudserve_gateway::Gateway;
+use cloudserve_sandbox::Sandbox;
 use cloudserve_store::telemetry::TelemetryStore;
-use cloudserve_store::{DataDirLock, OpenError, Stores, Timestamp};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use cloudserve_store::{DataDirLock, Stores, Timestamp};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, RequireJail};
-use crate::programs::{Found, ProgramError};
-use crate::secrets::{FromEnvironment, Secrets, SecretsError};
+use crate::config::Config;
+use crate::parts::{self, ApiParts};
+use crate::process::{
+    ServeError, Signals, announce, end, finish, listen, millis, raise_file_limit, serve_http,
+    url_of,
+};
+use crate::programs::Found;
+use crate::secrets::{FromEnvironment, Secrets};
 use crate::status;
-use crate::storage::{Storage, StorageError};
+use crate::storage::Storage;
 
 /// How often old logs are removed.
 const EXPIRE_LOGS_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// On shutdown, time for requests to the API that have begun.
 const API_DRAIN: Duration = Duration::from_secs(5);
-
-/// Exit code after a second signal.
-const INTERRUPTED: u8 = 130;
-
-/// Why the server does not run.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ServeError {
-    #[error("a program is missing")]
-    Program(#[from] ProgramError),
-    #[error("the storage is not chosen completely")]
-    Storage(#[from] StorageError),
-    #[error("the storage cannot be used")]
-    Open(#[from] OpenError),
-    #[error("the secrets cannot be used")]
-    Secrets(#[from] SecretsError),
-    #[error("the artifact cache cannot be used")]
-    Cache(#[from] CacheError),
-    #[error("the sandbox does not start")]
-    Sandbox(#[from] StartError),
-    #[error("npm's work directory cannot be used")]
-    Npm(#[source] io::Error),
-    #[error("cannot listen on {address} ({variable})")]
-    Listen {
-        address: SocketAddr,
-        variable: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("signals cannot be received")]
-    Signals(#[source] io::Error),
-    #[error("the {part} has ended by itself")]
-    Ended { part: &'static str },
-}
 
 /// Runs the server until a signal ends it.
 pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitCode, ServeError> {
@@ -77,15 +42,12 @@ pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let lock = DataDirLock::acquire(&config.data_dir)?;
     let secrets = Secrets::load(lock.data_dir(), given)?;
     let mut signals = Signals::new()?;
-    let api_listener = listen(config.api.listen, "CLOUDSERVE_API_LISTEN").await?;
-    let gateway_listener = listen(config.gateway.listen, "CLOUDSERVE_GATEWAY_LISTEN").await?;
-    let addresses = (
-        api_listener.local_addr().map_err(ServeError::Signals)?,
-        gateway_listener.local_addr().map_err(ServeError::Signals)?,
-    );
+    let (api_listener, api_address) = listen(config.api.listen, "CLOUDSERVE_API_LISTEN").await?;
+    let (gateway_listener, gateway_address) =
+        listen(config.gateway.listen, "CLOUDSERVE_GATEWAY_LISTEN").await?;
     let stores = storage.open(&lock).await?;
-    let roles = Roles::start(&config, &programs, &secrets, &lock, stores, addresses.1)?;
-    announce(addresses);
+    let roles = Roles::start(&config, &programs, &secrets, &lock, stores, gateway_address)?;
+    announce(&[("api", api_address), ("gateway", gateway_address)]);
 
     let stop = CancellationToken::new();
     let mut deployer = tokio::spawn(roles.api.run_deployer(stop.clone().cancelled_owned()));
@@ -97,7 +59,7 @@ pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let mut api = {
         let router =
             status::router(roles.gateway.clone(), roles.sandbox.clone()).merge(roles.api.router());
-        tokio::spawn(serve_api(api_listener, router, stop.clone()))
+        tokio::spawn(serve_http(api_listener, router, stop.clone()))
     };
 
     tokio::select! {
@@ -110,28 +72,17 @@ pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     info!("draining: calls that have begun finish; a second signal ends at once");
     let drain = async {
         let begun = Instant::now();
-        let deadline = begun + Duration::from_millis(config.drain_timeout_ms.into());
+        let deadline = begun + millis(config.drain_timeout_ms);
         stop.cancel();
         expiry.abort();
         let _ = tokio::time::timeout_at(deadline.into(), gateway).await;
         let _ = tokio::time::timeout_at(deadline.into(), deployer).await;
         // What may take longer waits for a deploy, which is in the queue.
-        let api_deadline = deadline.min(begun + API_DRAIN);
-        let _ = tokio::time::timeout_at(api_deadline.into(), &mut api).await;
-        api.abort();
+        finish(api, deadline.min(begun + API_DRAIN)).await;
         roles.gateway.drain().await;
         roles.sandbox.drain(deadline).await;
     };
-    tokio::select! {
-        () = drain => {
-            info!("stopped");
-            Ok(ExitCode::SUCCESS)
-        }
-        () = signals.next() => {
-            warn!("stopped at once; calls were cut off");
-            Ok(ExitCode::from(INTERRUPTED))
-        }
-    }
+    end(&mut signals, drain).await
 }
 
 /// The roles of this process, wired together.
@@ -152,122 +103,27 @@ impl Roles {
         gateway_address: SocketAddr,
     ) -> Result<Self, ServeError> {
         let data_dir = lock.data_dir();
-        let limits = config.limits.clone();
-        let lifetime = Duration::from_secs(u64::from(config.api.session_hours) * 60 * 60);
-        let tokens = SessionTokens::new(&secrets.jwt, lifetime);
-        let authenticator =
-            Authenticator::new(stores.accounts.clone(), tokens, stores.changes.as_ref());
-        let sealer = Sealer::with_previous(&secrets.master, &secrets.previous);
-        let cache = Arc::new(Cache::open(
-            &data_dir.join("cache"),
-            stores.artifacts.clone(),
-            CacheOptions { limits: limits.clone(), ..CacheOptions::default() },
-        )?);
-        let usual = SandboxOptions::default();
-        let sandbox = Sandbox::start(
-            SandboxOptions {
-                worker_program: programs.worker.clone(),
-                work_dir: data_dir.join("workers"),
-                launch: config.sandbox.launch,
-                pool_size: config.sandbox.pool_size,
-                max_workers: config.sandbox.max_workers.unwrap_or(usual.max_workers),
-                idle_evict_ms: config.sandbox.idle_evict_ms,
-                egress_allow: config.sandbox.egress_allow.clone(),
-                require_full_jail: config.sandbox.require_jail == RequireJail::Full,
-                platform: limits.clone(),
-                ..usual
-            },
-            cache.clone(),
-        )?;
-        let npm = NpmOptions {
-            npm: programs.npm.clone(),
-            cache_dir: config.programs.npm_cache.clone(),
-            work_dir: data_dir.join("npm"),
-            limits: limits.clone(),
-            ..NpmOptions::default()
-        };
-        let builder = NpmBuilder::new(npm, stores.artifacts.clone()).map_err(ServeError::Npm)?;
-        let gateway = Gateway::new(
-            GatewayOptions {
-                rate_per_second: config.gateway.rate_per_second,
-                trust_forwarded: config.gateway.trust_forwarded,
-                drain_ms: config.drain_timeout_ms,
-                ..GatewayOptions::default()
-            },
-            stores.clone(),
-            authenticator.clone(),
-            sealer.clone(),
-            Arc::new(sandbox.clone()),
-        );
+        let identity = parts::identity(config, secrets, &stores);
+        let cache = parts::cache(config, data_dir, stores.artifacts.clone())?;
+        let sandbox = parts::sandbox(config, &programs.worker, data_dir, cache.clone())?;
+        let builder = parts::builder(config, &programs.npm, data_dir, stores.artifacts.clone())?;
+        let invoker = Arc::new(sandbox.clone());
+        let gateway = parts::gateway(config, stores.clone(), identity.clone(), invoker)?;
         let telemetry = stores.telemetry.clone();
-        let gateway_url =
-            config.gateway.public_url.clone().unwrap_or_else(|| url_of(gateway_address));
-        let api = Api::new(
-            ApiOptions {
-                work_dir: data_dir.join("builds"),
-                esbuild: programs.esbuild.clone(),
-                gateway_url: Some(gateway_url),
-                invoke_url: Some(url_of(gateway_address)),
-                secure_cookie: config.api.secure_cookie,
-                limits,
-                deploys_in_parallel: config.api.deploys_in_parallel,
-                drain_ms: config.drain_timeout_ms,
-                rate_per_second: config.gateway.rate_per_second,
-                ..ApiOptions::default()
-            },
+        let here = url_of(gateway_address);
+        let parts = ApiParts {
+            esbuild: &programs.esbuild,
+            data_dir,
             stores,
-            authenticator,
-            sealer,
-            Arc::new(builder),
-            Arc::new(sandbox.clone()),
+            identity,
+            builder: Arc::new(builder),
+            loader: Arc::new(sandbox.clone()),
             cache,
-        );
-        Ok(Self { api, gateway, sandbox, telemetry })
+            gateway_url: Some(config.gateway.public_url.clone().unwrap_or_else(|| here.clone())),
+            invoke_url: Some(here),
+        };
+        Ok(Self { api: parts::api(config, parts), gateway, sandbox, telemetry })
     }
-}
-
-async fn listen(address: SocketAddr, variable: &'static str) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|source| ServeError::Listen {
-        address,
-        variable,
-        source,
-    })
-}
-
-/// Tells people and scripts where the server is; the line is stable.
-fn announce((api, gateway): (SocketAddr, SocketAddr)) {
-    // Nobody may be reading standard output.
-    let _ = writeln!(io::stdout(), "listening api=http://{api} gateway=http://{gateway}");
-}
-
-async fn serve_api(
-    listener: TcpListener,
-    router: Router,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
-}
-
-/// Every connection takes a descriptor and every worker four; the usual soft limit of 1 024 is for
-/// programs that use `select`.
-fn raise_file_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        warn!(%error, "the limit of open files could not be raised");
-    }
-}
-
-/// Where callers reach a gateway that listens here.
-fn url_of(mut gateway: SocketAddr) -> String {
-    if gateway.ip().is_unspecified() {
-        gateway.set_ip(match gateway {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    format!("http://{gateway}")
 }
 
 async fn expire_logs(telemetry: Arc<dyn TelemetryStore>, retention_days: u32) {
@@ -282,29 +138,6 @@ async fn expire_logs(telemetry: Arc<dyn TelemetryStore>, retention_days: u32) {
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "old logs were not removed");
             }
-        }
-    }
-}
-
-/// The signals that end a server.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, ServeError> {
-        let on = |kind| signal(kind).map_err(ServeError::Signals);
-        Ok(Self {
-            terminate: on(SignalKind::terminate())?,
-            interrupt: on(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }

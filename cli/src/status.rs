@@ -1,26 +1,95 @@
-//! `/readyz` and `/metrics` of the API listener. The gateway has its own; it shows the calls, this
-//! one the workers behind them.
+//! `/healthz`, `/readyz` and `/metrics` of what is not a gateway, which has its own: it shows the
+//! calls, the others what is behind them.
 
 use std::fmt::Write;
+use std::future::Future;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use cloudserve_gateway::Gateway;
+use cloudserve_remote::Sandboxes;
 use cloudserve_sandbox::{Sandbox, SandboxMetrics};
+use cloudserve_store::AccountStore;
+use tokio_util::sync::CancellationToken;
 
-/// The routes.
+/// Of all roles in one process, beside the API's routes.
 pub(crate) fn router(gateway: Gateway, sandbox: Sandbox) -> Router {
+    of_workers(Some(gateway), sandbox)
+}
+
+/// Of a sandbox.
+pub(crate) fn of_sandbox(sandbox: Sandbox) -> Router {
+    of_workers(None, sandbox).route("/healthz", get(|| async { StatusCode::OK }))
+}
+
+fn of_workers(gateway: Option<Gateway>, sandbox: Sandbox) -> Router {
     let workers = sandbox.clone();
     Router::new()
         .route("/readyz", get(move || readiness(gateway.clone(), sandbox.clone())))
         .route("/metrics", get(move || async move { metrics(&workers.metrics()) }))
 }
 
-async fn readiness(gateway: Gateway, sandbox: Sandbox) -> impl IntoResponse {
+/// Of an API, beside its routes. Whoever gets the token says by it that the API is leaving.
+pub(crate) fn of_api(
+    accounts: Arc<dyn AccountStore>,
+    sandboxes: Sandboxes,
+) -> (Router, CancellationToken) {
+    let (router, leaving) = until_leaving(move || {
+        let accounts = accounts.clone();
+        async move { accounts.is_token_revoked("").await.err().map(|_| "storage does not answer") }
+    });
+    let shown = move || async move { prometheus(sandboxes.metrics().to_string()) };
+    (router.route("/metrics", get(shown)), leaving)
+}
+
+/// Of a frontend, beside its files. Whoever gets the token says by it that it is leaving.
+pub(crate) fn of_frontend() -> (Router, CancellationToken) {
+    let (router, leaving) = until_leaving(|| async { None });
+    let router = router
+        .route("/healthz", get(|| async { StatusCode::OK }))
+        // It counts nothing; whoever asks all roles alike gets an answer.
+        .route("/metrics", get(|| async { prometheus(String::new()) }));
+    (router, leaving)
+}
+
+/// `/readyz` of a process that is ready unless something is in the way, until it leaves.
+fn until_leaving<F>(
+    in_the_way: impl Fn() -> F + Clone + Send + Sync + 'static,
+) -> (Router, CancellationToken)
+where
+    F: Future<Output = Option<&'static str>> + Send,
+{
+    let leaving = CancellationToken::new();
+    let is_leaving = leaving.clone();
+    let ready = move || {
+        let (is_leaving, in_the_way) = (is_leaving.clone(), in_the_way.clone());
+        async move {
+            if is_leaving.is_cancelled() {
+                return not_ready("shutting down");
+            }
+            match in_the_way().await {
+                Some(reason) => not_ready(reason),
+                None => (StatusCode::OK, "ready\n".to_owned()),
+            }
+        }
+    };
+    (Router::new().route("/readyz", get(ready)), leaving)
+}
+
+fn not_ready(reason: &str) -> (StatusCode, String) {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n"))
+}
+
+async fn readiness(gateway: Option<Gateway>, sandbox: Sandbox) -> impl IntoResponse {
     let workers = sandbox.readiness();
-    if workers.is_ready && gateway.is_ready().await {
+    let calls_can_come = match gateway {
+        Some(gateway) => gateway.is_ready().await,
+        None => true,
+    };
+    if workers.is_ready && calls_can_come {
         let missing = workers.jail.missing();
         let jail = if missing.is_empty() {
             "full".to_owned()
@@ -30,12 +99,15 @@ async fn readiness(gateway: Gateway, sandbox: Sandbox) -> impl IntoResponse {
         return (StatusCode::OK, format!("ready\njail: {jail}\n"));
     }
     let reason = workers.last_failure.unwrap_or_else(|| "starting or shutting down".to_owned());
-    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n"))
+    not_ready(&reason)
 }
 
 fn metrics(sandbox: &SandboxMetrics) -> impl IntoResponse + use<> {
-    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (content_type, render(sandbox).unwrap_or_default())
+    prometheus(render(sandbox).unwrap_or_default())
+}
+
+fn prometheus(text: String) -> impl IntoResponse + use<> {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
 /// Prometheus text.

@@ -22,6 +22,8 @@ const DAY: Duration = Duration::from_hours(24);
 pub(crate) enum StorageError {
     #[error("{given} is set but {missing} is not; MongoDB and S3 are used together")]
     Incomplete { given: &'static str, missing: &'static str },
+    #[error("{variable} is not set; this role keeps nothing itself and needs it")]
+    Missing { variable: &'static str },
     #[error("{variable} is not Unicode")]
     NotUnicode { variable: &'static str },
 }
@@ -50,24 +52,8 @@ impl Storage {
         if let Some((missing, _)) = needed.iter().find(|(_, is_set)| !is_set) {
             return Err(StorageError::Incomplete { given: present, missing });
         }
-        let mongo = MongoOptions {
-            uri: text(MONGODB_VARIABLE, secrets.mongodb_uri.as_ref())?,
-            max_connections: config.mongodb.max_connections,
-            operation_timeout_ms: config.mongodb.operation_timeout_ms,
-            log_retention: DAY.saturating_mul(config.log_retention_days),
-            usage_retention: (config.mongodb.usage_retention_days > 0)
-                .then(|| DAY.saturating_mul(config.mongodb.usage_retention_days)),
-            ..MongoOptions::default()
-        };
-        let s3 = S3Options {
-            endpoint: config.s3.endpoint.clone(),
-            region: config.s3.region.clone(),
-            bucket: config.s3.bucket.clone().unwrap_or_default(),
-            access_key: text(S3_ACCESS_VARIABLE, secrets.s3_access_key.as_ref())?,
-            secret_key: text(S3_SECRET_VARIABLE, secrets.s3_secret_key.as_ref())?,
-            checksums: config.s3.checksums,
-            ..S3Options::default()
-        };
+        let mongo = mongo_options(config, given)?;
+        let s3 = s3_options(config, given)?;
         Ok(Self::Production(Box::new((mongo, s3))))
     }
 
@@ -80,8 +66,42 @@ impl Storage {
     }
 }
 
+/// The database, for a role of its own.
+pub(crate) fn mongo_options(
+    config: &Config,
+    given: &FromEnvironment,
+) -> Result<MongoOptions, StorageError> {
+    Ok(MongoOptions {
+        uri: text(MONGODB_VARIABLE, given.storage.mongodb_uri.as_ref())?,
+        max_connections: config.mongodb.max_connections,
+        operation_timeout_ms: config.mongodb.operation_timeout_ms,
+        log_retention: DAY.saturating_mul(config.log_retention_days),
+        usage_retention: (config.mongodb.usage_retention_days > 0)
+            .then(|| DAY.saturating_mul(config.mongodb.usage_retention_days)),
+        ..MongoOptions::default()
+    })
+}
+
+/// The object store, for a role of its own.
+pub(crate) fn s3_options(
+    config: &Config,
+    given: &FromEnvironment,
+) -> Result<S3Options, StorageError> {
+    let secrets = &given.storage;
+    let missing = StorageError::Missing { variable: BUCKET_VARIABLE };
+    Ok(S3Options {
+        endpoint: config.s3.endpoint.clone(),
+        region: config.s3.region.clone(),
+        bucket: config.s3.bucket.clone().ok_or(missing)?,
+        access_key: text(S3_ACCESS_VARIABLE, secrets.s3_access_key.as_ref())?,
+        secret_key: text(S3_SECRET_VARIABLE, secrets.s3_secret_key.as_ref())?,
+        checksums: config.s3.checksums,
+        ..S3Options::default()
+    })
+}
+
 fn text(variable: &'static str, value: Option<&OsString>) -> Result<String, StorageError> {
-    let text = value.and_then(|value| value.to_str());
+    let text = value.ok_or(StorageError::Missing { variable })?.to_str();
     text.map(str::to_owned).ok_or(StorageError::NotUnicode { variable })
 }
 

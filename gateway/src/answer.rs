@@ -68,7 +68,7 @@ struct Settlement {
 
 /// The answer to a call whose function has answered.
 pub(crate) fn answer(
-    call: Call,
+    mut call: Call,
     reply: Reply,
     is_head: bool,
     options: &GatewayOptions,
@@ -76,6 +76,7 @@ pub(crate) fn answer(
     let execution = ExecutionText::of(call.execution_id());
     let last_moment = call.deadline() + options.deadline_grace();
     let Reply { head, body, cold, timings, outcome } = reply;
+    call.answered(head.status);
     let status = StatusCode::from_u16(head.status).ok().filter(|s| !s.is_informational());
     let bodiless =
         is_head || matches!(status, Some(StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));

@@ -103,7 +103,8 @@ pub(crate) async fn receive<B: Incoming>(
             leftover.discard_unread(body);
             Err(too_large(max_bytes))
         }
-        Some(length) if length <= whole_bytes => {
+        // One that waits to be asked is asked for by whoever wants it.
+        Some(length) if length <= whole_bytes && !leftover.waits_to_be_asked => {
             let whole = read_whole(body, length).await?;
             Ok(Received { body: Body::Full(whole), overflow: None })
         }

@@ -1,5 +1,6 @@
 //! One call: the request goes to the sandbox, under one deadline.
 
+use std::future::Future;
 use std::time::{Duration, Instant};
 
 use cloudserve_protocol::call::{Invocation, Invoker, Outcome, Reply, RequestHead};
@@ -18,8 +19,7 @@ pub(crate) async fn dispatch<B: Incoming>(
     body: B,
     leftover: Leftover,
 ) -> Result<Reply, Box<Outcome>> {
-    let deadline = call.deadline();
-    let work = async {
+    in_time(options, call, async {
         let limit = call.target().limits.request_body_bytes;
         let received = receive(body, limit, options.whole_body_bytes, leftover)
             .await
@@ -27,7 +27,7 @@ pub(crate) async fn dispatch<B: Incoming>(
         let reply = invoker.invoke(Invocation {
             execution_id: call.execution_id(),
             target: call.target().clone(),
-            deadline,
+            deadline: call.deadline(),
             head,
             body: received.body,
         });
@@ -41,9 +41,18 @@ pub(crate) async fn dispatch<B: Incoming>(
         reply
             .filter(|_| overflow.try_recv().is_err())
             .unwrap_or_else(|| Err(Box::new(Outcome::not_started(too_large(limit)))))
-    };
-    let last_moment = deadline + options.deadline_grace();
-    let result = tokio::time::timeout_at(last_moment.into(), work).await;
+    })
+    .await
+}
+
+/// The reply by the deadline plus the grace, even if there is none.
+pub(crate) async fn in_time(
+    options: &GatewayOptions,
+    call: &Call,
+    reply: impl Future<Output = Result<Reply, Box<Outcome>>>,
+) -> Result<Reply, Box<Outcome>> {
+    let last_moment = call.deadline() + options.deadline_grace();
+    let result = tokio::time::timeout_at(last_moment.into(), reply).await;
     result.unwrap_or_else(|_| {
         tracing::warn!(execution_id = %call.execution_id(), "no answer from the sandbox in time");
         let fault = Fault::timeout(call.target().limits.timeout_ms);

@@ -130,6 +130,7 @@ pub(crate) async fn envelope(
         explain_refusal(headers, fault.class, call.target().limits.concurrency);
     }
     stamp(headers, &ExecutionText::of(call.execution_id()), outcome.cold, outcome.timings);
+    call.answered(response.status().as_u16());
     call.finish(outcome);
     response
 }

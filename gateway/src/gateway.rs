@@ -1,8 +1,8 @@
 //! The pipeline of one request, from top to bottom.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use cloudserve_identity::{Authenticator, Sealer};
@@ -11,6 +11,7 @@ use cloudserve_store::{AccountStore, Stores, Timestamp};
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
+use tokio_util::sync::CancellationToken;
 
 use crate::admit::RateLimit;
 use crate::answer::{AnswerBody, answer, failure};
@@ -18,6 +19,7 @@ use crate::authenticate::{authenticate, strip_credentials};
 use crate::authorise::{Permitted, authorise};
 use crate::body::{Incoming, Leftover};
 use crate::dispatch::{deadline_of, dispatch};
+use crate::downstream::Downstream;
 use crate::envelope;
 use crate::head::{ExecutionText, request_head};
 use crate::meter::Meter;
@@ -27,6 +29,8 @@ use crate::path::RunPath;
 use crate::quota::Allowances;
 use crate::refusal::Refusal;
 use crate::route::Routes;
+use crate::trace::{TRACEPARENT, Tracer};
+use crate::upgrade::Upgrade;
 
 /// The data plane. Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +46,10 @@ struct Inner {
     invoker: Arc<dyn Invoker>,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
+    /// Tells connections that would stay open for long.
+    closing: CancellationToken,
+    downstream: OnceLock<Arc<dyn Downstream>>,
+    tracer: Option<Tracer>,
 }
 
 /// The address a request comes from; empty if it is not known.
@@ -74,6 +82,7 @@ impl Gateway {
         authenticator: Authenticator,
         sealer: Sealer,
         invoker: Arc<dyn Invoker>,
+        tracer: Option<Tracer>,
     ) -> Self {
         let metrics = Arc::new(Metrics::default());
         let changes = stores.changes.as_ref();
@@ -89,6 +98,9 @@ impl Gateway {
             invoker,
             metrics,
             draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+            downstream: OnceLock::new(),
+            tracer,
             options,
         }))
     }
@@ -102,8 +114,11 @@ impl Gateway {
     /// Takes no more calls, waits for those in flight and stores every usage row; for at most
     /// [`GatewayOptions::drain_ms`]. To be called when nothing serves this gateway any more.
     pub async fn drain(&self) {
-        self.stop_being_ready();
+        self.begin_to_drain();
         self.0.meter.drain(self.0.options.drain()).await;
+        if let Some(tracer) = &self.0.tracer {
+            tracer.clone().shut_down().await;
+        }
     }
 
     pub(crate) fn options(&self) -> &GatewayOptions {
@@ -114,17 +129,33 @@ impl Gateway {
         &self.0.metrics
     }
 
-    pub(crate) fn stop_being_ready(&self) {
+    /// Says of sandboxes that are other processes, too, whether they are ready and what they count.
+    /// Once.
+    pub fn show(&self, downstream: Arc<dyn Downstream>) {
+        // A second one is passed over.
+        let _ = self.0.downstream.set(downstream);
+    }
+
+    /// Says from now on that it is not ready, and goes on as before: so that whoever balances load
+    /// looks for another.
+    pub fn stop_being_ready(&self) {
         self.0.draining.store(true, Relaxed);
+    }
+
+    /// Tells connections that would stay open for long to end, too.
+    pub(crate) fn begin_to_drain(&self) {
+        self.stop_being_ready();
+        self.0.closing.cancel();
     }
 
     /// Answers one request.
     pub(crate) async fn handle<B: Incoming>(
         &self,
-        request: Request<B>,
+        mut request: Request<B>,
         peer: &Peer,
     ) -> Response<AnswerBody> {
         let arrived = Instant::now();
+        let upgrade = Upgrade::requested(&mut request, &self.0.closing);
         let (mut parts, body) = request.into_parts();
         let uri = parts.uri.clone();
         let Some(path) = RunPath::parse(uri.path()) else {
@@ -157,12 +188,22 @@ impl Gateway {
             leftover.discard_unread(body);
             return self.refuse(Refusal::QuotaExceeded(exceeded), close);
         }
-        let call = inner.meter.begin(place, target, allowance, began, arrived, deadline);
+        let trace = inner.tracer.as_ref().and_then(|t| t.begin(&parts.method, &parts.headers));
+        let call =
+            inner.meter.begin(place, target, allowance, began, arrived, deadline).traced(trace);
 
         let wants_envelope = envelope::is_wanted(&parts.headers);
         strip_credentials(&mut parts.headers, &caller, &inner.authenticator);
         let execution = ExecutionText::of(call.execution_id());
-        let head = request_head(&parts, &path, peer, &execution, inner.options.trust_forwarded);
+        let trust_forwarded = inner.options.trust_forwarded;
+        let is_upgrade = upgrade.is_some();
+        if let Some(traceparent) = call.traceparent() {
+            parts.headers.insert(TRACEPARENT, traceparent);
+        }
+        let head = request_head(&parts, &path, peer, &execution, trust_forwarded, is_upgrade);
+        if let Some(upgrade) = upgrade {
+            return upgrade.serve(&*inner.invoker, &inner.options, call, head).await;
+        }
         let reply = dispatch(&*inner.invoker, &inner.options, &call, head, body, leftover).await;
 
         let refused = reply.as_ref().err().is_some_and(|o| !o.started) && close;
@@ -197,14 +238,21 @@ impl Gateway {
                 text(StatusCode::OK, "ready\n".to_owned())
             }
             "/readyz" if reads => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
-            "/metrics" if reads => text(StatusCode::OK, self.metrics().to_string()),
+            "/metrics" if reads => {
+                let below = self.0.downstream.get().map(|below| below.metrics());
+                let ours = self.metrics().to_string();
+                text(StatusCode::OK, ours + &below.unwrap_or_default())
+            }
             _ => self.refuse(Refusal::NoSuchPath, false),
         }
     }
 
-    /// Whether calls can be served: the gateway is not draining and storage answers.
+    /// Whether calls can be served: the gateway is not draining, storage answers, and sandboxes that
+    /// are other processes have been found.
     pub async fn is_ready(&self) -> bool {
-        !self.0.draining.load(Relaxed) && self.0.accounts.is_token_revoked("").await.is_ok()
+        !self.0.draining.load(Relaxed)
+            && self.0.downstream.get().is_none_or(|below| below.is_ready())
+            && self.0.accounts.is_token_revoked("").await.is_ok()
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn request_head(
     peer: &Peer,
     execution: &ExecutionText,
     trust_forwarded: bool,
+    is_upgrade: bool,
 ) -> RequestHead {
     let authority = request.uri.authority().map(|a| a.as_str().as_bytes());
     let host = authority
@@ -54,6 +55,10 @@ pub(crate) fn request_head(
         if !stays_here(name, trust_forwarded) && !named.names(name) {
             block.push(name.as_bytes(), value.as_bytes());
         }
+    }
+    if is_upgrade {
+        block.push(b"connection", b"Upgrade");
+        block.push(b"upgrade", b"websocket");
     }
     match (claimed("x-forwarded-for"), peer.as_str()) {
         (Some(before), peer) => {
@@ -91,7 +96,7 @@ pub(crate) fn is_hop_by_hop(name: &str) -> bool {
 
 fn stays_here(name: &str, trust_forwarded: bool) -> bool {
     is_hop_by_hop(name)
-        || matches!(name, "host" | "expect")
+        || name == "host"
         || name.starts_with("x-cloudserve-")
         || name.starts_with("x-forwarded-")
         || (!trust_forwarded && matches!(name, "forwarded" | "x-real-ip"))
@@ -115,7 +120,7 @@ impl<'a> NamedByConnection<'a> {
     }
 }
 
-fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(CONNECTION)
         .into_iter()
@@ -137,7 +142,8 @@ mod tests {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let path = RunPath::parse(parts.uri.path()).unwrap();
         let execution = ExecutionText::of(ExecutionId::from_bytes([0x11; 16]));
-        let head = request_head(&parts, &path, &Peer::new("10.0.0.9"), &execution, trust_forwarded);
+        let peer = Peer::new("10.0.0.9");
+        let head = request_head(&parts, &path, &peer, &execution, trust_forwarded, false);
         assert_eq!(head.method, "GET");
         assert_eq!(head.target, "/x?y=1");
         let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();

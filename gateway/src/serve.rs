@@ -3,16 +3,19 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use http::Request;
+use http::header::UPGRADE;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::gateway::{Gateway, Peer};
 
@@ -27,7 +30,7 @@ impl Gateway {
     /// latest. [`Gateway::drain`] comes next.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let http = self.http1();
-        let graceful = GracefulShutdown::new();
+        let (ending, told) = watch::channel(());
         let places = Arc::new(Semaphore::new(self.options().max_connections));
         tokio::pin!(shutdown);
         loop {
@@ -44,25 +47,36 @@ impl Gateway {
                     continue;
                 }
             };
-            let gateway = self.clone();
-            let service = service_fn(move |request| {
-                let (gateway, peer) = (gateway.clone(), peer.clone());
-                async move { Ok::<_, Infallible>(gateway.handle(request, &peer).await) }
+            self.counters().connections.fetch_add(1, Relaxed);
+            let seat = Arc::new(Seat { gateway: self.clone(), _place: place });
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                let (seat, peer) = (seat.clone(), peer.clone());
+                async move {
+                    // What becomes of the connection may outlive its HTTP.
+                    if request.headers().contains_key(UPGRADE) {
+                        request.extensions_mut().insert(seat.clone());
+                    }
+                    Ok::<_, Infallible>(seat.gateway.handle(request, &peer).await)
+                }
             });
-            let connection = http.serve_connection(TokioIo::new(stream), service);
-            let connection = graceful.watch(connection);
-            let gateway = self.clone();
+            let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+            let mut told = told.clone();
             tokio::spawn(async move {
-                gateway.counters().connections.fetch_add(1, Relaxed);
+                let mut connection = pin!(connection);
                 // A broken connection is the peer's affair; its call has been recorded.
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    _ = told.changed() => {}
+                }
+                connection.as_mut().graceful_shutdown();
                 let _ = connection.await;
-                gateway.counters().connections.fetch_sub(1, Relaxed);
-                drop(place);
             });
         }
-        drop(listener);
-        self.stop_being_ready();
-        if tokio::time::timeout(self.options().drain(), graceful.shutdown()).await.is_err() {
+        drop((listener, told));
+        self.begin_to_drain();
+        ending.send_replace(());
+        // Closed when the last connection has dropped its end.
+        if tokio::time::timeout(self.options().drain(), ending.closed()).await.is_err() {
             tracing::warn!("calls in flight were cut off");
         }
     }
@@ -77,10 +91,22 @@ impl Gateway {
     }
 }
 
+/// An open connection. Its place is free when the last user of the connection is gone.
+pub(crate) struct Seat {
+    gateway: Gateway,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.gateway.counters().connections.fetch_sub(1, Relaxed);
+    }
+}
+
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, Peer, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, address) = listener.accept().await?;
     stream.set_nodelay(true)?;

@@ -103,6 +103,16 @@ pub fn assets_of(bundle: &[u8]) -> Option<&str> {
     hash.bytes().all(|b| b.is_ascii_hexdigit()).then_some(hash)
 }
 
+/// The line, before that of the assets, of a bundle that carries an adapter for AWS's events.
+pub const AWS_EVENTS_LINE: &str = "\n//# events=aws\n";
+
+/// Whether a bundle carries an adapter for AWS's events.
+#[must_use]
+pub fn wants_aws_events(bundle: &[u8]) -> bool {
+    let assets_line = assets_of(bundle).map_or(0, |sha256| assets_line(sha256).len());
+    bundle[..bundle.len() - assets_line].ends_with(AWS_EVENTS_LINE.as_bytes())
+}
+
 /// Why an object could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {

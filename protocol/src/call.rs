@@ -82,10 +82,19 @@ pub struct RequestHead {
     pub headers: HeaderBlock,
 }
 
+impl RequestHead {
+    /// Whether the caller asks to speak another protocol. Then the request's body is what it says
+    /// after an answer of 101. Gateways pass no other `upgrade` on.
+    #[must_use]
+    pub fn is_upgrade(&self) -> bool {
+        self.headers.get("upgrade").is_some()
+    }
+}
+
 /// Status and headers of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseHead {
-    /// HTTP status, 200 to 599.
+    /// HTTP status, 200 to 599; 101 where the request was an upgrade.
     pub status: u16,
     /// Headers.
     pub headers: HeaderBlock,

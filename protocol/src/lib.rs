@@ -8,6 +8,7 @@ pub mod artifact;
 pub mod assignment;
 pub mod build;
 pub mod call;
+pub mod claims;
 pub mod egress;
 pub mod fault;
 pub mod headers;

@@ -21,7 +21,7 @@ pub struct Limits {
     pub request_body_bytes: u64,
     /// Response body that is sent whole.
     pub response_body_bytes: u64,
-    /// Response body that is streamed.
+    /// Response body that is streamed; over a WebSocket, each direction.
     pub streamed_response_bytes: u64,
     /// Log text kept of one call; what is beyond is dropped and marked.
     pub log_bytes: u32,
@@ -102,6 +102,12 @@ impl Limits {
         log_bytes: 1024 * 1024,
         event_format: EventFormat::Auto,
     };
+
+    /// How much a caller may send.
+    #[must_use]
+    pub fn upload_bytes(&self, is_upgrade: bool) -> u64 {
+        if is_upgrade { self.streamed_response_bytes } else { self.request_body_bytes }
+    }
 
     /// These limits if each is within [`Limits::MIN`] and [`Limits::MAX`].
     pub fn validated(self) -> Result<Self, LimitOutOfRange> {

@@ -66,6 +66,10 @@ pub struct Ready {
     pub boot_us: u64,
     /// Code caches are valid only between workers that say the same here: V8 version and flags.
     pub code_cache_tag: String,
+    /// The descriptor, in the worker, of a memory file with [`ClaimSlots`](crate::claims) of
+    /// calls that may wait in it. It stays open until the assignment.
+    #[serde(default)]
+    pub claims: Option<i32>,
 }
 
 /// A worker has loaded its function.
@@ -90,6 +94,9 @@ pub struct Done {
     pub discard: bool,
     /// CPU time of the process during the call.
     pub cpu_us: u64,
+    /// Time from the beginning of the call to its end.
+    #[serde(default)]
+    pub busy_us: u32,
     /// The most memory the call had in use.
     pub memory_bytes: u64,
 }
@@ -119,6 +126,8 @@ pub enum ToWorker {
         body: Bytes,
         /// Whether `body` is all of it.
         end: bool,
+        /// Whether the supervisor may take the call back until the worker has claimed it.
+        revocable: bool,
     },
     /// More of the request's body.
     Body {
@@ -263,18 +272,27 @@ impl ToWorker {
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Assign(assignment) => frame(out, kind::ASSIGN, |o| put_json(o, assignment)),
-            Self::Request { call, execution_id, budget_ms, method, target, headers, body, end } => {
-                frame(out, kind::REQUEST, |o| {
-                    o.put_u32_le(*call);
-                    o.put_slice(execution_id.as_bytes());
-                    o.put_u32_le(*budget_ms);
-                    o.put_u8(u8::from(*end));
-                    put_block(o, method.as_bytes());
-                    put_block(o, target.as_bytes());
-                    put_block(o, headers.as_bytes());
-                    o.put_slice(body);
-                });
-            }
+            Self::Request {
+                call,
+                execution_id,
+                budget_ms,
+                method,
+                target,
+                headers,
+                body,
+                end,
+                revocable,
+            } => frame(out, kind::REQUEST, |o| {
+                o.put_u32_le(*call);
+                o.put_slice(execution_id.as_bytes());
+                o.put_u32_le(*budget_ms);
+                o.put_u8(u8::from(*end));
+                o.put_u8(u8::from(*revocable));
+                put_block(o, method.as_bytes());
+                put_block(o, target.as_bytes());
+                put_block(o, headers.as_bytes());
+                o.put_slice(body);
+            }),
             Self::Body { call, bytes, end } => put_piece(out, kind::BODY, *call, bytes, *end),
             Self::BodyAborted { call } => frame(out, kind::BODY_ABORTED, |o| o.put_u32_le(*call)),
             Self::Cancel { call } => frame(out, kind::CANCEL, |o| o.put_u32_le(*call)),
@@ -308,6 +326,7 @@ fn parse_request(p: &mut Bytes) -> Option<ToWorker> {
     let execution_id = ExecutionId::from_bytes(get_array(p)?);
     let budget_ms = get_u32(p)?;
     let end = get_u8(p)? != 0;
+    let revocable = get_u8(p)? != 0;
     let method = get_text(p)?;
     let target = get_text(p)?;
     let headers = HeaderBlock::parse(get_block(p)?).ok()?;
@@ -320,6 +339,7 @@ fn parse_request(p: &mut Bytes) -> Option<ToWorker> {
         headers,
         body: std::mem::take(p),
         end,
+        revocable,
     })
 }
 
@@ -351,6 +371,7 @@ impl FromWorker {
                 frame(out, kind::DONE_OK, |o| {
                     o.put_u32_le(*call);
                     o.put_u64_le(done.cpu_us);
+                    o.put_u32_le(done.busy_us);
                     o.put_u64_le(done.memory_bytes);
                 });
             }
@@ -415,10 +436,11 @@ fn parse_log(p: &mut Bytes) -> Option<FromWorker> {
 fn parse_done_ok(p: &mut Bytes) -> Option<FromWorker> {
     let call = get_u32(p)?;
     let cpu_us = get_u64(p)?;
+    let busy_us = get_u32(p)?;
     let memory_bytes = get_u64(p)?;
     Some(FromWorker::Done {
         call,
-        done: Done { fault: None, discard: false, cpu_us, memory_bytes },
+        done: Done { fault: None, discard: false, cpu_us, busy_us, memory_bytes },
     })
 }
 
@@ -498,83 +520,4 @@ fn get_text(p: &mut Bytes) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request() -> ToWorker {
-        ToWorker::Request {
-            call: 7,
-            execution_id: ExecutionId::new(),
-            budget_ms: 5_000,
-            method: "POST".into(),
-            target: "/a?b=c".into(),
-            headers: [("content-type", "text/plain")].into_iter().collect(),
-            body: Bytes::from_static(b"hello"),
-            end: true,
-        }
-    }
-
-    #[test]
-    fn frames_round_trip_in_pieces() {
-        let frames = [request(), ToWorker::Credit { call: 7, bytes: 9 }, ToWorker::Drain];
-        let mut wire = BytesMut::new();
-        for frame in &frames {
-            frame.encode(&mut wire);
-        }
-
-        let mut buffer = BytesMut::new();
-        let mut got = Vec::new();
-        for byte in wire {
-            buffer.put_u8(byte);
-            got.extend(ToWorker::decode(&mut buffer).unwrap());
-        }
-        assert_eq!(got, frames);
-    }
-
-    #[test]
-    fn worker_frames_round_trip() {
-        let fault = Fault::timeout(5).with_detail("stack");
-        let done = |fault| Done { fault, discard: false, cpu_us: 1, memory_bytes: 2 };
-        for frame in [
-            FromWorker::LoadFailed(fault.clone()),
-            FromWorker::Head {
-                call: 1,
-                status: 201,
-                headers: HeaderBlock::default(),
-                body: Bytes::from_static(b"x"),
-                end: false,
-            },
-            FromWorker::Chunk { call: 1, bytes: Bytes::new(), end: true },
-            FromWorker::Log {
-                call: 0,
-                level: LogLevel::Warn,
-                timestamp_ms: 3,
-                message: "é".into(),
-            },
-            FromWorker::Done { call: 1, done: done(None) },
-            FromWorker::Done { call: 1, done: done(Some(fault)) },
-        ] {
-            let mut wire = BytesMut::new();
-            frame.encode(&mut wire);
-            assert_eq!(FromWorker::decode(&mut wire).unwrap(), Some(frame));
-        }
-    }
-
-    #[test]
-    fn hostile_frames_are_errors() {
-        for bytes in [&b"\xff\xff\xff\xff\x01"[..], b"\x00\x00\x00\x00", b"\x01\x00\x00\x00\x63"] {
-            assert!(FromWorker::decode(&mut BytesMut::from(bytes)).is_err(), "{bytes:?}");
-        }
-        let mut wire = BytesMut::new();
-        request().encode(&mut wire);
-        let whole = wire.len();
-        // A frame cut anywhere inside its fixed part, with a length field that says so.
-        for cut in 5..40.min(whole) {
-            let mut bytes = wire.clone();
-            bytes.truncate(cut);
-            let length = u32::try_from(cut - LENGTH_BYTES).unwrap();
-            bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
-            assert!(ToWorker::decode(&mut bytes).is_err(), "{cut}");
-        }
-    }
-}
+mod tests;

@@ -52,7 +52,7 @@ const IMPORTED_FIRST: [&str; 14] = [
     "ext:deno_node/internal/fs/promises.ts",
 ];
 
-const BOOTSTRAP_FILES: [&str; 16] = [
+const BOOTSTRAP_FILES: [&str; 20] = [
     "answer_reader.js",
     "call.js",
     "capture.js",
@@ -62,13 +62,17 @@ const BOOTSTRAP_FILES: [&str; 16] = [
     "event.js",
     "fetch.js",
     "gateway_event.js",
+    "google.js",
     "handlers.js",
+    "leftovers.js",
     "listener.js",
     "main.js",
     "request.js",
     "response.js",
     "server.js",
     "stream.js",
+    "web_socket.js",
+    "web_socket_pair.js",
 ];
 
 fn main() {

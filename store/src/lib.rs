@@ -31,7 +31,7 @@ pub use embedded::{DataDirLock, OpenError, open_embedded, open_embedded_exclusiv
 pub use error::StoreError;
 pub use function::FunctionStore;
 pub use mongo::MongoOptions;
-pub use production::open_production;
+pub use production::{open_production, open_production_objects, open_production_records};
 pub use s3::{ChecksumMode, S3Options};
 pub use telemetry::TelemetryStore;
 pub use time::Timestamp;

@@ -1,8 +1,16 @@
 //! The installation of many processes: MongoDB and S3.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
+use cloudserve_protocol::ids::FunctionId;
+use futures::stream::BoxStream;
+
 use crate::mongo::{self, MongoOptions};
+use crate::object_key::failed;
 use crate::s3::{S3Objects, S3Options};
 use crate::{OpenError, Stores};
 
@@ -21,4 +29,70 @@ pub async fn open_production(mongo: &MongoOptions, s3: &S3Options) -> Result<Sto
         artifacts: Arc::new(objects?),
         changes: records.changes,
     })
+}
+
+/// Opens the records alone, for a role that never touches objects: every operation on one is an
+/// error. As [`open_production`] otherwise.
+pub async fn open_production_records(mongo: &MongoOptions) -> Result<Stores, OpenError> {
+    let records = mongo::open(mongo).await?;
+    Ok(Stores {
+        accounts: records.accounts,
+        functions: records.functions,
+        telemetry: records.telemetry,
+        artifacts: Arc::new(NoObjects),
+        changes: records.changes,
+    })
+}
+
+/// Opens the objects alone, for a role that never touches records.
+pub async fn open_production_objects(s3: &S3Options) -> Result<Arc<dyn ArtifactStore>, OpenError> {
+    Ok(Arc::new(Box::pin(S3Objects::open(s3)).await?))
+}
+
+/// What a role has that may not have objects.
+struct NoObjects;
+
+/// A role asked for an object that may not.
+#[derive(Debug, thiserror::Error)]
+#[error("this role has no object storage")]
+struct NotOfThisRole;
+
+impl NoObjects {
+    fn refuse<T>(operation: &'static str, key: &dyn std::fmt::Display) -> Result<T, ArtifactError> {
+        Err(failed(operation, &key.to_string())(NotOfThisRole))
+    }
+}
+
+#[async_trait]
+impl ArtifactStore for NoObjects {
+    async fn put(&self, key: &ArtifactKey, _: Bytes) -> Result<(), ArtifactError> {
+        Self::refuse("write", key)
+    }
+
+    async fn put_file(&self, key: &ArtifactKey, _: &Path) -> Result<(), ArtifactError> {
+        Self::refuse("write", key)
+    }
+
+    async fn get(&self, key: &ArtifactKey, _: u64) -> Result<Bytes, ArtifactError> {
+        Self::refuse("read", key)
+    }
+
+    async fn stream(
+        &self,
+        key: &ArtifactKey,
+    ) -> Result<BoxStream<'static, Result<Bytes, ArtifactError>>, ArtifactError> {
+        Self::refuse("read", key)
+    }
+
+    async fn exists(&self, key: &ArtifactKey) -> Result<bool, ArtifactError> {
+        Self::refuse("read", key)
+    }
+
+    async fn delete(&self, key: &ArtifactKey) -> Result<(), ArtifactError> {
+        Self::refuse("delete", key)
+    }
+
+    async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError> {
+        Self::refuse("delete", &function)
+    }
 }

@@ -75,6 +75,13 @@ pub struct LogRow {
     pub timestamp: Timestamp,
 }
 
+impl LogRow {
+    /// How much text its lines are.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.lines.iter().map(|line| line.message.len()).sum()
+    }
+}
+
 /// Which log rows to read.
 #[derive(Debug, Clone)]
 pub struct LogQuery {
@@ -323,6 +330,14 @@ pub trait TelemetryStore: Send + Sync {
 
     /// Removes log rows older than this. Returns how many.
     async fn expire_logs(&self, older_than: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// Deletes the logs of a function that has just been deleted. If that fails, the function is gone
+/// all the same, and with it the only way to its logs; they expire with age.
+pub(crate) async fn forget_logs(telemetry: &dyn TelemetryStore, function_id: FunctionId) {
+    if let Err(error) = telemetry.delete_logs(function_id).await {
+        tracing::warn!(function = %function_id, %error, "logs of a deleted function remain");
+    }
 }
 
 #[cfg(test)]

@@ -14,17 +14,23 @@ const MB: usize = 1024 * 1024;
 
 const APP: &str = include_str!("../functions/express/app.cjs");
 /// `(name, entry, handlerKind, what Node runs of it)`
-const PACKAGINGS: [(&str, &str, &str, &str); 4] = [
+const PACKAGINGS: [(&str, &str, &str, &str); 5] = [
     ("listen", include_str!("../functions/express/listen.cjs"), "server", "listen.cjs"),
     ("exported", include_str!("../functions/express/exported.cjs"), "app", "listen.cjs"),
     ("lambda", include_str!("../functions/express/lambda.cjs"), "event", "listen.cjs"),
+    ("codegenie", include_str!("../functions/express/codegenie.cjs"), "event", "listen.cjs"),
     ("google", include_str!("../functions/express/google.cjs"), "server", "google.cjs"),
 ];
+
+/// What Express answers by its final handler. It does not get along with this adapter's socket, on
+/// Node neither: the caller gets an empty 500.
+const BEYOND_CODEGENIE: [&str; 4] = ["not found", "an error", "a rejection", "broken JSON"];
 
 fn dependencies() -> Value {
     json!({
         "express": "5.1.0",
         "serverless-http": "4.0.0",
+        "@codegenie/serverless-express": "5.0.0",
         "@google-cloud/functions-framework": "5.0.0",
     })
 }
@@ -237,7 +243,7 @@ async fn deploy_packaging(owner: &Account, name: &str, entry: &str) -> Value {
 }
 
 #[tokio::test]
-async fn one_express_app_in_four_packagings_answers_as_on_node() {
+async fn one_express_app_in_five_packagings_answers_as_on_node() {
     let owner = server().await.register().await;
     let mut node = tokio::task::spawn_blocking(Node::install).await.unwrap();
     // A connection of its own for each request: Node ends those whose body it did not read.
@@ -255,6 +261,9 @@ async fn one_express_app_in_four_packagings_answers_as_on_node() {
         let base = if oracle == "google.cjs" { &google } else { &plain };
         let ours = owner.run(Method::GET, name).build().unwrap().url().to_string();
         for asked in matrix() {
+            if name == "codegenie" && BEYOND_CODEGENIE.contains(&asked.what) {
+                continue;
+            }
             let request =
                 |base: &str| client.request(asked.method.clone(), format!("{base}{}", asked.path));
             let expected = ask(request(base), &asked).await;
@@ -262,7 +271,7 @@ async fn one_express_app_in_four_packagings_answers_as_on_node() {
             let which = format!("{name}: {} ({} {})", asked.what, asked.method, asked.path);
             assert_eq!(got.0, expected.0, "{which}: {:?}", String::from_utf8_lossy(&got.2));
             // Headers behind a Lambda event are the adapter's, and the event format's, choice.
-            if name != "lambda" {
+            if kind != "event" {
                 assert_eq!(got.1, expected.1, "{which}");
             }
             let text =

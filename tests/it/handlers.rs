@@ -320,3 +320,13 @@ async fn work_handed_to_wait_until_is_finished() {
     assert_eq!(owner.call("w").await.expect(200).text(), "answered");
     assert_eq!(owner.call("w?ask=1").await.expect(200).json()["finished"], 1);
 }
+
+/// ECMA-429, the minimum that runtimes for servers have in common.
+#[tokio::test]
+async fn the_minimum_common_web_api_is_there() {
+    let code = include_str!("../functions/wintertc.mjs");
+    let owner = owner_of("wintertc", "wintertc.mjs", code).await;
+    let seen = owner.call("wintertc").await.expect(200).json();
+    assert_eq!(seen["wrong"], json!([]));
+    assert!(seen["checked"].as_u64() >= Some(40), "{seen}");
+}

@@ -6,7 +6,9 @@ use futures::{StreamExt, stream};
 use reqwest::{Body, Method};
 use serde_json::json;
 
-use crate::support::{Account, Deploy, TestServer, deploy, send, server, wait_for};
+use crate::support::{
+    Account, Deploy, TestServer, deploy, peak_growth, peak_memory, send, server, wait_for,
+};
 
 const MB: usize = 1024 * 1024;
 
@@ -90,14 +92,6 @@ async fn a_caller_that_hangs_up_is_heard_of() {
     assert_eq!(heard(&owner, "aborted").await, 1, "the request, too");
 }
 
-/// Bytes of memory from a line of `/proc/<pid>/status`.
-fn memory(pid: u32, line: &str) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let found = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
-    let kilobytes = found.unwrap().trim().strip_suffix(" kB").unwrap();
-    kilobytes.parse::<usize>().unwrap() * 1024
-}
-
 #[tokio::test]
 async fn a_hundred_megabytes_pass_through_without_being_kept() {
     const TOTAL: usize = 100 * MB;
@@ -109,7 +103,7 @@ async fn a_hundred_megabytes_pass_through_without_being_kept() {
     ] {
         deploy_live(&owner, file, code).await;
         let is_node = file == "pump.cjs";
-        let before = memory(server.pid(), "VmHWM");
+        let before = peak_memory(server.pid());
         let piece = Bytes::from(vec![b'x'; 64 * 1024]);
         let pieces = (0..TOTAL / piece.len()).map(move |_| Ok::<_, std::io::Error>(piece.clone()));
         let body = Body::wrap_stream(stream::iter(pieces));
@@ -125,7 +119,7 @@ async fn a_hundred_megabytes_pass_through_without_being_kept() {
             length += piece.unwrap().len();
         }
         assert_eq!(length, TOTAL);
-        let grown = memory(server.pid(), "VmHWM") - before;
+        let grown = peak_growth(server.pid(), before);
         assert!(grown < 24 * MB, "{file}: the service grew by {grown} bytes");
     }
 }

@@ -10,19 +10,23 @@
 mod access;
 mod attacks;
 mod bad_input;
+mod between_calls;
 mod client;
 mod client_dev;
 mod client_terminal;
 mod client_versions;
+mod cluster;
 mod concurrency;
 mod dependencies;
 mod durability;
+mod expect;
 mod faults;
 mod handler_forms;
 mod handler_servers;
 mod handlers;
 mod invoke;
 mod isolation;
+mod killed;
 mod lifecycle;
 mod live;
 mod logs;
@@ -36,6 +40,12 @@ mod quota;
 mod redeploy;
 mod secrets;
 mod series;
+// One mongod and one S3 server for all: those of the store's own tests.
+#[allow(dead_code, clippy::large_futures, reason = "shared with the tests of the store")]
+#[path = "../../store/tests/servers/mod.rs"]
+mod servers;
 mod streaming;
 mod support;
+mod traces;
 mod versions;
+mod websocket;

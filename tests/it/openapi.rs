@@ -1,11 +1,12 @@
 //! The description of the API: what it says is there, and a case of authorisation for every route.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Account, deploy, send, server};
+use crate::support::{Account, TestServer, deploy, send, server};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,4 +270,17 @@ async fn the_use_of_a_key_and_what_was_done_with_it_is_told() {
     let rest = owner.get(&format!("/api/account/audit?cursor={next}")).await.expect(200).json();
     assert_eq!(rest["entries"].as_array().unwrap().len(), 1);
     assert!(!trail.to_string().contains(created["key"].as_str().unwrap()));
+}
+
+/// schemathesis asks for everything that the description allows, and for what it does not: no 5xx,
+/// no status and no answer that is not described.
+#[tokio::test]
+async fn the_api_holds_to_its_description() {
+    let server = TestServer::start().await;
+    let mut fuzz = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tools/fuzz-api"));
+    fuzz.args(["--api", &server.api, "--seconds", "15"]);
+    let done = tokio::task::spawn_blocking(move || fuzz.output()).await.unwrap().unwrap();
+    let told = String::from_utf8_lossy(&done.stdout);
+    let complaints = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{}: {told}\n{complaints}", done.status);
 }

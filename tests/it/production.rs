@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-#[allow(dead_code, clippy::large_futures, reason = "shared with the tests of the store")]
-#[path = "../../store/tests/servers/mod.rs"]
-mod servers;
-
-use crate::support::{TestServer, deploy, wait_for};
+use crate::servers;
+use crate::support::{Account, TestServer, cloudserve, deploy, wait_for};
 
 const SECRET: &str = "6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c";
+
+/// Another master key.
+const NEW_KEY: &str = "7a1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_over_mongodb_and_s3_do_the_main_job() {
@@ -68,7 +68,9 @@ async fn two_servers_over_mongodb_and_s3_do_the_main_job() {
     .await;
 
     // What was acknowledged outlives both servers and their directories.
-    let kept = here.deploy(&deploy("kept", "k.mjs", "export default () => 'kept'")).await;
+    let code = "export default () => process.env.KEPT";
+    let kept = deploy("kept", "k.mjs", code).with("env", json!({ "KEPT": "kept" }));
+    let kept = here.deploy(&kept).await;
     first.kill().await;
     second.kill().await;
     let third = TestServer::start_with(&settings).await;
@@ -76,7 +78,39 @@ async fn two_servers_over_mongodb_and_s3_do_the_main_job() {
     assert_eq!(owner.view(&kept.id).await["status"], "active");
     assert_eq!(owner.call("kept").await.expect(200).text(), "kept");
 
+    rotate_while_servers_run(&settings, &owner).await;
+
     let refused = TestServer::start_refused(&[("CLOUDSERVE_MONGODB_URI", &uri)]).await;
     assert!(refused.contains("CLOUDSERVE_S3_BUCKET"), "{refused}");
     assert!(!third.output().contains(servers::SECRET_KEY), "a secret is in the log");
+}
+
+/// A server that has both keys goes on meanwhile; afterwards the new key alone opens everything.
+async fn rotate_while_servers_run(settings: &[(&'static str, &str)], owner: &Account) {
+    let with = |changes: &[(&'static str, &'static str)]| {
+        let others = settings.iter().filter(|(name, _)| *name != "CLOUDSERVE_MASTER_KEY");
+        others.copied().chain(changes.iter().copied()).collect::<Vec<_>>()
+    };
+    let both =
+        with(&[("CLOUDSERVE_MASTER_KEY", NEW_KEY), ("CLOUDSERVE_MASTER_KEY_PREVIOUS", SECRET)]);
+    let server = TestServer::start_with(&both).await;
+    let here = owner.at(&server.api, &server.gateway);
+    let rotate = |settings: &[(&'static str, &str)]| {
+        let mut command = cloudserve();
+        command.args(["admin", "rotate-master-key"]).envs(settings.iter().copied());
+        command.output().unwrap()
+    };
+    let refused = rotate(settings);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("_PREVIOUS"), "{said}");
+    for expected in ["1 environments", "0 environments"] {
+        let done = rotate(&both);
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success() && said.starts_with(expected), "{done:?}");
+        assert_eq!(here.call("kept").await.expect(200).text(), "kept");
+    }
+    server.kill().await;
+    let server = TestServer::start_with(&with(&[("CLOUDSERVE_MASTER_KEY", NEW_KEY)])).await;
+    let here = owner.at(&server.api, &server.gateway);
+    assert_eq!(here.call("kept").await.expect(200).text(), "kept");
 }

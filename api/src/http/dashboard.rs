@@ -39,6 +39,11 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const NOT_BUILT: &str = "The dashboard is not part of this program: it was compiled before the \
      dashboard was built. `make build` does both. The API and the command line work without it.\n";
 
+/// The dashboard alone, for a process that is nothing else. The API has to be under the same host.
+pub fn dashboard() -> axum::Router {
+    axum::Router::new().fallback(serve)
+}
+
 /// Whatever no route answers.
 pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path();

@@ -27,7 +27,9 @@ use crate::app::invoke::{Answer, Request};
 pub(super) struct AnswerView {
     /// The function's own.
     status: u16,
-    /// Name and value, in their order.
+    /// Pairs of name and value, in their order.
+    // As a pair it would be described by `prefixItems`, which not every tool reads.
+    #[schema(value_type = Vec<Vec<String>>)]
     headers: Vec<(String, String)>,
     /// Text, or with `bodyEncoding: "base64"` bytes that are none.
     body: String,

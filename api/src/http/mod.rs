@@ -33,6 +33,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use self::dashboard::dashboard;
 use self::describe::Description;
 use self::problem::Problem;
 use crate::app::App;

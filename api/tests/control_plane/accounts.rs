@@ -44,6 +44,44 @@ async fn sessions_begin_and_end() {
 }
 
 #[tokio::test]
+async fn behind_tls_the_session_is_sent_over_nothing_else() {
+    let plane = Plane::start_with(|options| options.secure_cookie = true);
+    plane.register("ada").await;
+    let body = json!({ "userName": "ada", "password": "correct horse" });
+    let begun = login(&plane, &body).await.expect(200);
+    let session = begun.body["token"].as_str().unwrap().to_owned();
+    let ended = plane.call(&session, "POST", "/api/auth/logout", &Value::Null).await.expect(204);
+    for answer in [begun, ended] {
+        let cookie = answer.header("set-cookie");
+        let flags: Vec<&str> = cookie.split("; ").skip(1).collect();
+        for flag in ["HttpOnly", "Secure", "SameSite=Strict", "Path=/"] {
+            assert!(flags.contains(&flag), "{cookie}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_login_hashes_a_password_whether_there_is_such_an_account_or_not() {
+    // One is hashed at a time and none may wait: who comes meanwhile is turned away, if it came
+    // to be hashed.
+    let plane = Plane::start_with(|options| {
+        options.password_hashes_in_parallel = 1;
+        options.password_hashes_waiting = 0;
+        options.login_failures_per_account = 1_000;
+        options.login_failures_per_address = 1_000;
+    });
+    plane.register("ada").await;
+    for who in ["ada", "nobody", "not a name", "nobody@example.org"] {
+        let body = json!({ "email": who, "password": "wrong horse" });
+        let at_once = (0..20).map(|_| login(&plane, &body));
+        let answers = futures::future::join_all(at_once).await;
+        let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        assert!(statuses.contains(&401) && statuses.contains(&503), "{who}: {statuses:?}");
+        assert!(statuses.iter().all(|status| [401, 503].contains(status)), "{who}: {statuses:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_failed_login_looks_alike_and_many_cost_time() {
     let plane = Plane::start();
     plane.register("ada").await;

@@ -54,7 +54,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
 
 async fn subject(bench: &mut Bench, subject: &Subject) -> Result<(), BenchError> {
     let capacity = capacity(bench, subject).await;
-    let mut knee = None;
+    let (mut knee, mut missed) = (None, 0);
     for (n, share) in STEPS.into_iter().enumerate() {
         let offered = (capacity * share).max(1.0);
         let lasting = bench.plan.step;
@@ -76,10 +76,15 @@ async fn subject(bench: &mut Bench, subject: &Subject) -> Result<(), BenchError>
             record.rate()
         ));
         bench.cells.push(cell);
-        if !keeps_up {
+        if keeps_up {
+            (knee, missed) = (Some(offered), 0);
+        } else {
+            missed += 1;
+        }
+        // One step may have met something else that ran; two in a row are the knee.
+        if missed == 2 {
             break;
         }
-        knee = Some(offered);
     }
     let Some(knee) = knee else {
         bench.note(format!("open / {}: it does not keep up with any step", subject.name));

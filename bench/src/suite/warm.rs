@@ -1,6 +1,7 @@
 //! Warm calls, closed loop, everybody in turn: a machine that gets slower gets slower for all.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{Bench, deploy_workload, probe};
 use crate::client::{Request, TcpLane};
@@ -18,7 +19,12 @@ pub(crate) struct Contender<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) request: Request,
     pub(crate) body_bytes: u64,
+    /// Some calls of it take a good part of a second: it gets one long turn instead of many.
+    is_slow: bool,
 }
+
+/// The turn of a slow one. Others of its calls would be cut off more than they are measured.
+const SLOW_WINDOW: Duration = Duration::from_secs(5);
 
 /// What one of them did in all rounds.
 #[derive(Default)]
@@ -72,6 +78,7 @@ pub(crate) async fn measure(
         address: server.gateway,
         request,
         body_bytes,
+        is_slow: false,
     }];
     for (kind, peer) in &peers {
         let request = peer.request(workload);
@@ -82,6 +89,7 @@ pub(crate) async fn measure(
                 address: peer.address,
                 request,
                 body_bytes,
+                is_slow: *kind == PeerKind::Fork,
             }),
             Err(error) => bench.note(format!("{}: {}", workload.name, error.whole())),
         }
@@ -109,10 +117,14 @@ async fn take_turns(
             // Another order each round: nobody always follows the same one.
             let place = (turn + round) % contenders.len();
             let contender = &contenders[place];
+            if contender.is_slow && round > 0 {
+                continue;
+            }
             let expected = Expected::warm(contender.body_bytes);
+            let window = if contender.is_slow { plan.window.max(SLOW_WINDOW) } else { plan.window };
             let closed_plan = ClosedPlan {
                 warm_up_ns: plan.warm_up.as_nanos() as u64,
-                window_ns: plan.window.as_nanos() as u64,
+                window_ns: window.as_nanos() as u64,
                 expected,
             };
             let mut lanes = TcpLane::many(contender.address, connections);
@@ -127,12 +139,16 @@ async fn take_turns(
             tally.client_us += own_thread_us().saturating_sub(before.1);
             tally.calls += record.offered;
             tally.rates.push(record.rate());
-            for (rounds, share) in [(&mut tally.p50s, 0.5), (&mut tally.p99s, 0.99)] {
-                rounds.push(record.uncorrected.value_at_quantile(share) as f64 / 1e3);
-            }
             match &mut tally.record {
                 Some(all) => all.merge(&record),
-                none => *none = Some(record),
+                none => *none = Some(record.clone()),
+            }
+            if record.uncorrected.is_empty() {
+                // It has a rate, which is none; it has no latency.
+                continue;
+            }
+            for (rounds, share) in [(&mut tally.p50s, 0.5), (&mut tally.p99s, 0.99)] {
+                rounds.push(record.uncorrected.value_at_quantile(share) as f64 / 1e3);
             }
         }
     }

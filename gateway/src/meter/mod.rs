@@ -14,6 +14,7 @@ use cloudserve_protocol::call::{LogLevel, LogLine, Outcome, Target};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::ExecutionId;
 use cloudserve_store::{TelemetryStore, Timestamp};
+use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -24,6 +25,7 @@ use crate::mask::mask;
 use crate::metrics::Metrics;
 use crate::options::GatewayOptions;
 use crate::quota::{Allowance, Allowances, Spent};
+use crate::trace::{Ended, Traced};
 
 /// Makes rows of calls and sees to it that they are stored.
 pub(crate) struct Meter {
@@ -124,6 +126,7 @@ impl Meter {
             arrived,
             deadline,
             ended: None,
+            trace: None,
         }
     }
 
@@ -155,9 +158,28 @@ pub(crate) struct Call {
     arrived: Instant,
     deadline: Instant,
     ended: Option<Instant>,
+    trace: Option<Box<Traced>>,
 }
 
 impl Call {
+    /// The same, told of in this trace.
+    pub(crate) fn traced(mut self, trace: Option<Box<Traced>>) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// What the function is told of the trace, if there is one.
+    pub(crate) fn traceparent(&self) -> Option<HeaderValue> {
+        self.trace.as_ref().map(|trace| trace.traceparent())
+    }
+
+    /// The caller is told this status.
+    pub(crate) fn answered(&mut self, status: u16) {
+        if let Some(trace) = &mut self.trace {
+            trace.answered(status);
+        }
+    }
+
     pub(crate) fn execution_id(&self) -> ExecutionId {
         self.execution_id
     }
@@ -185,6 +207,15 @@ impl Call {
         let duration = self.stop_clock();
         let class = outcome.fault.as_ref().map(|fault| fault.class);
         self.shared.metrics.ended(class, outcome.cold, duration);
+        if let Some(trace) = self.trace.take() {
+            trace.end(&Ended {
+                execution_id: self.execution_id,
+                target: &self.target,
+                arrived: self.arrived,
+                duration,
+                outcome: &outcome,
+            });
+        }
         log_fault(&mut outcome);
         mask(&mut outcome.logs, &self.target.env);
         let log_bytes = self.shared.admit_logs(&mut outcome);

@@ -14,6 +14,8 @@ use crate::quota::Allowances;
 use crate::refusal::Chain;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Log text that is copied in less time than it takes to wake another thread.
+const INLINE_LOG_BYTES: usize = 64 * 1024;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct Writer {
@@ -57,16 +59,16 @@ impl Writer {
                     batch.push(row);
                 }
             }
-            self.store(&batch).await;
-            batch.clear();
+            let stored = std::mem::replace(&mut batch, Vec::with_capacity(self.batch_rows));
+            self.store(stored.into()).await;
         }
     }
 
-    async fn store(&self, batch: &[Finished]) {
+    async fn store(&self, batch: Arc<[Finished]>) {
+        let log_bytes: usize = batch.iter().map(|call| call.log_bytes).sum();
         let mut pause = FIRST_PAUSE;
         loop {
-            let usage = batch.iter().map(usage_row).collect();
-            let logs = batch.iter().filter_map(log_row).collect();
+            let (usage, logs) = rows(&batch, log_bytes).await;
             match self.store.record(usage, logs).await {
                 Ok(()) => break,
                 Err(error) => {
@@ -83,8 +85,25 @@ impl Writer {
         }
         self.allowances.stored(batch.iter().map(|call| (&call.allowance, call.spent()))).await;
         self.shared.metrics.usage_stored.fetch_add(batch.len() as u64, Relaxed);
-        self.shared.log_bytes.fetch_sub(batch.iter().map(|row| row.log_bytes).sum(), Relaxed);
+        self.shared.log_bytes.fetch_sub(log_bytes, Relaxed);
+        if log_bytes > INLINE_LOG_BYTES {
+            // Its lines are many. Nobody waits for it.
+            drop(tokio::task::spawn_blocking(move || drop(batch)));
+        }
     }
+}
+
+/// The rows of these calls. Long logs are copied by a thread that serves nobody.
+async fn rows(batch: &Arc<[Finished]>, log_bytes: usize) -> (Vec<UsageRow>, Vec<LogRow>) {
+    let make = |batch: &[Finished]| {
+        (batch.iter().map(usage_row).collect(), batch.iter().filter_map(log_row).collect())
+    };
+    if log_bytes <= INLINE_LOG_BYTES {
+        return make(batch);
+    }
+    let copied = batch.clone();
+    // An error says that the runtime ends.
+    tokio::task::spawn_blocking(move || make(&copied)).await.unwrap_or_else(|_| make(batch))
 }
 
 fn usage_row(call: &Finished) -> UsageRow {

@@ -56,7 +56,7 @@ impl World {
             self.stores.changes.as_ref(),
         );
         let (stores, sealer) = (self.stores.clone(), self.sealer.clone());
-        let gateway = Gateway::new(options, stores, authenticator, sealer, Arc::new(ByName));
+        let gateway = Gateway::new(options, stores, authenticator, sealer, Arc::new(ByName), None);
         Self {
             gateway,
             stores: self.stores.clone(),
@@ -80,8 +80,14 @@ impl World {
         let authenticator =
             Authenticator::new(stores.accounts.clone(), tokens.clone(), stores.changes.as_ref());
         let sealer = Sealer::new(&Secret::generate().unwrap());
-        let gateway =
-            Gateway::new(options, stores.clone(), authenticator, sealer.clone(), Arc::new(ByName));
+        let gateway = Gateway::new(
+            options,
+            stores.clone(),
+            authenticator,
+            sealer.clone(),
+            Arc::new(ByName),
+            None,
+        );
         Self { gateway, stores, alice, bob, sealer, tokens, dir }
     }
 

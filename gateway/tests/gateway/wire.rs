@@ -104,16 +104,35 @@ async fn a_huge_body_is_refused_unread() {
     }
     assert!(sent < HUGE / 2, "{sent} bytes were read");
     assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 413 "));
+}
 
-    // A body that is wanted is asked for.
+#[tokio::test]
+async fn a_caller_who_waits_is_asked_by_the_function_that_wants_the_body() {
+    let w = World::new().await;
+    w.deploy(&w.alice, "count", Visibility::Public).await;
+    w.deploy(&w.alice, "version", Visibility::Public).await;
+    let served = serve(&w).await;
+    let waiting = |name: &str| {
+        format!(
+            "POST /run/alice/{name} HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\
+             expect: 100-continue\r\n\r\n"
+        )
+    };
+
     let mut stream = TcpStream::connect(served.address).await.unwrap();
-    let head = "POST /run/alice/count HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n";
-    stream.write_all(format!("{head}expect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
+    stream.write_all(waiting("count").as_bytes()).await.unwrap();
     let mut asked = [0; 25];
     stream.read_exact(&mut asked).await.unwrap();
     assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(b"hello").await.unwrap();
-    assert!(read_answer(&mut stream).await.ends_with("full 5"));
+    assert!(read_answer(&mut stream).await.ends_with("stream 5"));
+
+    // One that reads no body answers without having asked for it.
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(waiting("version").as_bytes()).await.unwrap();
+    let answer = read_answer(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.ends_with("1 hello 1"), "{answer}");
 }
 
 #[tokio::test]

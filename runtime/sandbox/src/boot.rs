@@ -63,6 +63,17 @@ impl Shared {
         target: &Arc<Target>,
         is_wanted: impl Fn() -> bool,
     ) -> Result<Option<Box<Worker>>, BootFailure> {
+        let first = self.boot_once(target, &is_wanted).await;
+        // Somebody killed the process. The function had no part in it, and gets another one.
+        let was_killed = first.as_ref().is_err_and(|f| f.fault.class == FaultClass::Crashed);
+        if was_killed { self.boot_once(target, &is_wanted).await } else { first }
+    }
+
+    async fn boot_once(
+        self: &Arc<Self>,
+        target: &Arc<Target>,
+        is_wanted: &impl Fn() -> bool,
+    ) -> Result<Option<Box<Worker>>, BootFailure> {
         // First: no READY worker is tied up while artifacts are fetched.
         let version = self.cache.version_dir(target).await.map_err(|error| {
             error!(
@@ -200,6 +211,7 @@ impl Shared {
             load_log: None,
             calls: 0,
             idle_since: Instant::now(),
+            at_rest: None,
             code_caches: (self.code_caches.clone(), CODE_CACHES),
             answer_frame_bytes: answer_bytes
                 .saturating_add(self.options.response_head_bytes + FRAME_OVERHEAD_BYTES)
@@ -304,10 +316,11 @@ fn settle_in(worker: &mut Worker, loaded: &Loaded) {
     }
 }
 
+/// Of class `Crashed` only if the process was killed from outside.
 fn died_loading(report: &ExitReport, target: &Target) -> Fault {
     let fault = report.fault(&target.limits);
     match fault.class {
-        FaultClass::Crashed => Fault {
+        FaultClass::Crashed if report.cause != DeathCause::Crashed(libc::SIGKILL) => Fault {
             class: FaultClass::StartupError,
             message: format!("{} while the module was loaded", fault.message),
             detail: fault.detail,

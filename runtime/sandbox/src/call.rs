@@ -20,11 +20,13 @@ use futures::Stream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{timeout, timeout_at};
 
+use crate::asked::Asked;
 use crate::attend::attend;
+use crate::behind::{Behind, Waited};
 use crate::exchange::{Event, Exchange, Held};
 use crate::metrics::Counters;
 use crate::sandbox::Shared;
-use crate::state::{Admission, Granted, Refusal};
+use crate::state::{Admission, Grant, Refusal, Turn};
 use crate::upload::too_large;
 use crate::worker::Worker;
 
@@ -48,53 +50,106 @@ impl Shared {
         if arrived >= request.deadline {
             return Err(Box::new(Outcome::not_started(Fault::timeout(limits.timeout_ms))));
         }
-        let worker = loop {
-            let mut worker = self.worker_for(&request.target, request.deadline, arrived).await?;
-            // One that died a moment ago has not met the call yet.
-            if attend(&mut worker).is_alive() {
-                break worker;
-            }
-            self.with_state(|state, todo| state.lost(&request.target, false, todo));
-        };
-        let (cold, timings) = waited(&worker, arrived);
-        let mut exchange = Held::new(Exchange::open(self, worker, request, cold, timings));
+        let mut exchange = self.begin(Asked::new(request), arrived).await?;
         match exchange.get().next().await {
             Event::Head { head, body, end } => Ok(answer(exchange, head, body, end).await),
             ending => Err(Box::new(exchange.finish(ending).await)),
         }
     }
 
-    async fn worker_for(
+    /// Waits for a worker, or in one. When it returns, the worker has the request.
+    async fn begin(
         self: &Arc<Self>,
-        target: &Arc<Target>,
-        deadline: Instant,
+        mut asked: Asked,
         arrived: Instant,
-    ) -> Result<Box<Worker>, Box<Outcome>> {
-        let refuse = |refusal| {
-            if matches!(refusal, Refusal::Busy) {
-                Counters::count(&self.counters.refused);
+    ) -> Result<Held, Box<Outcome>> {
+        let mut turn = Turn::Comes;
+        loop {
+            let refuse = |refusal, target: &Target| {
+                if matches!(refusal, Refusal::Busy) {
+                    Counters::count(&self.counters.refused);
+                }
+                Err(Box::new(refused(refusal, target, arrived)))
+            };
+            match self.with_state(|state, todo| state.admit(&mut asked, turn, todo)) {
+                Admission::Worker(worker) => match self.open(worker, asked, arrived) {
+                    Ok(exchange) => return Ok(exchange),
+                    Err(back) => asked = back,
+                },
+                Admission::Behind(lane) => {
+                    match Behind::new(self, asked, lane, arrived).wait().await {
+                        Waited::Running(exchange) => return Ok(exchange),
+                        Waited::Again(back) => asked = back,
+                        Waited::TooLong(back) => (asked, turn) = (back, Turn::Insists),
+                        Waited::Lost => {
+                            let queue_us = micros(arrived.elapsed());
+                            let timings = Timings { queue_us, ..Timings::default() };
+                            let outcome = Outcome::not_started(lost());
+                            return Err(Box::new(Outcome { started: true, timings, ..outcome }));
+                        }
+                    }
+                }
+                Admission::Wait { ticket, granted } => {
+                    let key = asked.target.key();
+                    let waiting = Waiting { shared: self, key, ticket, granted };
+                    match self.wait(waiting, asked.deadline, turn, arrived).await {
+                        Grant::Worker(worker) => match self.open(worker, asked, arrived) {
+                            Ok(exchange) => return Ok(exchange),
+                            Err(back) => asked = back,
+                        },
+                        Grant::Again | Grant::Lost => turn = Turn::HasCome,
+                        Grant::Refused(refusal) => return refuse(refusal, &asked.target),
+                    }
+                }
+                Admission::Refused(refusal) => return refuse(refusal, &asked.target),
             }
-            Box::new(refused(refusal, target, arrived))
-        };
-        let (ticket, granted) = match self.with_state(|state, todo| state.admit(target, todo)) {
-            Admission::Worker(worker) => return Ok(worker),
-            Admission::Refused(refusal) => return Err(refuse(refusal)),
-            Admission::Wait { ticket, granted } => (ticket, granted),
-        };
-        let mut waiting = Waiting { shared: self, key: target.key(), ticket, granted };
-        let patience = Duration::from_millis(self.options.scale_after_ms.into());
-        if let Ok(granted) = timeout(patience, &mut waiting.granted).await {
-            return granted.unwrap_or(Err(Refusal::Draining)).map_err(refuse);
+            if Instant::now() >= asked.deadline {
+                return refuse(Refusal::Busy, &asked.target);
+            }
         }
-        self.with_state(|state, todo| state.insist(target.key(), ticket, todo));
+    }
+
+    /// Hands the request to a worker, unless it died a moment ago.
+    fn open(
+        self: &Arc<Self>,
+        mut worker: Box<Worker>,
+        asked: Asked,
+        arrived: Instant,
+    ) -> Result<Held, Asked> {
+        if attend(&mut worker).is_alive() {
+            let (cold, timings) = waited(&worker, arrived);
+            return Ok(Held::new(Exchange::open(self, worker, asked, cold, timings)));
+        }
+        let id = worker.process.id;
+        self.with_state(|state, todo| state.lost(&asked.target, id, false, todo));
+        Err(asked)
+    }
+
+    /// Waits in the version's queue.
+    async fn wait(
+        &self,
+        mut waiting: Waiting<'_>,
+        deadline: Instant,
+        turn: Turn,
+        arrived: Instant,
+    ) -> Grant {
+        let key = waiting.key;
+        let gone = Grant::Refused(Refusal::Draining);
+        if turn != Turn::Insists {
+            let patience = Duration::from_millis(self.options.scale_after_ms.into());
+            if let Ok(granted) = timeout(patience, &mut waiting.granted).await {
+                return granted.unwrap_or(gone);
+            }
+        }
+        self.with_state(|state, todo| state.insist(key, waiting.ticket, todo));
         let longest = Duration::from_millis(self.options.platform.queue_wait_ms.into());
         let until = deadline.min(arrived + longest);
         match timeout_at(until.into(), &mut waiting.granted).await {
-            Ok(granted) => granted.unwrap_or(Err(Refusal::Draining)).map_err(refuse),
+            Ok(granted) => granted.unwrap_or(gone),
             Err(_elapsed) => {
-                let is_loading = self.with_state(|state, _| state.is_loading(target.key()));
+                let is_loading = self.with_state(|state, _| state.is_loading(key));
                 let is_late = is_loading && until == deadline;
-                Err(refuse(if is_late { Refusal::StillLoading } else { Refusal::Busy }))
+                Grant::Refused(if is_late { Refusal::StillLoading } else { Refusal::Busy })
             }
         }
     }
@@ -156,7 +211,7 @@ struct Waiting<'a> {
     shared: &'a Arc<Shared>,
     key: VersionKey,
     ticket: u64,
-    granted: oneshot::Receiver<Granted>,
+    granted: oneshot::Receiver<Grant>,
 }
 
 impl Drop for Waiting<'_> {
@@ -164,7 +219,7 @@ impl Drop for Waiting<'_> {
         self.granted.close();
         let granted = self.granted.try_recv();
         self.shared.with_state(|state, todo| {
-            if let Ok(Ok(worker)) = granted {
+            if let Ok(Grant::Worker(worker)) = granted {
                 state.unused(worker, todo);
             }
             state.leave_queue(self.key, self.ticket);

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cloudserve_protocol::call::{Invocation, Outcome, ResponseHead, Target, Timings};
+use cloudserve_protocol::call::{Outcome, ResponseHead, Target, Timings};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::wire::{
@@ -22,6 +22,7 @@ use futures::Future;
 use tokio::time::Sleep;
 use tracing::warn;
 
+use crate::asked::Asked;
 use crate::death::{DeathCause, as_claimed, cancelled};
 use crate::logs::LogBuffer;
 use crate::sandbox::Shared;
@@ -33,6 +34,9 @@ const FRAMES_AT_ONCE: usize = 64;
 
 /// How much of a request's body is encoded ahead of what the socket takes.
 const UPLOAD_AHEAD_BYTES: usize = 2 * MAX_CHUNK_BYTES;
+
+/// The one status below 200 that ends a request: the connection belongs to the function.
+const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// What happened in a call.
 #[derive(Debug)]
@@ -63,6 +67,8 @@ pub(crate) struct Exchange {
     target: Arc<Target>,
     call: u32,
     phase: Phase,
+    /// The caller asks for a connection; the answer may be 101.
+    is_upgrade: bool,
     is_cancelled: bool,
     kill_at: Instant,
     timer: Pin<Box<Sleep>>,
@@ -82,26 +88,25 @@ impl Exchange {
     /// Writes the request. It leaves when the exchange is polled.
     pub(crate) fn open(
         shared: &Arc<Shared>,
-        mut worker: Box<Worker>,
-        request: Invocation,
+        worker: Box<Worker>,
+        mut asked: Asked,
         cold: bool,
         timings: Timings,
     ) -> Self {
-        let Invocation { execution_id, target, deadline, head, body } = request;
+        let call = worker.line.ask(&mut asked);
+        Self { cold, ..Self::resume(shared, worker, asked, call, timings) }
+    }
+
+    /// Goes on with a call whose request the worker has.
+    pub(crate) fn resume(
+        shared: &Arc<Shared>,
+        mut worker: Box<Worker>,
+        asked: Asked,
+        call: u32,
+        timings: Timings,
+    ) -> Self {
+        let Asked { target, deadline, upload, is_upgrade, .. } = asked;
         let begun = Instant::now();
-        let (first, upload) = Upload::split(body, target.limits.request_body_bytes);
-        let budget = deadline.saturating_duration_since(begun).as_millis();
-        let call = worker.next_call();
-        worker.send(&ToWorker::Request {
-            call,
-            execution_id,
-            budget_ms: u32::try_from(budget).unwrap_or(u32::MAX).max(1),
-            method: head.method,
-            target: head.target,
-            headers: head.headers,
-            body: first,
-            end: upload.is_none(),
-        });
         let mut log = LogBuffer::new(target.limits.log_bytes);
         if let Some(earlier) = worker.assigned.as_mut().and_then(|a| a.load_log.take()) {
             log.merge(earlier);
@@ -113,6 +118,7 @@ impl Exchange {
             target,
             call,
             phase: Phase::Asked,
+            is_upgrade,
             is_cancelled: false,
             kill_at,
             timer: Box::pin(tokio::time::sleep_until(kill_at.into())),
@@ -122,7 +128,7 @@ impl Exchange {
             received_bytes: 0,
             begun,
             log,
-            cold,
+            cold: false,
             timings,
         }
     }
@@ -234,7 +240,8 @@ impl Exchange {
     fn take_head(&mut self, status: u16, headers: HeaderBlock, body: Bytes, end: bool) -> Event {
         self.timings.exec_us = micros(self.begun.elapsed());
         let limits = &self.target.limits;
-        if !(200..=599).contains(&status) {
+        let is_switch = status == SWITCHING_PROTOCOLS && self.is_upgrade && !end;
+        if !is_switch && !(200..=599).contains(&status) {
             return self.violation("a status that no answer has");
         }
         let head_limit = self.shared.options.response_head_bytes;
@@ -295,11 +302,11 @@ impl Exchange {
         loop {
             if matches!(self.worker.poll_flush(cx), Poll::Ready(Err(_))) {
                 // The socket is broken; what there is to know is found by reading.
-                self.worker.outgoing.clear();
+                self.worker.line.discard();
                 self.upload = None;
             }
             let Some(upload) = &mut self.upload else { return };
-            if self.worker.outgoing.len() >= UPLOAD_AHEAD_BYTES {
+            if self.worker.line.unsent() >= UPLOAD_AHEAD_BYTES {
                 return;
             }
             let call = self.call;
@@ -328,18 +335,20 @@ impl Exchange {
         let process = worker.process.clone();
         let mut outcome = Outcome { started: true, cold, timings, ..Outcome::default() };
         let lose = |worker: Box<Worker>, cause: Option<DeathCause>| {
+            let id = worker.process.id;
             let by_itself = !matches!(cause, Some(DeathCause::Cancelled | DeathCause::Drained));
             match cause {
                 Some(cause) => worker.end(cause),
                 // It said that it would end.
                 None => drop(worker),
             }
-            shared.with_state(|state, todo| state.lost(&target, by_itself, todo));
+            shared.with_state(|state, todo| state.lost(&target, id, by_itself, todo));
         };
         match ending {
             Event::Done(done) => {
                 outcome.cpu_us = done.cpu_us;
                 outcome.memory_bytes = done.memory_bytes;
+                let busy_us = done.busy_us;
                 outcome.fault = done.fault.map(as_claimed);
                 if let Some(lines) = process.pipes.take_log() {
                     log.merge(lines);
@@ -348,7 +357,7 @@ impl Exchange {
                     let cause = outcome.fault.as_ref().and_then(|fault| cause_of(fault.class));
                     lose(worker, cause);
                 } else {
-                    shared.with_state(|state, todo| state.give_back(worker, todo));
+                    shared.with_state(|state, todo| state.give_back(worker, busy_us, todo));
                 }
             }
             Event::Refused(fault) => {

@@ -5,7 +5,8 @@
 //!
 //! [`NpmBuilder`] builds dependency sets.
 //!
-//! A call takes a worker (`state`, `pool`), talks to it (`exchange`) and gives it back.
+//! A call takes a worker (`state`, `pool`), talks to it (`exchange`) and gives it back; or waits in
+//! one that is busy (`lanes`, `behind`) and takes it over.
 //! Workers are made by the `launcher`, become a function's in `boot`, and have a `keeper`
 //! that sees them to their end, which has one cause (`death`).
 //!
@@ -13,16 +14,21 @@
 //! time, whoever owns the `worker::Worker`. Nothing a worker sends is believed: what it may not
 //! send gets it killed. No lock is held while anything is waited for. No V8 here, no database.
 
+mod asked;
 mod attend;
+mod behind;
 mod boot;
 mod call;
+mod claims;
 mod code_cache;
 mod death;
 mod dependencies;
 mod exchange;
 mod jail;
 mod keeper;
+mod lanes;
 mod launcher;
+mod line;
 mod logs;
 mod metrics;
 mod options;

@@ -36,6 +36,11 @@ pub struct SandboxOptions {
     /// Time a call waits for a warm worker of its function before another one is loaded for it.
     /// About what loading takes.
     pub scale_after_ms: u32,
+    /// Expected time for which a call may wait in a busy worker of its function, behind the calls
+    /// in it, before it is given another one; in microseconds, 0 for not at all.
+    pub worker_wait_us: u32,
+    /// The same while there is an idle worker and a core for it: what waking one costs.
+    pub worker_wake_us: u32,
     /// A worker that had no call for this long is ended.
     pub idle_evict_ms: u32,
     /// A worker that served this many calls is ended, so that leaks in user code stay bounded.
@@ -45,6 +50,9 @@ pub struct SandboxOptions {
     /// A worker whose resident memory is this far beyond its limit after a call is ended: what it
     /// holds is not what its function counts.
     pub recycle_beyond_mb: u32,
+    /// CPU time a worker may use while it has no call; one that uses more is ended. What goes on
+    /// between calls belongs to none of them, and nobody's usage counts it.
+    pub idle_cpu_ms: u32,
     /// Time a worker has past a deadline to report the timeout itself before it is killed.
     pub kill_grace_ms: u32,
     /// Time a worker has to finish a call whose caller went away before it is killed.
@@ -72,10 +80,13 @@ impl Default for SandboxOptions {
             start_timeout_ms: 10_000,
             start_backoff_max_ms: 5_000,
             scale_after_ms: 10,
+            worker_wait_us: 500,
+            worker_wake_us: 60,
             idle_evict_ms: 300_000,
             recycle_after_calls: 100_000,
             recycle_after_ms: 6 * 60 * 60 * 1_000,
             recycle_beyond_mb: 192,
+            idle_cpu_ms: 1_000,
             kill_grace_ms: 250,
             cancel_grace_ms: 1_000,
             response_head_bytes: 64 * 1024,

@@ -264,6 +264,7 @@ impl Shared {
         for process in processes {
             let Some(memory_mb) = process.memory_mb.get().copied() else { continue };
             let Some(holdings) = Holdings::of(process.pid) else { continue };
+            process.cpu_ms.store(holdings.cpu_ms, Ordering::Relaxed);
             if holdings.are_beyond_bounds(memory_mb) {
                 warn!(worker = process.id, pid = process.pid, "worker is beyond all bounds");
                 process.kill(DeathCause::MemoryLimit);

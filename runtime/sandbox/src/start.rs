@@ -9,6 +9,7 @@ use std::time::Duration;
 use cloudserve_protocol::wire::{FromWorker, Ready};
 use tracing::{debug, error};
 
+use crate::claims::Claims;
 use crate::death::DeathCause;
 use crate::keeper::keep;
 use crate::pipes::Pipes;
@@ -39,9 +40,10 @@ impl Shared {
 
         let mut worker = Box::new(Worker::new(process.clone(), launched.control));
         match self.ready(&mut worker).await {
-            Ok(Ready { boot_us, code_cache_tag }) => {
+            Ok(Ready { boot_us, code_cache_tag, claims }) => {
                 debug!(worker = id, boot_us, "worker is ready");
                 worker.code_cache_tag = code_cache_tag;
+                share_claims(&worker, claims);
                 self.with_state(|state, todo| {
                     state.pool_mut().started(worker);
                     state.refill(todo);
@@ -85,6 +87,16 @@ impl Shared {
                 shared.with_state(State::refill);
             }
         });
+    }
+}
+
+/// Without it no call ever waits in this worker.
+fn share_claims(worker: &Worker, number: Option<i32>) {
+    let file = number.map(|number| worker.process.take_descriptor(number));
+    match file.map(|file| file.and_then(|file| Claims::map(&file))) {
+        Some(Ok(claims)) => worker.line.share(claims),
+        Some(Err(error)) => debug!(worker = worker.process.id, %error, "no memory is shared"),
+        None => {}
     }
 }
 

@@ -2,8 +2,10 @@
 //! that wait. A plain data structure behind one short lock; nothing here waits or does I/O other
 //! than looking whether an idle worker's socket has something to say.
 //!
-//! Rules, in order. A call takes the idle worker of its version that was used last. Else it waits
-//! in its version's queue. A boot is ordered when the version has no worker at all, and for each
+//! Rules, in order. A call waits in a busy worker of its version, behind the calls in it, if they
+//! are over sooner than another worker is awake ([`crate::lanes`]). Else it takes the idle worker
+//! that was used last. Else it waits in a busy worker if that is not for long, else in its version's
+//! queue. A boot is ordered when the version has no worker at all, and for each
 //! call that has waited long enough to be *impatient*, within the function's concurrency: a burst
 //! of short calls is through one warm worker sooner than another one is loaded. A call takes
 //! whatever comes first, a booted worker or one that another call is done with. A boot takes a
@@ -16,18 +18,21 @@
 //! when it has nothing to do. A gateway with an older view may still call a retired version; it is
 //! then started again.
 
-use std::cmp::Reverse;
+mod ending;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloudserve_protocol::call::{Target, VersionKey};
-use cloudserve_protocol::ids::{FunctionId, UserId};
+use cloudserve_protocol::ids::UserId;
 use tokio::sync::oneshot;
 
+use crate::asked::Asked;
 use crate::attend::attend;
 use crate::boot::BootFailure;
 use crate::death::DeathCause;
+use crate::lanes::InLane;
 use crate::options::SandboxOptions;
 use crate::pool::{Order, Pool, Provided};
 use crate::version::Version;
@@ -59,15 +64,38 @@ pub(crate) enum Refusal {
 }
 
 /// What a waiting call gets.
-pub(crate) type Granted = Result<Box<Worker>, Refusal>;
+#[derive(Debug)]
+pub(crate) enum Grant {
+    /// This worker.
+    Worker(Box<Worker>),
+    /// Nothing here: it is to ask again.
+    Again,
+    /// The worker it waited in is gone, and may have begun it.
+    Lost,
+    /// No worker at all.
+    Refused(Refusal),
+}
+
+/// Where a call stands that asks for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Behind those that wait.
+    Comes,
+    /// It has waited.
+    HasCome,
+    /// It has waited in a worker for longer than it should have.
+    Insists,
+}
 
 /// The answer to a call that wants a worker.
 #[derive(Debug)]
 pub(crate) enum Admission {
     /// It has one.
     Worker(Box<Worker>),
+    /// It waits in a worker.
+    Behind(InLane),
     /// It has to wait.
-    Wait { ticket: u64, granted: oneshot::Receiver<Granted> },
+    Wait { ticket: u64, granted: oneshot::Receiver<Grant> },
     /// It gets none.
     Refused(Refusal),
 }
@@ -91,9 +119,6 @@ pub(crate) struct Census {
     pub(crate) queued: usize,
 }
 
-/// A worker that was used this recently is not ended to refill the pool, only for a call.
-const RECENT: Duration = Duration::from_secs(10);
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -101,6 +126,13 @@ pub(crate) struct State {
     user_concurrency: usize,
     recycle_after_calls: u32,
     recycle_after: Duration,
+    wake_us: u64,
+    lane_wait_us: u64,
+    /// Workers that are worth being in a call at the same time when calls are short.
+    cores: usize,
+    /// Workers that are in a call.
+    busy: usize,
+    idle_cpu_ms: u64,
     pool: Pool,
     versions: HashMap<VersionKey, Version>,
     users: HashMap<UserId, User>,
@@ -115,6 +147,11 @@ impl State {
             user_concurrency: (options.platform.user_concurrency as usize).max(1),
             recycle_after_calls: options.recycle_after_calls.max(1),
             recycle_after: Duration::from_millis(options.recycle_after_ms),
+            wake_us: options.worker_wake_us.into(),
+            lane_wait_us: options.worker_wait_us.into(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            busy: 0,
+            idle_cpu_ms: options.idle_cpu_ms.into(),
             pool: Pool::new(options),
             versions: HashMap::new(),
             users: HashMap::new(),
@@ -124,27 +161,35 @@ impl State {
     }
 
     /// A call wants a worker of this version.
-    pub(crate) fn admit(&mut self, target: &Arc<Target>, todo: &mut Todo) -> Admission {
+    pub(crate) fn admit(&mut self, asked: &mut Asked, turn: Turn, todo: &mut Todo) -> Admission {
         if self.is_draining {
             return Admission::Refused(Refusal::Draining);
         }
+        let target = &asked.target;
         let key = target.key();
         let user = self.users.entry(target.owner_id).or_default();
         let version = self.versions.entry(key).or_insert_with(|| Version::new(target.clone()));
-        if user.calls < self.user_concurrency
-            && version.queued() == 0
-            && let Some(worker) = version.idle.pop()
-        {
-            user.calls += 1;
-            version.busy += 1;
-            return Admission::Worker(worker);
+        let may_wait = turn != Turn::Insists && asked.may_wait_in_worker();
+        if user.calls < self.user_concurrency && (version.queued() == 0 || turn == Turn::HasCome) {
+            let is_worth_waking = !version.idle.is_empty() && self.busy < self.cores;
+            let longest_us = if is_worth_waking { self.wake_us } else { self.lane_wait_us };
+            if may_wait && let Some(at) = version.lanes.room(longest_us.min(self.lane_wait_us)) {
+                user.calls += 1;
+                return Admission::Behind(version.lanes.join(at, asked));
+            }
+            if let Some(worker) = version.idle.pop() {
+                user.calls += 1;
+                self.busy += 1;
+                version.lanes.open(&worker);
+                return Admission::Worker(worker);
+            }
         }
         if version.queued() >= self.queue_length {
             return Admission::Refused(Refusal::Busy);
         }
         self.next_ticket += 1;
         let ticket = self.next_ticket;
-        let granted = version.join_queue(ticket);
+        let granted = version.join_queue(ticket, may_wait);
         self.serve_queue(key, todo);
         Admission::Wait { ticket, granted }
     }
@@ -169,56 +214,96 @@ impl State {
         }
     }
 
-    /// The call that had this worker is over, and the worker is as good as new.
-    pub(crate) fn give_back(&mut self, mut worker: Box<Worker>, todo: &mut Todo) {
+    /// The call that had this worker is over after `busy_us`, and the worker is as good as new.
+    pub(crate) fn give_back(&mut self, mut worker: Box<Worker>, busy_us: u32, todo: &mut Todo) {
         let Some(assigned) = &mut worker.assigned else { return };
         assigned.calls += 1;
         if let Some(version) = self.versions.get_mut(&assigned.target.key()) {
             version.succeeded();
+            version.lanes.note(busy_us);
         }
-        let is_worn = assigned.calls >= self.recycle_after_calls
-            || assigned.begun_at.elapsed() >= self.recycle_after
-            || worker.process.is_worn();
-        let (key, owner) = (assigned.target.key(), assigned.target.owner_id);
-        self.call_over(key, owner);
-        if is_worn {
-            worker.end(DeathCause::Recycled);
-            self.serve_queue(key, todo);
-        } else {
-            self.settle(worker, todo);
-        }
-        self.serve_held_up(owner, todo);
-        self.refill(todo);
+        self.pass_on(worker, todo);
     }
 
     /// A worker was granted to a call that had given up.
     pub(crate) fn unused(&mut self, worker: Box<Worker>, todo: &mut Todo) {
+        self.pass_on(worker, todo);
+    }
+
+    /// A worker's call is over: the worker goes to the one that waits in it, else it is free, or
+    /// ends when it has served long enough.
+    fn pass_on(&mut self, worker: Box<Worker>, todo: &mut Todo) {
         let Some(assigned) = &worker.assigned else { return };
         let (key, owner) = (assigned.target.key(), assigned.target.owner_id);
-        self.call_over(key, owner);
-        self.settle(worker, todo);
+        let is_worn = assigned.calls >= self.recycle_after_calls
+            || assigned.begun_at.elapsed() >= self.recycle_after
+            || worker.process.is_worn();
+        let generation = assigned.generation;
+        self.calls_over(owner, 1);
+        let Some(version) = self.versions.get_mut(&key) else { return };
+        if is_worn || generation != version.generation {
+            version.lanes.close(Some(worker.process.id));
+        }
+        match version.lanes.hand_over(worker) {
+            None => {
+                if version.queued() > 0 {
+                    self.serve_queue(key, todo);
+                }
+            }
+            Some(worker) => {
+                self.busy -= 1;
+                if is_worn {
+                    worker.end(DeathCause::Recycled);
+                    self.serve_queue(key, todo);
+                } else {
+                    self.settle(worker, todo);
+                }
+            }
+        }
         self.serve_held_up(owner, todo);
         self.refill(todo);
     }
 
+    /// Takes back a call that waits in a worker. Whether it has not begun.
+    pub(crate) fn revoke(
+        &mut self,
+        key: VersionKey,
+        owner: UserId,
+        worker: u64,
+        call: u32,
+        todo: &mut Todo,
+    ) -> bool {
+        let version = self.versions.get_mut(&key);
+        let is_revoked = version.is_some_and(|version| version.lanes.revoke(worker, call));
+        if is_revoked {
+            self.calls_over(owner, 1);
+            self.serve_held_up(owner, todo);
+        }
+        is_revoked
+    }
+
     /// The call that had a worker is over, and so is the worker; `by_itself` when its function is to
     /// blame.
-    pub(crate) fn lost(&mut self, target: &Target, by_itself: bool, todo: &mut Todo) {
-        self.call_over(target.key(), target.owner_id);
-        if by_itself && let Some(version) = self.versions.get_mut(&target.key()) {
-            version.failed();
+    pub(crate) fn lost(&mut self, target: &Target, worker: u64, by_itself: bool, todo: &mut Todo) {
+        let mut over = 1;
+        if let Some(version) = self.versions.get_mut(&target.key()) {
+            if by_itself {
+                version.failed();
+            }
+            if let Some(waiting) = version.lanes.dissolve(worker) {
+                self.busy -= 1;
+                over += waiting;
+            }
         }
+        self.calls_over(target.owner_id, over);
         self.serve_queue(target.key(), todo);
         self.serve_held_up(target.owner_id, todo);
         self.refill(todo);
     }
 
-    fn call_over(&mut self, key: VersionKey, owner: UserId) {
-        if let Some(version) = self.versions.get_mut(&key) {
-            version.busy -= 1;
-        }
+    fn calls_over(&mut self, owner: UserId, calls: usize) {
         if let Some(user) = self.users.get_mut(&owner) {
-            user.calls -= 1;
+            user.calls -= calls;
         }
     }
 
@@ -273,6 +358,10 @@ impl State {
         let user = self.users.entry(version.target.owner_id).or_default();
         while user.calls < self.user_concurrency && version.grant_next() {
             user.calls += 1;
+            self.busy += 1;
+        }
+        if user.calls < self.user_concurrency {
+            version.grant_lane(self.lane_wait_us);
         }
         let free_calls = self.user_concurrency - user.calls.min(self.user_concurrency);
         if version.queued() > free_calls && !user.held_up.contains(&key) {
@@ -395,53 +484,6 @@ impl State {
         }
     }
 
-    fn end_least_recently_used(&mut self, even_recent: bool) -> bool {
-        let mut held: HashMap<UserId, usize> = HashMap::new();
-        for version in self.versions.values() {
-            *held.entry(version.target.owner_id).or_default() += version.workers();
-        }
-        let oldest = self
-            .versions
-            .iter()
-            .filter_map(|(key, version)| {
-                let idle_since = version.idle.first()?.idle_since()?;
-                let is_free = even_recent || idle_since.elapsed() >= RECENT;
-                is_free.then_some((held[&version.target.owner_id], idle_since, *key))
-            })
-            .min_by_key(|(held, idle_since, _)| (Reverse(*held), *idle_since));
-        let Some((.., key)) = oldest else { return false };
-        if let Some(version) = self.versions.get_mut(&key) {
-            version.idle.remove(0).end(DeathCause::Idle);
-        }
-        self.tidy(key);
-        true
-    }
-
-    /// Ends workers that have been idle since before `horizon`, and those that are worn.
-    pub(crate) fn end_idle_since(&mut self, horizon: Instant) {
-        for version in self.versions.values_mut() {
-            let worn = version.idle.extract_if(.., |worker| worker.process.is_worn());
-            worn.for_each(|worker| worker.end(DeathCause::Recycled));
-            let n_old = version
-                .idle
-                .partition_point(|worker| worker.idle_since().is_some_and(|at| at <= horizon));
-            version.idle.drain(..n_old).for_each(|worker| worker.end(DeathCause::Idle));
-        }
-        self.versions.retain(|_, version| !version.is_unused());
-        self.users.retain(|_, user| user.calls > 0 || !user.held_up.is_empty());
-    }
-
-    /// Versions of this function below `version` are no longer wanted.
-    pub(crate) fn retire_below(&mut self, function_id: FunctionId, below: u32) {
-        for (key, version) in &mut self.versions {
-            if key.function_id == function_id && key.version < below {
-                version.generation += 1;
-                version.idle.drain(..).for_each(|worker| worker.end(DeathCause::Redeployed));
-            }
-        }
-        self.versions.retain(|_, version| !version.is_unused());
-    }
-
     /// Runs `with` on a worker that waits; drops it from its place when `with` says it is no more.
     pub(crate) fn with_waiting(
         &mut self,
@@ -499,9 +541,9 @@ impl State {
             ready,
             loading: sum(|v| v.loading),
             idle: sum(|v| v.idle.len()),
-            busy: sum(|v| v.busy),
+            busy: self.busy,
             processes,
-            queued: sum(Version::queued),
+            queued: sum(|v| v.queued() + v.lanes.waiting()),
         }
     }
 

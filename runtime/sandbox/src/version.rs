@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use cloudserve_protocol::call::Target;
 use tokio::sync::oneshot;
 
-use crate::state::{Granted, Refusal};
+use crate::lanes::Lanes;
+use crate::state::{Grant, Refusal};
 use crate::worker::Parked;
 
 /// See the module.
@@ -16,7 +17,7 @@ pub(crate) struct Version {
     pub(crate) target: Arc<Target>,
     /// The one used last is at the end.
     pub(crate) idle: Parked,
-    pub(crate) busy: usize,
+    pub(crate) lanes: Lanes,
     pub(crate) loading: usize,
     pub(crate) generation: u32,
     queue: VecDeque<Waiter>,
@@ -46,8 +47,10 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 struct Waiter {
     ticket: u64,
-    grant: oneshot::Sender<Granted>,
+    grant: oneshot::Sender<Grant>,
     is_impatient: bool,
+    /// It may wait in a worker as well.
+    is_small: bool,
 }
 
 impl Version {
@@ -55,7 +58,7 @@ impl Version {
         Self {
             target,
             idle: Parked::new(),
-            busy: 0,
+            lanes: Lanes::default(),
             loading: 0,
             generation: 0,
             queue: VecDeque::new(),
@@ -100,7 +103,7 @@ impl Version {
 
     /// Workers it has or is about to have.
     pub(crate) fn workers(&self) -> usize {
-        self.idle.len() + self.busy + self.loading
+        self.idle.len() + self.lanes.len() + self.loading
     }
 
     /// Calls that wait.
@@ -121,9 +124,9 @@ impl Version {
     }
 
     /// A call waits from now on.
-    pub(crate) fn join_queue(&mut self, ticket: u64) -> oneshot::Receiver<Granted> {
+    pub(crate) fn join_queue(&mut self, ticket: u64, is_small: bool) -> oneshot::Receiver<Grant> {
         let (grant, granted) = oneshot::channel();
-        self.queue.push_back(Waiter { ticket, grant, is_impatient: false });
+        self.queue.push_back(Waiter { ticket, grant, is_impatient: false, is_small });
         granted
     }
 
@@ -148,20 +151,30 @@ impl Version {
         while !self.queue.is_empty() {
             let Some(worker) = self.idle.pop() else { return false };
             let Some(waiter) = self.next_waiter() else { return false };
+            self.lanes.open(&worker);
             // What comes back is not wanted: the call gave up a moment ago.
-            if let Err(Ok(worker)) = waiter.grant.send(Ok(worker)) {
-                self.idle.push(worker);
-            } else {
-                self.busy += 1;
-                return true;
+            match waiter.grant.send(Grant::Worker(worker)) {
+                Err(Grant::Worker(worker)) => self.idle.extend(self.lanes.hand_over(worker)),
+                _ => return true,
             }
         }
         false
     }
 
+    /// Lets the call that has waited longest wait in a worker instead.
+    pub(crate) fn grant_lane(&mut self, longest_us: u64) {
+        if self.queue.front().is_some_and(|first| first.is_small)
+            && self.lanes.room(longest_us).is_some()
+            && let Some(waiter) = self.next_waiter()
+        {
+            // One that gave up leaves its place to the next when the next call ends.
+            let _ = waiter.grant.send(Grant::Again);
+        }
+    }
+
     /// Tells the call that has waited longest that it gets no worker. Whether there was one.
     pub(crate) fn refuse_next(&mut self, refusal: Refusal) -> bool {
-        let mut refusal = Err(refusal);
+        let mut refusal = Grant::Refused(refusal);
         while let Some(waiter) = self.next_waiter() {
             match waiter.grant.send(refusal) {
                 Ok(()) => return true,
@@ -204,7 +217,7 @@ mod tests {
     fn a_cold_version_wants_one_worker_and_then_one_for_each_impatient_call() {
         let mut version = version();
         assert_eq!(version.boots_wanted(), 0);
-        let _waiting: Vec<_> = (1..=5).map(|ticket| version.join_queue(ticket)).collect();
+        let _waiting: Vec<_> = (1..=5).map(|ticket| version.join_queue(ticket, false)).collect();
         assert_eq!(version.boots_wanted(), 1);
         version.loading = 1;
         assert_eq!(version.boots_wanted(), 0);
@@ -236,13 +249,13 @@ mod tests {
     #[test]
     fn refusals_go_to_who_still_waits_in_order() {
         let mut version = version();
-        let gone = version.join_queue(1);
-        let mut second = version.join_queue(2);
-        let mut third = version.join_queue(3);
+        let gone = version.join_queue(1, false);
+        let mut second = version.join_queue(2, false);
+        let mut third = version.join_queue(3, false);
         version.insist(1);
         drop(gone);
         assert!(version.refuse_next(Refusal::Draining));
-        assert!(matches!(second.try_recv(), Ok(Err(Refusal::Draining))));
+        assert!(matches!(second.try_recv(), Ok(Grant::Refused(Refusal::Draining))));
         assert!(third.try_recv().is_err());
         assert_eq!(version.boots_wanted(), 1, "it is cold");
         assert!(!version.grant_next());

@@ -12,23 +12,25 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::pin::Pin;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use cloudserve_artifacts::VersionLease;
 use cloudserve_protocol::call::{HandlerKind, Target, VersionKey};
 use cloudserve_protocol::wire::{FromWorker, ToWorker, WireError};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{Notify, watch};
 use tokio_util::io::poll_read_buf;
 
 use crate::code_cache::CodeCaches;
 use crate::death::{DeathCause, ExitReport};
+use crate::line::Line;
 use crate::logs::LogBuffer;
 use crate::pipes::Pipes;
 
@@ -86,6 +88,8 @@ pub(crate) struct Process {
     cause: OnceLock<DeathCause>,
     overstayed: AtomicBool,
     is_worn: AtomicBool,
+    /// CPU time it had used when it was looked at last.
+    pub(crate) cpu_ms: AtomicU64,
     exit: watch::Sender<Option<Arc<ExitReport>>>,
 }
 
@@ -121,6 +125,7 @@ impl Process {
             cause: OnceLock::new(),
             overstayed: AtomicBool::new(false),
             is_worn: AtomicBool::new(false),
+            cpu_ms: AtomicU64::new(0),
             exit: watch::Sender::new(None),
         }
     }
@@ -216,6 +221,8 @@ pub(crate) struct Assigned {
     pub(crate) load_log: Option<LogBuffer>,
     pub(crate) calls: u32,
     pub(crate) idle_since: Instant,
+    /// An `idle_since`, and the CPU time it had used when it was first looked at after it.
+    pub(crate) at_rest: Option<(Instant, u64)>,
     /// Where its code caches go, and how many more it may send.
     pub(crate) code_caches: (CodeCaches, u8),
     /// The largest frame of an answer.
@@ -229,11 +236,10 @@ pub(crate) struct Worker {
     pub(crate) assigned: Option<Assigned>,
     /// The largest frame it may send in its present state.
     pub(crate) frame_limit_bytes: usize,
-    pub(crate) outgoing: BytesMut,
-    stream: UnixStream,
+    pub(crate) line: Arc<Line>,
+    stream: OwnedReadHalf,
     incoming: BytesMut,
     waiting: Waker,
-    last_call: u32,
 }
 
 /// Workers that wait. Boxed: they are passed on with every call.
@@ -247,16 +253,16 @@ impl fmt::Debug for Worker {
 
 impl Worker {
     pub(crate) fn new(process: Arc<Process>, stream: UnixStream) -> Self {
+        let (stream, socket) = stream.into_split();
         Self {
             waiting: Waker::from(process.clone()),
             process,
             code_cache_tag: String::new(),
             assigned: None,
             frame_limit_bytes: READ_BYTES,
-            outgoing: BytesMut::new(),
+            line: Arc::new(Line::new(socket)),
             stream,
             incoming: BytesMut::new(),
-            last_call: 0,
         }
     }
 
@@ -265,16 +271,24 @@ impl Worker {
         self.assigned.as_ref().map(|assigned| assigned.idle_since)
     }
 
-    /// The next call's number on the wire.
-    pub(crate) fn next_call(&mut self) -> u32 {
-        // 0 means "no call".
-        self.last_call = self.last_call.checked_add(1).unwrap_or(1);
-        self.last_call
+    /// CPU time it has used since it became idle, as far as it was looked at.
+    pub(crate) fn idle_cpu_ms(&mut self) -> u64 {
+        let cpu_ms = self.process.cpu_ms.load(Ordering::Relaxed);
+        let Some(assigned) = &mut self.assigned else { return 0 };
+        match assigned.at_rest {
+            Some((since, at_first)) if since == assigned.idle_since => {
+                cpu_ms.saturating_sub(at_first)
+            }
+            _ => {
+                assigned.at_rest = Some((assigned.idle_since, cpu_ms));
+                0
+            }
+        }
     }
 
     /// Appends a frame to what [`Worker::poll_flush`] sends.
     pub(crate) fn send(&mut self, frame: &ToWorker) {
-        frame.encode(&mut self.outgoing);
+        self.line.send(frame);
     }
 
     /// The next frame.
@@ -304,16 +318,7 @@ impl Worker {
 
     /// Sends what was appended, as far as the socket takes it.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.outgoing.is_empty() {
-            match self.stream.try_write(&self.outgoing) {
-                Ok(n) => self.outgoing.advance(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.stream.poll_write_ready(cx))?;
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        Poll::Ready(Ok(()))
+        self.line.poll_flush(cx)
     }
 
     /// Leaves the socket to the keeper: when it becomes readable, the keeper is woken. Returns the
@@ -322,11 +327,10 @@ impl Worker {
         let waker = self.waiting.clone();
         let polled = self.poll_frame(&mut Context::from_waker(&waker));
         if polled.is_pending() {
-            for buffer in [&mut self.incoming, &mut self.outgoing] {
-                if buffer.is_empty() && buffer.capacity() > KEPT_BUFFER_BYTES {
-                    *buffer = BytesMut::new();
-                }
+            if self.incoming.is_empty() && self.incoming.capacity() > KEPT_BUFFER_BYTES {
+                self.incoming = BytesMut::new();
             }
+            self.line.shrink();
         }
         polled
     }

@@ -44,6 +44,11 @@ fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+fn ready(code_cache_tag: &str) -> FromWorker {
+    let code_cache_tag = code_cache_tag.to_owned();
+    FromWorker::Ready(Ready { boot_us: 1, code_cache_tag, claims: None })
+}
+
 struct Actor {
     socket: UnixStream,
     incoming: BytesMut,
@@ -89,7 +94,7 @@ impl Actor {
     }
 
     fn done(&mut self, call: u32, fault: Option<Fault>) {
-        let done = Done { fault, discard: false, cpu_us: 1, memory_bytes: 1 };
+        let done = Done { fault, discard: false, cpu_us: 1, busy_us: 1, memory_bytes: 1 };
         self.say(&FromWorker::Done { call, done });
     }
 
@@ -102,7 +107,7 @@ impl Actor {
     }
 
     fn act(mut self) {
-        self.say(&FromWorker::Ready(Ready { boot_us: 1, code_cache_tag: "x".to_owned() }));
+        self.say(&ready("x"));
         let ToWorker::Assign(assignment) = self.hear() else { panic!("it is assigned first") };
         let role = assignment.function_name;
         let jailed = || FromWorker::Jailed(Jailed { listener: None, missing: Vec::new() });
@@ -130,7 +135,7 @@ impl Actor {
             }
             "done-first" => self.done(call, None),
             "ready-again" => {
-                self.say(&FromWorker::Ready(Ready { boot_us: 1, code_cache_tag: String::new() }));
+                self.say(&ready(""));
             }
             "garbage" => self.raw(&[0xaa; 1_000]),
             "huge" => self.raw(&(65_u32 << 20).to_le_bytes()),

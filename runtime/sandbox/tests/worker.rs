@@ -394,6 +394,66 @@ async fn idle_and_worn_workers_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn old_workers_and_those_that_hold_too_much_end() {
+    let bench = Bench::start_with(SandboxOptions { recycle_after_ms: 1, ..options() }).await;
+    let hello = bench.function(HELLO);
+    for _ in 0..3 {
+        assert!(bench.get(&hello, "/").await.cold, "the one before was too old");
+    }
+    support::wait_until("three are recycled", || {
+        bench.sandbox.metrics().deaths.contains(&("recycled", 3))
+    })
+    .await;
+    bench.is_well().await;
+
+    let bench = Bench::start_with(SandboxOptions { recycle_beyond_mb: 0, ..options() }).await;
+    let code = "
+        const kept = [];
+        export default () => { kept.push(Buffer.alloc(50 << 20, 1)); return 'kept'; };
+    ";
+    let limits = Limits { memory_mb: 64, ..Limits::default() };
+    let hoarder = bench.function_with(code, limits);
+    assert_eq!(bench.get(&hoarder, "/").await.text(), "kept");
+    support::wait_until("it is recycled", || {
+        bench.sandbox.metrics().deaths.contains(&("recycled", 1))
+    })
+    .await;
+    assert!(bench.get(&hoarder, "/").await.cold);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_are_busy_without_a_call_end() {
+    let bench = Bench::start_with(SandboxOptions { idle_cpu_ms: 200, ..options() }).await;
+    let short_turns = "
+        export default () => {
+          setInterval(() => { const end = Date.now() + 5; while (Date.now() < end); }, 1);
+          return 'busy';
+        };
+    ";
+    let other_threads = "
+        import { pbkdf2 } from 'node:crypto';
+        export default () => {
+          for (let i = 0; i < 2; i++) pbkdf2('a', 'b', 2_000_000_000, 64, 'sha512', () => {});
+          return 'busy';
+        };
+    ";
+    let calm = bench.function(HELLO);
+    assert!(bench.get(&calm, "/").await.cold);
+    for code in [short_turns, other_threads] {
+        let busy = bench.function(code);
+        assert_eq!(bench.get(&busy, "/").await.text(), "busy");
+        assert_eq!(bench.sandbox.metrics().workers_idle, 2);
+        support::wait_until("it is ended", || bench.sandbox.metrics().workers_idle == 1).await;
+        assert!(bench.get(&busy, "/").await.cold, "the next call has a worker of its own");
+        support::wait_until("that is ended, too", || bench.sandbox.metrics().workers_idle == 1)
+            .await;
+    }
+    let deaths = bench.sandbox.metrics().deaths;
+    assert!(deaths.iter().any(|(cause, n)| *cause == "cpu_limit" && *n >= 3), "{deaths:?}");
+    assert!(!bench.get(&calm, "/").await.cold, "one that rests is left alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn draining_lets_calls_finish_and_ends_everything() {
     let bench = Bench::start().await;
     let quick =

@@ -11,6 +11,7 @@ use deno_runtime::deno_permissions::PermissionsContainer;
 use crate::boot::Booted;
 use crate::jail::{self, Entered};
 use crate::loader::Artifacts;
+use crate::mapped::map;
 use crate::permissions::permissions;
 use crate::serve::chain;
 
@@ -23,7 +24,7 @@ fn broken(what: impl Into<String>) -> Fault {
 pub(crate) fn assign(booted: &mut Booted, assignment: &Assignment) -> Result<Entered, Fault> {
     let host = booted.host.clone();
     // Before the jail: it may lie where the function cannot read.
-    let code_cache = assignment.code_cache_path.as_ref().and_then(|p| std::fs::read(p).ok());
+    let code_cache = assignment.code_cache_path.as_ref().and_then(|p| map(Path::new(p)).ok());
     let jail = jail::enter(assignment).map_err(|error| {
         broken("the function's process cannot be confined").with_detail(chain(&error))
     })?;

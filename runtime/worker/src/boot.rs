@@ -99,8 +99,9 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
                 .expect("no permissions are valid"),
             root_cert_store_provider: None,
             fetch_dns_resolver: Resolver::default(),
-            shared_array_buffer_store: None,
-            compiled_wasm_module_store: None,
+            // Without one, nothing can be transferred, not even within the isolate.
+            shared_array_buffer_store: Some(deno_core::SharedArrayBufferStore::default()),
+            compiled_wasm_module_store: Some(deno_core::CompiledWasmModuleStore::default()),
             v8_code_cache: None,
             bundle_provider: None,
         },
@@ -137,6 +138,9 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     let v8_isolate = worker.js_runtime.v8_isolate();
     // What booting left behind is no part of any worker, nor of what the platform holds.
     v8_isolate.low_memory_notification();
+    // It leaves pages to be swept when they are next allocated from: by each worker again, which
+    // copies them for it. What looks at the whole heap sweeps it first.
+    let _ = v8_isolate.get_heap_code_and_metadata_statistics();
     host.memory.set_platform(v8_isolate.get_heap_statistics().used_heap_size());
     Unsettled { engine, host, worker, loader, isolate }
 }

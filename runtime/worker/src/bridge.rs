@@ -2,6 +2,7 @@
 //! is called by. All values cross here and nowhere else.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use cloudserve_protocol::call::HandlerKind;
@@ -23,6 +24,10 @@ pub(crate) struct IncomingCall {
     pub(crate) headers: HeaderBlock,
     pub(crate) body: Bytes,
     pub(crate) end: bool,
+    /// Whether it has to be claimed before it begins.
+    pub(crate) revocable: bool,
+    /// When it must be over.
+    pub(crate) deadline: Instant,
 }
 
 /// The functions of `bootstrap-js` that the host calls.
@@ -35,6 +40,7 @@ pub(crate) struct Bridge {
     body_aborted: v8::Global<v8::Function>,
     credit: v8::Global<v8::Function>,
     cancel: v8::Global<v8::Function>,
+    sockets: v8::Global<v8::Function>,
 }
 
 const GLOBAL: &str = "__cloudserve";
@@ -71,6 +77,7 @@ impl Bridge {
             body_aborted: function("bodyAborted"),
             credit: function("credit"),
             cancel: function("cancel"),
+            sockets: function("sockets"),
         }
     }
 
@@ -88,7 +95,7 @@ impl Bridge {
         }
         offer! {
             "answer": answer, "head": head, "chunk": chunk, "credit": credit, "log": log,
-            "done": done, "failed": failed,
+            "done": done, "failed": failed, "openWebSocket": open_web_socket,
         }
         let settings = serde_json::json!({
             "functionName": assignment.function_name,
@@ -192,6 +199,15 @@ impl Bridge {
     /// More of an answer's body may be sent.
     pub(crate) fn credit(&self, runtime: &mut JsRuntime, call: u32, bytes: u32) {
         notify(runtime, &self.credit, &[call, bytes]);
+    }
+
+    /// How many sockets of Node's modules are open.
+    pub(crate) fn sockets(&self, runtime: &mut JsRuntime) -> usize {
+        scope!(scope, runtime);
+        let sockets = v8::Local::new(scope, &self.sockets);
+        let this = v8::undefined(scope).into();
+        let counted = sockets.call(scope, this, &[]).and_then(|n| n.uint32_value(scope));
+        counted.map_or(0, |n| n as usize)
     }
 
     /// Nobody waits for the answer.

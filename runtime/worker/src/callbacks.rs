@@ -11,9 +11,10 @@ use bytes::Bytes;
 use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::headers::{HeaderBlock, HeaderBlockBuilder};
 use cloudserve_protocol::wire::FromWorker;
-use deno_core::v8;
+use deno_core::{JsRuntime, v8};
 
 use crate::host::Host;
+use crate::web_socket;
 
 fn host_of(scope: &mut v8::PinScope<'_, '_>) -> Rc<Host> {
     scope.get_slot::<Rc<Host>>().expect("set when the bridge was taken").clone()
@@ -81,7 +82,10 @@ pub(crate) fn head(
     _result: v8::ReturnValue<'_>,
 ) {
     let call = number(scope, args.get(0));
-    let status = status_of(scope, args.get(1));
+    let status = match number(scope, args.get(1)) {
+        101 => 101,
+        _ => status_of(scope, args.get(1)),
+    };
     let headers = headers_of(scope, args.get(2));
     host_of(scope).answer(call, status, headers, Bytes::new(), false);
 }
@@ -95,6 +99,19 @@ pub(crate) fn chunk(
     let bytes = body_of(scope, args.get(1));
     let end = args.get(2).boolean_value(scope);
     host_of(scope).chunk(call, bytes, end);
+}
+
+/// A pipe with the engine's WebSocket at one end: `[the WebSocket's resource, the other end's]`.
+pub(crate) fn open_web_socket(
+    scope: &mut v8::PinScope<'_, '_>,
+    _args: v8::FunctionCallbackArguments<'_>,
+    mut result: v8::ReturnValue<'_>,
+) {
+    let state = JsRuntime::op_state_from(scope);
+    // Without descriptors there is none; the caller sees undefined.
+    let Ok(ends) = web_socket::open(&mut state.borrow_mut()) else { return };
+    let ends = ends.map(|end| v8::Integer::new_from_unsigned(scope, end).into());
+    result.set(v8::Array::new_with_elements(scope, &ends).into());
 }
 
 pub(crate) fn credit(

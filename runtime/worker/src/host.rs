@@ -28,6 +28,7 @@ use crate::watchdog::NEVER;
 pub(crate) struct CallState {
     pub(crate) deadline: Instant,
     cpu_start_us: u64,
+    begun: Instant,
     answered: bool,
     streamed_bytes: u64,
 }
@@ -38,6 +39,7 @@ struct Finished {
     fault: Option<Fault>,
     discard: bool,
     cpu_us: u64,
+    busy_us: u32,
 }
 
 /// The host of one isolate.
@@ -54,6 +56,8 @@ pub(crate) struct Host {
     logged_bytes: Cell<usize>,
     log_cut: Cell<bool>,
     finished: RefCell<Vec<Finished>>,
+    /// The CPU time of the process when a call ended, until something else runs.
+    cpu_at_end: Cell<Option<u64>>,
 }
 
 impl Host {
@@ -69,6 +73,7 @@ impl Host {
             logged_bytes: Cell::new(0),
             log_cut: Cell::new(false),
             finished: RefCell::default(),
+            cpu_at_end: Cell::new(None),
         })
     }
 
@@ -90,7 +95,8 @@ impl Host {
         self.log_cut.set(false);
         let state = CallState {
             deadline,
-            cpu_start_us: process_cpu_us(),
+            cpu_start_us: self.cpu_at_end.take().unwrap_or_else(process_cpu_us),
+            begun: Instant::now(),
             answered: false,
             streamed_bytes: 0,
         };
@@ -114,11 +120,29 @@ impl Host {
         !self.calls.borrow().is_empty()
     }
 
+    /// The process waits from now on: what it uses until the next call is not that call's.
+    pub(crate) fn rest(&self) {
+        self.cpu_at_end.set(None);
+    }
+
+    /// Whether no call is in the isolate, nor one that ended and is not reported.
+    pub(crate) fn is_free(&self) -> bool {
+        self.calls.borrow().is_empty() && self.finished.borrow().is_empty()
+    }
+
+    /// Whether the last call has just ended and is not reported yet.
+    pub(crate) fn is_between_calls(&self) -> bool {
+        !self.has_calls() && !self.finished.borrow().is_empty()
+    }
+
     /// Ends a call. The frame is written by `report_finished`, which can see the heap.
     fn end(&self, call: u32, fault: Option<Fault>, discard: bool) {
         if let Some(state) = self.calls.borrow_mut().remove(&call) {
-            let cpu_us = process_cpu_us().saturating_sub(state.cpu_start_us);
-            self.finished.borrow_mut().push(Finished { call, fault, discard, cpu_us });
+            let now_us = process_cpu_us();
+            let cpu_us = now_us.saturating_sub(state.cpu_start_us);
+            self.cpu_at_end.set(Some(now_us));
+            let busy_us = u32::try_from(state.begun.elapsed().as_micros()).unwrap_or(u32::MAX);
+            self.finished.borrow_mut().push(Finished { call, fault, discard, cpu_us, busy_us });
         }
     }
 
@@ -140,9 +164,9 @@ impl Host {
         let heap = isolate.get_heap_statistics().used_heap_size();
         let memory_bytes = self.memory.peak_bytes(heap) as u64;
         let mut must_go = false;
-        for Finished { call, fault, discard, cpu_us } in finished {
+        for Finished { call, fault, discard, cpu_us, busy_us } in finished {
             must_go |= discard;
-            let done = Done { fault, discard, cpu_us, memory_bytes };
+            let done = Done { fault, discard, cpu_us, busy_us, memory_bytes };
             self.send(&FromWorker::Done { call, done });
         }
         must_go

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use cloudserve_protocol::artifact::wants_aws_events;
 use deno_core::error::ModuleLoaderError;
 use deno_core::{
     FastString, ModuleLoadOptions, ModuleLoadReferrer, ModuleLoadResponse, ModuleLoader,
@@ -35,6 +36,7 @@ use node_resolver::{
 use sys_traits::impls::RealSys;
 
 use crate::commonjs::{self, assigned_names, has_imports, imported_names};
+use crate::mapped::map_text;
 
 type Npm = NpmResolver<RealSys>;
 type Resolver = NodeResolver<DenoInNpmPackageChecker, DenoIsBuiltInNodeModuleChecker, Npm, RealSys>;
@@ -47,7 +49,7 @@ pub(crate) type NodeServices = NodeExtInitServices<DenoInNpmPackageChecker, Npm,
 pub(crate) struct Artifacts {
     pub(crate) bundle_url: ModuleSpecifier,
     pub(crate) roots: Vec<PathBuf>,
-    pub(crate) code_cache: Option<Vec<u8>>,
+    pub(crate) code_cache: Option<&'static [u8]>,
 }
 
 /// The loader of one worker. Knows no function until `assign`.
@@ -58,6 +60,7 @@ pub(crate) struct BundleLoader {
     sources: RefCell<HashMap<String, &'static str>>,
     wanted: RefCell<HashMap<String, BTreeSet<String>>>,
     code_cache: Cell<CodeCache>,
+    wants_aws_events: Cell<bool>,
 }
 
 /// What became of the bundle's code cache.
@@ -94,6 +97,7 @@ pub(crate) fn new() -> (Rc<BundleLoader>, NodeServices) {
         sources: RefCell::default(),
         wanted: RefCell::default(),
         code_cache: Cell::new(CodeCache::Absent),
+        wants_aws_events: Cell::new(false),
     });
     let services = NodeExtInitServices {
         node_require_loader: Rc::new(Required { loader: loader.clone() }),
@@ -134,6 +138,11 @@ impl BundleLoader {
     pub(crate) fn bundle_url(&self) -> ModuleSpecifier {
         let artifacts = self.artifacts.borrow();
         artifacts.as_ref().expect("asked for after the assignment").bundle_url.clone()
+    }
+
+    /// Whether the bundle that was loaded carries an adapter for AWS's events.
+    pub(crate) fn wants_aws_events(&self) -> bool {
+        self.wants_aws_events.get()
     }
 
     /// Whether a code cache was given and V8 took it.
@@ -201,27 +210,27 @@ impl BundleLoader {
             return Ok(ModuleSource::new(ModuleType::Wasm, code, url, None));
         }
         let is_commonjs = self.is_commonjs(url).map_err(JsErrorBox::from_err)?;
-        let (kind, source) = if is_commonjs {
+        // The isolate keeps it as long as the process lives; V8 reads plain ASCII where it lies.
+        let (kind, source): (_, &'static str) = if is_commonjs {
             let wanted = self.wanted.borrow();
             let mut names = wanted.get(url.as_str()).cloned().unwrap_or_default();
             if let Ok(source) = std::fs::read_to_string(&path) {
                 names.extend(assigned_names(&source));
             }
-            (ModuleType::JavaScript, commonjs::facade(&path, &names))
+            (ModuleType::JavaScript, commonjs::facade(&path, &names).leak())
         } else {
-            let text = std::fs::read_to_string(&path).map_err(JsErrorBox::from_err)?;
+            let text = map_text(&path).map_err(JsErrorBox::from_err)?;
             let is_json = path.extension().is_some_and(|e| e == "json");
             (if is_json { ModuleType::Json } else { ModuleType::JavaScript }, text)
         };
         let code_cache = self.is_bundle(url).then(|| {
+            self.wants_aws_events.set(wants_aws_events(source.as_bytes()));
             let data = self.artifacts.borrow_mut().as_mut().and_then(|a| a.code_cache.take());
             if data.is_some() {
                 self.code_cache.set(CodeCache::Given);
             }
-            SourceCodeCacheInfo { hash: source.len() as u64, data: data.map(Cow::Owned) }
+            SourceCodeCacheInfo { hash: source.len() as u64, data: data.map(Cow::Borrowed) }
         });
-        // The isolate keeps it as long as the process lives; V8 reads plain ASCII where it lies.
-        let source: &'static str = source.leak();
         if !is_commonjs && has_imports(source) {
             self.sources.borrow_mut().insert(url.to_string(), source);
         }
@@ -253,7 +262,8 @@ impl ModuleLoader for BundleLoader {
         }
         let resolved = resolve_import(specifier, referrer).map_err(JsErrorBox::from_err)?;
         match resolved.scheme() {
-            "node" | "file" | "data" => {
+            "node" => Ok(resolved),
+            "file" | "data" => {
                 self.remember_wanted_names(specifier, referrer, &resolved);
                 Ok(resolved)
             }

@@ -12,10 +12,10 @@
 //! the main thread before the tokio runtime exists.
 
 mod assign;
-mod aws_adapters;
 mod boot;
 mod bridge;
 mod callbacks;
+mod claims;
 mod code_cache;
 mod commonjs;
 mod control;
@@ -23,11 +23,14 @@ mod cpu;
 mod engine;
 mod host;
 mod jail;
+mod leftovers;
 mod loader;
+mod mapped;
 mod memory;
 mod permissions;
 mod serve;
 mod watchdog;
+mod web_socket;
 mod zygote;
 
 use std::mem::ManuallyDrop;

@@ -4,12 +4,13 @@
 //! loop run, write what it said. Whatever leaves the isolate in doubt ends the loop and with it
 //! the process.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use cloudserve_protocol::call::{HandlerKind, LogLevel};
@@ -24,13 +25,14 @@ use deno_runtime::deno_os::WatcherExited;
 use deno_runtime::fmt_errors::format_js_error;
 
 use crate::assign;
-use crate::aws_adapters;
 use crate::boot::Booted;
 use crate::bridge::IncomingCall;
+use crate::claims::Claims;
 use crate::code_cache;
 use crate::control::{Control, ControlError};
 use crate::host::Host;
 use crate::jail::Entered;
+use crate::leftovers::Leftovers;
 use crate::watchdog::{Fired, NEVER, Watchdog};
 
 /// How long past the watchdog's deadline the event loop looks itself: promises that never settle.
@@ -50,7 +52,10 @@ pub(crate) async fn run(socket: UnixStream, booted: Booted, started: Instant) ->
             return 2;
         }
     };
+    // Without it no call ever waits here.
+    let (claims, claims_file) = Claims::make().ok().unzip();
     host.send(&FromWorker::Ready(Ready {
+        claims: claims_file.as_ref().map(AsRawFd::as_raw_fd),
         boot_us: micros(started.elapsed()),
         code_cache_tag: format!(
             "{}-{:08x}",
@@ -69,8 +74,19 @@ pub(crate) async fn run(socket: UnixStream, booted: Booted, started: Instant) ->
             return 2;
         }
     };
-    let code_cache = code_cache::Schedule::never();
-    let mut serving = Serving { host, control, booted, watchdog, code_cache, draining: false };
+    // The supervisor has it by now.
+    drop(claims_file);
+    let mut serving = Serving {
+        host,
+        control,
+        booted,
+        watchdog,
+        claims,
+        waiting: VecDeque::new(),
+        code_cache: code_cache::Schedule::never(),
+        leftovers: Leftovers::default(),
+        draining: false,
+    };
     let code = match serving.load(&assignment).await {
         Ok(()) => serving.serve().await,
         Err(fault) => {
@@ -100,7 +116,11 @@ struct Serving {
     control: Control,
     booted: Booted,
     watchdog: Watchdog,
+    claims: Option<Claims>,
+    /// Calls that came while another one was under way, in order.
+    waiting: VecDeque<IncomingCall>,
     code_cache: code_cache::Schedule,
+    leftovers: Leftovers,
     draining: bool,
 }
 
@@ -133,10 +153,11 @@ impl Serving {
         let format = self.host.limits.get().event_format;
         if handler_kind == HandlerKind::Event
             && format == EventFormat::Auto
-            && aws_adapters::carried_by(&self.booted.loader.bundle_url())
+            && self.booted.loader.wants_aws_events()
         {
             self.booted.bridge.use_lambda_events(&mut self.booted.worker.js_runtime);
         }
+        self.leftovers = Leftovers::loaded(&mut self.booted.worker.js_runtime, &self.booted.bridge);
         self.host.send(&FromWorker::Loaded(Loaded {
             handler_kind,
             load_us: micros(begun.elapsed()),
@@ -243,36 +264,14 @@ impl Serving {
         let mut timer = pin!(tokio::time::sleep(Duration::MAX));
         let mut timer_at: Option<Instant> = None;
         poll_fn(|cx| {
-            loop {
-                match self.control.poll_frame(cx) {
-                    Poll::Ready(Ok(frame)) => self.take(frame),
-                    Poll::Ready(Err(_)) => return Poll::Ready(0),
-                    Poll::Pending => break,
-                }
-            }
-            // Between calls, too, code has to come back: the next call would pay for it.
-            if self.host.next_deadline().is_none() {
-                let timeout = Duration::from_millis(self.host.limits.get().timeout_ms.into());
-                self.watchdog.arm(Instant::now() + timeout, NEVER);
-            }
-            let polled = self.booted.poll(cx);
-            if let Some(code) = self.verdict(match polled {
-                Poll::Ready(Err(error)) => Some(error),
-                _ => None,
-            }) {
-                return Poll::Ready(code);
-            }
-            if self.host.report_finished(self.booted.worker.js_runtime.v8_isolate()) {
-                return Poll::Ready(0);
-            }
-            let flushed = self.control.poll_flush(cx, &mut self.host.outgoing());
-            if let Poll::Ready(Err(_)) = flushed {
-                return Poll::Ready(0);
-            }
+            let is_flushed = match self.turn(cx) {
+                Turn::Ended(code) => return Poll::Ready(code),
+                Turn::Waits { is_flushed } => is_flushed,
+            };
             match self.host.next_deadline() {
                 None => {
                     self.watchdog.disarm();
-                    if self.draining && flushed.is_ready() {
+                    if self.draining && is_flushed {
                         return Poll::Ready(0);
                     }
                     if self.code_cache.poll_due(cx).is_ready() {
@@ -308,6 +307,71 @@ impl Serving {
         .await
     }
 
+    /// Takes in what has come, and runs calls one after the other until there is something to wait
+    /// for. What a call has to say leaves before the next one begins: it is over for its caller,
+    /// whatever the next one does to this process.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Turn {
+        loop {
+            loop {
+                match self.control.poll_frame(cx) {
+                    Poll::Ready(Ok(frame)) => self.take(frame),
+                    Poll::Ready(Err(_)) => return Turn::Ended(0),
+                    Poll::Pending => break,
+                }
+            }
+            // Between calls, too, code has to come back: the next call would pay for it.
+            if !self.host.has_calls() {
+                let timeout = Duration::from_millis(self.host.limits.get().timeout_ms.into());
+                self.watchdog.arm(Instant::now() + timeout, NEVER);
+            }
+            let polled = self.booted.poll(cx);
+            let goes_on = polled.is_pending();
+            if let Some(code) = self.verdict(match polled {
+                Poll::Ready(Err(error)) => Some(error),
+                _ => None,
+            }) {
+                return Turn::Ended(code);
+            }
+            if goes_on && self.host.is_between_calls() {
+                let Booted { worker, bridge, .. } = &mut self.booted;
+                self.leftovers.look(&self.host, &mut worker.js_runtime, bridge);
+            }
+            if self.host.report_finished(self.booted.worker.js_runtime.v8_isolate()) {
+                return Turn::Ended(0);
+            }
+            let is_flushed = match self.control.poll_flush(cx, &mut self.host.outgoing()) {
+                Poll::Ready(Err(_)) => return Turn::Ended(0),
+                flushed => flushed.is_ready(),
+            };
+            // A caller that reads slowly is waited for: its answer is in the way of the next.
+            if self.host.has_calls() || !is_flushed || !self.begin_next() {
+                self.host.rest();
+                return Turn::Waits { is_flushed };
+            }
+        }
+    }
+
+    /// Begins the call that has waited longest. Whether there was one.
+    fn begin_next(&mut self) -> bool {
+        while let Some(next) = self.waiting.pop_front() {
+            let is_ours =
+                !next.revocable || self.claims.as_ref().is_some_and(|c| c.claim(next.call));
+            if is_ours {
+                self.begin(&next);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn begin(&mut self, incoming: &IncomingCall) {
+        self.host.begin(incoming.call, incoming.deadline);
+        let earliest = self.host.next_deadline().unwrap_or(incoming.deadline);
+        self.watchdog.arm(earliest, self.host.cpu_until_us());
+        self.booted.bridge.request(&mut self.booted.worker.js_runtime, incoming);
+        self.booted.worker.js_runtime.v8_isolate().perform_microtask_checkpoint();
+    }
+
     fn make_code_cache(&mut self) {
         let url = self.booted.loader.bundle_url();
         let made =
@@ -332,11 +396,8 @@ impl Serving {
                 headers,
                 body,
                 end,
+                revocable,
             } => {
-                let deadline = Instant::now() + Duration::from_millis(budget_ms.into());
-                self.host.begin(call, deadline);
-                let earliest = self.host.next_deadline().unwrap_or(deadline);
-                self.watchdog.arm(earliest, self.host.cpu_until_us());
                 let incoming = IncomingCall {
                     call,
                     execution_id,
@@ -346,8 +407,14 @@ impl Serving {
                     headers,
                     body,
                     end,
+                    revocable,
+                    deadline: Instant::now() + Duration::from_millis(budget_ms.into()),
                 };
-                bridge.request(runtime, &incoming);
+                self.waiting.push_back(incoming);
+                if self.host.is_free() {
+                    self.begin_next();
+                }
+                return;
             }
             ToWorker::Body { call, bytes, end } => bridge.body(runtime, call, &bytes, end),
             ToWorker::BodyAborted { call } => bridge.body_aborted(runtime, call),
@@ -391,6 +458,14 @@ impl Serving {
         self.host.report_finished(isolate);
         Some(code)
     }
+}
+
+/// How a turn of the loop ended.
+enum Turn {
+    /// Nothing is left to do for now.
+    Waits { is_flushed: bool },
+    /// The process is to end with this code.
+    Ended(i32),
 }
 
 fn slow_start(load_budget_ms: u32) -> Fault {

@@ -5,15 +5,16 @@
 
 use std::error::Error as StdError;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Document, RawDocumentBuf};
-use mongodb::error::{TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
+use mongodb::bson::{Document, RawDocumentBuf, doc};
+use mongodb::error::{ErrorKind, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
 use mongodb::options::{
     Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, SelectionCriteria, WriteConcern,
 };
 use mongodb::{Client, ClientSession, Collection};
+use parking_lot::Mutex;
 
 use super::MongoOptions;
 use super::changes::{ChangeDocument, SharedFeed};
@@ -23,6 +24,12 @@ use crate::{Change, OpenError, StoreError};
 /// How often a commit is asked for whose outcome is unknown.
 const COMMIT_ATTEMPTS: u32 = 3;
 
+/// How long a server keeps a transaction that nobody ends (its default, and a margin).
+const TRANSACTION_LIFETIME: Duration = Duration::from_secs(90);
+
+/// Sessions remembered that were given up; the oldest is forgotten first.
+const MAX_LOST: usize = 1_000;
+
 /// The database of an installation. Cheap to clone.
 #[derive(Clone)]
 #[allow(clippy::struct_field_names, reason = "the driver calls it so, too")]
@@ -31,6 +38,7 @@ pub(super) struct Database {
     place: Arc<str>,
     timeout: Duration,
     feed: SharedFeed,
+    lost: Arc<Lost>,
 }
 
 /// The server did not answer in time.
@@ -77,8 +85,10 @@ impl Database {
         );
         let client = Client::with_options(client).map_err(|e| invalid(e.into()))?;
         let database = client.default_database().ok_or_else(|| invalid(NoDatabase.into()))?;
-        let database = Self { database, place: place.into(), timeout, feed: SharedFeed::new() };
-        let ping = database.database.run_command(mongodb::bson::doc! { "ping": 1 });
+        let place = place.into();
+        let database =
+            Self { database, place, timeout, feed: SharedFeed::new(), lost: Arc::default() };
+        let ping = database.database.run_command(doc! { "ping": 1 });
         database.bounded(ping).await.map_err(|error| database.unreachable(error))?;
         Ok(database)
     }
@@ -145,7 +155,48 @@ impl Database {
         let mut session = self.database.client().start_session().await?;
         session.start_transaction().read_concern(ReadConcern::snapshot()).await?;
         let outbox = self.collection(super::schema::CHANGES);
-        Ok(Transaction { session, outbox, feed: self.feed.clone(), changes: Vec::new() })
+        Ok(Transaction {
+            session,
+            outbox,
+            feed: self.feed.clone(),
+            changes: Vec::new(),
+            lost: Some(self.lost.clone()),
+        })
+    }
+
+    /// Ends transactions that were given up before the server had seen all of them: it may have
+    /// gone on with one, which then is in the way of others, and of doing the same again, for as
+    /// long as it lives. To be called when something is in the way.
+    pub(super) async fn end_lost(&self) {
+        let sessions = self.lost.sessions();
+        if sessions.is_empty() {
+            return;
+        }
+        let admin = self.database.client().database("admin");
+        if let Err(error) = admin.run_command(doc! { "killSessions": sessions }).await {
+            tracing::warn!(%error, "transactions that were given up may go on for a minute");
+        }
+    }
+}
+
+/// Sessions whose transactions were given up while an operation of theirs was under way.
+#[derive(Default)]
+struct Lost(Mutex<Vec<(Document, Instant)>>);
+
+impl Lost {
+    fn add(&self, session: Document) {
+        let mut lost = self.0.lock();
+        if lost.len() == MAX_LOST {
+            lost.remove(0);
+        }
+        lost.push((session, Instant::now()));
+    }
+
+    /// Those whose transactions may be there still.
+    fn sessions(&self) -> Vec<Document> {
+        let mut lost = self.0.lock();
+        lost.retain(|(_, since)| since.elapsed() < TRANSACTION_LIFETIME);
+        lost.iter().map(|(session, _)| session.clone()).collect()
     }
 }
 
@@ -186,6 +237,16 @@ pub(super) struct Transaction {
     outbox: Collection<RawDocumentBuf>,
     feed: SharedFeed,
     changes: Vec<(ObjectId, Change)>,
+    /// Where to say that nobody knows how it ended; `None` once somebody does.
+    lost: Option<Arc<Lost>>,
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(lost) = self.lost.take() {
+            lost.add(self.session.id().clone());
+        }
+    }
 }
 
 impl Transaction {
@@ -196,7 +257,13 @@ impl Transaction {
 
     /// Commits if the work went well. `None`: others were in the way, do it all again.
     pub(super) async fn end<T>(mut self, outcome: Result<T, Failed>) -> Option<Result<T, Failed>> {
-        match self.try_end(outcome).await {
+        let ended = self.try_end(outcome).await;
+        // What the server has said, it knows.
+        if !matches!(&ended, Err(Failed::Driver(error)) if !matches!(*error.kind, ErrorKind::Command(_)))
+        {
+            self.lost = None;
+        }
+        match ended {
             Err(Failed::Again) => None,
             Err(Failed::Driver(error)) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => None,
             ended => Some(ended),
@@ -260,6 +327,7 @@ macro_rules! in_transaction {
                 if let Some(ended) = $tx.end(outcome).await {
                     break ended;
                 }
+                database.end_lost().await;
                 $crate::mongo::database::back_off(attempt).await;
                 attempt += 1;
             }
@@ -276,7 +344,7 @@ pub(super) async fn update_all(
     collection: &str,
     updates: Vec<Document>,
 ) -> Result<(), Failed> {
-    let command = mongodb::bson::doc! { "update": collection, "updates": updates };
+    let command = doc! { "update": collection, "updates": updates };
     let reply = database.database.run_command(command).session(&mut tx.session).await?;
     // Upserts that met each other.
     if reply.contains_key("writeErrors") { Err(Failed::Again) } else { Ok(()) }

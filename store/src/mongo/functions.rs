@@ -24,7 +24,8 @@ use crate::function::{
     NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Source, Version,
     Visibility,
 };
-use crate::{Change, FunctionStore, StoreError, TelemetryStore, Timestamp};
+use crate::telemetry::forget_logs;
+use crate::{Change, FunctionStore, StoreError, Timestamp};
 
 /// [`FunctionStore`] over MongoDB.
 pub(crate) struct MongoFunctions {
@@ -503,9 +504,8 @@ impl FunctionStore for MongoFunctions {
 
     async fn delete_function(&self, user_id: UserId, id: FunctionId) -> Result<bool, StoreError> {
         let deleted = in_transaction!(self.database, |tx| self.try_delete(user_id, id, &mut tx))?;
-        if deleted && let Err(error) = self.telemetry.delete_logs(id).await {
-            // The function is gone and with it the only way to its logs; they expire with age.
-            tracing::warn!(function = %id, %error, "logs of a deleted function remain");
+        if deleted {
+            forget_logs(self.telemetry.as_ref(), id).await;
         }
         Ok(deleted)
     }

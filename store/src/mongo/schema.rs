@@ -34,6 +34,9 @@ const VERSION: i64 = 1;
 const PRODUCT: &str = "cloudserve";
 /// How long notices of changes are kept.
 const CHANGES_KEPT: Duration = Duration::from_hours(1);
+/// How long a process that has begun may take to say that the database is ours.
+const BEGUN_LOOKS: u32 = 50;
+const BEGUN_PAUSE: Duration = Duration::from_millis(100);
 /// The longest age the server can be told.
 const LONGEST_AGE: Duration = Duration::from_secs(i32::MAX as u64);
 
@@ -55,7 +58,7 @@ pub(super) async fn prepare(database: &Database, options: &MongoOptions) -> Resu
             begin(database).await.map_err(failed)?;
         }
         // Not empty and yet ours: another process has begun meanwhile.
-        stored = read(database).await.map_err(failed)?;
+        stored = begun(database).await.map_err(failed)?;
     }
     let mut version = match stored {
         Some(schema) if schema.product == PRODUCT => schema.version,
@@ -83,6 +86,21 @@ async fn read(database: &Database) -> Result<Option<SchemaDocument>, StoreError>
     let meta = database.collection(META);
     let found = database.bounded(meta.find_one(doc! { "_id": "schema" })).await?;
     found.as_ref().map(|found: &RawDocumentBuf| parse("schema", found)).transpose()
+}
+
+/// What the database says of itself. If somebody has begun with it but not said so yet, waits for
+/// that, for a while.
+async fn begun(database: &Database) -> Result<Option<SchemaDocument>, StoreError> {
+    for _ in 0..BEGUN_LOOKS {
+        // The collection is there before what is in it.
+        let names = database.bounded(database.handle().list_collection_names()).await?;
+        let stored = read(database).await?;
+        if stored.is_some() || names.iter().any(|name| name != META) {
+            return Ok(stored);
+        }
+        tokio::time::sleep(BEGUN_PAUSE).await;
+    }
+    read(database).await
 }
 
 /// Says that this database is ours, before anything else is in it.
@@ -197,6 +215,12 @@ async fn keep_for(
     let collection = database.collection(name);
     let applied = async {
         let Some(age) = age else {
+            // Even to drop what is not there waits for every transaction, and everybody else
+            // behind it.
+            let names = collection.list_index_names().await?;
+            if !names.iter().any(|name| name == AGE_INDEX) {
+                return Ok(());
+            }
             return match collection.drop_index(AGE_INDEX).await {
                 Err(error) if !has_code(&error, INDEX_NOT_FOUND) => Err(Failed::Driver(error)),
                 _ => Ok(()),

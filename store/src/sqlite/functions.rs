@@ -19,7 +19,8 @@ use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, Function, FunctionRecord, NewVersion, Page,
     Pruned, Rollback, Route, SealedEnv, SealedVersion, Version, Visibility,
 };
-use crate::{Change, FunctionStore, StoreError, TelemetryStore, Timestamp};
+use crate::telemetry::forget_logs;
+use crate::{Change, FunctionStore, StoreError, Timestamp};
 
 /// [`FunctionStore`] over SQLite.
 pub(crate) struct SqliteFunctions {
@@ -373,9 +374,8 @@ impl FunctionStore for SqliteFunctions {
                 Ok(removed == 1)
             })
             .await?;
-        if deleted && let Err(error) = self.telemetry.delete_logs(id).await {
-            // The function is gone and with it the only way to its logs; they expire with age.
-            tracing::warn!(function = %id, %error, "logs of a deleted function remain");
+        if deleted {
+            forget_logs(self.telemetry.as_ref(), id).await;
         }
         Ok(deleted)
     }

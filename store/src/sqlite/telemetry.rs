@@ -54,17 +54,26 @@ impl SqliteTelemetry {
     }
 }
 
+/// Log text that is serialised in less time than it takes to wake another thread.
+const INLINE_TEXT_BYTES: usize = 64 * 1024;
+
 #[async_trait]
 impl TelemetryStore for SqliteTelemetry {
     async fn record(&self, usage: Vec<UsageRow>, logs: Vec<LogRow>) -> Result<(), StoreError> {
         if usage.is_empty() && logs.is_empty() {
             return Ok(());
         }
-        // Serialised here, on the caller's thread: the writer is the one thing all calls share.
-        let rows = logs
-            .into_iter()
-            .map(|row| to_json(&row.lines).map(|text| (row, text)))
-            .collect::<Result<Vec<_>, _>>()?;
+        // Not by the writer: it is the one thing all calls share. And by a thread that serves
+        // nobody, if it takes long.
+        let text_bytes: usize = logs.iter().map(LogRow::text_bytes).sum();
+        let serialise = move || -> Result<Vec<_>, _> {
+            logs.into_iter().map(|row| to_json(&row.lines).map(|text| (row, text))).collect()
+        };
+        let rows = if text_bytes <= INLINE_TEXT_BYTES {
+            serialise()?
+        } else {
+            tokio::task::spawn_blocking(serialise).await.map_err(StoreError::unavailable)??
+        };
         self.telemetry
             .write(move |c, _| {
                 usage::insert(c, &usage)?;

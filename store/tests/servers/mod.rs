@@ -101,7 +101,7 @@ pub(crate) fn unique_name() -> String {
 pub(crate) async fn start_mongod() -> Server {
     let directory = directory("mongod");
     let [port] = free_ports();
-    let mut command = Command::new(program("mongod"));
+    let mut command = Command::new(needed("mongod"));
     command
         .args(["--port", &port.to_string(), "--bind_ip", "127.0.0.1", "--replSet", "rs0"])
         .args(["--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25", "--nounixsocket", "--quiet"])
@@ -145,7 +145,7 @@ pub(crate) async fn start_s3() -> Server {
     fs::write(&identities, config).unwrap();
     // One volume for a new bucket instead of seven: every test has its own.
     fs::write(directory.join("master.toml"), "[master.volume_growth]\ncopy_1 = 1\n").unwrap();
-    let mut command = Command::new(program("weed"));
+    let mut command = Command::new(needed("weed"));
     command
         .current_dir(&directory)
         .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"])
@@ -194,7 +194,7 @@ fn cache() -> PathBuf {
 }
 
 /// `<cache>/<program>-<version>/<program>`; the newest if there are several.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let mut found: Vec<_> = fs::read_dir(cache())
         .into_iter()
         .flatten()
@@ -204,7 +204,11 @@ fn program(name: &str) -> PathBuf {
         .filter(|path| path.is_file())
         .collect();
     found.sort();
-    found.pop().unwrap_or_else(|| {
+    found.pop()
+}
+
+fn needed(name: &str) -> PathBuf {
+    program(name).unwrap_or_else(|| {
         panic!(
             "no {name} in {}; `make test` fetches it, or run tools/test-servers",
             cache().display()
@@ -214,7 +218,7 @@ fn program(name: &str) -> PathBuf {
 
 /// Ports that were free a moment ago. Below 55 536, because the S3 server's parts also use the
 /// port 10 000 above each.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let mut held = Vec::new();
     while held.len() < N {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

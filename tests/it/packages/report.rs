@@ -16,9 +16,8 @@ other package may work as well; these are held to.
 
 The load is that of a cold start from the code cache, in milliseconds on 2 shared cores: a coarse
 figure. This file is written by the test when `CLOUDSERVE_WRITE_COMPATIBILITY` is set; without, the
-test compares everything but the load.
-
-Known not to work yet: `ioredis` 5 connects and never answers (`redis` does).
+test compares everything but the load. `tests/it/websocket.rs` holds `ws` and socket.io to their
+WebSockets, through the gateway.
 
 | package | version | exercised | result | load |
 |---|---|---|---|---|

@@ -1,29 +1,21 @@
 //! The servers that packages talk to: real ones, on loopback, on free ports, ended with the test.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, fs};
 
-use mongodb::bson::doc;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::table::{self, Case};
+use crate::servers;
 use crate::support::{npm_cache, spawn, wait_for};
-
-/// As fetched by `tools/test-servers`.
-const MONGOD: &str = "cloudserve/servers/mongod-0.4.0/mongod";
-const WEED: &str = "cloudserve/servers/weed-4.48/weed";
 
 /// `DynamoDB`'s interface, as an npm package.
 const DYNALITE: &str = "dynalite@4.0.0";
-
-const S3_KEY: &str = "tests";
-const S3_SECRET: &str = "not-a-secret";
 
 /// The servers that run, and the variables that say where.
 pub(super) struct Services {
@@ -57,8 +49,8 @@ impl Services {
             ("postgres", this.postgres()),
             ("redis", this.redis()),
             ("mariadb", this.mariadb()),
-            ("mongod", this.mongod()),
-            ("s3", this.s3()),
+            ("mongod", this.mongod().await),
+            ("s3", this.s3().await),
             ("dynamodb", this.dynamodb()),
         ] {
             if is_there.is_none() {
@@ -121,7 +113,7 @@ impl Services {
     fn postgres(&mut self) -> Option<()> {
         let programs = newest("/usr/lib/postgresql")?.join("bin");
         let directory = owned_by("postgres", self.directory("postgres"));
-        let [port] = free_ports();
+        let [port] = servers::free_ports();
         let mut init = as_user("postgres", &programs.join("initdb"));
         init.args(["-A", "trust", "-U", "postgres", "--no-sync", "-D"]).arg(&directory);
         finish(init)?;
@@ -145,7 +137,7 @@ impl Services {
 
     fn redis(&mut self) -> Option<()> {
         let program = installed("redis-server")?;
-        let [port] = free_ports();
+        let [port] = servers::free_ports();
         let mut command = Command::new(program);
         command
             .current_dir(self.directory("redis"))
@@ -159,7 +151,7 @@ impl Services {
     fn mariadb(&mut self) -> Option<()> {
         let (init, program) = (installed("mariadb-install-db")?, installed("mariadbd")?);
         let directory = owned_by("mysql", self.directory("mariadb"));
-        let [port] = free_ports();
+        let [port] = servers::free_ports();
         let mut init = as_user("mysql", &init);
         init.arg("--no-defaults")
             .arg(format!("--datadir={}", directory.display()))
@@ -177,57 +169,24 @@ impl Services {
         Some(())
     }
 
-    fn mongod(&mut self) -> Option<()> {
-        let program = fetched(MONGOD)?;
-        let [port] = free_ports();
-        let mut command = Command::new(program);
-        command
-            .args(["--port", &port.to_string(), "--bind_ip", "127.0.0.1", "--replSet", "rs0"])
-            .args(["--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25", "--nounixsocket"])
-            .args(["--quiet", "--setParameter", "diagnosticDataCollectionEnabled=false"])
-            .args(["--wiredTigerEngineConfigString", "log=(file_max=10MB,prealloc=false)"])
-            .arg("--dbpath")
-            .arg(self.directory("mongod"));
-        self.run("mongod", command);
-        self.is_at("mongod", format!("mongodb://127.0.0.1:{port}/?directConnection=true"));
+    async fn mongod(&mut self) -> Option<()> {
+        servers::program("mongod")?;
+        let server = servers::mongod().await;
+        self.is_at("mongod", format!("mongodb://{}/?directConnection=true", server.address));
         Some(())
     }
 
-    fn s3(&mut self) -> Option<()> {
-        let program = fetched(WEED)?;
-        let directory = self.directory("s3");
-        let [master, volume, filer, s3] = free_ports();
-        let identities = directory.join("s3.json");
-        let config = format!(
-            r#"{{"identities":[{{"name":"tests","credentials":[{{"accessKey":"{S3_KEY}",
-            "secretKey":"{S3_SECRET}"}}],"actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
-        );
-        fs::write(&identities, config).unwrap();
-        let mut command = Command::new(program);
-        command
-            .current_dir(&directory)
-            .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"])
-            .arg(format!("-dir={}", directory.display()))
-            .arg(format!("-master.port={master}"))
-            .arg(format!("-volume.port={volume}"))
-            .arg(format!("-filer.port={filer}"))
-            .arg(format!("-s3.port={s3}"))
-            .arg(format!("-s3.config={}", identities.display()))
-            .args([
-                "-master.volumeSizeLimitMB=64",
-                "-volume.max=20",
-                "-s3.port.iceberg=0",
-                "-s3.port.lance=0",
-            ]);
-        self.run("s3", command);
-        self.is_at("s3Key", S3_KEY.to_owned());
-        self.is_at("s3Secret", S3_SECRET.to_owned());
-        self.is_at("s3", format!("http://127.0.0.1:{s3}"));
+    async fn s3(&mut self) -> Option<()> {
+        servers::program("weed")?;
+        let server = servers::s3().await;
+        self.is_at("s3Key", servers::ACCESS_KEY.to_owned());
+        self.is_at("s3Secret", servers::SECRET_KEY.to_owned());
+        self.is_at("s3", format!("http://{}", server.address));
         Some(())
     }
 
     fn dynamodb(&mut self) -> Option<()> {
-        let [port] = free_ports();
+        let [port] = servers::free_ports();
         let directory = self.directory("dynamodb");
         fs::write(directory.join("package.json"), "{}").unwrap();
         let mut install = Command::new(installed("npm")?);
@@ -250,7 +209,7 @@ impl Services {
         Some(())
     }
 
-    /// Waits until all of them take connections, and mongod writes.
+    /// Waits until all of them take connections.
     async fn ready(&self) {
         for (name, address) in &self.variables {
             let Some((_, rest)) = address.split_once("://") else { continue };
@@ -258,49 +217,7 @@ impl Services {
             let host = host.rsplit('@').next().unwrap_or_default().to_owned();
             wait_for(name, || async { TcpStream::connect(&host).await.ok() }).await;
         }
-        if let Some(uri) = self.variables.get("mongod") {
-            let client = mongodb::Client::with_uri_str(uri).await.unwrap();
-            let admin = client.database("admin");
-            let host = uri.trim_start_matches("mongodb://").split('/').next().unwrap_or_default();
-            let set = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": host }] };
-            admin.run_command(doc! { "replSetInitiate": set }).await.unwrap();
-            wait_for("mongod to be writable", || async {
-                let hello = admin.run_command(doc! { "hello": 1 }).await.ok()?;
-                hello.get_bool("isWritablePrimary").ok()?.then_some(())
-            })
-            .await;
-        }
-        if let Some(endpoint) = self.variables.get("s3") {
-            // It listens before it can store anything; then it asks who one is.
-            wait_for("S3 to be ready", || async {
-                let answer = reqwest::get(format!("{endpoint}/ready")).await.ok()?;
-                (!answer.status().is_server_error()).then_some(())
-            })
-            .await;
-        }
     }
-}
-
-/// Ports nobody listens on, each with its neighbour at +10000, which the S3 server takes as well.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let free: Vec<(TcpListener, u16)> = std::iter::repeat_with(|| {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        (listener, port)
-    })
-    .take(1_000)
-    .filter(|(_, port)| *port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok())
-    .take(N)
-    .collect();
-    std::array::from_fn(|n| free[n].1)
-}
-
-fn fetched(program: &str) -> Option<PathBuf> {
-    let cache = env::var_os("XDG_CACHE_HOME").map_or_else(
-        || Path::new(&env::var_os("HOME").unwrap_or_default()).join(".cache"),
-        PathBuf::from,
-    );
-    Some(cache.join(program)).filter(|path| path.is_file())
 }
 
 fn installed(program: &str) -> Option<PathBuf> {

@@ -107,6 +107,11 @@ impl Account {
         &self.api
     }
 
+    /// Where the gateway is.
+    pub(crate) fn gateway_base(&self) -> &str {
+        &self.gateway
+    }
+
     fn request(&self, method: Method, url: String) -> RequestBuilder {
         let request = self.http.request(method, url);
         if self.credential.is_empty() { request } else { request.bearer_auth(&self.credential) }

@@ -3,14 +3,20 @@
 mod account;
 mod client;
 mod process;
+mod role;
 mod server;
+mod web_socket;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use account::{Account, Answer, Deploy, Deployed, deploy, send, try_send};
 pub(crate) use client::Client;
-pub(crate) use process::{children_of, cloudserve, cpu_ticks, is_alive, signal, spawn};
+pub(crate) use process::{
+    children_of, cloudserve, cpu_ticks, is_alive, peak_growth, peak_memory, signal, spawn,
+};
+pub(crate) use role::RoleProcess;
 pub(crate) use server::{TestServer, npm_cache, server};
+pub(crate) use web_socket::{Message, Socket};
 
 /// What something may take that is not what the test is about.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);

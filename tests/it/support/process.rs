@@ -55,6 +55,21 @@ pub(crate) fn spawn(mut command: Command, log: &Path) -> Child {
     child.recv().unwrap().unwrap_or_else(|error| panic!("the server does not start: {error}"))
 }
 
+/// Most bytes of memory that a process has ever had, so far.
+pub(crate) fn peak_memory(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let kilobytes = status.lines().find_map(|line| {
+        line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<usize>().ok()
+    });
+    kilobytes.expect("the kernel keeps it") * 1024
+}
+
+/// How much it has grown since it was `before`.
+pub(crate) fn peak_growth(pid: u32, before: usize) -> usize {
+    // The kernel counts in batches: the peak may seem to fall a little.
+    peak_memory(pid).saturating_sub(before)
+}
+
 type Spawn = (Command, mpsc::Sender<std::io::Result<Child>>);
 
 /// The kernel ties a child to the *thread* that started it, and the thread of a test ends early.

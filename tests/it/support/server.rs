@@ -146,10 +146,12 @@ impl TestServer {
 
     /// The value of a metric now; 0 if it was never set.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
-        let text = reqwest::get(format!("{}/metrics", self.gateway)).await.unwrap().text().await;
-        let text = text.unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(0, |value| value.parse().unwrap())
+        metric_at(&self.gateway, name).await
+    }
+
+    /// The value of a metric of the workers now.
+    pub(crate) async fn sandbox_metric(&self, name: &str) -> u64 {
+        metric_at(&self.api, &format!("cloudserve_sandbox_{name}")).await
     }
 
     /// Waits until a metric is at least this much.
@@ -223,6 +225,13 @@ impl Home {
     }
 }
 
+/// A metric's value now; 0 if it is not there.
+pub(crate) async fn metric_at(base: &str, name: &str) -> u64 {
+    let text = reqwest::get(format!("{base}/metrics")).await.unwrap().text().await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0, |value| value.parse().unwrap())
+}
+
 /// `listening api=http://... gateway=http://...`
 fn parse_listening(line: &str) -> Option<(String, String)> {
     let rest = line.strip_prefix("listening ")?;
@@ -253,7 +262,7 @@ pub(crate) fn npm_cache() -> PathBuf {
 
 /// Directory of this run. The shared server is never dropped, so each run removes what runs that
 /// have ended left behind.
-fn run_dir() -> &'static Path {
+pub(crate) fn run_dir() -> &'static Path {
     static RUN: OnceLock<PathBuf> = OnceLock::new();
     RUN.get_or_init(|| {
         let base = Path::new(env!("CARGO_TARGET_TMPDIR"));

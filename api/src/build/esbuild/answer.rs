@@ -8,7 +8,7 @@ use tokio::process::ChildStdin;
 
 use super::packet::{Packet, Value, map};
 use super::place::{Placed, place};
-use super::{MODULES, OUTSIDE, wasm};
+use super::{MODULES, OUTSIDE, google, wasm};
 
 /// Answers what esbuild asks during a build. It asks before it loads what is outside the project:
 /// that is refused. It also asks before it loads modules: those that want to know are told where
@@ -58,7 +58,10 @@ fn module(project: &Path, path: &Path) -> Placed {
     }
     let relative = path.strip_prefix(project).ok().and_then(Path::to_str);
     match (relative, std::str::from_utf8(&bytes)) {
-        (Some(relative), Ok(source)) => place(relative, source),
+        (Some(relative), Ok(source)) => match google::telling_registry(relative, source) {
+            Some(source) => Placed { source: Some(source), looks_around: false },
+            None => place(relative, source),
+        },
         _ => Placed::default(),
     }
 }

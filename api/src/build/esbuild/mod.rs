@@ -6,10 +6,13 @@
 //! input gives equal bytes wherever it is built.
 
 mod answer;
+mod aws_adapters;
 mod confine;
+mod google;
 mod messages;
 mod packet;
 mod place;
+mod source_map;
 mod wasm;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +22,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloudserve_protocol::artifact::AWS_EVENTS_LINE;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdout, Command};
@@ -328,10 +332,17 @@ impl Esbuild {
                 .find(|file| Path::new(file.get("path").text()) == project.directory.join(name));
             found.map(|file| file.get("contents").bytes()).ok_or(BundleError::Protocol("result"))
         };
-        let (code, source_map) = with_node_globals(file(BUNDLE)?, file(&format!("{BUNDLE}.map"))?);
+        let made = file(BUNDLE)?;
+        let front = node_globals_for(&made);
+        let is_for_aws = aws_adapters::are_among(metafile.files());
+        let end = if is_for_aws { AWS_EVENTS_LINE } else { "" };
+        let code = Bytes::from([front.as_bytes(), &made, end.as_bytes()].concat());
         if code.len() as u64 > self.bounds.bundle_bytes {
             return Ok(Made::TooLarge(code.len() as u64, metafile.packages()));
         }
+        let lines_in_front = front.matches('\n').count();
+        let source_map = source_map::thinned(&file(&format!("{BUNDLE}.map"))?, lines_in_front)
+            .map_err(|_| BundleError::Protocol("source map"))?;
         let imports = metafile
             .outputs
             .get(BUNDLE)
@@ -375,13 +386,24 @@ struct Part {
 }
 
 impl Metafile {
+    /// How much of the bundle is of which file.
+    fn parts(&self) -> impl Iterator<Item = (&str, u64)> {
+        let inputs = self.outputs.get(BUNDLE).into_iter().flat_map(|output| &output.inputs);
+        inputs.map(|(path, part)| (&path[..], part.bytes_in_output))
+    }
+
+    /// The files of which there is something in the bundle.
+    fn files(&self) -> impl Iterator<Item = &str> {
+        self.parts().filter(|(_, bytes)| *bytes > 0).map(|(path, _)| path)
+    }
+
     /// How much of the bundle is of which package, with those inside of it.
     fn packages(&self) -> Vec<(String, u64)> {
         let mut sizes = BTreeMap::<_, u64>::new();
-        for (path, part) in self.outputs.get(BUNDLE).into_iter().flat_map(|output| &output.inputs) {
+        for (path, bytes) in self.parts() {
             let package = path.strip_prefix("node_modules/").and_then(package_of);
             if let Some(package) = package {
-                *sizes.entry(package.to_owned()).or_default() += part.bytes_in_output;
+                *sizes.entry(package.to_owned()).or_default() += bytes;
             }
         }
         sizes.into_iter().collect()
@@ -437,10 +459,15 @@ fn request(project: &Project<'_>) -> io::Result<Value> {
         "--platform=node",
         "--target=node24",
         "--keep-names",
-        // One byte per character: V8 reads the source where it lies, and in half the time.
+        // One byte per character: V8 reads the source where it lies, and in half the time. That
+        // takes a source without comments, too: they stay as they are.
         "--charset=ascii",
+        "--minify-whitespace",
         "--legal-comments=none",
         "--sourcemap=external",
+        // A stack needs names and lines. A worker reads the map for the first error, with a call
+        // waiting; the sources would be most of it.
+        "--sources-content=false",
         "--metafile",
         // Paths stay those of the link `node_modules`, so they are the same in every directory.
         "--preserve-symlinks",
@@ -531,16 +558,9 @@ async fn read_bounded(from: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> io::R
     from.take(MAX_STDERR_BYTES).read_to_end(into).await
 }
 
-/// The bundle with the names Node gives to modules with `require`, if it uses any.
-fn with_node_globals(code: Bytes, source_map: Bytes) -> (Bytes, Bytes) {
-    const MAPPINGS: &str = "\"mappings\": \"";
-    let text = String::from_utf8_lossy(&code);
-    if !NODE_GLOBAL_NAMES.iter().any(|name| text.contains(name)) {
-        return (code, source_map);
-    }
-    let map = String::from_utf8_lossy(&source_map);
-    // A quote within the map's strings is escaped, so this is found only where the mappings begin.
-    // Each semicolon is one line of the bundle.
-    let moved = map.replacen(MAPPINGS, &format!("{MAPPINGS};"), 1);
-    (format!("{NODE_GLOBALS}{text}").into(), moved.into())
+/// What comes before the bundle: the names Node gives to modules with `require`, if it uses any.
+fn node_globals_for(code: &[u8]) -> &'static str {
+    let text = String::from_utf8_lossy(code);
+    let is_used = NODE_GLOBAL_NAMES.iter().any(|name| text.contains(name));
+    if is_used { NODE_GLOBALS } else { "" }
 }

@@ -8,14 +8,17 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// Where a module is asked for: the text, and what takes its place where that is no declaration.
-const META: [(&str, &str); 3] = [
+const META: [(&str, &str); 4] = [
     ("import.meta.url", "__cloudserve_url"),
     ("import.meta.dirname", "__cloudserve_dirname"),
     ("import.meta.filename", "__cloudserve_filename"),
+    (RESOLVE, "__cloudserve_resolve"),
 ];
 
+const RESOLVE: &str = "require.resolve";
+
 /// Ways to look packages up that the bundler cannot see through.
-const LOOK_UPS: [&str; 3] = ["createRequire", "require.resolve", "import.meta.resolve"];
+const LOOK_UPS: [&str; 3] = ["createRequire", RESOLVE, "import.meta.resolve"];
 
 /// A module after this.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,7 +59,12 @@ pub(super) fn place(path: &str, source: &str) -> Placed {
         ),
         format!("globalThis.__cloudserve_root+{dir}"),
         format!("globalThis.__cloudserve_root+{file}"),
+        format!("__cloudserve_createRequire(globalThis.__cloudserve_root+{file}).resolve"),
     ]) {
+        // A `require` of its own knows where it is.
+        if meta == RESOLVE && declares(source, "require") {
+            continue;
+        }
         if let Some(replaced) = replace_expression(&text, meta, name) {
             text = replaced;
             let _ = write!(prefix, "var {name}={value};");
@@ -163,6 +171,13 @@ mod tests {
                 "var __cloudserve_url=new globalThis.URL(\"./d%20e/a%23.mjs\",globalThis.__cloudserve_base).href;\
                  f(__cloudserve_url, 'import.meta.url', import.meta.urls)",
             ),
+            (
+                "d/a.js",
+                "f(require.resolve('./b.js'), a.require.resolve)",
+                "var __cloudserve_resolve=__cloudserve_createRequire(globalThis.__cloudserve_root+\"/d/a.js\").resolve;\
+                 f(__cloudserve_resolve('./b.js'), a.require.resolve)",
+            ),
+            ("d/a.mjs", "const require = createRequire(x); require.resolve('y')", ""),
             // What declares the name itself keeps it.
             (
                 "d/a.mjs",

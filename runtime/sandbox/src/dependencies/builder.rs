@@ -16,10 +16,12 @@ use cloudserve_protocol::build::{
 };
 use cloudserve_protocol::ids::DepHash;
 use cloudserve_protocol::limits::PlatformLimits;
+use futures::StreamExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use walkdir::{DirEntry, WalkDir};
 
 use super::lockfile::{dep_hash, packages, without_addresses};
@@ -28,6 +30,9 @@ use super::spec::CheckedSpec;
 
 /// The Node ABI that the worker emulates (Node 26) and the platform: trees are of one.
 const PLATFORM: &str = concat!("node-abi-147 ", "linux-x64");
+
+/// npm's code for a version it does not know.
+const NO_SUCH_VERSION: &str = "ETARGET";
 
 const MAX_METADATA_BYTES: u64 = 32 * 1024 * 1024;
 const DIRECTORY_PREFIX: &str = "npm-";
@@ -138,13 +143,32 @@ impl NpmBuilder {
         self.stored(resolution.dep_hash).await
     }
 
-    /// The tree of this hash, if it is stored.
+    /// The tree of this hash, if it is stored and whole.
     async fn stored(&self, hash: DepHash) -> Result<Option<BuiltDependencies>, DependencyError> {
         let key = ArtifactKey::DependencyMetadata { hash: hash.clone() };
         let metadata: Option<TreeMetadata> = self.read(&key).await?;
-        Ok(metadata.filter(|metadata| metadata.format_version == TREE_FORMAT_VERSION).map(
-            |metadata| BuiltDependencies { dep_hash: hash, cache: CacheOutcome::Hit, metadata },
-        ))
+        let metadata = metadata.filter(|found| found.format_version == TREE_FORMAT_VERSION);
+        let Some(metadata) = metadata else { return Ok(None) };
+        let key = ArtifactKey::DependencyTree { hash: hash.clone() };
+        if self.sha256_of(&key).await?.as_ref() != Some(&metadata.archive_sha256) {
+            warn!(dep_hash = %hash, "the stored dependency tree is damaged; it is built again");
+            return Ok(None);
+        }
+        Ok(Some(BuiltDependencies { dep_hash: hash, cache: CacheOutcome::Hit, metadata }))
+    }
+
+    /// The hash of an object that may be large; `None` if there is none.
+    async fn sha256_of(&self, key: &ArtifactKey) -> Result<Option<String>, DependencyError> {
+        let mut pieces = match self.store.stream(key).await {
+            Ok(pieces) => pieces,
+            Err(ArtifactError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(unavailable(&error)),
+        };
+        let mut hasher = Sha256::new();
+        while let Some(piece) = pieces.next().await {
+            hasher.update(&piece.map_err(|error| unavailable(&error))?);
+        }
+        Ok(Some(hex::encode(hasher.finalize())))
     }
 
     async fn read<T: for<'de> Deserialize<'de>>(
@@ -199,7 +223,13 @@ impl NpmBuilder {
         hash: &DepHash,
         packages: Vec<ResolvedPackage>,
     ) -> Result<TreeMetadata, DependencyError> {
-        self.npm(dir.path(), &["ci", "--prefer-offline"]).await?;
+        match self.npm(dir.path(), &["ci", "--prefer-offline"]).await {
+            // What npm's cache holds of a package is older than the version that was resolved.
+            Err(DependencyError::Rejected(told)) if told.contains(NO_SUCH_VERSION) => {
+                self.npm(dir.path(), &["ci"]).await?;
+            }
+            installed => installed?,
+        }
         let tree = dir.path().join("node_modules");
         let archive = dir.path().join("node_modules.tar.gz");
         let (npm, packed_to) = (self.npm.clone(), archive.clone());

@@ -1,0 +1,67 @@
+//! `cloudserve api`: the control plane, by way of sandboxes that are other processes.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cloudserve_store::{DataDirLock, open_production};
+use tokio_util::sync::CancellationToken;
+
+use super::{begin_to_drain, give_notice};
+use crate::config::Config;
+use crate::parts::{self, ApiParts};
+use crate::process::{ServeError, Signals, announce, end, finish, listen, serve_http};
+use crate::secrets::{FromEnvironment, Secrets};
+use crate::storage::{mongo_options, s3_options};
+use crate::{programs, status};
+
+pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitCode, ServeError> {
+    let mongo = mongo_options(&config, given)?;
+    let s3 = s3_options(&config, given)?;
+    let secrets = Secrets::given(given)?;
+    let token = given.internal_token()?;
+    let esbuild = programs::esbuild(&config.programs)?;
+    let lock = DataDirLock::acquire(&config.data_dir)?;
+    let data_dir = lock.data_dir();
+    let mut signals = Signals::new()?;
+    let (listener, address) = listen(config.api.listen, "CLOUDSERVE_API_LISTEN").await?;
+    let sandboxes = parts::sandboxes(&config, token)?;
+    let stores = open_production(&mongo, &s3).await?;
+    let identity = parts::identity(&config, &secrets, &stores);
+    let cache = parts::cache(&config, data_dir, stores.artifacts.clone())?;
+    let accounts = stores.accounts.clone();
+    let public_url = config.gateway.public_url.clone();
+    let api = parts::api(
+        &config,
+        ApiParts {
+            esbuild: &esbuild,
+            data_dir,
+            stores,
+            identity,
+            builder: Arc::new(sandboxes.clone()),
+            loader: Arc::new(sandboxes.clone()),
+            cache,
+            invoke_url: config.api.invoke_url.clone().or_else(|| public_url.clone()),
+            gateway_url: public_url,
+        },
+    );
+    let (status, leaving) = status::of_api(accounts, sandboxes);
+    announce(&[("api", address)]);
+
+    let stop = CancellationToken::new();
+    let mut deployer = tokio::spawn(api.run_deployer(stop.clone().cancelled_owned()));
+    let mut serving = tokio::spawn(serve_http(listener, status.merge(api.router()), stop.clone()));
+    tokio::select! {
+        () = signals.next() => {}
+        _ = &mut deployer => return Err(ServeError::Ended { part: "deployer" }),
+        _ = &mut serving => return Err(ServeError::Ended { part: "API" }),
+    }
+    leaving.cancel();
+    give_notice(&config, &mut signals).await;
+    let deadline = begin_to_drain(&config);
+    let drain = async {
+        stop.cancel();
+        finish(deployer, deadline).await;
+        finish(serving, deadline).await;
+    };
+    end(&mut signals, drain).await
+}

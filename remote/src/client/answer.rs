@@ -1,0 +1,193 @@
+//! What a node answers to a call becomes a [`Reply`].
+//!
+//! An answer that comes whole, which is nearly every one, needs no task. Otherwise whoever reads
+//! the body drives the connection, and when the body ends, however it ends, a task waits for the
+//! outcome, for a bounded time.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudserve_protocol::call::{Body, Outcome, Reply};
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::ids::ExecutionId;
+use futures::{Stream, stream};
+use http_body_util::BodyDataStream;
+use hyper::body::Incoming;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::upload::Source;
+use crate::frame::{Event, FrameError, FrameReader, append, unexpected};
+use crate::metrics::Counters;
+use crate::nodes::{Node, Occupied};
+use crate::options::millis;
+
+type Reader = FrameReader<BodyDataStream<Incoming>>;
+
+/// `waitUntil` may go on for as long as a call may take: 15 minutes, and some to spare.
+const LONGEST_AFTERMATH: Duration = Duration::from_secs(16 * 60);
+
+/// A call that a node has taken.
+pub(super) struct Call {
+    pub(super) shared: Arc<Shared>,
+    pub(super) node: Arc<Node>,
+    pub(super) id: ExecutionId,
+    pub(super) source: Source,
+    /// The node has it for as long as this is held.
+    pub(super) _occupied: Occupied,
+}
+
+impl Call {
+    /// Waits until the answer begins, and takes what there is of it.
+    pub(super) async fn answer(self, body: Incoming) -> Result<Reply, Box<Outcome>> {
+        let mut reader = FrameReader::new(BodyDataStream::new(body));
+        let (head, cold, timings) = match reader.next().await {
+            Ok(Some(Event::Head { head, cold, timings })) => (head, cold, timings),
+            Ok(Some(Event::Failed(outcome))) => return Err(outcome),
+            other => return Err(Box::new(self.lost(unexpected(&other)))),
+        };
+        let (told, outcome) = oneshot::channel();
+        let mut under_way = UnderWay { reader, call: self, told };
+        let mut gathered = Bytes::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        let body = loop {
+            let event = match under_way.reader.poll_next(&mut cx) {
+                Poll::Ready(event) => event,
+                Poll::Pending => {
+                    let answer = Answer { first: gathered, under_way: Some(under_way) };
+                    break Body::Stream(Box::pin(answer));
+                }
+            };
+            let fault = match event {
+                Ok(Some(Event::Data(bytes))) => {
+                    append(&mut gathered, bytes);
+                    continue;
+                }
+                Ok(Some(Event::End)) => {
+                    under_way.body_ended();
+                    break if gathered.is_empty() { Body::Empty } else { Body::Full(gathered) };
+                }
+                Ok(Some(Event::Broken(fault))) => {
+                    under_way.body_ended();
+                    fault
+                }
+                other => under_way.call.fault_of(unexpected(&other)),
+            };
+            break Body::Stream(Box::pin(stream::iter([Ok(gathered), Err(fault)])));
+        };
+        Ok(Reply { head, body, cold, timings, outcome })
+    }
+
+    /// The connection ended before the call did.
+    fn lost(&self, error: FrameError) -> Outcome {
+        Outcome { started: true, ..Outcome::not_started(self.fault_of(error)) }
+    }
+
+    fn fault_of(&self, error: FrameError) -> Fault {
+        // Our own request may be what ended it.
+        if let Some(fault) = self.source.fault() {
+            return fault;
+        }
+        Counters::count(&self.shared.counters.lost);
+        tracing::warn!(node = %self.node.address, execution_id = %self.id, %error,
+            "a sandbox was lost with a call in it");
+        self.shared.nodes.failed(&self.node, &self.shared.options, &self.shared.counters);
+        Fault::new(FaultClass::Crashed, "the sandbox was lost while the call was in it")
+    }
+}
+
+/// An answer that has begun, and whose outcome is not known.
+struct UnderWay {
+    reader: Reader,
+    call: Call,
+    told: oneshot::Sender<Outcome>,
+}
+
+impl UnderWay {
+    /// The body is complete, or the node has broken it off; the outcome follows, most often at
+    /// once.
+    fn body_ended(mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.reader.poll_next(&mut cx) {
+            // Whoever called may not care how it ended.
+            Poll::Ready(Ok(Some(Event::Outcome(outcome)))) => drop(self.told.send(*outcome)),
+            // Nobody will say it.
+            Poll::Ready(_) => {}
+            Poll::Pending => {
+                // Without a runtime there is no connection left, either.
+                let Ok(runtime) = Handle::try_current() else { return };
+                runtime.spawn(timeout(LONGEST_AFTERMATH, self.wait()));
+            }
+        }
+    }
+
+    /// Nobody reads the answer any more.
+    fn abandon(self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let longest = millis(self.call.shared.options.cancel_wait_ms);
+            let told_and_heard = async {
+                // If it cannot be told, it sees that the connection ends.
+                if self.call.shared.cancel(&self.call.node, self.call.id).await.is_ok() {
+                    self.wait().await;
+                }
+            };
+            let _ = timeout(longest, told_and_heard).await;
+        });
+    }
+
+    async fn wait(mut self) {
+        while let Ok(Some(event)) = self.reader.next().await {
+            if let Event::Outcome(outcome) = event {
+                let _ = self.told.send(*outcome);
+                return;
+            }
+        }
+    }
+}
+
+/// The body of an answer that is under way.
+struct Answer {
+    first: Bytes,
+    under_way: Option<UnderWay>,
+}
+
+impl Stream for Answer {
+    type Item = Result<Bytes, Fault>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !self.first.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.first))));
+        }
+        let Some(under_way) = &mut self.under_way else { return Poll::Ready(None) };
+        let event = ready!(under_way.reader.poll_next(cx));
+        if let Ok(Some(Event::Data(bytes))) = event {
+            return Poll::Ready(Some(Ok(bytes)));
+        }
+        let Some(under_way) = self.under_way.take() else { return Poll::Ready(None) };
+        Poll::Ready(match event {
+            Ok(Some(Event::End)) => {
+                under_way.body_ended();
+                None
+            }
+            Ok(Some(Event::Broken(fault))) => {
+                under_way.body_ended();
+                Some(Err(fault))
+            }
+            other => Some(Err(under_way.call.fault_of(unexpected(&other)))),
+        })
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(under_way) = self.under_way.take() {
+            under_way.abandon();
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The node's end: routes, who may use them, and what they do with what the node offers.
+
+mod answer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
+
+use axum::body::Body as HttpBody;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use cloudserve_protocol::build::{
+    BuiltDependencies, DependencyBuilder, DependencyError, DependencySpec,
+};
+use cloudserve_protocol::call::{
+    Body, Invocation, Invoker, LoadReport, Outcome, Target, VersionLoader,
+};
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::ids::ExecutionId;
+use futures::StreamExt;
+use futures::stream;
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use self::answer::Answer;
+use crate::frame::append;
+use crate::message::{
+    CANCEL, DEPENDENCIES, INVOKE, LOAD, Malformed, RETIRE, Retirement, STATUS, Status,
+    take_preamble,
+};
+use crate::options::ServerOptions;
+use crate::token::InternalToken;
+
+/// Calls of known length up to this are read whole before they are made.
+const WHOLE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What a node offers.
+#[derive(Clone)]
+pub struct Offered {
+    /// Runs calls.
+    pub invoker: Arc<dyn Invoker>,
+    /// Loads versions.
+    pub loader: Arc<dyn VersionLoader>,
+    /// Builds dependency sets.
+    pub builder: Arc<dyn DependencyBuilder>,
+    /// Says whether it takes calls.
+    pub is_ready: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Offers it to other roles. A cheap handle.
+#[derive(Clone)]
+pub struct Server(Arc<Shared>);
+
+struct Shared {
+    offered: Offered,
+    token: InternalToken,
+    options: ServerOptions,
+    is_draining: AtomicBool,
+    places: Arc<Semaphore>,
+    calls: Calls,
+}
+
+/// The calls whose consumer may still go away.
+#[derive(Default)]
+struct Calls(Mutex<HashMap<ExecutionId, CancellationToken>>);
+
+impl Server {
+    /// Puts it together. Nothing listens yet.
+    #[must_use]
+    pub fn new(offered: Offered, token: InternalToken, options: ServerOptions) -> Self {
+        Self(Arc::new(Shared {
+            offered,
+            token,
+            is_draining: AtomicBool::new(false),
+            places: Arc::new(Semaphore::new(options.max_calls.min(Semaphore::MAX_PERMITS))),
+            calls: Calls::default(),
+            options,
+        }))
+    }
+
+    /// The routes, all under `/v1`.
+    pub fn router(&self) -> Router {
+        let shared = self.0.clone();
+        Router::new()
+            .route(INVOKE, post(invoke))
+            .route(&format!("{CANCEL}{{id}}"), post(cancel))
+            .route(LOAD, post(load))
+            .route(RETIRE, post(retire))
+            .route(DEPENDENCIES, post(build))
+            .route(STATUS, get(status))
+            .layer(DefaultBodyLimit::max(shared.options.max_message_bytes))
+            .layer(middleware::from_fn_with_state(shared.clone(), authenticate))
+            .with_state(shared)
+    }
+
+    /// Refuses what is new from now on. What was taken goes on.
+    pub fn drain(&self) {
+        self.0.is_draining.store(true, Relaxed);
+    }
+}
+
+impl Shared {
+    fn takes_calls(&self) -> bool {
+        !self.is_draining.load(Relaxed) && (self.offered.is_ready)()
+    }
+}
+
+async fn authenticate(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    if shared.token.is_shown_by(request.headers().get(AUTHORIZATION)) {
+        next.run(request).await
+    } else {
+        StatusCode::UNAUTHORIZED.into_response()
+    }
+}
+
+/// A call that is not taken: another node may have it.
+fn declined(message: &str) -> Response {
+    let fault = Fault::new(FaultClass::SandboxUnavailable, message);
+    (StatusCode::SERVICE_UNAVAILABLE, Json(Outcome::not_started(fault))).into_response()
+}
+
+async fn status(State(shared): State<Arc<Shared>>) -> Json<Status> {
+    Json(Status { ready: shared.takes_calls() })
+}
+
+async fn invoke(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let arrived = Instant::now();
+    if !shared.takes_calls() {
+        return declined("the sandbox takes no calls; try again");
+    }
+    let Ok(place) = shared.places.clone().try_acquire_owned() else {
+        return declined("the sandbox has too many calls; try again");
+    };
+    let Ok(call) = receive(request.into_body(), arrived).await else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let id = call.execution_id;
+    let gone = CancellationToken::new();
+    shared.calls.0.lock().insert(id, gone.clone());
+    let listed = Listed { shared: shared.clone(), id };
+    let invoker = shared.offered.invoker.clone();
+    let answer = Answer::new(move |out| async move {
+        answer::run(&*invoker, call, &gone, out).await;
+        drop((listed, place));
+    });
+    let mut response = Response::new(HttpBody::from_stream(answer));
+    let media_type = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, media_type);
+    response
+}
+
+/// A call is listed for as long as this is held.
+struct Listed {
+    shared: Arc<Shared>,
+    id: ExecutionId,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.shared.calls.0.lock().remove(&self.id);
+    }
+}
+
+async fn receive(body: HttpBody, arrived: Instant) -> Result<Invocation, Malformed> {
+    if body.size_hint().exact().is_some_and(|length| length <= WHOLE_BYTES) {
+        let mut received = body.collect().await.map_err(|_| Malformed)?.to_bytes();
+        let (head, headers) = take_preamble(&mut received)?.ok_or(Malformed)?;
+        let body = if received.is_empty() { Body::Empty } else { Body::Full(received) };
+        return head.into_call(headers, body, arrived);
+    }
+    let mut pieces = body.into_data_stream();
+    let mut received = Bytes::new();
+    let (head, headers) = loop {
+        if let Some(preamble) = take_preamble(&mut received)? {
+            break preamble;
+        }
+        let piece = pieces.next().await.ok_or(Malformed)?;
+        append(&mut received, piece.map_err(|_| Malformed)?);
+    };
+    let first = (!received.is_empty()).then_some(Ok(received));
+    let rest = pieces.map(|piece| piece.map_err(|_| gone()));
+    let body = Body::Stream(Box::pin(stream::iter(first).chain(rest)));
+    head.into_call(headers, body, arrived)
+}
+
+fn gone() -> Fault {
+    Fault::new(FaultClass::Cancelled, "the caller went away before the request was complete")
+}
+
+async fn cancel(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> StatusCode {
+    let Ok(id) = id.parse::<ExecutionId>() else { return StatusCode::BAD_REQUEST };
+    if let Some(gone) = shared.calls.0.lock().get(&id) {
+        gone.cancel();
+    }
+    StatusCode::NO_CONTENT
+}
+
+async fn load(State(shared): State<Arc<Shared>>, Json(target): Json<Arc<Target>>) -> Response {
+    if !shared.takes_calls() {
+        return declined("the sandbox is shutting down; try again");
+    }
+    let loaded: Result<LoadReport, Fault> = shared.offered.loader.load(target).await;
+    Json(loaded).into_response()
+}
+
+async fn retire(State(shared): State<Arc<Shared>>, Json(old): Json<Retirement>) -> StatusCode {
+    shared.offered.loader.retire_below(old.function_id, old.below);
+    StatusCode::NO_CONTENT
+}
+
+async fn build(State(shared): State<Arc<Shared>>, Json(spec): Json<DependencySpec>) -> Response {
+    // Not asked whether it is ready: a build takes no worker.
+    if shared.is_draining.load(Relaxed) {
+        return declined("the sandbox is shutting down; try again");
+    }
+    let built: Result<BuiltDependencies, DependencyError> =
+        shared.offered.builder.build(spec).await;
+    Json(built).into_response()
+}

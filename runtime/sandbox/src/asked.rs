@@ -1,0 +1,68 @@
+//! A request on its way to a worker.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cloudserve_protocol::call::{Body, Invocation, Target};
+use cloudserve_protocol::wire::ToWorker;
+
+use crate::upload::Upload;
+
+/// Requests with larger bodies do not wait in a worker: they would be sent again if they had to
+/// run elsewhere.
+const MAX_WAITING_BODY_BYTES: usize = 16 * 1024;
+
+/// See the module.
+pub(crate) struct Asked {
+    pub(crate) target: Arc<Target>,
+    /// When the answer must be complete.
+    pub(crate) deadline: Instant,
+    /// What of the body does not travel with the request.
+    pub(crate) upload: Option<Upload>,
+    /// The caller asks for a connection; the answer may be 101.
+    pub(crate) is_upgrade: bool,
+    frame: ToWorker,
+    is_small: bool,
+}
+
+impl Asked {
+    pub(crate) fn new(request: Invocation) -> Self {
+        let Invocation { execution_id, target, deadline, head, body } = request;
+        let is_upgrade = matches!(body, Body::Stream(_)) && head.is_upgrade();
+        let (body, upload) = Upload::split(body, target.limits.upload_bytes(is_upgrade));
+        Self {
+            deadline,
+            is_small: upload.is_none() && body.len() <= MAX_WAITING_BODY_BYTES,
+            frame: ToWorker::Request {
+                call: 0,
+                execution_id,
+                budget_ms: 0,
+                method: head.method,
+                target: head.target,
+                headers: head.headers,
+                body,
+                end: upload.is_none(),
+                revocable: false,
+            },
+            target,
+            upload,
+            is_upgrade,
+        }
+    }
+
+    /// Whether the call may wait in a worker for the one before it.
+    pub(crate) fn may_wait_in_worker(&self) -> bool {
+        self.is_small
+    }
+
+    /// The request as it is sent now.
+    pub(crate) fn frame(&mut self, number: u32, waits: bool) -> &ToWorker {
+        if let ToWorker::Request { call, budget_ms, revocable, .. } = &mut self.frame {
+            let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
+            *call = number;
+            *budget_ms = u32::try_from(left).unwrap_or(u32::MAX).max(1);
+            *revocable = waits;
+        }
+        &self.frame
+    }
+}

@@ -1,0 +1,108 @@
+//! A call that waits in a worker behind another one: until it gets the worker, or is taken back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cloudserve_protocol::call::Timings;
+use tokio::time::timeout;
+
+use crate::asked::Asked;
+use crate::exchange::{Exchange, Held};
+use crate::lanes::InLane;
+use crate::sandbox::Shared;
+use crate::state::Grant;
+use crate::worker::Worker;
+
+/// How the wait ended.
+pub(crate) enum Waited {
+    /// The call is under way.
+    Running(Held),
+    /// The worker went before the call had begun.
+    Again(Asked),
+    /// The call before takes longer than was expected; this one was taken back.
+    TooLong(Asked),
+    /// The worker is gone, and the call may have begun.
+    Lost,
+}
+
+/// Dropping it takes the call back; one that has begun is wound down in order.
+pub(crate) struct Behind {
+    shared: Arc<Shared>,
+    /// `None` once the wait is over.
+    place: Option<(Asked, InLane)>,
+    arrived: Instant,
+}
+
+impl Behind {
+    pub(crate) fn new(shared: &Arc<Shared>, asked: Asked, lane: InLane, arrived: Instant) -> Self {
+        Self { shared: shared.clone(), place: Some((asked, lane)), arrived }
+    }
+
+    pub(crate) async fn wait(mut self) -> Waited {
+        // Requests that come at the same time leave in one write.
+        tokio::task::yield_now().await;
+        self.lane().line.flush();
+        let patience = Duration::from_millis(self.shared.options.scale_after_ms.into());
+        let granted = match timeout(patience, &mut self.lane().granted).await {
+            Ok(granted) => granted,
+            Err(_elapsed) => {
+                if self.revoke() {
+                    return Waited::TooLong(self.take().0);
+                }
+                // It has begun: the call before it is over, and its owner about to pass on.
+                (&mut self.lane().granted).await
+            }
+        };
+        let arrived = self.arrived;
+        let shared = self.shared.clone();
+        let (asked, lane) = self.take();
+        match granted {
+            Ok(Grant::Worker(worker)) => {
+                Waited::Running(resume(&shared, worker, asked, lane.call, arrived))
+            }
+            Ok(Grant::Lost) => Waited::Lost,
+            _ => Waited::Again(asked),
+        }
+    }
+
+    fn revoke(&mut self) -> bool {
+        let Some((asked, lane)) = &self.place else { return false };
+        let (key, owner) = (asked.target.key(), asked.target.owner_id);
+        self.shared.with_state(|state, todo| state.revoke(key, owner, lane.worker, lane.call, todo))
+    }
+
+    fn lane(&mut self) -> &mut InLane {
+        &mut self.place.as_mut().expect("taken only by what consumes self").1
+    }
+
+    fn take(&mut self) -> (Asked, InLane) {
+        self.place.take().expect("taken only by what consumes self")
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        if self.place.is_none() || self.revoke() {
+            return;
+        }
+        let Some((asked, lane)) = self.place.take() else { return };
+        let (shared, arrived) = (self.shared.clone(), self.arrived);
+        self.shared.runtime.spawn(async move {
+            if let Ok(Grant::Worker(worker)) = lane.granted.await {
+                resume(&shared, worker, asked, lane.call, arrived).wind_down().await;
+            }
+        });
+    }
+}
+
+fn resume(
+    shared: &Arc<Shared>,
+    worker: Box<Worker>,
+    asked: Asked,
+    call: u32,
+    arrived: Instant,
+) -> Held {
+    let queue_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let timings = Timings { queue_us, ..Timings::default() };
+    Held::new(Exchange::resume(shared, worker, asked, call, timings))
+}

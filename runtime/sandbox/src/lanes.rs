@@ -1,0 +1,197 @@
+//! The workers of one version that are in a call, and the calls that wait in them.
+//!
+//! To wake a worker costs more than many handlers do. So a call of a function whose calls are
+//! short goes into the socket of a worker that is busy: when the call before it is over, the
+//! worker has the next one at hand and goes on, and the owner of that call gets the worker. Until
+//! the worker has claimed it, a call that waits can be taken back and run elsewhere.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use cloudserve_protocol::claims::MAX_WAITING_CALLS;
+use tokio::sync::oneshot;
+
+use crate::asked::Asked;
+use crate::line::Line;
+use crate::state::Grant;
+use crate::worker::{Process, Worker};
+
+/// Calls after which the time they take is known well enough.
+const MIN_SAMPLES: u32 = 8;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    lanes: Vec<Lane>,
+    service: ServiceTime,
+}
+
+#[derive(Debug)]
+struct Lane {
+    process: Arc<Process>,
+    line: Arc<Line>,
+    waiting: VecDeque<Waiting>,
+    /// The worker is to end: no call is to wait in it any more.
+    is_closing: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    call: u32,
+    grant: oneshot::Sender<Grant>,
+}
+
+/// A call that waits in a worker.
+#[derive(Debug)]
+pub(crate) struct InLane {
+    pub(crate) worker: u64,
+    pub(crate) line: Arc<Line>,
+    pub(crate) call: u32,
+    pub(crate) granted: oneshot::Receiver<Grant>,
+}
+
+/// How long calls occupy a worker, as of late: soon up, slowly down.
+#[derive(Debug, Default)]
+struct ServiceTime {
+    mean_us: u64,
+    samples: u32,
+}
+
+impl ServiceTime {
+    fn note(&mut self, us: u64) {
+        // In 16ths, so that a few microseconds do not round to none.
+        let us = us << 4;
+        let weight = if us > self.mean_us { 2 } else { 8 };
+        let mean_us = if self.samples == 0 { us } else { self.mean_us };
+        self.mean_us = (mean_us * (weight - 1) + us) / weight;
+        self.samples = self.samples.saturating_add(1);
+    }
+
+    /// What `calls` of them are expected to take.
+    fn of(&self, calls: usize) -> Option<u64> {
+        (self.samples >= MIN_SAMPLES).then_some((self.mean_us * calls as u64) >> 4)
+    }
+}
+
+impl Lanes {
+    /// Workers that are in a call.
+    pub(crate) fn len(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Calls that wait in them.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+    }
+
+    /// A worker is about to be in a call.
+    pub(crate) fn open(&mut self, worker: &Worker) {
+        worker.line.begin();
+        self.lanes.push(Lane {
+            process: worker.process.clone(),
+            line: worker.line.clone(),
+            waiting: VecDeque::new(),
+            is_closing: false,
+        });
+    }
+
+    /// The worker in which a call is expected to wait for at most this long.
+    pub(crate) fn room(&self, longest_us: u64) -> Option<usize> {
+        let open =
+            |lane: &Lane| !lane.is_closing && lane.line.takes_more() && !lane.process.is_worn();
+        let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| open(lane));
+        let (at, lane) = lanes.min_by_key(|(_, lane)| lane.waiting.len())?;
+        let depth = lane.waiting.len();
+        let wait_us = self.service.of(depth + 1)?;
+        (depth < MAX_WAITING_CALLS && wait_us <= longest_us).then_some(at)
+    }
+
+    /// A call waits in the worker that [`Lanes::room`] has named.
+    pub(crate) fn join(&mut self, at: usize, asked: &mut Asked) -> InLane {
+        let lane = &mut self.lanes[at];
+        let (grant, granted) = oneshot::channel();
+        let call = lane.line.ask_to_wait(asked);
+        lane.waiting.push_back(Waiting { call, grant });
+        InLane { worker: lane.process.id, line: lane.line.clone(), call, granted }
+    }
+
+    /// Takes a call back, unless it has begun or has the worker already.
+    pub(crate) fn revoke(&mut self, worker: u64, call: u32) -> bool {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.process.id == worker) else {
+            return false;
+        };
+        let Some(at) = lane.waiting.iter().position(|waiting| waiting.call == call) else {
+            return false;
+        };
+        let is_revoked = lane.line.slots().is_some_and(|slots| slots.revoke(call));
+        if is_revoked {
+            lane.waiting.remove(at);
+        }
+        is_revoked
+    }
+
+    /// A call in this worker is over and took so long.
+    pub(crate) fn note(&mut self, busy_us: u32) {
+        self.service.note(busy_us.into());
+    }
+
+    /// No call is to wait in this worker any more, or in any.
+    pub(crate) fn close(&mut self, worker: Option<u64>) {
+        let lanes = self.lanes.iter_mut();
+        lanes
+            .filter(|lane| worker.is_none_or(|id| id == lane.process.id))
+            .for_each(|lane| lane.is_closing = true);
+    }
+
+    /// Gives the worker to the call that waits in it next. Comes back when there is none: the
+    /// worker is in a call no longer.
+    pub(crate) fn hand_over(&mut self, worker: Box<Worker>) -> Option<Box<Worker>> {
+        let Some(at) = self.position(worker.process.id) else { return Some(worker) };
+        let mut worker = worker;
+        while let Some(next) = self.lanes[at].waiting.pop_front() {
+            // Only a runtime that is going down drops the other end: see `behind`.
+            let Err(Grant::Worker(back)) = next.grant.send(Grant::Worker(worker)) else {
+                return None;
+            };
+            worker = back;
+        }
+        self.lanes.swap_remove(at);
+        Some(worker)
+    }
+
+    /// The worker is lost. Calls that waited in it run elsewhere. Says how many there were.
+    pub(crate) fn dissolve(&mut self, worker: u64) -> Option<usize> {
+        let at = self.position(worker)?;
+        let lane = self.lanes.swap_remove(at);
+        let count = lane.waiting.len();
+        for Waiting { call, grant } in lane.waiting {
+            let is_revoked = lane.line.slots().is_some_and(|slots| slots.revoke(call));
+            // Whoever does not listen any more has gone.
+            let _ = grant.send(if is_revoked { Grant::Again } else { Grant::Lost });
+        }
+        Some(count)
+    }
+
+    fn position(&self, worker: u64) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.process.id == worker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_call_is_believed_late_and_its_growth_soon() {
+        let mut service = ServiceTime::default();
+        (0..MIN_SAMPLES).for_each(|_| {
+            assert_eq!(service.of(1), None);
+            service.note(10);
+        });
+        assert_eq!((service.of(1), service.of(7)), (Some(10), Some(70)));
+        service.note(5_000);
+        assert!(service.of(1).is_some_and(|us| us > 2_000));
+        (0..100).for_each(|_| service.note(1));
+        assert_eq!(service.of(10), Some(10));
+    }
+}

@@ -1,0 +1,175 @@
+//! Calls that wait in a busy worker: short ones do, and none of them pays for the one before it.
+
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, reason = "shared with the other tests")]
+mod support;
+
+use std::sync::Arc;
+
+use cloudserve_protocol::call::{Body, Invoker, Target};
+use cloudserve_protocol::fault::FaultClass;
+use cloudserve_protocol::limits::Limits;
+use cloudserve_sandbox::SandboxOptions;
+use futures::future::join_all;
+
+use support::{Bench, Called, options, wait_until};
+
+/// Short, unless it is told otherwise.
+const CALLS: &str = "
+    let calls = 0;
+    export default async ({ query }) => {
+      calls += 1;
+      console.log(`call ${query.n}`);
+      switch (query.way) {
+        case 'spin': for (const end = Date.now() + 3_000; Date.now() < end;); break;
+        case 'sleep': await new Promise((resolve) => setTimeout(resolve, 3_000)); break;
+        case 'exit': process.exit(9);
+        case 'throw': throw new Error(`thrown by ${query.n}`);
+      }
+      return `${query.n} ${process.pid} ${calls}`;
+    };";
+
+/// Calls wait in workers whatever they are expected to take.
+fn waiting(scale_after_ms: u32) -> SandboxOptions {
+    SandboxOptions {
+        worker_wait_us: 1_000_000,
+        worker_wake_us: 1_000_000,
+        scale_after_ms,
+        ..options()
+    }
+}
+
+async fn start() -> (Bench, Arc<Target>) {
+    start_with(waiting(options().scale_after_ms), 3).await
+}
+
+async fn start_with(options: SandboxOptions, concurrency: u32) -> (Bench, Arc<Target>) {
+    let bench = Bench::start_with(options).await;
+    let function = bench.function_with(CALLS, Limits { concurrency, ..Limits::default() });
+    // Their length is known after a few.
+    for n in 0..20 {
+        bench.get(&function, &format!("/?n={n}")).await;
+    }
+    (bench, function)
+}
+
+async fn short(bench: &Bench, function: &Arc<Target>, n: usize) -> Called {
+    bench.try_get(function, &format!("/?n={n}")).await.unwrap_or_else(|e| panic!("{n}: {e:#?}"))
+}
+
+#[tokio::test]
+async fn each_has_its_own_answer_and_log() {
+    let (bench, function) = start().await;
+    for round in 0..20 {
+        let calls = (0..30).map(|n| short(&bench, &function, round * 100 + n));
+        let called = join_all(calls).await;
+        for (n, call) in called.iter().enumerate() {
+            let n = round * 100 + n;
+            assert!(call.text().starts_with(&format!("{n} ")), "{n}: {call:?}");
+            let lines: Vec<_> = call.outcome.logs.iter().map(|line| &line.message).collect();
+            assert_eq!(lines, [&format!("call {n}")], "{call:#?}");
+            assert!(call.outcome.fault.is_none() && call.outcome.started && !call.cold);
+        }
+    }
+    assert_eq!(bench.sandbox.metrics().cold_starts, 1, "one worker was enough");
+    bench.is_well().await;
+}
+
+#[tokio::test]
+async fn they_go_elsewhere_when_the_one_before_does_not_end() {
+    for way in ["spin", "sleep"] {
+        let (bench, function) = start().await;
+        let path = format!("/?n=long&way={way}");
+        let slow = bench.try_get(&function, &path);
+        let quick = async {
+            // The slow one is under way: the next ones find its worker busy.
+            wait_until("it runs", || bench.sandbox.metrics().workers_busy == 1).await;
+            join_all((0..10).map(|n| short(&bench, &function, n))).await
+        };
+        tokio::pin!(slow);
+        tokio::select! {
+            slow = &mut slow => panic!("{way}: the short calls waited for the long one: {slow:?}"),
+            quick = quick => assert_eq!(quick.len(), 10),
+        }
+        assert!(slow.await.unwrap().text().starts_with("long "));
+        bench.is_well().await;
+    }
+}
+
+#[tokio::test]
+async fn they_run_elsewhere_when_the_one_before_ends_the_worker() {
+    let (bench, function) = start().await;
+    for round in 0..10 {
+        let crash = async {
+            let outcome = bench.try_get(&function, "/?n=crash&way=exit").await.unwrap_err();
+            assert_eq!(outcome.fault.unwrap().class, FaultClass::Crashed);
+        };
+        let others = join_all((0..10).map(|n| short(&bench, &function, round * 10 + n)));
+        let ((), others) = tokio::join!(crash, others);
+        assert_eq!(others.len(), 10);
+    }
+    bench.is_well().await;
+}
+
+#[tokio::test]
+async fn an_error_is_the_one_calls_that_made_it() {
+    let (bench, function) = start().await;
+    let calls = (0..30).map(|n| {
+        let way = if n % 3 == 0 { "&way=throw" } else { "" };
+        let path = format!("/?n={n}{way}");
+        let (bench, function) = (&bench, &function);
+        async move { (n, bench.try_get(function, &path).await) }
+    });
+    for (n, call) in join_all(calls).await {
+        match call {
+            Ok(call) => assert!(n % 3 != 0 && call.text().starts_with(&format!("{n} "))),
+            Err(outcome) => {
+                let fault = outcome.fault.unwrap();
+                assert_eq!(fault.class, FaultClass::HandlerError, "{n}: {fault:?}");
+                assert!(n % 3 == 0 && fault.message.contains(&format!("thrown by {n}")));
+            }
+        }
+    }
+    bench.is_well().await;
+}
+
+#[tokio::test]
+async fn one_that_is_given_up_does_not_run() {
+    let (bench, function) = start_with(waiting(60_000), 1).await;
+    let before = counted(&bench.get(&function, "/?n=before").await);
+    let sleep = bench.try_get(&function, "/?n=long&way=sleep");
+    let give_up = async {
+        wait_until("it runs", || bench.sandbox.metrics().workers_busy == 1).await;
+        let calls = (0..5).map(|n| Bench::invocation(&function, &format!("/?n={n}"), Body::Empty));
+        let calls = join_all(calls.map(|call| bench.sandbox.invoke(call)));
+        let waiting = async {
+            wait_until("they wait", || bench.sandbox.metrics().queue_length == 5).await;
+        };
+        tokio::select! {
+            _ = calls => panic!("they did not wait"),
+            () = waiting => {}
+        }
+    };
+    let (sleep, ()) = tokio::join!(sleep, give_up);
+    let after = bench.get(&function, "/?n=after").await;
+    assert_eq!((counted(&sleep.unwrap()), counted(&after)), (before + 1, before + 2));
+    bench.is_well().await;
+}
+
+#[tokio::test]
+async fn calls_beyond_what_an_account_may_run_at_once_all_come_to_their_turn() {
+    let mut options = options();
+    options.platform.user_concurrency = 4;
+    let bench = Bench::start_with(options).await;
+    let function = bench.function(CALLS);
+    bench.get(&function, "/?n=first").await;
+    let called = join_all((0..400).map(|n| short(&bench, &function, n))).await;
+    assert_eq!(called.len(), 400);
+    bench.is_well().await;
+    assert_eq!(bench.sandbox.metrics().workers_busy, 0);
+}
+
+fn counted(call: &Called) -> usize {
+    call.text().rsplit(' ').next().unwrap().parse().unwrap()
+}

@@ -12,6 +12,8 @@
 //! equal installations have equal ones.
 
 mod read;
+#[cfg(test)]
+mod tests;
 mod versions;
 mod write;
 

@@ -221,7 +221,7 @@ async fn what_is_not_whole_or_does_not_fit_is_refused() {
         bytes[place] ^= 0x10;
         fs::write(&flipped, bytes).unwrap();
         for command in [import(&flipped), admin("verify", &flipped, None, &none)] {
-            refused(command, "not ");
+            refused(command, "the archive is ");
         }
     }
     for (file, why) in

@@ -108,7 +108,10 @@ impl ObjectTransfer for LocalObjects {
             let objects = objects.map_err(failed("list", ""))?;
             Ok((!objects.is_empty()).then_some((objects, walk)))
         });
-        steps.map_ok(|objects| iter(objects.into_iter().map(Ok))).try_flatten().boxed()
+        steps
+            .map_ok(|objects| iter(objects.into_iter().map(Ok::<_, ArtifactError>)))
+            .try_flatten()
+            .boxed()
     }
 
     async fn open(

@@ -51,7 +51,7 @@ impl ObjectTransfer for S3Objects {
             Ok(Some((objects, (store, next))))
         });
         pages
-            .map_ok(|objects| iter(objects.into_iter().map(Ok)))
+            .map_ok(|objects| iter(objects.into_iter().map(Ok::<_, ArtifactError>)))
             .try_flatten()
             .try_filter(|object| {
                 // Some stores list folders, too.

@@ -109,7 +109,7 @@ impl<'a> Apply<'a> {
             if found.key.as_str() >= key {
                 return Ok(found.key == key);
             }
-            self.objects.next();
+            self.objects.pass();
         }
         Ok(false)
     }

@@ -111,7 +111,7 @@ impl Visitor for Check<'_> {
                 if found.to_line()? != line {
                     return Err(ImportError::Differs { what: name(&record) });
                 }
-                self.records.next();
+                self.records.pass();
             }
             _ => self.expected.absent_records += 1,
         }
@@ -125,7 +125,6 @@ impl Visitor for Check<'_> {
     ) -> Result<Step, ImportError> {
         self.news();
         self.expected.objects.line(&object_line(object));
-        let what = || format!("object {}", object.key);
         match self.objects.peek()? {
             Some(found) if found.key < object.key => {
                 return Err(ImportError::NotEmpty { what: format!("the object {}", found.key) });
@@ -135,9 +134,10 @@ impl Visitor for Check<'_> {
                     && sha256(content)
                         == Some(sha256_of(self.runtime, self.transfer, &object.key)?);
                 if !is_equal {
-                    return Err(ImportError::Differs { what: what() });
+                    let what = format!("object {}", object.key);
+                    return Err(ImportError::Differs { what });
                 }
-                self.objects.next();
+                self.objects.pass();
             }
             _ => self.expected.absent_objects += 1,
         }

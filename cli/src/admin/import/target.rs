@@ -16,22 +16,19 @@ pub(super) struct Records<'a> {
     runtime: &'a Runtime,
     transfer: &'a Transfer,
     /// Kinds that are not entered yet, the next one first.
-    kinds: std::slice::Iter<'static, Kind>,
+    kinds: std::array::IntoIter<Kind, { Kind::ALL.len() }>,
     kind: Option<Kind>,
     page: std::iter::Peekable<std::vec::IntoIter<Record>>,
     after: Option<Key>,
     ended: bool,
 }
 
-/// [`Kind::ALL`] at an address.
-static KINDS: [Kind; 8] = Kind::ALL;
-
 impl<'a> Records<'a> {
     pub(super) fn of(runtime: &'a Runtime, transfer: &'a Transfer) -> Self {
         Self {
             runtime,
             transfer,
-            kinds: KINDS.iter(),
+            kinds: Kind::ALL.into_iter(),
             kind: None,
             page: Vec::new().into_iter().peekable(),
             after: None,
@@ -55,7 +52,7 @@ impl<'a> Records<'a> {
     }
 
     /// Passes over the one that was peeked at.
-    pub(super) fn next(&mut self) {
+    pub(super) fn pass(&mut self) {
         self.page.next();
     }
 
@@ -66,7 +63,7 @@ impl<'a> Records<'a> {
                 return Ok(Some(left.clone()));
             }
             let Some(next) = self.kinds.next() else { break };
-            (self.kind, self.after, self.ended) = (Some(*next), None, false);
+            (self.kind, self.after, self.ended) = (Some(next), None, false);
         }
         Ok(None)
     }
@@ -105,7 +102,7 @@ impl<'a> Objects<'a> {
     }
 
     /// Passes over the one that was peeked at.
-    pub(super) fn next(&mut self) {
+    pub(super) fn pass(&mut self) {
         self.next = None;
     }
 }
@@ -163,7 +160,7 @@ pub(super) fn hold(
     while let Some(object) = objects.peek()? {
         held.line(&object_line(object));
         progress.at(&"objects", held.count());
-        objects.next();
+        objects.pass();
     }
     if held.part() != expected.objects.part() {
         return Err(ImportError::NotEqual { what: "objects".to_owned() });

@@ -56,7 +56,7 @@ enum Command {
     /// Serve the dashboard's files alone.
     #[command(after_long_help = ROLE_EXAMPLES)]
     Frontend(Box<Serve>),
-    /// Operate an installation: quotas, the master key.
+    /// Operate an installation: quotas, the master key, export and import.
     #[command(subcommand)]
     Admin(admin::Command),
     /// Print the version.

@@ -165,6 +165,27 @@ impl Secrets {
         })
     }
 
+    /// The master keys that are known, the one of now first. None is made. Without a directory they
+    /// are from the environment alone.
+    pub(crate) fn known_masters(
+        data_dir: Option<&Path>,
+        given: &FromEnvironment,
+    ) -> Result<Vec<Secret>, SecretsError> {
+        let dir = data_dir.map(|data_dir| data_dir.join("secrets"));
+        let mut keys = Vec::new();
+        match (&given.master, &dir) {
+            (Some(given), _) => keys.push(from_variable(MASTER_VARIABLE, given)?),
+            (None, Some(dir)) => keys.extend(find_one(&dir.join(MASTER_FILE))?),
+            (None, None) => {}
+        }
+        keys.extend(match (&given.previous, &dir) {
+            (Some(given), _) => parse_previous(given)?,
+            (None, Some(dir)) => load_previous(dir, None)?,
+            (None, None) => Vec::new(),
+        });
+        Ok(keys)
+    }
+
     /// Makes a new master key and keeps the one of now beside it until [`Secrets::forget_previous`].
     /// The caller holds the directory's lock, and has the key from its file.
     pub(crate) fn renew_master(&mut self, data_dir: &Path) -> Result<(), SecretsError> {
@@ -231,15 +252,24 @@ fn load_one(
         return from_variable(variable, given);
     }
     let path = dir.join(file);
-    match fs::read_to_string(&path) {
-        Ok(text) => Secret::parse(&text).map_err(|source| SecretsError::Content { path, source }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let secret = Secret::generate().map_err(SecretsError::Generate)?;
-            write_durably(dir, &path, std::slice::from_ref(&secret))
-                .map_err(|source| SecretsError::Io { path, source })?;
-            Ok(secret)
-        }
-        Err(source) => Err(SecretsError::Io { path, source }),
+    if let Some(secret) = find_one(&path)? {
+        return Ok(secret);
+    }
+    let secret = Secret::generate().map_err(SecretsError::Generate)?;
+    write_durably(dir, &path, std::slice::from_ref(&secret))
+        .map_err(|source| SecretsError::Io { path, source })?;
+    Ok(secret)
+}
+
+/// The secret in a file, if there is one.
+fn find_one(path: &Path) -> Result<Option<Secret>, SecretsError> {
+    let at = || path.to_owned();
+    match fs::read_to_string(path) {
+        Ok(text) => Secret::parse(&text)
+            .map(Some)
+            .map_err(|source| SecretsError::Content { path: at(), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SecretsError::Io { path: at(), source }),
     }
 }
 

@@ -137,6 +137,14 @@ impl Sealer {
         }
     }
 
+    /// The id (hex) of the master key this is sealed under; `None` if it is empty, or of the format
+    /// that does not say.
+    #[must_use]
+    pub fn key_id(sealed: &SealedEnv) -> Option<String> {
+        let rest = sealed.0.strip_prefix(&[FORMAT])?;
+        rest.get(..KEY_ID_BYTES).map(hex::encode)
+    }
+
     /// Whether this is sealed under the current master key, or empty.
     #[must_use]
     pub fn is_current(&self, sealed: &SealedEnv) -> bool {
@@ -181,6 +189,9 @@ mod tests {
         let current = [&before, &unnamed, &after].map(|sealed| rotating.is_current(sealed));
         assert_eq!(current, [false, false, true]);
         assert!(rotating.is_current(&SealedEnv::default()));
+        let ids = [&before, &unnamed, &after].map(Sealer::key_id);
+        assert!(ids[0].is_some() && ids[1].is_none() && ids[2].is_some() && ids[0] != ids[2]);
+        assert_eq!(Sealer::key_id(&SealedEnv::default()), None);
 
         let rotated = Sealer::new(&new);
         assert!(rotated.open(function, &after).unwrap() == env);

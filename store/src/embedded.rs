@@ -5,6 +5,7 @@
 //! meta.db       accounts, keys, functions, versions
 //! telemetry.db  usage and logs
 //! objects/      sources, bundles, dependency trees
+//! importing     there while an import is not finished
 //! ```
 //! Invariant: at most one process serves a data directory. Others may open it beside the server
 //! (`cloudserve admin`), but only the holder of the lock repairs what a crash left behind.
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use crate::Stores;
 use crate::change::LocalFeed;
 use crate::local::LocalObjects;
-use crate::sqlite::{self, SqliteAccounts, SqliteFunctions, SqliteTelemetry};
+use crate::sqlite::{self, SqliteAccounts, SqliteFunctions, SqliteTelemetry, SqliteTransfer};
+use crate::transfer::Transfer;
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,12 @@ pub enum OpenError {
         found: u32,
         /// The newest schema this release knows.
         known: u32,
+    },
+    /// Only a part of what is to be there is there.
+    #[error("an import into {place} was not finished; run it again, with the same archive")]
+    Importing {
+        /// The data directory, or the database.
+        place: String,
     },
     /// A server cannot be reached, or refuses.
     #[error("{server} at {place} cannot be used")]
@@ -151,26 +159,73 @@ impl DataDirLock {
 /// Blocks for some milliseconds. Dropping the last clone of the returned stores finishes queued
 /// writes and closes the files.
 pub fn open_embedded(data_dir: &Path) -> Result<Stores, OpenError> {
-    open(data_dir).map(|parts| parts.stores)
+    refuse_unfinished(data_dir)?;
+    open(data_dir).map(Parts::stores)
 }
 
 /// Opens a data directory to serve it: deploys that were in progress when the last server died
 /// are back in the queue at once, and its half-written objects are gone.
 pub fn open_embedded_exclusive(lock: &DataDirLock) -> Result<Stores, OpenError> {
+    refuse_unfinished(&lock.data_dir)?;
     let parts = open(&lock.data_dir)?;
     let meta = lock.data_dir.join(META_FILE);
     parts.functions.release_leases().map_err(OpenError::database(&meta))?;
     parts.objects.clear_temporary().map_err(OpenError::io(parts.objects.root()))?;
-    Ok(parts.stores)
+    Ok(parts.stores())
+}
+
+/// Opens a data directory to read all of it, beside whoever serves it.
+pub fn open_embedded_transfer(data_dir: &Path) -> Result<Transfer, OpenError> {
+    refuse_unfinished(data_dir)?;
+    open(data_dir).map(|parts| parts.transfer(data_dir))
+}
+
+/// Opens a data directory to import into it, also where an import was cut off.
+pub fn open_embedded_import(lock: &DataDirLock) -> Result<Transfer, OpenError> {
+    let parts = open(&lock.data_dir)?;
+    parts.objects.clear_temporary().map_err(OpenError::io(parts.objects.root()))?;
+    Ok(parts.transfer(&lock.data_dir))
 }
 
 const META_FILE: &str = "meta.db";
 const TELEMETRY_FILE: &str = "telemetry.db";
+const IMPORTING_FILE: &str = "importing";
+
+fn refuse_unfinished(data_dir: &Path) -> Result<(), OpenError> {
+    let note = data_dir.join(IMPORTING_FILE);
+    if note.try_exists().map_err(OpenError::io(&note))? {
+        return Err(OpenError::Importing { place: data_dir.display().to_string() });
+    }
+    Ok(())
+}
 
 struct Parts {
-    stores: Stores,
+    meta: Arc<sqlite::Database>,
+    telemetry: Arc<sqlite::Database>,
     functions: Arc<SqliteFunctions>,
     objects: Arc<LocalObjects>,
+    usage: Arc<SqliteTelemetry>,
+    feed: LocalFeed,
+}
+
+impl Parts {
+    fn stores(self) -> Stores {
+        Stores {
+            accounts: Arc::new(SqliteAccounts::new(self.meta)),
+            functions: self.functions,
+            telemetry: self.usage,
+            artifacts: self.objects,
+            changes: Arc::new(self.feed),
+        }
+    }
+
+    fn transfer(self, data_dir: &Path) -> Transfer {
+        let note = data_dir.join(IMPORTING_FILE);
+        Transfer {
+            records: Arc::new(SqliteTransfer::new(self.meta, self.telemetry, note)),
+            objects: self.objects,
+        }
+    }
 }
 
 fn open(data_dir: &Path) -> Result<Parts, OpenError> {
@@ -184,16 +239,9 @@ fn open(data_dir: &Path) -> Result<Parts, OpenError> {
     // The names of the files just created.
     File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(OpenError::io(data_dir))?;
 
-    let telemetry = Arc::new(SqliteTelemetry::new(telemetry));
-    let functions = Arc::new(SqliteFunctions::new(meta.clone(), telemetry.clone()));
-    let stores = Stores {
-        accounts: Arc::new(SqliteAccounts::new(meta)),
-        functions: functions.clone(),
-        telemetry,
-        artifacts: objects.clone(),
-        changes: Arc::new(feed),
-    };
-    Ok(Parts { stores, functions, objects })
+    let usage = Arc::new(SqliteTelemetry::new(telemetry.clone()));
+    let functions = Arc::new(SqliteFunctions::new(meta.clone(), usage.clone()));
+    Ok(Parts { meta, telemetry, functions, objects, usage, feed })
 }
 
 fn create_private_dir(path: &Path) -> Result<(), OpenError> {

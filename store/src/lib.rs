@@ -20,6 +20,7 @@ mod span;
 mod sqlite;
 pub mod telemetry;
 pub mod time;
+pub mod transfer;
 
 use std::sync::Arc;
 
@@ -27,11 +28,17 @@ use cloudserve_protocol::artifact::ArtifactStore;
 
 pub use account::AccountStore;
 pub use change::{Change, ChangeFeed};
-pub use embedded::{DataDirLock, OpenError, open_embedded, open_embedded_exclusive};
+pub use embedded::{
+    DataDirLock, OpenError, open_embedded, open_embedded_exclusive, open_embedded_import,
+    open_embedded_transfer,
+};
 pub use error::StoreError;
 pub use function::FunctionStore;
 pub use mongo::MongoOptions;
-pub use production::{open_production, open_production_objects, open_production_records};
+pub use production::{
+    open_production, open_production_import, open_production_objects, open_production_records,
+    open_production_transfer,
+};
 pub use s3::{ChecksumMode, S3Options};
 pub use telemetry::TelemetryStore;
 pub use time::Timestamp;

@@ -4,6 +4,8 @@
 //! renamed, and the directory that names it is fsynced; a reader that has opened a file keeps
 //! reading that one when it is replaced.
 
+mod transfer;
+
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -77,13 +79,40 @@ impl LocalObjects {
         T: Send + 'static,
         F: FnOnce(&Directory, &Path, &str) -> Result<T, ArtifactError> + Send + 'static,
     {
-        let key = text_of(operation, key)?;
+        self.blocking_at(operation, text_of(operation, key)?, work).await
+    }
+
+    /// The same by a checked key.
+    async fn blocking_at<T, F>(
+        &self,
+        operation: &'static str,
+        key: String,
+        work: F,
+    ) -> Result<T, ArtifactError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Directory, &Path, &str) -> Result<T, ArtifactError> + Send + 'static,
+    {
         let path = self.0.root.join(&key);
         let (directory, name) = (self.0.clone(), key.clone());
         tokio::task::spawn_blocking(move || work(&directory, &path, &name))
             .await
             .map_err(failed(operation, &key))?
     }
+}
+
+/// The pieces of an open object.
+fn pieces(file: File, key: String) -> BoxStream<'static, Result<Bytes, ArtifactError>> {
+    let pieces = try_unfold((file, key), |(mut file, key)| async move {
+        let read = tokio::task::spawn_blocking(move || {
+            let piece = read_piece(&mut file);
+            (file, piece)
+        });
+        let (file, piece) = read.await.map_err(failed("read", &key))?;
+        let piece = piece.map_err(failed("read", &key))?;
+        Ok((!piece.is_empty()).then_some((piece, (file, key))))
+    });
+    pieces.boxed()
 }
 
 fn open_object(path: &Path, key: &str) -> Result<File, ArtifactError> {
@@ -109,6 +138,11 @@ impl Directory {
         self.make_durable(parent)?;
         temporary.persist(path).map_err(|error| error.error)?;
         sync_directory(parent)
+    }
+
+    /// A copy and not a link: the caller keeps its file and may change it.
+    fn write_file(&self, path: &Path, source: &Path) -> io::Result<()> {
+        self.write(path, |file| io::copy(&mut File::open(source)?, file).map(drop))
     }
 
     /// Creates a directory and its parents and makes their names durable.
@@ -170,10 +204,7 @@ impl ArtifactStore for LocalObjects {
     async fn put_file(&self, key: &ArtifactKey, file: &Path) -> Result<(), ArtifactError> {
         let source = file.to_owned();
         self.blocking("write", key, move |directory, path, key| {
-            // A copy and not a link: the caller keeps its file and may change it.
-            directory
-                .write(path, |file| io::copy(&mut File::open(source)?, file).map(drop))
-                .map_err(failed("write", key))
+            directory.write_file(path, &source).map_err(failed("write", key))
         })
         .await
     }
@@ -197,16 +228,7 @@ impl ArtifactStore for LocalObjects {
         key: &ArtifactKey,
     ) -> Result<BoxStream<'static, Result<Bytes, ArtifactError>>, ArtifactError> {
         let file = self.blocking("read", key, |_, path, key| open_object(path, key)).await?;
-        let pieces = try_unfold((file, key.to_string()), |(mut file, key)| async move {
-            let read = tokio::task::spawn_blocking(move || {
-                let piece = read_piece(&mut file);
-                (file, piece)
-            });
-            let (file, piece) = read.await.map_err(failed("read", &key))?;
-            let piece = piece.map_err(failed("read", &key))?;
-            Ok((!piece.is_empty()).then_some((piece, (file, key))))
-        });
-        Ok(pieces.boxed())
+        Ok(pieces(file, key.to_string()))
     }
 
     async fn exists(&self, key: &ArtifactKey) -> Result<bool, ArtifactError> {

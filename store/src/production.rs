@@ -12,6 +12,7 @@ use futures::stream::BoxStream;
 use crate::mongo::{self, MongoOptions};
 use crate::object_key::failed;
 use crate::s3::{S3Objects, S3Options};
+use crate::transfer::Transfer;
 use crate::{OpenError, Stores};
 
 /// Opens an installation on servers. Any number of processes may have it open.
@@ -47,6 +48,32 @@ pub async fn open_production_records(mongo: &MongoOptions) -> Result<Stores, Ope
 /// Opens the objects alone, for a role that never touches records.
 pub async fn open_production_objects(s3: &S3Options) -> Result<Arc<dyn ArtifactStore>, OpenError> {
     Ok(Arc::new(Box::pin(S3Objects::open(s3)).await?))
+}
+
+/// Opens an installation on servers to read all of it, beside whoever serves it.
+pub async fn open_production_transfer(
+    mongo: &MongoOptions,
+    s3: &S3Options,
+) -> Result<Transfer, OpenError> {
+    open_transfer(mongo, s3, false).await
+}
+
+/// Opens an installation on servers to import into it, also where an import was cut off.
+pub async fn open_production_import(
+    mongo: &MongoOptions,
+    s3: &S3Options,
+) -> Result<Transfer, OpenError> {
+    open_transfer(mongo, s3, true).await
+}
+
+async fn open_transfer(
+    mongo: &MongoOptions,
+    s3: &S3Options,
+    importing: bool,
+) -> Result<Transfer, OpenError> {
+    let records = mongo::open_transfer(mongo, importing);
+    let (records, objects) = tokio::join!(records, Box::pin(S3Objects::open(s3)));
+    Ok(Transfer { records: records?, objects: Arc::new(objects?) })
 }
 
 /// What a role has that may not have objects.

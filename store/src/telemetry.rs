@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use cloudserve_protocol::call::{LogLevel, LogLine};
 use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{StoreError, Timestamp};
 
@@ -14,7 +14,7 @@ pub(crate) const MAX_PAGE_TEXT_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) const MAX_SCANNED_ROWS: u32 = 5_000;
 
 /// How a call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallStatus {
     /// The function answered.

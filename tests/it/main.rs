@@ -20,6 +20,7 @@ mod concurrency;
 mod dependencies;
 mod durability;
 mod expect;
+mod export;
 mod faults;
 mod handler_forms;
 mod handler_servers;

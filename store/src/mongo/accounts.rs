@@ -22,7 +22,7 @@ pub(crate) struct MongoAccounts {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct UserDocument {
+pub(super) struct UserDocument {
     #[serde(rename = "_id")]
     id: Uuid,
     full_name: String,
@@ -64,7 +64,7 @@ impl From<UserDocument> for User {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ApiKeyDocument {
+pub(super) struct ApiKeyDocument {
     #[serde(rename = "_id")]
     id: Uuid,
     user: Uuid,
@@ -113,11 +113,11 @@ impl From<ApiKeyDocument> for ApiKey {
     }
 }
 
-fn read_user(found: &RawDocumentBuf) -> Result<User, StoreError> {
+pub(super) fn read_user(found: &RawDocumentBuf) -> Result<User, StoreError> {
     parse::<UserDocument>("user", found).map(User::from)
 }
 
-fn read_api_key(found: &RawDocumentBuf) -> Result<ApiKey, StoreError> {
+pub(super) fn read_api_key(found: &RawDocumentBuf) -> Result<ApiKey, StoreError> {
     parse::<ApiKeyDocument>("API key", found).map(ApiKey::from)
 }
 

@@ -15,7 +15,7 @@ use crate::span::DAY_MS;
 use crate::{StoreError, Timestamp};
 
 #[derive(Serialize, Deserialize)]
-struct EntryDocument {
+pub(super) struct EntryDocument {
     #[serde(rename = "_id")]
     id: Uuid,
     user: Uuid,
@@ -27,19 +27,25 @@ struct EntryDocument {
     at: DateTime,
 }
 
+impl EntryDocument {
+    pub(super) fn of(entry: AuditEntry) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: entry.id.key(),
+            user: entry.user_id.key(),
+            actor: serde_json::to_string(&entry.actor).map_err(StoreError::unavailable)?,
+            action: entry.action,
+            subject: entry.subject,
+            detail: entry.detail,
+            at: date(entry.at),
+        })
+    }
+}
+
 /// Adds an entry; what is too old goes with it.
 pub(super) async fn record(database: &Database, entry: AuditEntry) -> Result<(), StoreError> {
     let oldest = Timestamp(entry.at.0.saturating_sub(AUDIT_KEPT_DAYS * DAY_MS));
     let user = entry.user_id.key();
-    let row = document(&EntryDocument {
-        id: entry.id.key(),
-        user,
-        actor: serde_json::to_string(&entry.actor).map_err(StoreError::unavailable)?,
-        action: entry.action,
-        subject: entry.subject,
-        detail: entry.detail,
-        at: date(entry.at),
-    })?;
+    let row = document(&EntryDocument::of(entry)?)?;
     let audit = database.collection(AUDIT);
     let write = async {
         match audit.insert_one(row).await {
@@ -82,7 +88,7 @@ pub(super) async fn read(
     Ok(Page { items, next })
 }
 
-fn entry(found: EntryDocument) -> Result<AuditEntry, StoreError> {
+pub(super) fn entry(found: EntryDocument) -> Result<AuditEntry, StoreError> {
     let actor: Actor = serde_json::from_str(&found.actor)
         .map_err(|error| StoreError::corrupt("audit entry", error))?;
     Ok(AuditEntry {

@@ -38,17 +38,17 @@ pub(crate) struct MongoFunctions {
 #[serde(rename_all = "camelCase")]
 pub(super) struct FunctionDocument {
     #[serde(rename = "_id")]
-    id: Uuid,
-    user: Uuid,
-    name: FunctionName,
-    latest_version: u32,
-    active_version: Option<u32>,
+    pub(super) id: Uuid,
+    pub(super) user: Uuid,
+    pub(super) name: FunctionName,
+    pub(super) latest_version: u32,
+    pub(super) active_version: Option<u32>,
     /// Versions up to this one no longer move the pointer when their build ends.
-    settled_version: u32,
-    visibility: Visibility,
-    created_at: DateTime,
-    updated_at: DateTime,
-    deployed_at: Option<DateTime>,
+    pub(super) settled_version: u32,
+    pub(super) visibility: Visibility,
+    pub(super) created_at: DateTime,
+    pub(super) updated_at: DateTime,
+    pub(super) deployed_at: Option<DateTime>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,20 +62,20 @@ pub(super) struct VersionKey {
 #[serde(rename_all = "camelCase")]
 pub(super) struct VersionDocument {
     #[serde(rename = "_id")]
-    id: VersionKey,
-    status: DeployStatus,
-    error: Option<DeployError>,
-    source: Source,
-    source_hash: SourceHash,
-    env: Binary,
-    limits: Limits,
-    built: Option<BuiltVersion>,
-    created_at: DateTime,
+    pub(super) id: VersionKey,
+    pub(super) status: DeployStatus,
+    pub(super) error: Option<DeployError>,
+    pub(super) source: Source,
+    pub(super) source_hash: SourceHash,
+    pub(super) env: Binary,
+    pub(super) limits: Limits,
+    pub(super) built: Option<BuiltVersion>,
+    pub(super) created_at: DateTime,
     /// While it waits or is in work.
     #[serde(skip_serializing_if = "Option::is_none")]
-    queued_at: Option<DateTime>,
+    pub(super) queued_at: Option<DateTime>,
     /// How often it was claimed.
-    attempts: u32,
+    pub(super) attempts: u32,
 }
 
 impl VersionDocument {

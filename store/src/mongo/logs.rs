@@ -31,7 +31,7 @@ const NAMED_ROWS: usize = 64;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct LogDocument {
+pub(super) struct LogDocument {
     #[serde(rename = "_id")]
     execution_id: Uuid,
     function_id: Uuid,

@@ -12,7 +12,7 @@
 //! | `usages`, `usagedays` | calls, and the running sums over them |
 //! | `logs` | what calls wrote, removed with age |
 //! | `changes` | what changed, for caches of other processes ([`changes`]) |
-//! | `meta` | the version of all this ([`schema`]) |
+//! | `meta` | the version of all this ([`schema`]), and whether an import is not finished |
 
 mod accounts;
 mod audit;
@@ -23,6 +23,7 @@ mod logs;
 mod queue;
 mod schema;
 mod telemetry;
+mod transfer;
 mod usage;
 mod values;
 mod versions;
@@ -30,6 +31,7 @@ mod versions;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::transfer::RecordTransfer;
 use crate::{AccountStore, ChangeFeed, FunctionStore, OpenError, TelemetryStore};
 
 /// How MongoDB is used.
@@ -76,8 +78,8 @@ pub(crate) struct MongoStores {
 
 /// Connects, brings the database to the newest schema and begins to follow its changes.
 pub(crate) async fn open(options: &MongoOptions) -> Result<MongoStores, OpenError> {
-    let database = database::Database::connect(options).await?;
-    schema::prepare(&database, options).await?;
+    let database = prepared(options).await?;
+    refuse_unfinished(&database).await?;
     let feed = changes::follow(database.clone(), options).await?;
     let telemetry = Arc::new(telemetry::MongoTelemetry::new(database.clone()));
     Ok(MongoStores {
@@ -86,4 +88,30 @@ pub(crate) async fn open(options: &MongoOptions) -> Result<MongoStores, OpenErro
         telemetry,
         changes: Arc::new(feed),
     })
+}
+
+/// Connects to read everything; with `importing`, to write it, also where an import was cut off.
+pub(crate) async fn open_transfer(
+    options: &MongoOptions,
+    importing: bool,
+) -> Result<Arc<dyn RecordTransfer>, OpenError> {
+    let database = prepared(options).await?;
+    if !importing {
+        refuse_unfinished(&database).await?;
+    }
+    Ok(Arc::new(transfer::MongoTransfer::new(database)))
+}
+
+async fn prepared(options: &MongoOptions) -> Result<database::Database, OpenError> {
+    let database = database::Database::connect(options).await?;
+    schema::prepare(&database, options).await?;
+    Ok(database)
+}
+
+async fn refuse_unfinished(database: &database::Database) -> Result<(), OpenError> {
+    let importing = transfer::is_importing(database).await;
+    if importing.map_err(|error| database.unreachable(error))? {
+        return Err(OpenError::Importing { place: format!("the database {}", database.name()) });
+    }
+    Ok(())
 }

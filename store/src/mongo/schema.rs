@@ -27,7 +27,7 @@ pub(super) const USAGES: &str = "usages";
 pub(super) const USAGE_DAYS: &str = "usagedays";
 pub(super) const LOGS: &str = "logs";
 pub(super) const CHANGES: &str = "changes";
-const META: &str = "meta";
+pub(super) const META: &str = "meta";
 
 /// The newest version this release knows.
 const VERSION: i64 = 1;

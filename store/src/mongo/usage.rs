@@ -26,6 +26,13 @@ use crate::telemetry::{
 };
 use crate::{StoreError, Timestamp};
 
+impl Latency {
+    /// The name of a bucket in a document.
+    pub(super) fn field(bucket: usize) -> String {
+        format!("b{bucket}")
+    }
+}
+
 /// Documents over which the sums of one day are spread.
 const SHARDS: u8 = 8;
 
@@ -39,7 +46,7 @@ pub(super) fn shard() -> i32 {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct UsageDocument {
+pub(super) struct UsageDocument {
     #[serde(rename = "_id")]
     execution_id: Uuid,
     function_id: Uuid,
@@ -127,7 +134,7 @@ impl Sums {
         };
         for (bucket, calls) in self.latency.0.iter().enumerate().filter(|(_, calls)| **calls > 0) {
             let calls = i64::try_from(*calls).unwrap_or(i64::MAX);
-            sums.insert(format!("latency.b{bucket}"), calls);
+            sums.insert(format!("latency.{}", Latency::field(bucket)), calls);
         }
         sums
     }

@@ -7,6 +7,7 @@
 #![allow(clippy::large_futures, reason = "the client's; one per request over the network")]
 
 mod read;
+mod transfer;
 mod write;
 
 use std::collections::HashSet;

@@ -50,7 +50,9 @@ macro_rules! user_where {
     };
 }
 
-fn read_user(row: &Row<'_>) -> rusqlite::Result<User> {
+pub(super) use user_where;
+
+pub(super) fn read_user(row: &Row<'_>) -> rusqlite::Result<User> {
     Ok(User {
         id: UserId::from_bytes(row.get(0)?),
         full_name: row.get(1)?,
@@ -73,7 +75,9 @@ macro_rules! api_key_where {
     };
 }
 
-fn read_api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
+pub(super) use api_key_where;
+
+pub(super) fn read_api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
     Ok(ApiKey {
         id: ApiKeyId::from_bytes(row.get(0)?),
         user_id: UserId::from_bytes(row.get(1)?),

@@ -62,7 +62,7 @@ pub(super) fn read(
     Ok(Page { items, next })
 }
 
-fn read_entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
+pub(super) fn read_entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
     Ok(AuditEntry {
         id: AuditId::from_bytes(row.get(0)?),
         user_id: UserId::from_bytes(row.get(1)?),

@@ -130,7 +130,7 @@ pub(super) fn tail(
 }
 
 /// Reads the log whose columns begin at `at`, and the length of its text.
-fn read_log(row: &Row<'_>, at: usize) -> rusqlite::Result<(LogRow, usize)> {
+pub(super) fn read_log(row: &Row<'_>, at: usize) -> rusqlite::Result<(LogRow, usize)> {
     let lines = at + 2;
     let length = row.get_ref(lines)?.as_bytes()?.len();
     let log = LogRow {

@@ -17,13 +17,16 @@ mod logs;
 mod queue;
 mod schema;
 mod telemetry;
+mod transfer;
 mod usage;
 mod versions;
 
 pub(crate) use accounts::SqliteAccounts;
+pub(crate) use database::Database;
 pub(crate) use functions::SqliteFunctions;
 pub(crate) use schema::{open_meta, open_telemetry};
 pub(crate) use telemetry::SqliteTelemetry;
+pub(crate) use transfer::SqliteTransfer;
 
 #[cfg(test)]
 mod plans;

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use cloudserve_protocol::ids::{FunctionId, UserId};
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, Row, ToSql, params};
+use rusqlite::{Connection, Row, Statement, ToSql, params};
 
 use super::columns::{reading, storage_failed};
 use super::telemetry::{failed, measured, read_usage};
@@ -31,35 +31,40 @@ struct Sums {
     latency: Latency,
 }
 
+/// Inserts a row that is new.
+pub(super) const INSERT_ROW: &str =
+    "INSERT INTO usage (execution_id, function_id, user_id, version, duration_ms, cpu_ms,
+                        memory_mb, failed, code, cold, timestamp)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING";
+
+/// By [`INSERT_ROW`]; how many were inserted.
+pub(super) fn insert_row(insert: &mut Statement<'_>, row: &UsageRow) -> Result<usize, StoreError> {
+    insert
+        .execute(params![
+            row.execution_id.as_bytes(),
+            row.function_id.as_bytes(),
+            row.user_id.as_bytes(),
+            row.version,
+            measured(row.duration_ms),
+            measured(row.cpu_ms),
+            measured(row.memory_mb),
+            failed(row.status),
+            row.code,
+            row.cold,
+            row.timestamp.0,
+        ])
+        .map_err(storage_failed)
+}
+
 /// Inserts the rows that are new and adds exactly those to the sums.
 pub(super) fn insert(c: &Connection, rows: &[UsageRow]) -> Result<(), StoreError> {
-    let mut insert = c
-        .prepare_cached(
-            "INSERT INTO usage (execution_id, function_id, user_id, version, duration_ms, cpu_ms,
-                                memory_mb, failed, code, cold, timestamp)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
-        )
-        .map_err(storage_failed)?;
+    let mut insert = c.prepare_cached(INSERT_ROW).map_err(storage_failed)?;
     // One upsert per function and day instead of one per call.
     let mut sums: HashMap<(FunctionId, i64, UserId), Sums> = HashMap::new();
     for row in rows {
         let (duration_ms, cpu_ms) = (measured(row.duration_ms), measured(row.cpu_ms));
         let memory_mb = measured(row.memory_mb);
-        let inserted = insert
-            .execute(params![
-                row.execution_id.as_bytes(),
-                row.function_id.as_bytes(),
-                row.user_id.as_bytes(),
-                row.version,
-                duration_ms,
-                cpu_ms,
-                memory_mb,
-                failed(row.status),
-                row.code,
-                row.cold,
-                row.timestamp.0,
-            ])
-            .map_err(storage_failed)?;
+        let inserted = insert_row(&mut insert, row)?;
         if inserted == 1 {
             let key = (row.function_id, row.timestamp.0.div_euclid(DAY_MS), row.user_id);
             let sum = sums.entry(key).or_default();

@@ -12,31 +12,62 @@ mod queue;
 #[path = "../servers/mod.rs"]
 mod servers;
 mod telemetry;
+mod transfer;
 mod versions;
 
-use cloudserve_store::{Stores, open_embedded, open_production};
+use cloudserve_store::transfer::Transfer;
+use cloudserve_store::{
+    MongoOptions, OpenError, S3Options, Stores, open_embedded, open_embedded_transfer,
+    open_production, open_production_transfer,
+};
 use tempfile::TempDir;
 
 /// An empty installation and what keeps it alive.
 struct Installation {
     stores: Stores,
-    _directory: Option<TempDir>,
+    transfer: Transfer,
+    place: Place,
+}
+
+/// Where an installation is.
+enum Place {
+    Embedded(TempDir),
+    Production(Box<(MongoOptions, S3Options)>),
+}
+
+impl Place {
+    /// Opens it, as one more process does.
+    async fn open(&self) -> Result<Stores, OpenError> {
+        match self {
+            Self::Embedded(directory) => open_embedded(directory.path()),
+            Self::Production(servers) => open_production(&servers.0, &servers.1).await,
+        }
+    }
+
+    async fn open_transfer(&self) -> Result<Transfer, OpenError> {
+        match self {
+            Self::Embedded(directory) => open_embedded_transfer(directory.path()),
+            Self::Production(servers) => open_production_transfer(&servers.0, &servers.1).await,
+        }
+    }
+
+    async fn installation(self) -> Installation {
+        let stores = self.open().await.unwrap();
+        let transfer = self.open_transfer().await.unwrap();
+        Installation { stores, transfer, place: self }
+    }
 }
 
 /// SQLite and local files.
-#[expect(clippy::unused_async, reason = "opened like the other one")]
 async fn embedded() -> Installation {
-    let directory = tempfile::tempdir().unwrap();
-    let stores = open_embedded(directory.path()).unwrap();
-    Installation { stores, _directory: Some(directory) }
+    Place::Embedded(tempfile::tempdir().unwrap()).installation().await
 }
 
 /// MongoDB and S3.
 async fn production() -> Installation {
     let (mongod, s3) = tokio::join!(servers::mongod(), servers::s3());
-    let (mongo, s3) = servers::options(mongod, s3, &servers::unique_name());
-    let stores = open_production(&mongo, &s3).await.unwrap();
-    Installation { stores, _directory: None }
+    let servers = servers::options(mongod, s3, &servers::unique_name());
+    Place::Production(Box::new(servers)).installation().await
 }
 
 macro_rules! cases {
@@ -100,4 +131,30 @@ macro_rules! backends {
 backends! {
     embedded_installation: crate::embedded;
     production_installation: crate::production;
+}
+
+macro_rules! directions {
+    ($($name:ident: $from:path => $to:path;)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn $name() {
+            let (from, to) = ($from().await, $to().await);
+            crate::transfer::everything_moves(&from, &to).await;
+        }
+    )*};
+}
+
+mod transfers {
+    directions! {
+        embedded_to_embedded: crate::embedded => crate::embedded;
+        embedded_to_production: crate::embedded => crate::production;
+        production_to_embedded: crate::production => crate::embedded;
+        production_to_production: crate::production => crate::production;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn an_unfinished_import_keeps_others_out() {
+        for installation in [crate::embedded().await, crate::production().await] {
+            crate::transfer::an_unfinished_import_keeps_others_out(&installation).await;
+        }
+    }
 }

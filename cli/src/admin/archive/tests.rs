@@ -1,0 +1,107 @@
+//! Every byte of an archive counts.
+
+use std::fs;
+use std::io::{self, Read};
+
+use cloudserve_protocol::ids::UserId;
+use cloudserve_store::Timestamp;
+use cloudserve_store::account::{Quota, User};
+use cloudserve_store::transfer::{Kind, Record, RevokedToken, StoredObject};
+
+use super::{ArchiveError, ArchiveWriter, Manifest, Step, Visitor, read};
+
+/// What was read, as text.
+#[derive(Default, PartialEq, Debug)]
+struct Seen(Vec<String>);
+
+impl Visitor for Seen {
+    type Error = ArchiveError;
+
+    fn record(&mut self, record: Record, _: usize) -> Result<Step, ArchiveError> {
+        self.0.push(record.to_line().unwrap());
+        Ok(Step::On)
+    }
+
+    fn object(
+        &mut self,
+        object: &StoredObject,
+        content: &mut dyn Read,
+    ) -> Result<Step, ArchiveError> {
+        let mut text = String::new();
+        // The reader of the archive finds out by itself what is wrong with it.
+        let _ = content.read_to_string(&mut text);
+        self.0.push(format!("{} {} {text}", object.key, object.bytes));
+        Ok(Step::On)
+    }
+}
+
+fn write(objects: &[(&str, &str)]) -> io::Result<(Vec<u8>, Manifest)> {
+    let mut archive = ArchiveWriter::begin(Vec::new())?;
+    for n in 0..3 {
+        let token =
+            RevokedToken { token_id: format!("token {n}"), expires_at: Timestamp(1_700_000) };
+        archive.record(&Record::RevokedToken(token))?;
+    }
+    archive.end_records(Kind::RevokedTokens)?;
+    archive.record(&Record::User(User {
+        id: UserId::from_bytes([7; 16]),
+        full_name: "Ada Lovelace".to_owned(),
+        user_name: "ada".parse().unwrap(),
+        email: "ada@example.org".to_owned(),
+        password_hash: "$argon2id$".to_owned(),
+        quota: Quota::default(),
+        created_at: Timestamp(1),
+    }))?;
+    archive.end_records(Kind::Users)?;
+    for (key, text) in objects {
+        archive.object(key, text.len() as u64, &mut text.as_bytes())?;
+    }
+    archive.finish()
+}
+
+fn read_bytes(bytes: &[u8]) -> Result<(Seen, Manifest), ArchiveError> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), bytes).unwrap();
+    let mut seen = Seen::default();
+    let manifest = read(file.path(), &mut seen)?.unwrap();
+    Ok((seen, manifest))
+}
+
+#[test]
+fn an_archive_is_read_as_it_was_written() {
+    let long = format!("b/{}/c", "x".repeat(300));
+    let (bytes, written) = write(&[("a/b", ""), ("a/c", "text"), (&long, "long")]).unwrap();
+    let (seen, manifest) = read_bytes(&bytes).unwrap();
+    assert_eq!(manifest, written);
+    assert_eq!(seen.0.len(), 4 + 3);
+}
+
+#[test]
+fn no_byte_may_be_missing_or_wrong() {
+    let (bytes, written) = write(&[("a/b", "text"), ("a/c", "more text")]).unwrap();
+    let (all, _) = read_bytes(&bytes).unwrap();
+    for length in 0..bytes.len() {
+        assert!(read_bytes(&bytes[..length]).is_err(), "{length} of {} bytes", bytes.len());
+    }
+    for place in 0..bytes.len() {
+        for bit in [0x01, 0x80] {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= bit;
+            // Bytes that say when and where it was compressed say nothing about what is in it.
+            if let Ok((seen, manifest)) = read_bytes(&damaged) {
+                assert!(place < 10, "byte {place} of {}", bytes.len());
+                assert_eq!((seen, &manifest), (Seen(all.0.clone()), &written));
+            }
+        }
+    }
+    let longer = [&bytes[..], b"x"].concat();
+    assert!(read_bytes(&longer).is_err());
+}
+
+#[test]
+fn an_object_of_another_size_than_it_was_to_have_is_an_error() {
+    for announced in [3, 5] {
+        let mut archive = ArchiveWriter::begin(Vec::new()).unwrap();
+        assert!(archive.object("a/b", announced, &mut &b"text"[..]).is_err(), "{announced}");
+    }
+}

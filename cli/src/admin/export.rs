@@ -1,0 +1,232 @@
+//! `cloudserve admin export`: everything an installation holds, into one file.
+//!
+//! Records first, then objects: an object is there before the record that names it. What happens
+//! meanwhile may be in the file or not, but each function is of one moment, with its versions.
+//! Invariant: under its name the file is whole and durable.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, Bytes};
+use clap::Args;
+use cloudserve_protocol::artifact::ArtifactError;
+use cloudserve_store::transfer::{Kind, ObjectTransfer, StoredObject, Transfer};
+use cloudserve_store::{OpenError, StoreError, open_embedded_transfer, open_production_transfer};
+use futures::stream::{BoxStream, TryStreamExt};
+use tempfile::NamedTempFile;
+use tokio::runtime::Runtime;
+
+use super::archive::{ArchiveWriter, Manifest};
+use super::progress::Progress;
+use super::{Place, data_dir, summary};
+use crate::config;
+use crate::secrets::FromEnvironment;
+use crate::storage::Storage;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  cloudserve admin export cloudserve-2026-01-31.tar.gz
+  cloudserve admin export --data-dir /var/lib/cloudserve /backup/cloudserve.tar.gz --json
+
+Servers may run meanwhile: what they do after the export has begun may be in the file or not. The
+file holds password hashes and sealed environments, and is readable by its owner alone. It does not
+hold the master key: keep that apart from it.";
+
+/// Objects up to this size are read ahead, and held in memory until it is their turn.
+const SMALL_BYTES: u64 = 1024 * 1024;
+/// Objects read ahead.
+const READ_AHEAD: usize = 8;
+
+/// Where to, and from where.
+#[derive(Args)]
+pub(crate) struct ExportOptions {
+    /// The file to write. There must be none of this name.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Why there is no file now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExportError {
+    #[error("{} is there already; name another file", path.display())]
+    Exists { path: PathBuf },
+    #[error("cannot write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the installation cannot be opened")]
+    Open(#[from] OpenError),
+    #[error("its records cannot be read")]
+    Records(#[from] StoreError),
+    #[error("its objects cannot be read")]
+    Objects(#[from] ArtifactError),
+    #[error("object {key} cannot be exported")]
+    Object {
+        key: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("object storage lists {key} out of order")]
+    Unordered { key: String },
+}
+
+/// Does it.
+pub(super) fn run(
+    runtime: &Runtime,
+    options: &ExportOptions,
+    given: &FromEnvironment,
+) -> Result<String, Box<dyn std::error::Error>> {
+    let settings = config::load_without_flags(options.place.config.as_deref())?;
+    let transfer = match Storage::choose(&settings, given)? {
+        Storage::Embedded => {
+            let data_dir = data_dir(&options.place)?;
+            open_embedded_transfer(&data_dir)
+        }
+        Storage::Production(servers) => {
+            runtime.block_on(open_production_transfer(&servers.0, &servers.1))
+        }
+    };
+    let transfer = transfer.map_err(ExportError::Open)?;
+    let manifest = write(runtime, &transfer, &options.file)?;
+    summary::warn(&manifest);
+    Ok(summary::told(&options.file, &manifest, &[], options.json))
+}
+
+/// Writes the file under another name, and gives it its own when it is durable.
+fn write(runtime: &Runtime, transfer: &Transfer, file: &Path) -> Result<Manifest, ExportError> {
+    let path = || file.to_owned();
+    let failed = |source| ExportError::Write { path: path(), source };
+    // Not found out after hours.
+    if file.symlink_metadata().is_ok() {
+        return Err(ExportError::Exists { path: path() });
+    }
+    let directory = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    // Of mode 0600, as all temporary files.
+    let mut temporary =
+        NamedTempFile::with_prefix_in(".cloudserve-export-", directory).map_err(failed)?;
+    let out = BufWriter::new(temporary.as_file_mut());
+    let mut archive = ArchiveWriter::begin(out).map_err(failed)?;
+    records(runtime, transfer, &mut archive, failed)?;
+    objects(runtime, transfer, &mut archive)?;
+    let (out, manifest) = archive.finish().map_err(failed)?;
+    out.into_inner().map_err(|error| failed(error.into_error()))?;
+    temporary.as_file().sync_all().map_err(failed)?;
+    temporary.persist_noclobber(file).map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => ExportError::Exists { path: path() },
+        _ => failed(error.error),
+    })?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+    Ok(manifest)
+}
+
+fn records<W: Write>(
+    runtime: &Runtime,
+    transfer: &Transfer,
+    archive: &mut ArchiveWriter<W>,
+    failed: impl Fn(io::Error) -> ExportError,
+) -> Result<(), ExportError> {
+    let mut progress = Progress::begin("exporting records");
+    for kind in Kind::ALL {
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let page = runtime.block_on(transfer.records.read(kind, after.as_ref()))?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key());
+            count += page.len() as u64;
+            for record in &page {
+                archive.record(record).map_err(&failed)?;
+            }
+            progress.at(&kind, count);
+        }
+        archive.end_records(kind).map_err(&failed)?;
+    }
+    Ok(())
+}
+
+/// An object on its way into the file.
+enum Content {
+    Whole(Bytes),
+    Pieces(u64, BoxStream<'static, Result<Bytes, ArtifactError>>),
+    /// Deleted since it was listed.
+    Gone,
+}
+
+async fn fetch(
+    objects: &dyn ObjectTransfer,
+    object: StoredObject,
+) -> Result<(String, Content), ArtifactError> {
+    let mut pieces = match objects.open(&object.key).await {
+        Err(ArtifactError::NotFound { .. }) => return Ok((object.key, Content::Gone)),
+        opened => opened?,
+    };
+    if object.bytes > SMALL_BYTES {
+        return Ok((object.key, Content::Pieces(object.bytes, pieces)));
+    }
+    let mut whole = Vec::new();
+    while let Some(piece) = pieces.try_next().await? {
+        whole.extend_from_slice(&piece);
+    }
+    Ok((object.key, Content::Whole(whole.into())))
+}
+
+fn objects<W: Write>(
+    runtime: &Runtime,
+    transfer: &Transfer,
+    archive: &mut ArchiveWriter<W>,
+) -> Result<(), ExportError> {
+    let mut progress = Progress::begin("exporting objects");
+    let store = &*transfer.objects;
+    let mut found = store.list().map_ok(|object| fetch(store, object)).try_buffered(READ_AHEAD);
+    let (mut last, mut count) = (String::new(), 0);
+    while let Some((key, content)) = runtime.block_on(found.try_next())? {
+        if key <= last {
+            return Err(ExportError::Unordered { key });
+        }
+        let written = match content {
+            Content::Gone => continue,
+            Content::Whole(bytes) => archive.object(&key, bytes.len() as u64, &mut bytes.reader()),
+            Content::Pieces(bytes, pieces) => {
+                let mut content = Pieces { runtime, pieces, piece: Bytes::new() };
+                archive.object(&key, bytes, &mut content)
+            }
+        };
+        written.map_err(|source| ExportError::Object { key: key.clone(), source })?;
+        last = key;
+        count += 1;
+        progress.at(&"objects", count);
+    }
+    Ok(())
+}
+
+/// The pieces of an object as a file.
+struct Pieces<'a> {
+    runtime: &'a Runtime,
+    pieces: BoxStream<'static, Result<Bytes, ArtifactError>>,
+    piece: Bytes,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            let next = self.runtime.block_on(self.pieces.try_next()).map_err(io::Error::other)?;
+            let Some(piece) = next else { return Ok(0) };
+            self.piece = piece;
+        }
+        let n = buffer.len().min(self.piece.len());
+        self.piece.copy_to_slice(&mut buffer[..n]);
+        Ok(n)
+    }
+}

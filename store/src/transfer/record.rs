@@ -278,6 +278,7 @@ mod ms {
 
     use crate::Timestamp;
 
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this")]
     pub(super) fn serialize<S: Serializer>(time: &Timestamp, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_i64(time.0)
     }
@@ -314,6 +315,7 @@ mod exact {
     use serde::{Deserialize, Deserializer, Serializer};
     use serde_json::value::RawValue;
 
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this")]
     pub(super) fn serialize<S: Serializer>(value: &f64, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_f64(*value)
     }

@@ -61,6 +61,30 @@ async fn a_version_is_loaded_before_it_is_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_native_code_takes_counts_to_the_limit() {
+    // The kernel's bound is below that of whoever watches, so it is the one that ends the worker,
+    // on platforms that delegate control groups.
+    let platform = PlatformLimits { tmp_bytes: 1 << 20, ..PlatformLimits::default() };
+    let options = SandboxOptions { kernel_memory_beyond_mb: 32, platform, ..options() };
+    let bench = Bench::start_with(options).await;
+    let limits = Limits { memory_mb: 64, timeout_ms: 30_000, ..Limits::default() };
+    let hungry = bench.function_with(
+        "import { scryptSync } from 'node:crypto';
+         export default () => scryptSync('a', 'b', 64, { N: 2 ** 20, maxmem: 2 ** 31 }).length;",
+        limits,
+    );
+    let outcome = bench.try_get(&hungry, "/").await.unwrap_err();
+    let fault = outcome.fault.unwrap();
+    assert_eq!(fault.class, FaultClass::MemoryLimit, "{fault:?}");
+    assert!(fault.message.contains("64 MB"), "{fault:?}");
+    if bench.sandbox.readiness().jail.control_groups {
+        let deaths = bench.sandbox.metrics().deaths;
+        assert!(deaths.contains(&("oom", 1)), "{deaths:?}");
+    }
+    bench.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_fail_has_its_class_and_harms_no_other_function() {
     let bench = Bench::start().await;
     let hello = bench.function(HELLO);

@@ -15,7 +15,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use tracing::{debug, warn};
+use parking_lot::Mutex;
+use tracing::debug;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 const OWN: &str = "/proc/self/cgroup";
@@ -30,6 +31,8 @@ const WORKER_PREFIX: &str = "worker-";
 pub(crate) struct Delegation {
     directory: PathBuf,
     next: AtomicU64,
+    /// Groups the kernel was not done with when their workers had ended.
+    stale: Mutex<Vec<PathBuf>>,
 }
 
 /// The group of one worker. Removed when this is dropped, by when the worker has ended.
@@ -61,14 +64,18 @@ impl Delegation {
         let directory = Path::new(MOUNT).join(own);
         enable_memory(&directory)?;
         clear(&directory);
-        let found = Self { directory, next: AtomicU64::new(0) };
+        let found = Self { directory, next: AtomicU64::new(0), stale: Mutex::default() };
         // What cannot be bounded is not delegated.
-        found.group()?.bound(u64::MAX / 2)?;
-        Ok(found)
+        let tried = found.directory.join(format!("{WORKER_PREFIX}{}", std::process::id()));
+        fs::create_dir(&tried)?;
+        let bounded = write(&tried.join("memory.max"), "max");
+        fs::remove_dir(&tried)?;
+        bounded.map(|()| found)
     }
 
     /// A group for a worker that is about to be forked.
     pub(crate) fn group(&self) -> io::Result<Group> {
+        self.stale.lock().retain(|path| fs::remove_dir(path).is_err());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join(format!("{WORKER_PREFIX}{}-{number}", std::process::id()));
         fs::create_dir(&path)?;
@@ -107,8 +114,10 @@ impl AsFd for Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir(&self.path) {
-            warn!(%error, group = %self.path.display(), "a worker's control group stays");
+        if fs::remove_dir(&self.path).is_err()
+            && let Some(delegation) = Delegation::of_this_process()
+        {
+            delegation.stale.lock().push(std::mem::take(&mut self.path));
         }
     }
 }

@@ -278,6 +278,7 @@ mod ms {
 
     use crate::Timestamp;
 
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this")]
     pub(super) fn serialize<S: Serializer>(time: &Timestamp, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_i64(time.0)
     }
@@ -292,7 +293,7 @@ mod optional_ms {
 
     use crate::Timestamp;
 
-    #[allow(clippy::ref_option, reason = "serde asks for this")]
+    #[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde asks for this")]
     pub(super) fn serialize<S: Serializer>(
         time: &Option<Timestamp>,
         s: S,
@@ -314,6 +315,7 @@ mod exact {
     use serde::{Deserialize, Deserializer, Serializer};
     use serde_json::value::RawValue;
 
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this")]
     pub(super) fn serialize<S: Serializer>(value: &f64, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_f64(*value)
     }

@@ -33,6 +33,8 @@ const MAX_HEAD_LENGTH = 1024 * 1024;
 /** Longest line with the size of a chunk, extensions included. */
 const MAX_SIZE_LINE_LENGTH = 1024;
 
+const MAX_TRAILERS = 10_000;
+
 const LF = 10;
 
 // Where in an answer the reader is.
@@ -58,6 +60,8 @@ export class AnswerReader {
     /** `{status, headers}` of the final answer, once. */
     this.head = null;
     this.pieces = [];
+    /** `[name, value, ...]` of what came after the body. */
+    this.trailers = [];
   }
 
   get isComplete() {
@@ -113,9 +117,7 @@ export class AnswerReader {
     let length = -1;
     let isChunked = false;
     for (let i = 1; i < lines.length; i++) {
-      const colon = StringPrototypeIndexOf(lines[i], ":");
-      const name = StringPrototypeToLowerCase(StringPrototypeSlice(lines[i], 0, colon));
-      const value = StringPrototypeTrim(StringPrototypeSlice(lines[i], colon + 1));
+      const { 0: name, 1: value } = fieldOf(lines[i]);
       switch (name) {
         case "connection":
         case "keep-alive":
@@ -174,12 +176,19 @@ export class AnswerReader {
     }
   }
 
+  #addTrailer(line) {
+    const { 0: name, 1: value } = fieldOf(line);
+    ArrayPrototypePush(this.trailers, name, value);
+    // The supervisor refuses fewer already.
+    if (this.trailers.length > 2 * MAX_TRAILERS) throw new Error("the answer has too many trailers");
+  }
+
   /** Reads a line of the framing as far as it goes; says where it ends. */
   #pushLine(bytes, at, length) {
     while (at < length && bytes[at] !== LF) {
       this.#text += StringFromCharCode(bytes[at++]);
-      if (this.#text.length > MAX_SIZE_LINE_LENGTH && this.#state !== TRAILERS) {
-        throw new Error("the server wrote a chunk of no size");
+      if (this.#text.length > (this.#state === TRAILERS ? MAX_HEAD_LENGTH : MAX_SIZE_LINE_LENGTH)) {
+        throw new Error("the server wrote too long a line between or after the chunks");
       }
     }
     if (at === length) return at;
@@ -189,6 +198,7 @@ export class AnswerReader {
       this.#state = SIZE;
     } else if (this.#state === TRAILERS) {
       if (line === "") this.#state = COMPLETE;
+      else this.#addTrailer(line);
     } else {
       this.#left = NumberParseInt(line, 16);
       if (!(this.#left >= 0)) throw new Error("the server wrote a chunk of no size");
@@ -196,6 +206,15 @@ export class AnswerReader {
     }
     return at + 1;
   }
+}
+
+/** `[name, value]` of a line. */
+function fieldOf(line) {
+  const colon = StringPrototypeIndexOf(line, ":");
+  return [
+    StringPrototypeToLowerCase(StringPrototypeSlice(line, 0, colon)),
+    StringPrototypeTrim(StringPrototypeSlice(line, colon + 1)),
+  ];
 }
 
 /** Text that holds a character for each byte `encoding` makes of it. */

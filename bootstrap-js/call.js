@@ -47,6 +47,8 @@ export class Call {
     this.cancelled = false;
     this.pieces = request.body === null ? [] : [request.body];
     this.ended = request.end;
+    /** `[name, value, ...]` of what came after the body. */
+    this.trailers = [];
     this.aborted = false;
     this.wakeReader = null;
     this.creditBytes = creditBytes;
@@ -63,6 +65,13 @@ export class Call {
   receive(bytes, end) {
     if (TypedArrayPrototypeGetByteLength(bytes) > 0) ArrayPrototypePush(this.pieces, bytes);
     this.ended = end;
+    this.wake("wakeReader");
+  }
+
+  /** The request's body has come to its end, with trailers. */
+  receiveTrailers(trailers) {
+    this.trailers = trailers;
+    this.ended = true;
     this.wake("wakeReader");
   }
 

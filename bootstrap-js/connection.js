@@ -20,7 +20,6 @@ const {
 const NOTHING = new Uint8Array(0);
 const HOST = "127.0.0.1";
 const CRLF = Buffer.from("\r\n");
-const END_OF_CHUNKS = Buffer.from("0\r\n\r\n");
 
 /** See the module. `settle` is called once, with an error if there is no answer. */
 export class Connection extends Duplex {
@@ -129,7 +128,9 @@ export class Connection extends Duplex {
     if (piece === null) {
       this.#isWaiting = true;
       if (this.#call.isUpgrade) this.#push(null);
-      else if (this.#isChunked) this.#push(END_OF_CHUNKS);
+      else if (this.#isChunked) {
+        this.#push(Buffer.from(`0\r\n${linesOf(this.#call.trailers)}\r\n`, "latin1"));
+      }
     } else if (this.#isChunked) {
       const length = TypedArrayPrototypeGetByteLength(piece);
       this.#push(
@@ -147,11 +148,10 @@ export class Connection extends Duplex {
 
   #requestHead() {
     const { method, target, headers } = this.#call.request;
-    let text = `${method} ${target} HTTP/1.1\r\n`;
+    let text = `${method} ${target} HTTP/1.1\r\n${linesOf(headers)}`;
     let hasLength = false;
     for (let i = 0; i < headers.length; i += 2) {
       if (headers[i] === "content-length") hasLength = true;
-      text += `${headers[i]}: ${headers[i + 1]}\r\n`;
     }
     if (!hasLength && !this.#call.isEmpty && !this.#call.isUpgrade) {
       this.#isChunked = true;
@@ -187,11 +187,11 @@ export class Connection extends Duplex {
 
   /** Sends what was read of the answer since the last time. */
   #send(done) {
-    const { head, isComplete, pieces } = this.#reader;
+    const { head, isComplete, pieces, trailers } = this.#reader;
     if (head === null || this.#isAnswered) return done();
     if (!this.#isHeadSent) {
       this.#isHeadSent = true;
-      if (isComplete) {
+      if (isComplete && trailers.length === 0) {
         this.#isAnswered = true;
         const { host, id } = this.#call;
         const body = pieces.length === 1 ? pieces[0] : Buffer.concat(pieces);
@@ -220,7 +220,10 @@ export class Connection extends Duplex {
   #finishAnswer() {
     if (this.#isAnswered) return;
     this.#isAnswered = true;
-    this.#call.host.chunk(this.#call.id, NOTHING, true);
+    const { host, id } = this.#call;
+    const { trailers } = this.#reader;
+    if (trailers.length === 0) host.chunk(id, NOTHING, true);
+    else host.trailers(id, trailers);
     this.#closeAfterResponse();
   }
 
@@ -243,4 +246,11 @@ export class Connection extends Duplex {
     // Nobody but the call hears of it: without a listener, an error would end the process.
     done(this.listenerCount("error") > 0 ? error : null);
   }
+}
+
+/** Lines of a head, from `[name, value, ...]`. */
+function linesOf(headers) {
+  let lines = "";
+  for (let i = 0; i < headers.length; i += 2) lines += `${headers[i]}: ${headers[i + 1]}\r\n`;
+  return lines;
 }

@@ -218,6 +218,7 @@ globalThis.__cloudserve = {
   sockets: () => openSockets(),
 
   body: (id, bytes, end) => withCall(id, (call) => call.receive(bytes, end)),
+  trailers: (id, trailers) => withCall(id, (call) => call.receiveTrailers(trailers)),
   bodyAborted: (id) => withCall(id, (call) => call.abort()),
   credit: (id, bytes) => withCall(id, (call) => call.grant(bytes)),
 

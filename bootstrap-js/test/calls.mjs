@@ -27,6 +27,9 @@ export function makeCall({ method = "GET", target = "/", headers = [], body = nu
       got.ended ||= end;
       call.grant(bytes.length);
     },
+    trailers(_id, trailers) {
+      Object.assign(got, { trailers, ended: true });
+    },
     credit() {},
     log: (_level, text) => void got.logs.push(text),
   };

@@ -44,6 +44,27 @@ test("an answer that is ready is sent whole", async () => {
   assert.ok(got.isWhole);
 });
 
+test("trailers pass both ways", async () => {
+  const server = serverOf({
+    listener: (req, res) => {
+      res.writeHead(200, { trailer: "x-sum" });
+      req.on("end", () => {
+        res.addTrailers({ "X-Sum": req.trailers["x-in"], "x-more": "é" });
+        res.end("heard");
+      });
+      req.resume();
+    },
+  });
+  const { call, got } = makeCall({ method: "POST", headers: ["host", "h"], end: false });
+  const done = callServer(call, { server }, settings);
+  call.receive(Buffer.from("hello"), false);
+  call.receiveTrailers(["x-in", "5"]);
+  await done;
+  assert.equal(got.text(), "heard");
+  assert.deepEqual(got.trailers, ["x-sum", "5", "x-more", "é"]);
+  assert.deepEqual(got.header("trailer"), ["x-sum"]);
+});
+
 test("bodies stream both ways", async () => {
   const server = serverOf({
     listener: (req, res) => {

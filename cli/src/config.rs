@@ -224,6 +224,11 @@ pub(crate) struct Sandbox {
     #[config(env = "CLOUDSERVE_WORKER_WAIT_US", default = 500)]
     #[config(layer_attr(arg(long, value_name = "US")))]
     pub(crate) worker_wait_us: u32,
+    /// What a worker may hold beyond `memoryMb` and its `/tmp` before the kernel ends it, where
+    /// control groups are delegated.
+    #[config(env = "CLOUDSERVE_KERNEL_MEMORY_BEYOND_MB", default = 192)]
+    #[config(layer_attr(arg(long, value_name = "MB")))]
+    pub(crate) kernel_memory_beyond_mb: u32,
 
     /// Addresses outside the public internet that functions may connect to: `CIDR` or `CIDR:port`,
     /// separated by commas.

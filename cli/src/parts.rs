@@ -62,6 +62,7 @@ pub(crate) fn sandbox(
         max_workers: config.sandbox.max_workers.unwrap_or(usual.max_workers),
         idle_evict_ms: config.sandbox.idle_evict_ms,
         worker_wait_us: config.sandbox.worker_wait_us,
+        kernel_memory_beyond_mb: config.sandbox.kernel_memory_beyond_mb,
         egress_allow: config.sandbox.egress_allow.clone(),
         require_full_jail: config.sandbox.require_jail == RequireJail::Full,
         platform: config.limits.clone(),

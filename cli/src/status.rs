@@ -96,7 +96,8 @@ async fn readiness(gateway: Option<Gateway>, sandbox: Sandbox) -> impl IntoRespo
         } else {
             format!("without {}", missing.join(", "))
         };
-        return (StatusCode::OK, format!("ready\njail: {jail}\n"));
+        let memory = if workers.jail.control_groups { "bounded by the kernel" } else { "watched" };
+        return (StatusCode::OK, format!("ready\njail: {jail}\nmemory: {memory}\n"));
     }
     let reason = workers.last_failure.unwrap_or_else(|| "starting or shutting down".to_owned());
     not_ready(&reason)

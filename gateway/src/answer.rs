@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cloudserve_identity::SESSION_COOKIE;
-use cloudserve_protocol::call::{Body, BodyStream, Outcome, Reply, ResponseHead, Timings};
+use cloudserve_protocol::call::{Body, BodyStream, Outcome, Piece, Reply, Timings};
 use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::headers::HeaderBlock;
 use futures::StreamExt;
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE, TRAILER};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use serde::Serialize;
@@ -93,9 +94,9 @@ pub(crate) fn answer(
         Body::Full(bytes) if !bodiless && !bytes.is_empty() => Content::Whole(bytes),
         Body::Full(_) | Body::Empty => Content::Empty,
     };
-    let may_have_length = status != Some(StatusCode::NO_CONTENT)
+    let is_open = status != Some(StatusCode::NO_CONTENT)
         && (bodiless || matches!(content, Content::Stream { .. }));
-    let mut headers = response_headers(&head, may_have_length);
+    let mut headers = response_headers(&head.headers, is_open);
     if let Some(length) = length {
         headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
@@ -191,19 +192,21 @@ pub(crate) fn stamp(
     }
 }
 
-fn response_headers(head: &ResponseHead, may_have_length: bool) -> HeaderMap {
-    let block = head.headers.as_bytes();
-    let mut headers = HeaderMap::with_capacity(head.headers.iter().count() + 4);
-    for (name, value) in head.headers.iter() {
+/// `is_open`: not all of the body is there, so that the function may say how long it is, or what
+/// comes after it.
+fn response_headers(from: &HeaderBlock, is_open: bool) -> HeaderMap {
+    let block = from.as_bytes();
+    let mut headers = HeaderMap::with_capacity(from.iter().count() + 4);
+    for (name, value) in from.iter() {
         let Ok(name) = HeaderName::from_bytes(name) else { continue };
         // Shares the block's buffer instead of copying each value.
         let Ok(value) = HeaderValue::from_maybe_shared(block.slice_ref(value)) else { continue };
         if name == CONTENT_LENGTH {
             let is_number = value.to_str().is_ok_and(|text| text.parse::<u64>().is_ok());
-            if may_have_length && is_number && !headers.contains_key(CONTENT_LENGTH) {
+            if is_open && is_number && !headers.contains_key(CONTENT_LENGTH) {
                 headers.insert(CONTENT_LENGTH, value);
             }
-        } else if !stays_here(&name, &value) {
+        } else if !stays_here(&name, &value) || (name == TRAILER && is_open) {
             // An error says that there are more headers than HTTP libraries take.
             let _ = headers.try_append(name, value);
         }
@@ -326,8 +329,16 @@ impl http_body::Body for AnswerBody {
             }
             Content::Stream { pieces, last_moment } => {
                 let fault = match pieces.poll_next_unpin(cx) {
-                    Poll::Ready(Some(Ok(piece))) => {
+                    Poll::Ready(Some(Ok(Piece::Data(piece)))) => {
                         return Poll::Ready(Some(Ok(Frame::data(piece))));
+                    }
+                    Poll::Ready(Some(Ok(Piece::Trailers(trailers)))) => {
+                        self.content = Content::Empty;
+                        self.settle(End::Complete, None);
+                        // Those the answer has not announced, or its caller does not take, are
+                        // left out by the HTTP library.
+                        let trailers = response_headers(&trailers, false);
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                     }
                     Poll::Ready(None) => {
                         self.content = Content::Empty;
@@ -397,6 +408,7 @@ mod tests {
             ("content-length", "3"),
             ("connection", "close"),
             ("transfer-encoding", "chunked"),
+            ("trailer", "x-sum"),
             ("set-cookie", "a=1"),
             ("set-cookie", "token=evil"),
             ("set-cookie", "b=2"),
@@ -405,13 +417,15 @@ mod tests {
             ("bad name", "x"),
             ("x-bad-value", "a\r\nb"),
         ];
-        let head = ResponseHead { status: 200, headers: headers.into_iter().collect() };
-        let got = response_headers(&head, false);
+        let block = headers.into_iter().collect();
+        let got = response_headers(&block, false);
         let got: Vec<_> = got.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
         assert_eq!(
             got,
             [("content-type", "text/plain"), ("set-cookie", "a=1"), ("set-cookie", "b=2")]
         );
-        assert_eq!(response_headers(&head, true).get(CONTENT_LENGTH).unwrap(), "3");
+        let open = response_headers(&block, true);
+        assert_eq!(open.get(CONTENT_LENGTH).unwrap(), "3");
+        assert_eq!(open.get(TRAILER).unwrap(), "x-sum");
     }
 }

@@ -5,8 +5,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use cloudserve_protocol::call::Body;
+use cloudserve_protocol::call::{Body, Piece};
 use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::headers::HeaderBlock;
 use futures::Stream;
 use http::HeaderMap;
 use http::header::EXPECT;
@@ -16,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::options::GatewayOptions;
+use crate::trailers::Announced;
 
 /// A request body as it comes from the connection.
 pub(crate) trait Incoming:
@@ -88,9 +90,10 @@ impl Leftover {
     }
 }
 
-/// Takes a body of at most `max_bytes`.
+/// Takes the body of at most `max_bytes` that belongs to these headers.
 pub(crate) async fn receive<B: Incoming>(
     body: B,
+    headers: &HeaderBlock,
     max_bytes: u64,
     whole_bytes: u64,
     leftover: Leftover,
@@ -112,6 +115,7 @@ pub(crate) async fn receive<B: Incoming>(
             let (overflow, overflowed) = oneshot::channel();
             let pieces = Pieces {
                 body: Some(body),
+                announced: Announced::in_head(headers),
                 is_asked_for: false,
                 left: max_bytes,
                 max_bytes,
@@ -155,6 +159,8 @@ fn gone() -> Fault {
 struct Pieces<B: Incoming> {
     /// `None` after its end.
     body: Option<B>,
+    /// The trailers that may come.
+    announced: Option<Announced>,
     is_asked_for: bool,
     left: u64,
     max_bytes: u64,
@@ -163,7 +169,7 @@ struct Pieces<B: Incoming> {
 }
 
 impl<B: Incoming> Stream for Pieces<B> {
-    type Item = Result<Bytes, Fault>;
+    type Item = Result<Piece, Fault>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
@@ -173,7 +179,15 @@ impl<B: Incoming> Stream for Pieces<B> {
             let piece = match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) => piece,
-                    Err(_trailers) => continue,
+                    Err(frame) => {
+                        let trailers = frame.trailers_ref().zip(this.announced.as_ref());
+                        let Some(passed) = trailers.and_then(|(t, announced)| announced.select(t))
+                        else {
+                            continue;
+                        };
+                        this.body = None;
+                        return Poll::Ready(Some(Ok(Piece::Trailers(passed))));
+                    }
                 },
                 Some(Err(_)) => {
                     this.body = None;
@@ -195,7 +209,7 @@ impl<B: Incoming> Stream for Pieces<B> {
                 return Poll::Ready(Some(Err(too_large(this.max_bytes))));
             };
             this.left = left;
-            return Poll::Ready(Some(Ok(piece)));
+            return Poll::Ready(Some(Ok(piece.into())));
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) async fn dispatch<B: Incoming>(
 ) -> Result<Reply, Box<Outcome>> {
     in_time(options, call, async {
         let limit = call.target().limits.request_body_bytes;
-        let received = receive(body, limit, options.whole_body_bytes, leftover)
+        let received = receive(body, &head.headers, limit, options.whole_body_bytes, leftover)
             .await
             .map_err(|fault| Box::new(Outcome::not_started(fault)))?;
         let reply = invoker.invoke(Invocation {

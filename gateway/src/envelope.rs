@@ -2,7 +2,7 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
-use cloudserve_protocol::call::{Body, LogLevel, LogLine, Outcome, Reply};
+use cloudserve_protocol::call::{Body, LogLevel, LogLine, Outcome, Piece, Reply};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_store::Timestamp;
@@ -143,7 +143,7 @@ async fn collect(body: Body, max_bytes: u64) -> Result<Bytes, Fault> {
     let Body::Stream(mut pieces) = body else { return body.collect().await };
     let mut all = Vec::new();
     while let Some(piece) = pieces.next().await {
-        let piece = piece?;
+        let Piece::Data(piece) = piece? else { continue };
         if (all.len() + piece.len()) as u64 > max_bytes {
             return Err(Fault::new(
                 FaultClass::ResponseTooLarge,

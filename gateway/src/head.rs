@@ -6,13 +6,14 @@
 use cloudserve_protocol::call::RequestHead;
 use cloudserve_protocol::headers::HeaderBlockBuilder;
 use cloudserve_protocol::ids::ExecutionId;
-use http::header::{CONNECTION, HOST};
+use http::header::{CONNECTION, HOST, TE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 use crate::gateway::Peer;
 use crate::path::RunPath;
+use crate::trailers::Announced;
 
 /// An execution id in its text form, without an allocation.
 #[derive(Clone, Copy)]
@@ -55,6 +56,12 @@ pub(crate) fn request_head(
         if !stays_here(name, trust_forwarded) && !named.names(name) {
             block.push(name.as_bytes(), value.as_bytes());
         }
+    }
+    if let Some(announced) = Announced::by(&request.headers) {
+        block.push(b"trailer", announced.as_bytes());
+    }
+    if takes_trailers(&request.headers) {
+        block.push(b"te", b"trailers");
     }
     if is_upgrade {
         block.push(b"connection", b"Upgrade");
@@ -121,11 +128,20 @@ impl<'a> NamedByConnection<'a> {
 }
 
 pub(crate) fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    tokens(headers, &CONNECTION)
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     headers
-        .get_all(CONNECTION)
+        .get_all(name)
         .into_iter()
         .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .map(<[u8]>::trim_ascii)
+}
+
+/// Whether the caller wants to hear what comes after an answer's body.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"))
 }
 
 #[cfg(test)]
@@ -164,6 +180,7 @@ mod tests {
                 ("x-cloudserve-execution-id", "spoofed"),
                 ("x-forwarded-for", "1.2.3.4"),
                 ("x-forwarded-proto", "https"),
+                ("trailer", "x-sum, content-length"),
                 ("x-kept", "a"),
                 ("x-kept", "b"),
             ],
@@ -173,6 +190,8 @@ mod tests {
             ("host", "example.test"),
             ("x-kept", "a"),
             ("x-kept", "b"),
+            ("trailer", "x-sum"),
+            ("te", "trailers"),
             ("x-forwarded-for", "10.0.0.9"),
             ("x-forwarded-proto", "http"),
             ("x-forwarded-host", "example.test"),

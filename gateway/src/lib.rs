@@ -31,6 +31,7 @@ mod refusal;
 mod route;
 mod serve;
 mod trace;
+mod trailers;
 mod upgrade;
 
 pub use crate::downstream::Downstream;

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use cloudserve_protocol::call::{Body, Invocation, Invoker, RequestHead};
+use cloudserve_protocol::call::{Body, Invocation, Invoker, Piece, RequestHead};
 use cloudserve_protocol::fault::{Fault, FaultClass};
-use futures::stream;
+use futures::{TryStreamExt, stream};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
@@ -92,7 +92,7 @@ impl Upgrade {
     ) -> Response<AnswerBody> {
         // One piece under way, beside those the sandbox has taken.
         let (heard, mut pieces) = mpsc::channel(1);
-        let pieces = stream::poll_fn(move |cx| pieces.poll_recv(cx));
+        let pieces = stream::poll_fn(move |cx| pieces.poll_recv(cx)).map_ok(Piece::Data);
         let reply = invoker.invoke(Invocation {
             execution_id: call.execution_id(),
             target: call.target().clone(),

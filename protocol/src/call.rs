@@ -100,8 +100,23 @@ pub struct ResponseHead {
     pub headers: HeaderBlock,
 }
 
+/// What a body in pieces consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Some of it.
+    Data(Bytes),
+    /// What was only known at its end. Nothing comes after it.
+    Trailers(HeaderBlock),
+}
+
+impl From<Bytes> for Piece {
+    fn from(bytes: Bytes) -> Self {
+        Self::Data(bytes)
+    }
+}
+
 /// A body in pieces.
-pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send>>;
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Piece, Fault>> + Send>>;
 
 /// A message body. The common case, a small body that is there already, costs no stream.
 pub enum Body {
@@ -124,7 +139,7 @@ impl fmt::Debug for Body {
 }
 
 impl Body {
-    /// Reads it all. The caller relies on the producer's bound on the body's size.
+    /// Reads it all, but for trailers. The caller relies on the producer's bound on the body's size.
     pub async fn collect(self) -> Result<Bytes, Fault> {
         match self {
             Self::Empty => Ok(Bytes::new()),
@@ -132,7 +147,9 @@ impl Body {
             Self::Stream(mut stream) => {
                 let mut all = Vec::new();
                 while let Some(piece) = stream.next().await {
-                    all.extend_from_slice(&piece?);
+                    if let Piece::Data(bytes) = piece? {
+                        all.extend_from_slice(&bytes);
+                    }
                 }
                 Ok(all.into())
             }

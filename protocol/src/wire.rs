@@ -138,6 +138,13 @@ pub enum ToWorker {
         /// Whether it is the last.
         end: bool,
     },
+    /// The request's body ends, with what was only known at its end.
+    Trailers {
+        /// Which call.
+        call: u32,
+        /// The trailers.
+        trailers: HeaderBlock,
+    },
     /// The rest of the request's body will not come.
     BodyAborted {
         /// Which call.
@@ -194,6 +201,13 @@ pub enum FromWorker {
         /// Whether it is the last.
         end: bool,
     },
+    /// The answer's body ends, with what was only known at its end.
+    Trailers {
+        /// Which call.
+        call: u32,
+        /// The trailers.
+        trailers: HeaderBlock,
+    },
     /// The supervisor may send this much more of the request's body.
     Credit {
         /// Which call.
@@ -230,6 +244,7 @@ mod kind {
     pub(super) const CREDIT: u8 = 6;
     pub(super) const DRAIN: u8 = 7;
     pub(super) const WATCHED: u8 = 8;
+    pub(super) const TRAILERS: u8 = 9;
 
     pub(super) const READY: u8 = 65;
     pub(super) const LOADED: u8 = 66;
@@ -243,6 +258,7 @@ mod kind {
     /// [`super::Done`] of a call that succeeded: the warm path, without JSON.
     pub(super) const DONE_OK: u8 = 74;
     pub(super) const JAILED: u8 = 75;
+    pub(super) const WORKER_TRAILERS: u8 = 76;
 }
 
 const LENGTH_BYTES: usize = 4;
@@ -294,6 +310,7 @@ impl ToWorker {
                 o.put_slice(body);
             }),
             Self::Body { call, bytes, end } => put_piece(out, kind::BODY, *call, bytes, *end),
+            Self::Trailers { call, trailers } => put_trailers(out, kind::TRAILERS, *call, trailers),
             Self::BodyAborted { call } => frame(out, kind::BODY_ABORTED, |o| o.put_u32_le(*call)),
             Self::Cancel { call } => frame(out, kind::CANCEL, |o| o.put_u32_le(*call)),
             Self::Credit { call, bytes } => put_credit(out, kind::CREDIT, *call, *bytes),
@@ -310,6 +327,9 @@ impl ToWorker {
             kind::ASSIGN => Some(Self::Assign(serde_json::from_slice(p)?)),
             kind::REQUEST => parse_request(p),
             kind::BODY => parse_piece(p).map(|(call, bytes, end)| Self::Body { call, bytes, end }),
+            kind::TRAILERS => {
+                parse_trailers(p).map(|(call, trailers)| Self::Trailers { call, trailers })
+            }
             kind::BODY_ABORTED => get_u32(p).map(|call| Self::BodyAborted { call }),
             kind::CANCEL => get_u32(p).map(|call| Self::Cancel { call }),
             kind::CREDIT => parse_credit(p).map(|(call, bytes)| Self::Credit { call, bytes }),
@@ -360,6 +380,9 @@ impl FromWorker {
                 o.put_slice(body);
             }),
             Self::Chunk { call, bytes, end } => put_piece(out, kind::CHUNK, *call, bytes, *end),
+            Self::Trailers { call, trailers } => {
+                put_trailers(out, kind::WORKER_TRAILERS, *call, trailers);
+            }
             Self::Credit { call, bytes } => put_credit(out, kind::WORKER_CREDIT, *call, *bytes),
             Self::Log { call, level, timestamp_ms, message } => frame(out, kind::LOG, |o| {
                 o.put_u32_le(*call);
@@ -395,6 +418,9 @@ impl FromWorker {
             kind::HEAD => parse_head(p),
             kind::CHUNK => {
                 parse_piece(p).map(|(call, bytes, end)| Self::Chunk { call, bytes, end })
+            }
+            kind::WORKER_TRAILERS => {
+                parse_trailers(p).map(|(call, trailers)| Self::Trailers { call, trailers })
             }
             kind::WORKER_CREDIT => {
                 parse_credit(p).map(|(call, bytes)| Self::Credit { call, bytes })
@@ -456,6 +482,18 @@ fn parse_piece(p: &mut Bytes) -> Option<(u32, Bytes, bool)> {
     let call = get_u32(p)?;
     let end = get_u8(p)? != 0;
     Some((call, std::mem::take(p), end))
+}
+
+fn put_trailers(out: &mut BytesMut, kind: u8, call: u32, trailers: &HeaderBlock) {
+    frame(out, kind, |o| {
+        o.put_u32_le(call);
+        o.put_slice(trailers.as_bytes());
+    });
+}
+
+fn parse_trailers(p: &mut Bytes) -> Option<(u32, HeaderBlock)> {
+    let call = get_u32(p)?;
+    Some((call, HeaderBlock::parse(std::mem::take(p)).ok()?))
 }
 
 fn put_credit(out: &mut BytesMut, kind: u8, call: u32, bytes: u32) {

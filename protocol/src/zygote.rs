@@ -1,6 +1,7 @@
 //! Between the supervisor and a zygote, the process that workers are forked from: a sequenced
 //! packet socket. The zygote's first message says that it is ready. An order is one byte with a
-//! worker's descriptors; the answer is a [`Forked`].
+//! worker's descriptors, and behind them that of the control group it is forked into, if it has
+//! one; the answer is a [`Forked`].
 
 /// The argument that makes the worker program a zygote.
 pub const ZYGOTE_ARGUMENT: &str = "zygote";

@@ -1,8 +1,8 @@
 //! What is answered to a call: frames in the body of the HTTP answer, the outcome last.
 //!
 //! Layout: kind (u8), length (u32 LE), content. [`Event::Failed`] comes alone; otherwise
-//! [`Event::Head`], any number of [`Event::Data`], then [`Event::End`] or [`Event::Broken`], and
-//! [`Event::Outcome`] when the call is over. An answer that ends without its outcome is one whose
+//! [`Event::Head`], any number of [`Event::Data`], then [`Event::End`], [`Event::Trailers`] or
+//! [`Event::Broken`], and [`Event::Outcome`] when the call is over. An answer that ends without its outcome is one whose
 //! sandbox has lost the worker.
 
 use std::pin::Pin;
@@ -22,6 +22,7 @@ const END: u8 = 3;
 const BROKEN: u8 = 4;
 const OUTCOME: u8 = 5;
 const FAILED: u8 = 6;
+const TRAILERS: u8 = 7;
 
 const PREFIX: usize = 5;
 /// Status, cold, and three timings, before the headers.
@@ -41,6 +42,8 @@ pub(crate) enum Event {
     Data(Bytes),
     /// Its body is complete.
     End,
+    /// Its body is complete, and this comes after it.
+    Trailers(HeaderBlock),
     /// Its body ends here, and is not complete.
     Broken(Fault),
     /// The call is over.
@@ -78,6 +81,11 @@ pub(crate) fn push_data_prefix(out: &mut BytesMut, length: usize) {
 
 pub(crate) fn push_end(out: &mut BytesMut) {
     push_prefix(out, END, 0);
+}
+
+pub(crate) fn push_trailers(out: &mut BytesMut, trailers: &HeaderBlock) {
+    push_prefix(out, TRAILERS, trailers.as_bytes().len());
+    out.put_slice(trailers.as_bytes());
 }
 
 pub(crate) fn push_broken(out: &mut BytesMut, fault: &Fault) {
@@ -208,6 +216,9 @@ fn parse(kind: u8, mut content: Bytes) -> Result<Event, FrameError> {
             Event::Head { head: ResponseHead { status, headers }, cold, timings }
         }
         END => Event::End,
+        TRAILERS => {
+            Event::Trailers(HeaderBlock::parse(content).map_err(|_| FrameError::Malformed)?)
+        }
         BROKEN => Event::Broken(json(&content)?),
         OUTCOME => Event::Outcome(json(&content)?),
         FAILED => Event::Failed(json(&content)?),
@@ -239,6 +250,7 @@ mod tests {
         out.extend_from_slice(b"hello");
         push_data_prefix(&mut out, 0);
         push_end(&mut out);
+        push_trailers(&mut out, &[("sum", "1")].into_iter().collect());
         push_broken(&mut out, &fault);
         push_outcome(&mut out, &outcome);
         push_failed(&mut out, &Outcome::not_started(fault.clone()));
@@ -246,6 +258,7 @@ mod tests {
             Event::Head { head, cold: true, timings },
             Event::Data(Bytes::from_static(b"hello")),
             Event::End,
+            Event::Trailers([("sum", "1")].into_iter().collect()),
             Event::Broken(fault.clone()),
             Event::Outcome(Box::new(outcome)),
             Event::Failed(Box::new(Outcome::not_started(fault))),

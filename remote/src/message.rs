@@ -1,15 +1,19 @@
 //! What is asked: paths, and how a call is written down.
 //!
 //! A call is the body of one request: length (u32 LE) and JSON of [`CallHead`], length and bytes of
-//! the function's request headers, and then the function's request body, to the end.
+//! the function's request headers, and then the function's request body, to the end. Its trailers
+//! are one trailer of ours, which HTTP lets us announce before we know them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cloudserve_protocol::call::{Body, Invocation, RequestHead, Target};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::ids::{ExecutionId, FunctionId};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 /// Runs a call.
@@ -31,6 +35,9 @@ const MAX_HEAD_BYTES: usize = 1024 * 1024;
 const MAX_HEADERS_BYTES: usize = 1024 * 1024;
 
 const PREFIX: usize = 4;
+
+/// The trailer that holds the trailers of the function's request.
+pub(crate) const TRAILERS: HeaderName = HeaderName::from_static("x-function-trailers");
 
 /// A call without its headers and body.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,6 +90,20 @@ pub(crate) fn preamble(call: &Invocation) -> Result<BytesMut, serde_json::Error>
         out.put_slice(part);
     }
     Ok(out)
+}
+
+/// What comes after the function's request body.
+pub(crate) fn wrap_trailers(trailers: &HeaderBlock) -> HeaderMap {
+    let text = BASE64_STANDARD.encode(trailers.as_bytes());
+    let value = HeaderValue::try_from(text).expect("base64 is visible ASCII");
+    HeaderMap::from_iter([(TRAILERS, value)])
+}
+
+/// See [`wrap_trailers`].
+pub(crate) fn unwrap_trailers(trailers: &HeaderMap) -> Result<HeaderBlock, Malformed> {
+    let text = trailers.get(TRAILERS).ok_or(Malformed)?;
+    let bytes = BASE64_STANDARD.decode(text).map_err(|_| Malformed)?;
+    HeaderBlock::parse(bytes.into()).map_err(|_| Malformed)
 }
 
 /// Takes the preamble off the front of what has come. `None`: more has to come first.
@@ -181,6 +202,13 @@ pub(crate) mod tests {
         assert_eq!(got.head, sent.head);
         let lost = sent.deadline.saturating_duration_since(got.deadline);
         assert!(got.deadline <= sent.deadline + Duration::from_secs(1), "{lost:?}");
+    }
+
+    #[test]
+    fn trailers_arrive_as_they_were_sent() {
+        let sent: HeaderBlock = [("sum", "1"), ("sum", "\u{e9}")].into_iter().collect();
+        assert_eq!(unwrap_trailers(&wrap_trailers(&sent)).unwrap(), sent);
+        assert_eq!(unwrap_trailers(&HeaderMap::new()).unwrap_err(), Malformed);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use cloudserve_protocol::build::{
     BuiltDependencies, DependencyBuilder, DependencyError, DependencySpec,
 };
 use cloudserve_protocol::call::{
-    Body, Env, HandlerKind, Invocation, Invoker, LoadReport, Outcome, Reply, RequestHead,
+    Body, Env, HandlerKind, Invocation, Invoker, LoadReport, Outcome, Piece, Reply, RequestHead,
     ResponseHead, Target, Timings, VersionLoader,
 };
 use cloudserve_protocol::fault::{Fault, FaultClass};
@@ -142,9 +142,9 @@ impl Invoker for Seen {
                 Body::Stream(pieces)
             }
             Does::Endless => {
-                let (out, pieces) = mpsc::channel::<Result<Bytes, Fault>>(1);
+                let (out, pieces) = mpsc::channel::<Result<Piece, Fault>>(1);
                 tokio::spawn(async move {
-                    while out.send(Ok(Bytes::from_static(&[b'x'; 4_096]))).await.is_ok() {}
+                    while out.send(Ok(Bytes::from_static(&[b'x'; 4_096]).into())).await.is_ok() {}
                     let fault = Fault::new(FaultClass::Cancelled, "nobody listens");
                     told.send(Outcome { fault: Some(fault), ..over }).unwrap();
                 });
@@ -212,7 +212,7 @@ fn target(version: u32) -> Arc<Target> {
 
 fn pieces(texts: &'static [&'static str]) -> Body {
     Body::Stream(Box::pin(stream::iter(
-        texts.iter().map(|text| Ok(Bytes::from_static(text.as_bytes()))),
+        texts.iter().map(|text| Ok(Bytes::from_static(text.as_bytes()).into())),
     )))
 }
 
@@ -244,7 +244,7 @@ async fn a_call_and_its_answer_cross_unchanged() {
 async fn bodies_stream_both_ways_and_the_outcome_comes_last() {
     let node = node(Does::EchoStream, TOKEN).await;
     let sandboxes = client(&[&node]).await;
-    let (send, receive) = mpsc::channel::<Result<Bytes, Fault>>(1);
+    let (send, receive) = mpsc::channel::<Result<Piece, Fault>>(1);
     let body = stream::unfold(receive, |mut receive| async {
         receive.recv().await.map(|piece| (piece, receive))
     });
@@ -252,9 +252,13 @@ async fn bodies_stream_both_ways_and_the_outcome_comes_last() {
     let Body::Stream(mut answer) = reply.body else { panic!("whole") };
     // Each piece comes back before the next is sent.
     for text in ["one", "two", "three"] {
-        send.send(Ok(text.into())).await.unwrap();
-        assert_eq!(answer.next().await.unwrap().unwrap(), text);
+        let piece = Piece::Data(Bytes::from(text));
+        send.send(Ok(piece.clone())).await.unwrap();
+        assert_eq!(answer.next().await.unwrap().unwrap(), piece);
     }
+    let trailers = Piece::Trailers([("sum", "1"), ("sum", "\u{e9}")].into_iter().collect());
+    send.send(Ok(trailers.clone())).await.unwrap();
+    assert_eq!(answer.next().await.unwrap().unwrap(), trailers);
     drop(send);
     assert!(answer.next().await.is_none());
     assert_eq!(reply.outcome.await.unwrap().cpu_us, 42);

@@ -48,5 +48,6 @@ mod servers;
 mod streaming;
 mod support;
 mod traces;
+mod trailers;
 mod versions;
 mod websocket;

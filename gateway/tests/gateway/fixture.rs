@@ -9,8 +9,8 @@ use bytes::Bytes;
 use cloudserve_gateway::{Gateway, GatewayOptions};
 use cloudserve_identity::{ApiKeySecret, Authenticator, Sealer, Secret, SessionTokens};
 use cloudserve_protocol::call::{
-    Body, Env, HandlerKind, Invocation, Invoker, LogLevel, LogLine, Outcome, Reply, ResponseHead,
-    Timings,
+    Body, Env, HandlerKind, Invocation, Invoker, LogLevel, LogLine, Outcome, Piece, Reply,
+    ResponseHead, Timings,
 };
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::{ApiKeyId, BundleHash, FunctionId, SourceHash, UserId};
@@ -380,7 +380,7 @@ impl Invoker for ByName {
             )))),
             "break" => {
                 let fault = Fault::new(FaultClass::Crashed, "gone");
-                let pieces = vec![Ok(Bytes::from_static(b"begin")), Err(fault.clone())];
+                let pieces = vec![Ok(Bytes::from_static(b"begin").into()), Err(fault.clone())];
                 let body = Body::Stream(Box::pin(futures::stream::iter(pieces)));
                 let (reply, sender) = reply(body, &text);
                 sender.send(outcome(Some(fault))).unwrap();
@@ -428,11 +428,11 @@ fn text_headers() -> [(&'static str, &'static str); 1] {
 
 /// An answer that goes on until its reader has gone, or stops without an end.
 fn drip(stall: bool) -> (Reply, impl Future<Output = ()> + Send) {
-    let (pieces, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, Fault>>(1);
+    let (pieces, receiver) = tokio::sync::mpsc::channel::<Result<Piece, Fault>>(1);
     let body = tokio_stream_of(receiver);
     let (reply, sender) = reply(Body::Stream(body), &text_headers());
     let run = async move {
-        while pieces.send(Ok(Bytes::from_static(b"drop"))).await.is_ok() && !stall {
+        while pieces.send(Ok(Bytes::from_static(b"drop").into())).await.is_ok() && !stall {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         if stall {
@@ -445,7 +445,7 @@ fn drip(stall: bool) -> (Reply, impl Future<Output = ()> + Send) {
 }
 
 fn tokio_stream_of(
-    receiver: tokio::sync::mpsc::Receiver<Result<Bytes, Fault>>,
+    receiver: tokio::sync::mpsc::Receiver<Result<Piece, Fault>>,
 ) -> cloudserve_protocol::call::BodyStream {
     futures::stream::unfold(receiver, |mut r| async move { r.recv().await.map(|p| (p, r)) }).boxed()
 }

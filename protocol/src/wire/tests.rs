@@ -16,7 +16,13 @@ fn request() -> ToWorker {
 
 #[test]
 fn frames_round_trip_in_pieces() {
-    let frames = [request(), ToWorker::Credit { call: 7, bytes: 9 }, ToWorker::Drain];
+    let trailers = [("sum", "1")].into_iter().collect();
+    let frames = [
+        request(),
+        ToWorker::Trailers { call: 7, trailers },
+        ToWorker::Credit { call: 7, bytes: 9 },
+        ToWorker::Drain,
+    ];
     let mut wire = BytesMut::new();
     for frame in &frames {
         frame.encode(&mut wire);
@@ -45,6 +51,7 @@ fn worker_frames_round_trip() {
             end: false,
         },
         FromWorker::Chunk { call: 1, bytes: Bytes::new(), end: true },
+        FromWorker::Trailers { call: 1, trailers: [("sum", "1")].into_iter().collect() },
         FromWorker::Log { call: 0, level: LogLevel::Warn, timestamp_ms: 3, message: "é".into() },
         FromWorker::Done { call: 1, done: done(None) },
         FromWorker::Done { call: 1, done: done(Some(fault)) },

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudserve_protocol::call::{Body, Outcome, Reply};
+use cloudserve_protocol::call::{Body, Outcome, Piece, Reply};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::ExecutionId;
 use futures::{Stream, stream};
@@ -72,13 +72,17 @@ impl Call {
                     under_way.body_ended();
                     break if gathered.is_empty() { Body::Empty } else { Body::Full(gathered) };
                 }
+                Ok(Some(Event::Trailers(trailers))) => {
+                    under_way.body_ended();
+                    break in_pieces(gathered, Ok(Piece::Trailers(trailers)));
+                }
                 Ok(Some(Event::Broken(fault))) => {
                     under_way.body_ended();
                     fault
                 }
                 other => under_way.call.fault_of(unexpected(&other)),
             };
-            break Body::Stream(Box::pin(stream::iter([Ok(gathered), Err(fault)])));
+            break in_pieces(gathered, Err(fault));
         };
         Ok(Reply { head, body, cold, timings, outcome })
     }
@@ -151,6 +155,11 @@ impl UnderWay {
     }
 }
 
+/// A body that has come to its end.
+fn in_pieces(bytes: Bytes, last: Result<Piece, Fault>) -> Body {
+    Body::Stream(Box::pin(stream::iter([Ok(bytes.into()), last])))
+}
+
 /// The body of an answer that is under way.
 struct Answer {
     first: Bytes,
@@ -158,22 +167,26 @@ struct Answer {
 }
 
 impl Stream for Answer {
-    type Item = Result<Bytes, Fault>;
+    type Item = Result<Piece, Fault>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if !self.first.is_empty() {
-            return Poll::Ready(Some(Ok(std::mem::take(&mut self.first))));
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.first).into())));
         }
         let Some(under_way) = &mut self.under_way else { return Poll::Ready(None) };
         let event = ready!(under_way.reader.poll_next(cx));
         if let Ok(Some(Event::Data(bytes))) = event {
-            return Poll::Ready(Some(Ok(bytes)));
+            return Poll::Ready(Some(Ok(bytes.into())));
         }
         let Some(under_way) = self.under_way.take() else { return Poll::Ready(None) };
         Poll::Ready(match event {
             Ok(Some(Event::End)) => {
                 under_way.body_ended();
                 None
+            }
+            Ok(Some(Event::Trailers(trailers))) => {
+                under_way.body_ended();
+                Some(Ok(Piece::Trailers(trailers)))
             }
             Ok(Some(Event::Broken(fault))) => {
                 under_way.body_ended();

@@ -17,7 +17,7 @@ use cloudserve_protocol::call::{
 };
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::{ExecutionId, FunctionId};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, TRAILER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -32,7 +32,7 @@ use tracing::warn;
 use self::answer::Call;
 use self::upload::{Source, Upload};
 use crate::message::{
-    CANCEL, DEPENDENCIES, INVOKE, LOAD, RETIRE, Retirement, STATUS, Status, preamble,
+    CANCEL, DEPENDENCIES, INVOKE, LOAD, RETIRE, Retirement, STATUS, Status, TRAILERS, preamble,
 };
 use crate::metrics::{Counters, RemoteMetrics};
 use crate::nodes::url::SandboxUrl;
@@ -306,6 +306,7 @@ impl Shared {
         path: &str,
         body: Upload,
     ) -> Request<Upload> {
+        let is_in_pieces = body.is_in_pieces();
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = format!("http://{address}{path}")
@@ -316,6 +317,9 @@ impl Shared {
         let is_call = path == INVOKE;
         let media_type = if is_call { "application/octet-stream" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        if is_in_pieces {
+            headers.insert(TRAILER, HeaderValue::from_name(TRAILERS));
+        }
         request
     }
 

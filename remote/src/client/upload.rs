@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use cloudserve_protocol::call::{Body, BodyStream};
+use cloudserve_protocol::call::{Body, BodyStream, Piece};
 use cloudserve_protocol::fault::Fault;
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
+
+use crate::message::wrap_trailers;
 
 /// A function's request body, for as many attempts as it takes.
 #[derive(Clone)]
@@ -97,6 +99,10 @@ impl Upload {
     pub(super) fn whole(bytes: Bytes) -> Self {
         Self { first: bytes, pieces: None }
     }
+
+    pub(super) fn is_in_pieces(&self) -> bool {
+        self.pieces.is_some()
+    }
 }
 
 impl http_body::Body for Upload {
@@ -121,7 +127,10 @@ impl http_body::Body for Upload {
         match pieces.stream.as_mut().poll_next(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Ready(Some(Ok(piece))) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            Poll::Ready(Some(Ok(Piece::Data(bytes)))) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Poll::Ready(Some(Ok(Piece::Trailers(trailers)))) => {
+                Poll::Ready(Some(Ok(Frame::trailers(wrap_trailers(&trailers)))))
+            }
             Poll::Ready(Some(Err(fault))) => {
                 pieces.fault = Some(fault.clone());
                 Poll::Ready(Some(Err(fault)))

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use cloudserve_protocol::call::{Body, Invocation, Invoker, Reply};
+use cloudserve_protocol::call::{Body, Invocation, Invoker, Piece, Reply};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -98,7 +98,11 @@ pub(super) async fn run(
                 () = gone.cancelled() => break,
             };
             match piece {
-                Some(Ok(bytes)) => push_data(&out, &mut buffer, bytes).await,
+                Some(Ok(Piece::Data(bytes))) => push_data(&out, &mut buffer, bytes).await,
+                Some(Ok(Piece::Trailers(trailers))) => {
+                    frame::push_trailers(&mut buffer, &trailers);
+                    break;
+                }
                 Some(Err(fault)) => {
                     frame::push_broken(&mut buffer, &fault);
                     break;

@@ -20,14 +20,14 @@ use cloudserve_protocol::build::{
     BuiltDependencies, DependencyBuilder, DependencyError, DependencySpec,
 };
 use cloudserve_protocol::call::{
-    Body, Invocation, Invoker, LoadReport, Outcome, Target, VersionLoader,
+    Body, Invocation, Invoker, LoadReport, Outcome, Piece, Target, VersionLoader,
 };
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::ExecutionId;
 use futures::StreamExt;
 use futures::stream;
-use http_body::Body as _;
-use http_body_util::BodyExt;
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, BodyStream};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,7 @@ use self::answer::Answer;
 use crate::frame::append;
 use crate::message::{
     CANCEL, DEPENDENCIES, INVOKE, LOAD, Malformed, RETIRE, Retirement, STATUS, Status,
-    take_preamble,
+    take_preamble, unwrap_trailers,
 };
 use crate::options::ServerOptions;
 use crate::token::InternalToken;
@@ -178,19 +178,28 @@ async fn receive(body: HttpBody, arrived: Instant) -> Result<Invocation, Malform
         let body = if received.is_empty() { Body::Empty } else { Body::Full(received) };
         return head.into_call(headers, body, arrived);
     }
-    let mut pieces = body.into_data_stream();
+    let mut pieces = BodyStream::new(body);
     let mut received = Bytes::new();
     let (head, headers) = loop {
         if let Some(preamble) = take_preamble(&mut received)? {
             break preamble;
         }
-        let piece = pieces.next().await.ok_or(Malformed)?;
-        append(&mut received, piece.map_err(|_| Malformed)?);
+        let frame = pieces.next().await.ok_or(Malformed)?.map_err(|_| Malformed)?;
+        append(&mut received, frame.into_data().map_err(|_| Malformed)?);
     };
-    let first = (!received.is_empty()).then_some(Ok(received));
-    let rest = pieces.map(|piece| piece.map_err(|_| gone()));
+    let first = (!received.is_empty()).then_some(Ok(Piece::Data(received)));
+    let rest = pieces.map(|frame| piece_of(frame.map_err(|_| gone())?));
     let body = Body::Stream(Box::pin(stream::iter(first).chain(rest)));
     head.into_call(headers, body, arrived)
+}
+
+fn piece_of(frame: Frame<Bytes>) -> Result<Piece, Fault> {
+    let trailers = match frame.into_data() {
+        Ok(bytes) => return Ok(Piece::Data(bytes)),
+        Err(frame) => frame.into_trailers().unwrap_or_default(),
+    };
+    // Nobody but a gateway sends any.
+    unwrap_trailers(&trailers).map(Piece::Trailers).map_err(|_| gone())
 }
 
 fn gone() -> Fault {

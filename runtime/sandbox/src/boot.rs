@@ -175,6 +175,12 @@ impl Shared {
                 error!(%error, "no directory for a worker");
                 BootFailure::not_started("no worker can be assigned; try again")
             })?;
+        if let Some(group) = &worker.process.group {
+            group.bound(self.options.kernel_memory_bytes(&target.limits)).map_err(|error| {
+                error!(%error, "a worker's memory cannot be bounded");
+                BootFailure::not_started("no worker can be assigned; try again")
+            })?;
+        }
         let code_cache =
             self.cache.code_cache(target.function_id, &target.bundle_hash, &worker.code_cache_tag);
         let text = |path: &std::path::Path| path.to_string_lossy().into_owned();

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use cloudserve_protocol::call::{
-    Body, Invocation, Outcome, Reply, ResponseHead, Target, Timings, VersionKey,
+    Body, Invocation, Outcome, Piece, Reply, ResponseHead, Target, Timings, VersionKey,
 };
 use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::wire::INITIAL_CREDIT_BYTES;
-use futures::Stream;
+use futures::{Stream, stream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{timeout, timeout_at};
 
@@ -232,6 +233,7 @@ async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, mut end: b
     let (cold, timings) = (exchange.get().cold(), exchange.get().timings());
     let (told, outcome) = oneshot::channel();
     let mut gathered = first;
+    let mut trailers = None;
     let mut rest = BytesMut::new();
     let ending = loop {
         let mut cx = Context::from_waker(Waker::noop());
@@ -248,6 +250,10 @@ async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, mut end: b
                 }
                 end |= last;
             }
+            Poll::Ready(Event::Trailers(last)) => {
+                trailers = Some(last);
+                end = true;
+            }
             Poll::Ready(ending) => break Some(ending),
         }
     };
@@ -258,18 +264,18 @@ async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, mut end: b
             let over = exchange.finish(ending).await;
             // The receiver is returned below.
             let _ = told.send(over);
-            whole(gathered)
+            whole(gathered, trailers)
         }
         (None, true) => {
             tokio::spawn(finish_quietly(exchange, told));
-            whole(gathered)
+            whole(gathered, trailers)
         }
         (ending, false) => {
             let (pieces, incoming) = mpsc::channel(PIECES);
             let progress = Arc::new(Progress::default());
             if !gathered.is_empty() {
                 // Cannot fail: the channel is new and its receiver is at hand.
-                let _ = pieces.try_send(Ok(Piece { bytes: gathered, end: false }));
+                let _ = pieces.try_send(Ok(Passed { piece: gathered.into(), end: false }));
             }
             tokio::spawn(pass_on(exchange, ending, pieces, progress.clone(), told));
             Body::Stream(Box::pin(Answer { incoming, progress, is_over: false }))
@@ -278,8 +284,14 @@ async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, mut end: b
     Reply { head, body, cold, timings, outcome }
 }
 
-fn whole(bytes: Bytes) -> Body {
-    if bytes.is_empty() { Body::Empty } else { Body::Full(bytes) }
+fn whole(bytes: Bytes, trailers: Option<HeaderBlock>) -> Body {
+    match trailers {
+        Some(trailers) => {
+            Body::Stream(Box::pin(stream::iter([Ok(bytes.into()), Ok(Piece::Trailers(trailers))])))
+        }
+        None if bytes.is_empty() => Body::Empty,
+        None => Body::Full(bytes),
+    }
 }
 
 /// The answer is complete; the call goes on (`waitUntil`).
@@ -296,8 +308,9 @@ struct Progress {
     step: Notify,
 }
 
-struct Piece {
-    bytes: Bytes,
+/// What is on its way to the consumer.
+struct Passed {
+    piece: Piece,
     end: bool,
 }
 
@@ -305,7 +318,7 @@ struct Piece {
 async fn pass_on(
     mut exchange: Held,
     ending: Option<Event>,
-    pieces: mpsc::Sender<Result<Piece, Fault>>,
+    pieces: mpsc::Sender<Result<Passed, Fault>>,
     progress: Arc<Progress>,
     told: oneshot::Sender<Outcome>,
 ) {
@@ -328,12 +341,16 @@ async fn pass_on(
                 }
             }
         };
-        let Event::Chunk { bytes, end } = event else { break event };
+        let (piece, end) = match event {
+            Event::Chunk { bytes, end } => (bytes.into(), end),
+            Event::Trailers(trailers) => (Piece::Trailers(trailers), true),
+            ending => break ending,
+        };
         let kill_at = exchange.get().kill_at();
         // When there is no place, the consumer is gone, which is dealt with above, or the call is
         // overdue, which the exchange finds.
         if let Ok(Ok(place)) = timeout_at(kill_at.into(), pieces.reserve()).await {
-            place.send(Ok(Piece { bytes, end }));
+            place.send(Ok(Passed { piece, end }));
         }
         is_complete |= end;
     };
@@ -352,13 +369,13 @@ fn lost() -> Fault {
 
 /// A streamed answer, as its consumer sees it.
 struct Answer {
-    incoming: mpsc::Receiver<Result<Piece, Fault>>,
+    incoming: mpsc::Receiver<Result<Passed, Fault>>,
     progress: Arc<Progress>,
     is_over: bool,
 }
 
 impl Stream for Answer {
-    type Item = Result<Bytes, Fault>;
+    type Item = Result<Piece, Fault>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.is_over {
@@ -369,14 +386,18 @@ impl Stream for Answer {
             Poll::Ready(received) => received,
         };
         // The channel closes without a last piece only when its task is lost.
-        let piece = received.unwrap_or_else(|| Err(lost()));
-        self.is_over = piece.as_ref().map_or(true, |piece| piece.end);
-        Poll::Ready(match piece {
+        let passed = received.unwrap_or_else(|| Err(lost()));
+        self.is_over = passed.as_ref().map_or(true, |passed| passed.end);
+        Poll::Ready(match passed {
             Err(fault) => Some(Err(fault)),
-            Ok(Piece { bytes, .. }) if bytes.is_empty() && self.is_over => None,
-            Ok(Piece { bytes, .. }) => {
-                self.progress.take(bytes.len());
-                Some(Ok(bytes))
+            Ok(Passed { piece, .. }) => {
+                let length = match &piece {
+                    Piece::Data(bytes) => bytes.len(),
+                    Piece::Trailers(_) => return Poll::Ready(Some(Ok(piece))),
+                };
+                self.progress.take(length);
+                // The last piece may be nothing but the end.
+                (length > 0 || !self.is_over).then_some(Ok(piece))
             }
         })
     }

@@ -45,6 +45,8 @@ pub(crate) enum Event {
     Head { head: ResponseHead, body: Bytes, end: bool },
     /// More of the answer.
     Chunk { bytes: Bytes, end: bool },
+    /// The answer is complete, and this comes after it.
+    Trailers(HeaderBlock),
     /// The worker says the call is over.
     Done(Done),
     /// The worker is gone, or was just ended. Ask its process why.
@@ -211,6 +213,15 @@ impl Exchange {
                 }
                 (end || !bytes.is_empty()).then_some(Event::Chunk { bytes, end })
             }
+            FromWorker::Trailers { call, trailers }
+                if call == self.call && self.phase == Phase::Streaming =>
+            {
+                if let Some(refusal) = self.refuse_headers(&trailers) {
+                    return Some(refusal);
+                }
+                self.phase = Phase::Answered;
+                Some(Event::Trailers(trailers))
+            }
             FromWorker::Done { call, done }
                 if call == self.call
                     && (self.phase == Phase::Answered
@@ -244,9 +255,8 @@ impl Exchange {
         if !is_switch && !(200..=599).contains(&status) {
             return self.violation("a status that no answer has");
         }
-        let head_limit = self.shared.options.response_head_bytes;
-        if headers.as_bytes().len() > head_limit {
-            return self.too_large(&format!("its headers are larger than {head_limit} bytes"));
+        if let Some(refusal) = self.refuse_headers(&headers) {
+            return refusal;
         }
         if end && body.len() as u64 > limits.response_body_bytes {
             let limit = limits.response_body_bytes;
@@ -263,6 +273,12 @@ impl Exchange {
             }
         }
         Event::Head { head: ResponseHead { status, headers }, body, end }
+    }
+
+    fn refuse_headers(&self, headers: &HeaderBlock) -> Option<Event> {
+        let limit = self.shared.options.response_head_bytes;
+        (headers.as_bytes().len() > limit)
+            .then(|| self.too_large(&format!("its headers are larger than {limit} bytes")))
     }
 
     /// Accounts for a piece of a streamed answer.
@@ -318,6 +334,10 @@ impl Exchange {
                     }
                     ToWorker::Body { call, bytes, end }
                 }
+                Poll::Ready(Piece::Trailers(trailers)) => {
+                    self.upload = None;
+                    ToWorker::Trailers { call, trailers }
+                }
                 Poll::Ready(Piece::Aborted(fault)) => {
                     self.upload = None;
                     self.upload_fault = Some(fault);
@@ -364,7 +384,7 @@ impl Exchange {
                 outcome.fault = Some(fault);
                 lose(worker, Some(DeathCause::ProtocolViolation));
             }
-            Event::Head { .. } | Event::Chunk { .. } | Event::Lost => {
+            Event::Head { .. } | Event::Chunk { .. } | Event::Trailers(_) | Event::Lost => {
                 lose(worker, process.cause());
                 let patience = Duration::from_millis(shared.options.kill_grace_ms.into());
                 let report = process.exited(patience).await;
@@ -396,7 +416,7 @@ impl Exchange {
         let ending = tokio::time::timeout(patience, async {
             loop {
                 match self.next().await {
-                    Event::Head { .. } => {}
+                    Event::Head { .. } | Event::Trailers(_) => {}
                     // Credit without a consumer lets the handler come to its end.
                     Event::Chunk { bytes, .. } => {
                         self.grant(u32::try_from(bytes.len()).unwrap_or(u32::MAX));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cloudserve_protocol::egress::EgressRule;
-use cloudserve_protocol::limits::PlatformLimits;
+use cloudserve_protocol::limits::{Limits, PlatformLimits};
 use serde::{Deserialize, Serialize};
 
 use crate::launcher::LaunchMode;
@@ -50,6 +50,9 @@ pub struct SandboxOptions {
     /// A worker whose resident memory is this far beyond its limit after a call is ended: what it
     /// holds is not what its function counts.
     pub recycle_beyond_mb: u32,
+    /// What a worker may hold beyond its limit and its `/tmp` before the kernel ends it, where control
+    /// groups are delegated: what the platform holds in it, and garbage that is not collected yet.
+    pub kernel_memory_beyond_mb: u32,
     /// CPU time a worker may use while it has no call; one that uses more is ended. What goes on
     /// between calls belongs to none of them, and nobody's usage counts it.
     pub idle_cpu_ms: u32,
@@ -86,6 +89,7 @@ impl Default for SandboxOptions {
             recycle_after_calls: 100_000,
             recycle_after_ms: 6 * 60 * 60 * 1_000,
             recycle_beyond_mb: 192,
+            kernel_memory_beyond_mb: 192,
             idle_cpu_ms: 1_000,
             kill_grace_ms: 250,
             cancel_grace_ms: 1_000,
@@ -94,6 +98,14 @@ impl Default for SandboxOptions {
             require_full_jail: false,
             platform: PlatformLimits::default(),
         }
+    }
+}
+
+impl SandboxOptions {
+    /// The most the kernel lets a worker of a function with these limits hold.
+    pub(crate) fn kernel_memory_bytes(&self, limits: &Limits) -> u64 {
+        let megabytes = u64::from(limits.memory_mb) + u64::from(self.kernel_memory_beyond_mb);
+        megabytes * 1024 * 1024 + self.platform.tmp_bytes
     }
 }
 

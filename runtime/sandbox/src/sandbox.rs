@@ -105,6 +105,9 @@ impl Sandbox {
         } else {
             warn!("the jail of workers is not full: this platform has no {missing}");
         }
+        if !jail.control_groups {
+            info!("no control groups are delegated: the memory of workers is watched instead");
+        }
         let work_dir = prepare(&options.work_dir)
             .map_err(|source| StartError::WorkDir { path: options.work_dir.clone(), source })?;
         let options = SandboxOptions { work_dir, ..options };

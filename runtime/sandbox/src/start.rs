@@ -33,7 +33,8 @@ impl Shared {
         };
         let pipes = Pipes::new(launched.stdout, launched.stderr);
         let id = self.next_worker_id();
-        let process = Arc::new(Process::new(id, launched.pid, launched.pidfd, pipes));
+        let process = Process::new(id, launched.pid, launched.pidfd, pipes, launched.group);
+        let process = Arc::new(process);
         debug!(worker = id, pid = launched.pid, "worker started");
         self.register(&process);
         self.runtime.spawn(keep(launched.exit, process.clone(), Arc::downgrade(&self)));

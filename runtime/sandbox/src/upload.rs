@@ -4,8 +4,9 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use cloudserve_protocol::call::{Body, BodyStream};
+use cloudserve_protocol::call::{self, Body, BodyStream};
 use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::wire::{INITIAL_CREDIT_BYTES, MAX_CHUNK_BYTES};
 
 /// What comes next of a body.
@@ -13,6 +14,8 @@ use cloudserve_protocol::wire::{INITIAL_CREDIT_BYTES, MAX_CHUNK_BYTES};
 pub(crate) enum Piece {
     /// More of it.
     Body { bytes: Bytes, end: bool },
+    /// Its end, with trailers.
+    Trailers(HeaderBlock),
     /// Nothing more will come, though it is not complete.
     Aborted(Fault),
 }
@@ -69,10 +72,13 @@ impl Upload {
             match ready!(stream.as_mut().poll_next(cx)) {
                 None => self.stream = None,
                 Some(Err(fault)) => return Poll::Ready(Piece::Aborted(fault)),
-                Some(Ok(bytes)) if bytes.len() as u64 > self.left_bytes => {
+                Some(Ok(call::Piece::Trailers(trailers))) => {
+                    return Poll::Ready(Piece::Trailers(trailers));
+                }
+                Some(Ok(call::Piece::Data(bytes))) if bytes.len() as u64 > self.left_bytes => {
                     return Poll::Ready(Piece::Aborted(too_large(self.limit_bytes)));
                 }
-                Some(Ok(bytes)) => {
+                Some(Ok(call::Piece::Data(bytes))) => {
                     self.left_bytes -= bytes.len() as u64;
                     self.rest = bytes;
                 }
@@ -112,6 +118,21 @@ mod tests {
         upload.poll_piece(&mut Context::from_waker(Waker::noop()))
     }
 
+    fn data(bytes: &'static [u8]) -> call::Piece {
+        Bytes::from_static(bytes).into()
+    }
+
+    #[test]
+    fn trailers_end_a_stream() {
+        let trailers: HeaderBlock = [("sum", "1")].into_iter().collect();
+        let pieces = vec![Ok(data(b"ab")), Ok(call::Piece::Trailers(trailers.clone()))];
+        let (_, upload) = Upload::split(Body::Stream(Box::pin(stream::iter(pieces))), 3);
+        let mut upload = upload.unwrap();
+        let bytes = Bytes::from_static(b"ab");
+        assert_eq!(next(&mut upload), Poll::Ready(Piece::Body { bytes, end: false }));
+        assert_eq!(next(&mut upload), Poll::Ready(Piece::Trailers(trailers)));
+    }
+
     #[test]
     fn small_bodies_travel_with_the_request() {
         for body in [Body::Empty, Body::Full(Bytes::from(vec![0; INITIAL_CREDIT_BYTES as usize]))] {
@@ -138,7 +159,7 @@ mod tests {
 
     #[test]
     fn streams_end_with_their_last_piece_or_an_empty_one() {
-        let pieces = vec![Ok(Bytes::from_static(b"ab")), Ok(Bytes::from_static(b"c"))];
+        let pieces = vec![Ok(data(b"ab")), Ok(data(b"c"))];
         let (_, upload) = Upload::split(Body::Stream(Box::pin(stream::iter(pieces))), 3);
         let mut upload = upload.unwrap();
         for (expected, at_end) in [(&b"ab"[..], false), (b"c", false), (b"", true)] {
@@ -149,7 +170,7 @@ mod tests {
 
     #[test]
     fn streams_over_the_limit_are_cut_off() {
-        let pieces = vec![Ok(Bytes::from_static(b"abcd"))];
+        let pieces = vec![Ok(data(b"abcd"))];
         let (_, upload) = Upload::split(Body::Stream(Box::pin(stream::iter(pieces))), 3);
         let polled = next(&mut upload.unwrap());
         assert_eq!(polled, Poll::Ready(Piece::Aborted(too_large(3))));

@@ -30,6 +30,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::code_cache::CodeCaches;
 use crate::death::{DeathCause, ExitReport};
+use crate::jail::Group;
 use crate::line::Line;
 use crate::logs::LogBuffer;
 use crate::pipes::Pipes;
@@ -85,6 +86,8 @@ pub(crate) struct Process {
     /// The memory limit of its function.
     pub(crate) memory_mb: OnceLock<u32>,
     pub(crate) belongings: Mutex<Option<Belongings>>,
+    /// What bounds its memory, where the platform has that.
+    pub(crate) group: Option<Group>,
     cause: OnceLock<DeathCause>,
     overstayed: AtomicBool,
     is_worn: AtomicBool,
@@ -111,12 +114,19 @@ impl Wake for Process {
 }
 
 impl Process {
-    pub(crate) fn new(id: u64, pid: u32, pidfd: OwnedFd, pipes: Pipes) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        pid: u32,
+        pidfd: OwnedFd,
+        pipes: Pipes,
+        group: Option<Group>,
+    ) -> Self {
         Self {
             id,
             pid,
             pidfd,
             pipes,
+            group,
             stirred: Notify::new(),
             dismissed: Notify::new(),
             key: OnceLock::new(),
@@ -186,7 +196,11 @@ impl Process {
     pub(crate) fn explain(&self, status: Option<ExitStatus>) -> ExitReport {
         let was_killed = status.is_some_and(|status| status.signal() == Some(libc::SIGKILL));
         let overstayed = was_killed && self.overstayed.load(Ordering::Relaxed);
-        let cause = self.cause().or(overstayed.then_some(DeathCause::ProtocolViolation));
+        let outgrew = was_killed && self.group.as_ref().is_some_and(Group::was_out_of_memory);
+        let cause = self
+            .cause()
+            .or(outgrew.then_some(DeathCause::Oom))
+            .or(overstayed.then_some(DeathCause::ProtocolViolation));
         ExitReport::new(status, self.pipes.last_words(), cause)
     }
 

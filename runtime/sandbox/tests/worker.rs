@@ -8,7 +8,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cloudserve_protocol::call::{Body, HandlerKind, Invoker, LogLevel, VersionLoader};
+use cloudserve_protocol::call::{Body, HandlerKind, Invoker, LogLevel, Piece, VersionLoader};
 use cloudserve_protocol::fault::FaultClass;
 use cloudserve_protocol::limits::{Limits, PlatformLimits};
 use cloudserve_sandbox::SandboxOptions;
@@ -147,7 +147,7 @@ async fn bodies_of_every_size_and_kind_come_back_whole() {
             assert_eq!(got.body.len(), size, "{path}");
             assert!(got.body == sent, "{path} {size}");
             let pieces: Vec<_> =
-                sent.chunks(10_007).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+                sent.chunks(10_007).map(|c| Ok(Bytes::copy_from_slice(c).into())).collect();
             let body = Body::Stream(Box::pin(stream::iter(pieces)));
             let got = bench.call(&echo, path, body).await.unwrap();
             assert!(got.body == sent, "streamed {path} {size}");
@@ -182,7 +182,8 @@ async fn a_stream_is_bounded_by_its_limit_its_consumer_and_its_deadline() {
     let mut got = 0;
     let fault = loop {
         match body.next().await.unwrap() {
-            Ok(piece) => got += piece.len(),
+            Ok(Piece::Data(bytes)) => got += bytes.len(),
+            Ok(Piece::Trailers(_)) => panic!("nothing comes after it"),
             Err(fault) => break fault,
         }
     };

@@ -37,6 +37,7 @@ pub(crate) struct Bridge {
     use_lambda_events: v8::Global<v8::Function>,
     request: v8::Global<v8::Function>,
     body: v8::Global<v8::Function>,
+    trailers: v8::Global<v8::Function>,
     body_aborted: v8::Global<v8::Function>,
     credit: v8::Global<v8::Function>,
     cancel: v8::Global<v8::Function>,
@@ -74,6 +75,7 @@ impl Bridge {
             use_lambda_events: function("useLambdaEvents"),
             request: function("request"),
             body: function("body"),
+            trailers: function("trailers"),
             body_aborted: function("bodyAborted"),
             credit: function("credit"),
             cancel: function("cancel"),
@@ -94,7 +96,7 @@ impl Bridge {
             )*};
         }
         offer! {
-            "answer": answer, "head": head, "chunk": chunk, "credit": credit, "log": log,
+            "answer": answer, "head": head, "chunk": chunk, "trailers": trailers, "credit": credit, "log": log,
             "done": done, "failed": failed, "openWebSocket": open_web_socket,
         }
         let settings = serde_json::json!({
@@ -148,12 +150,7 @@ impl Bridge {
     /// Starts a call.
     pub(crate) fn request(&self, runtime: &mut JsRuntime, call: &IncomingCall) {
         scope!(scope, runtime);
-        let mut headers: Vec<v8::Local<v8::Value>> = Vec::with_capacity(32);
-        for (name, value) in call.headers.iter() {
-            headers.push(latin1(scope, name, v8::NewStringType::Internalized));
-            headers.push(latin1(scope, value, v8::NewStringType::Normal));
-        }
-        let headers = v8::Array::new_with_elements(scope, &headers);
+        let headers = flat(scope, &call.headers);
         let id = v8::Integer::new_from_unsigned(scope, call.call);
         let execution_id = text(scope, &call.execution_id.to_string());
         let method = latin1(scope, call.method.as_bytes(), v8::NewStringType::Internalized);
@@ -167,16 +164,7 @@ impl Bridge {
         request.call(
             scope,
             this,
-            &[
-                id.into(),
-                execution_id,
-                method,
-                target,
-                headers.into(),
-                body,
-                end.into(),
-                budget.into(),
-            ],
+            &[id.into(), execution_id, method, target, headers, body, end.into(), budget.into()],
         );
     }
 
@@ -189,6 +177,16 @@ impl Bridge {
         let body = v8::Local::new(scope, &self.body);
         let this = v8::undefined(scope).into();
         body.call(scope, this, &[id, piece, end]);
+    }
+
+    /// A request's body ends, with trailers.
+    pub(crate) fn trailers(&self, runtime: &mut JsRuntime, call: u32, trailers: &HeaderBlock) {
+        scope!(scope, runtime);
+        let id = v8::Integer::new_from_unsigned(scope, call).into();
+        let flat = flat(scope, trailers);
+        let trailers = v8::Local::new(scope, &self.trailers);
+        let this = v8::undefined(scope).into();
+        trailers.call(scope, this, &[id, flat]);
     }
 
     /// The rest of a request's body will not come.
@@ -223,6 +221,16 @@ fn notify(runtime: &mut JsRuntime, function: &v8::Global<v8::Function>, numbers:
     let function = v8::Local::new(scope, function);
     let this = v8::undefined(scope).into();
     function.call(scope, this, &args);
+}
+
+/// `[name, value, name, value, ...]`
+fn flat<'s>(scope: &mut v8::PinScope<'s, '_>, headers: &HeaderBlock) -> v8::Local<'s, v8::Value> {
+    let mut flat: Vec<v8::Local<v8::Value>> = Vec::with_capacity(32);
+    for (name, value) in headers.iter() {
+        flat.push(latin1(scope, name, v8::NewStringType::Internalized));
+        flat.push(latin1(scope, value, v8::NewStringType::Normal));
+    }
+    v8::Array::new_with_elements(scope, &flat).into()
 }
 
 fn text<'s>(scope: &mut v8::PinScope<'s, '_>, text: &str) -> v8::Local<'s, v8::Value> {

@@ -101,6 +101,16 @@ pub(crate) fn chunk(
     host_of(scope).chunk(call, bytes, end);
 }
 
+pub(crate) fn trailers(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let trailers = headers_of(scope, args.get(1));
+    host_of(scope).send(&FromWorker::Trailers { call, trailers });
+}
+
 /// A pipe with the engine's WebSocket at one end: `[the WebSocket's resource, the other end's]`.
 pub(crate) fn open_web_socket(
     scope: &mut v8::PinScope<'_, '_>,

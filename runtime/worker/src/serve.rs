@@ -417,6 +417,7 @@ impl Serving {
                 return;
             }
             ToWorker::Body { call, bytes, end } => bridge.body(runtime, call, &bytes, end),
+            ToWorker::Trailers { call, trailers } => bridge.trailers(runtime, call, &trailers),
             ToWorker::BodyAborted { call } => bridge.body_aborted(runtime, call),
             ToWorker::Credit { call, bytes } => bridge.credit(runtime, call, bytes),
             ToWorker::Cancel { call } => bridge.cancel(runtime, call),

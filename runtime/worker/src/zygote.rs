@@ -31,7 +31,7 @@ const SUPERVISOR: RawFd = 0;
 enum ZygoteError {
     #[error("a zygote is started by the sandbox")]
     Socket(#[source] nix::Error),
-    #[error("the supervisor sent {0} descriptors instead of {WORKER_DESCRIPTORS}")]
+    #[error("the supervisor sent {0} descriptors instead of {WORKER_DESCRIPTORS} or one more")]
     Descriptors(usize),
     #[error("booting left {0} threads behind; a fork would lose all but one")]
     Threads(usize),
@@ -72,9 +72,9 @@ fn fork_on_demand(started: Instant) -> Result<Role, ZygoteError> {
     let supervisor = parent();
     let boot_us = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
     say(Forked(boot_us))?;
-    while let Some(descriptors) = next_order()? {
+    while let Some((descriptors, group)) = next_order()? {
         let begun = Instant::now();
-        match fork() {
+        match fork(group.as_ref()) {
             Ok(0) => {
                 become_worker(descriptors, supervisor)?;
                 return Ok(Role::Worker(begun));
@@ -92,11 +92,14 @@ fn say(message: Forked) -> Result<(), ZygoteError> {
         .map_err(ZygoteError::Socket)
 }
 
-/// The descriptors of the next worker: control socket, standard output, standard error.
-fn next_order() -> Result<Option<[OwnedFd; WORKER_DESCRIPTORS]>, ZygoteError> {
+/// Control socket, standard output, standard error; and the control group, if the worker has one.
+type Order = ([OwnedFd; WORKER_DESCRIPTORS], Option<OwnedFd>);
+
+/// The descriptors of the next worker.
+fn next_order() -> Result<Option<Order>, ZygoteError> {
     let mut byte = [0_u8; 1];
     let mut buffers = [io::IoSliceMut::new(&mut byte)];
-    let mut space = cmsg_space!([RawFd; WORKER_DESCRIPTORS]);
+    let mut space = cmsg_space!([RawFd; WORKER_DESCRIPTORS + 1]);
     let message = loop {
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         match recvmsg::<()>(SUPERVISOR, &mut buffers, Some(&mut space), flags) {
@@ -107,7 +110,7 @@ fn next_order() -> Result<Option<[OwnedFd; WORKER_DESCRIPTORS]>, ZygoteError> {
     if message.bytes == 0 {
         return Ok(None);
     }
-    let mut descriptors = Vec::with_capacity(WORKER_DESCRIPTORS);
+    let mut descriptors = Vec::with_capacity(WORKER_DESCRIPTORS + 1);
     for part in message.cmsgs().map_err(ZygoteError::Socket)? {
         if let ControlMessageOwned::ScmRights(received) = part {
             // SAFETY: the kernel has just made these descriptors for this process.
@@ -115,7 +118,9 @@ fn next_order() -> Result<Option<[OwnedFd; WORKER_DESCRIPTORS]>, ZygoteError> {
         }
     }
     let count = descriptors.len();
-    descriptors.try_into().map(Some).map_err(|_| ZygoteError::Descriptors(count))
+    let group = if count > WORKER_DESCRIPTORS { descriptors.pop() } else { None };
+    let descriptors = descriptors.try_into().map_err(|_| ZygoteError::Descriptors(count))?;
+    Ok(Some((descriptors, group)))
 }
 
 /// V8 keeps its heap out of forks. Nothing runs here any more, so what is mapped now is all there
@@ -137,13 +142,14 @@ fn let_forks_have_memory() -> Result<(), ZygoteError> {
     Ok(())
 }
 
-/// A child of the supervisor that is a copy of this process. 0 in the child.
+/// A child of the supervisor that is a copy of this process, in this control group. 0 in the child.
 ///
 /// The C library's `fork` cannot make it a sibling. What that does besides does not matter here:
 /// there is one thread, so no lock is held, and no handler was registered by anything this process
 /// used. The thread's id, which the C library keeps in memory, is kept right by the kernel.
-fn fork() -> io::Result<libc::pid_t> {
+fn fork(group: Option<&OwnedFd>) -> io::Result<libc::pid_t> {
     const PR_GET_TID_ADDRESS: libc::c_int = 40;
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut tid_address: u64 = 0;
     // SAFETY: writes one pointer; kernels without it leave it alone.
     let knows_tid = unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut tid_address) } == 0;
@@ -156,6 +162,10 @@ fn fork() -> io::Result<libc::pid_t> {
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = u64::from((libc::CLONE_PARENT | keep_tid).cast_unsigned());
     arguments.child_tid = tid_address;
+    if let Some(group) = group {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = u64::from(group.as_raw_fd().unsigned_abs());
+    }
     // SAFETY: without CLONE_VM and with no stack given this is a fork; the process has one thread.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };

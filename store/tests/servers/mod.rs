@@ -49,6 +49,8 @@ pub(crate) fn options(mongod: &Server, s3: &Server, name: &str) -> (MongoOptions
 pub(crate) struct Server {
     /// Kept so that the process is this one's child until the end.
     process: Child,
+    /// Starts it, again over what it has stored.
+    command: Box<dyn Fn() -> Command + Send + Sync>,
     /// Where it is: `127.0.0.1:<port>`.
     pub(crate) address: String,
     log: PathBuf,
@@ -60,6 +62,19 @@ impl Server {
     #[allow(dead_code, reason = "not every test program stops its servers")]
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Ends it as a crash of its process would.
+    #[allow(dead_code, reason = "not every test program stops its servers")]
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it once more. It may take a while to be of use.
+    #[allow(dead_code, reason = "not every test program stops its servers")]
+    pub(crate) fn begin(&mut self) {
+        self.process = begin(&*self.command, &self.log);
     }
 
     /// Why it did not start.
@@ -101,14 +116,19 @@ pub(crate) fn unique_name() -> String {
 pub(crate) async fn start_mongod() -> Server {
     let directory = directory("mongod");
     let [port] = free_ports();
-    let mut command = Command::new(needed("mongod"));
-    command
-        .args(["--port", &port.to_string(), "--bind_ip", "127.0.0.1", "--replSet", "rs0"])
-        .args(["--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25", "--nounixsocket", "--quiet"])
-        .args(["--wiredTigerEngineConfigString", "log=(file_max=10MB,prealloc=false)"])
-        .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
-        .arg("--dbpath")
-        .arg(&directory);
+    let path = directory.clone();
+    let command = move || {
+        let mut command = Command::new(needed("mongod"));
+        command
+            .args(["--port", &port.to_string(), "--bind_ip", "127.0.0.1", "--replSet", "rs0"])
+            .args(["--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25"])
+            .args(["--nounixsocket", "--quiet"])
+            .args(["--wiredTigerEngineConfigString", "log=(file_max=10MB,prealloc=false)"])
+            .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
+            .arg("--dbpath")
+            .arg(&path);
+        command
+    };
     let server = start(command, directory, port);
     let initiate = async {
         let uri = format!("mongodb://{}/?directConnection=true", server.address);
@@ -145,22 +165,22 @@ pub(crate) async fn start_s3() -> Server {
     fs::write(&identities, config).unwrap();
     // One volume for a new bucket instead of seven: every test has its own.
     fs::write(directory.join("master.toml"), "[master.volume_growth]\ncopy_1 = 1\n").unwrap();
-    let mut command = Command::new(needed("weed"));
-    command
-        .current_dir(&directory)
-        .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"])
-        .arg(format!("-dir={}", directory.display()))
-        .arg(format!("-master.port={master}"))
-        .arg(format!("-volume.port={volume}"))
-        .arg(format!("-filer.port={filer}"))
-        .arg(format!("-s3.port={s3}"))
-        .arg(format!("-s3.config={}", identities.display()))
-        .args([
-            "-master.volumeSizeLimitMB=64",
-            "-volume.max=300",
-            "-s3.port.iceberg=0",
-            "-s3.port.lance=0",
-        ]);
+    let path = directory.clone();
+    let command = move || {
+        let mut command = Command::new(needed("weed"));
+        command
+            .current_dir(&path)
+            .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"])
+            .arg(format!("-dir={}", path.display()))
+            .arg(format!("-master.port={master}"))
+            .arg(format!("-volume.port={volume}"))
+            .arg(format!("-filer.port={filer}"))
+            .arg(format!("-s3.port={s3}"))
+            .arg(format!("-s3.config={}", identities.display()))
+            .args(["-master.volumeSizeLimitMB=64", "-volume.max=300"])
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
+        command
+    };
     let server = start(command, directory, s3);
     let client = client(&server.address);
     let end = Instant::now() + PATIENCE;
@@ -248,9 +268,20 @@ fn directory(name: &str) -> PathBuf {
     path
 }
 
-fn start(mut command: Command, directory: PathBuf, port: u16) -> Server {
+fn start(
+    command: impl Fn() -> Command + Send + Sync + 'static,
+    directory: PathBuf,
+    port: u16,
+) -> Server {
     let log = directory.join("server.log");
-    let output = File::create(&log).unwrap();
+    let process = begin(&command, &log);
+    let address = format!("127.0.0.1:{port}");
+    Server { process, command: Box::new(command), address, log, directory }
+}
+
+fn begin(command: &dyn Fn() -> Command, log: &Path) -> Child {
+    let mut command = command();
+    let output = File::options().create(true).append(true).open(log).unwrap();
     command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
     // SAFETY: `prctl` with these arguments is async-signal-safe and touches no memory.
     unsafe {
@@ -259,8 +290,7 @@ fn start(mut command: Command, directory: PathBuf, port: u16) -> Server {
             Ok(())
         });
     }
-    let process = spawn(command);
-    Server { process, address: format!("127.0.0.1:{port}"), log, directory }
+    spawn(command)
 }
 
 /// The kernel ties a child to the *thread* that started it, and the thread of a test ends early:

@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::support::{Account, wait_for};
 
-/// Callers, each with one call at a time.
-pub(super) const CALLERS: usize = 6;
+/// Callers, each with one call at a time: some 200 calls a second.
+pub(super) const CALLERS: usize = 9;
 
 /// Pause of a caller between two calls: the machine has other things to do.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -66,9 +66,10 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} calls answered in {:.1} s, {} failed, the slowest took {} ms",
+            "{} calls answered in {:.1} s ({:.0} per second), {} failed, the slowest took {} ms",
             self.answered,
             self.seconds,
+            f64::from(u32::try_from(self.answered).unwrap_or(u32::MAX)) / self.seconds,
             self.failures.len(),
             self.slowest_ms
         )

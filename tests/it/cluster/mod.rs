@@ -172,6 +172,7 @@ async fn roles_of_their_own_survive_kills_and_restarts() {
         restart(api, &load).await;
     }
     let restarted = load.tally().since(&before);
+    eprintln!("cluster: every role restarted: {restarted}");
     assert_eq!(restarted.failures, Vec::<String>::new(), "of {} calls", restarted.answered);
 
     // A version that one API activates is the one that both gateways call; none goes back.

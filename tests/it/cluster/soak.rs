@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::load::{CALLERS, Load, Tally};
 use super::proxy::{Passage, Proxy};
 use super::{Cluster, version};
-use crate::servers;
+use crate::servers::{self, Server};
 use crate::support::{Account, deploy, signal, try_send, wait_for};
 
 /// How long a fault lasts that lasts.
@@ -58,10 +58,12 @@ enum Fault {
     S3Fails,
     S3Truncates,
     S3CutOff,
+    S3Killed,
     MongodFrozen,
+    MongodKilled,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 12] = [
     Fault::SandboxKilled,
     Fault::SandboxEnded,
     Fault::SandboxCutOff,
@@ -71,8 +73,18 @@ const FAULTS: [Fault; 10] = [
     Fault::S3Fails,
     Fault::S3Truncates,
     Fault::S3CutOff,
+    Fault::S3Killed,
     Fault::MongodFrozen,
+    Fault::MongodKilled,
 ];
+
+/// Where everything is kept.
+struct Stores {
+    mongod: Server,
+    objects: Server,
+    /// The way to the objects.
+    s3: Proxy,
+}
 
 /// What one kind of fault did.
 #[derive(Debug, Default)]
@@ -103,14 +115,16 @@ async fn soak() {
     eprintln!("cluster: a soak of {seconds} s with SOAK_SEED={seed}");
     let mut chance = Chance(seed.max(1) * 0x9e37_79b9);
 
-    let mongod = servers::start_mongod().await;
-    let s3 = Proxy::start(&servers::s3().await.address).await;
+    let (mongod, objects) = tokio::join!(servers::start_mongod(), servers::start_s3());
+    let s3 = Proxy::start(&objects.address).await;
+    let mut stores = Stores { mongod, objects, s3 };
     let mut ways = Vec::new();
     for n in 0..3 {
         ways.push(Proxy::start(&Cluster::sandbox_address(FIRST_HOST, n)).await);
     }
     let urls: Vec<_> = ways.iter().map(|way| format!("http://{}", way.address)).collect();
-    let mut cluster = Cluster::start_at(FIRST_HOST, &mongod.address, &s3.address, &urls).await;
+    let mut cluster =
+        Cluster::start_at(FIRST_HOST, &stores.mongod.address, &stores.s3.address, &urls).await;
     let owner = Account::register(&cluster.apis[0].url, &cluster.gateways[0].url).await;
     let mut functions = Vec::new();
     for name in FUNCTIONS {
@@ -135,7 +149,7 @@ async fn soak() {
         let fault = left.swap_remove(chance.below(left.len()));
         let before = load.tally();
         let begun = Instant::now();
-        inflict(fault, &mut chance, &mut cluster, &ways, &s3, mongod.pid()).await;
+        inflict(fault, &mut chance, &mut cluster, &ways, &mut stores).await;
         calm(&load).await;
         let took = begun.elapsed();
         let failed = load.tally().since(&before).failures.len();
@@ -175,8 +189,7 @@ async fn inflict(
     chance: &mut Chance,
     cluster: &mut Cluster,
     ways: &[Proxy],
-    s3: &Proxy,
-    mongod: u32,
+    stores: &mut Stores,
 ) {
     let sandbox = chance.below(cluster.sandboxes.len());
     let pair = chance.below(2);
@@ -198,13 +211,21 @@ async fn inflict(
     }
     let (way, passage) = match fault {
         Fault::SandboxCutOff => (&ways[sandbox], Passage::Cut),
-        Fault::S3Fails => (s3, Passage::Fails),
-        Fault::S3Truncates => (s3, Passage::Truncates(400)),
-        Fault::S3CutOff => (s3, Passage::Cut),
+        Fault::S3Fails => (&stores.s3, Passage::Fails),
+        Fault::S3Truncates => (&stores.s3, Passage::Truncates(400)),
+        Fault::S3CutOff => (&stores.s3, Passage::Cut),
+        Fault::S3Killed | Fault::MongodKilled => {
+            let is_mongod = fault == Fault::MongodKilled;
+            let server = if is_mongod { &mut stores.mongod } else { &mut stores.objects };
+            server.kill();
+            tokio::time::sleep(LASTS).await;
+            server.begin();
+            return;
+        }
         _ => {
-            signal(mongod, libc::SIGSTOP);
+            signal(stores.mongod.pid(), libc::SIGSTOP);
             tokio::time::sleep(FROZEN).await;
-            signal(mongod, libc::SIGCONT);
+            signal(stores.mongod.pid(), libc::SIGCONT);
             return;
         }
     };

@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use super::Delegation;
+
 /// The mechanisms of a full jail, and whether they are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is there or not, whatever the others are")]
@@ -14,6 +16,8 @@ pub struct Platform {
     pub egress: bool,
     /// Namespaces of a worker's own.
     pub namespaces: bool,
+    /// Control groups that bound memory. No part of a full jail: without them workers are watched.
+    pub control_groups: bool,
 }
 
 /// The version of Landlock that has rules for TCP ports.
@@ -29,6 +33,7 @@ impl Platform {
             seccomp: has_action(libc::SECCOMP_RET_ERRNO),
             egress: has_action(libc::SECCOMP_RET_USER_NOTIF) && can_take_descriptors(),
             namespaces: can_make_namespaces(),
+            control_groups: Delegation::of_this_process().is_some(),
         }
     }
 
@@ -145,7 +150,13 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let all = Platform { landlock: true, seccomp: true, egress: true, namespaces: true };
+        let all = Platform {
+            landlock: true,
+            seccomp: true,
+            egress: true,
+            namespaces: true,
+            control_groups: false,
+        };
         assert!(all.missing().is_empty());
         let some = Platform { landlock: false, namespaces: false, ..all };
         assert_eq!(some.missing(), ["Landlock", "namespaces (no private /tmp)"]);

@@ -27,6 +27,7 @@ use tracing::{info, warn};
 pub(crate) use exit::Exit;
 use zygote::Zygote;
 
+use crate::jail::{Delegation, Group};
 use crate::options::SandboxOptions;
 
 /// How worker processes come to be.
@@ -69,6 +70,8 @@ pub(crate) enum LaunchError {
     },
     #[error("a worker's socket or pipes cannot be made")]
     Descriptors(#[source] io::Error),
+    #[error("a worker has no control group")]
+    Group(#[source] io::Error),
     #[error("the zygote did not become ready")]
     Boot(#[source] io::Error),
     #[error("the zygote does not answer")]
@@ -89,6 +92,8 @@ pub(crate) struct Launched {
     pub(crate) stderr: pipe::Receiver,
     /// Resolves when the process has ended and was waited for.
     pub(crate) exit: Exit,
+    /// What bounds its memory, where the platform has that.
+    pub(crate) group: Option<Group>,
 }
 
 type Order = oneshot::Sender<Result<Launched, LaunchError>>;
@@ -155,7 +160,7 @@ impl Source {
                 Err(error) => self.zygote_failed(&error),
             }
         }
-        process::launch(&self.program)
+        process::launch(&self.program, group()?)
     }
 
     fn fork(&mut self) -> Result<Launched, LaunchError> {
@@ -164,7 +169,7 @@ impl Source {
             self.zygote = Some(Zygote::start(&self.program, self.patience)?);
         }
         let zygote = self.zygote.as_mut().expect("it was just made");
-        zygote.fork()
+        zygote.fork(group()?)
     }
 
     /// Platforms exist that take no part in this: what is lost is speed.
@@ -177,6 +182,10 @@ impl Source {
             self.mode = LaunchMode::Process;
         }
     }
+}
+
+fn group() -> Result<Option<Group>, LaunchError> {
+    Delegation::of_this_process().map(Delegation::group).transpose().map_err(LaunchError::Group)
 }
 
 fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {

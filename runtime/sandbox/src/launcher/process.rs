@@ -11,9 +11,10 @@ use tokio::net::unix::pipe;
 use tokio::process::Command;
 
 use super::{LaunchError, Launched, open_pidfd};
+use crate::jail::Group;
 
 /// See the module.
-pub(super) fn launch(program: &Path) -> Result<Launched, LaunchError> {
+pub(super) fn launch(program: &Path, group: Option<Group>) -> Result<Launched, LaunchError> {
     let (control, child_end) = StdUnixStream::pair().map_err(LaunchError::Descriptors)?;
     control.set_nonblocking(true).map_err(LaunchError::Descriptors)?;
 
@@ -33,6 +34,9 @@ pub(super) fn launch(program: &Path) -> Result<Launched, LaunchError> {
         spawned.map_err(|source| LaunchError::Spawn { program: program.to_owned(), source })?;
 
     let pid = child.id().expect("it was not waited for yet");
+    if let Some(group) = &group {
+        group.take_in(pid).map_err(LaunchError::Group)?;
+    }
     let pidfd = open_pidfd(pid).map_err(LaunchError::Descriptors)?;
     let stdout = child.stdout.take().expect("it was asked for").into_owned_fd();
     let stderr = child.stderr.take().expect("it was asked for").into_owned_fd();
@@ -46,6 +50,7 @@ pub(super) fn launch(program: &Path) -> Result<Launched, LaunchError> {
         stdout: receiver(stdout)?,
         stderr: receiver(stderr)?,
         exit: Box::pin(async move { child.wait().await }),
+        group,
     })
 }
 

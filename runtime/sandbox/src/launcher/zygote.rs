@@ -4,7 +4,7 @@
 //! some hundred.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -22,6 +22,7 @@ use tokio::net::unix::pipe;
 use tracing::debug;
 
 use super::{LaunchError, Launched, exit, open_pidfd, process};
+use crate::jail::Group;
 
 /// Workers of one zygote share its layout of memory and V8's hash seeds: neither serves for long.
 const MAX_AGE: Duration = Duration::from_hours(1);
@@ -75,8 +76,8 @@ impl Zygote {
         self.forks >= MAX_FORKS || self.born.elapsed() >= MAX_AGE
     }
 
-    /// A worker.
-    pub(super) fn fork(&mut self) -> Result<Launched, LaunchError> {
+    /// A worker, in a control group of its own if there is one for it.
+    pub(super) fn fork(&mut self, group: Option<Group>) -> Result<Launched, LaunchError> {
         let (control, worker_control) = StdUnixStream::pair().map_err(LaunchError::Descriptors)?;
         control.set_nonblocking(true).map_err(LaunchError::Descriptors)?;
         let (stdout, worker_stdout) = std::io::pipe().map_err(LaunchError::Descriptors)?;
@@ -87,8 +88,9 @@ impl Zygote {
         let stdout = receiver(stdout)?;
         let stderr = receiver(stderr)?;
 
-        let descriptors =
-            [worker_control.as_raw_fd(), worker_stdout.as_raw_fd(), worker_stderr.as_raw_fd()];
+        let mut descriptors =
+            vec![worker_control.as_raw_fd(), worker_stdout.as_raw_fd(), worker_stderr.as_raw_fd()];
+        descriptors.extend(group.as_ref().map(|group| group.as_fd().as_raw_fd()));
         sendmsg::<()>(
             self.socket.as_raw_fd(),
             &[io::IoSlice::new(&[0])],
@@ -112,6 +114,7 @@ impl Zygote {
             stdout,
             stderr,
             exit,
+            group,
         })
     }
 

@@ -1,0 +1,109 @@
+//! Trailers: what a message says after its body. Those pass that the message has announced in its
+//! `trailer` header, but for names that frame, route or authenticate a message.
+
+use cloudserve_protocol::headers::HeaderBlock;
+use http::HeaderMap;
+use http::header::{HeaderName, TRAILER};
+
+use crate::head::is_hop_by_hop;
+
+/// The names that may come after a body, as its `trailer` header has them.
+pub(crate) struct Announced(Vec<u8>);
+
+impl Announced {
+    /// `None` if there are none that may come.
+    pub(crate) fn by(headers: &HeaderMap) -> Option<Self> {
+        let mut names = Vec::new();
+        for value in headers.get_all(TRAILER) {
+            for name in names_in(value.as_bytes()) {
+                let Ok(name) = HeaderName::from_bytes(name) else { continue };
+                if may_trail(name.as_str()) {
+                    if !names.is_empty() {
+                        names.extend_from_slice(b", ");
+                    }
+                    names.extend_from_slice(name.as_str().as_bytes());
+                }
+            }
+        }
+        (!names.is_empty()).then_some(Self(names))
+    }
+
+    /// What a request head has let through already.
+    pub(crate) fn in_head(headers: &HeaderBlock) -> Option<Self> {
+        headers.get(TRAILER.as_str()).map(|names| Self(names.to_vec()))
+    }
+
+    /// The value of the `trailer` header.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What of a message's trailers was announced; `None` if nothing was.
+    pub(crate) fn select(&self, trailers: &HeaderMap) -> Option<HeaderBlock> {
+        let block: HeaderBlock = trailers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .filter(|(name, _)| names_in(&self.0).any(|known| known == name.as_bytes()))
+            .collect();
+        (!block.as_bytes().is_empty()).then_some(block)
+    }
+}
+
+fn names_in(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
+}
+
+/// RFC 9110, 6.5.1, and our own names.
+fn may_trail(name: &str) -> bool {
+    !(is_hop_by_hop(name)
+        || name.starts_with("content-")
+        || name.starts_with("x-cloudserve-")
+        || name.starts_with("x-forwarded-")
+        || name.starts_with("if-")
+        || matches!(
+            name,
+            "authorization"
+                | "cache-control"
+                | "cookie"
+                | "expect"
+                | "forwarded"
+                | "host"
+                | "max-forwards"
+                | "range"
+                | "set-cookie"
+                | "x-api-key"
+                | "x-real-ip"
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn what_was_announced_passes_but_for_what_acts_on_the_message() {
+        let mut headers = HeaderMap::new();
+        let announced = "X-Sum, content-length, Authorization, x-cloudserve-cold, , bad name";
+        headers.append(TRAILER, HeaderValue::from_static(announced));
+        headers.append(TRAILER, HeaderValue::from_static("x-more"));
+        let announced = Announced::by(&headers).unwrap();
+        assert_eq!(announced.as_bytes(), b"x-sum, x-more");
+
+        let mut trailers = HeaderMap::new();
+        for (name, value) in [("x-sum", "1"), ("x-sum", "2"), ("authorization", "b"), ("x", "y")] {
+            trailers.append(name, HeaderValue::from_static(value));
+        }
+        let passed = announced.select(&trailers).unwrap();
+        let passed: Vec<_> = passed.iter().collect();
+        assert_eq!(passed, [(&b"x-sum"[..], &b"1"[..]), (b"x-sum", b"2")]);
+        trailers.remove("x-sum");
+        assert!(announced.select(&trailers).is_none());
+    }
+
+    #[test]
+    fn nothing_announced_is_nothing() {
+        assert!(Announced::by(&HeaderMap::new()).is_none());
+    }
+}

@@ -1,0 +1,227 @@
+//! Control groups (version 2) of workers: the kernel ends a worker that holds more memory than it
+//! may, however it came to hold it and before anybody looks.
+//!
+//! That takes a subtree of groups that is this process's to divide: `Delegate=yes` of systemd, or a
+//! container with a writable `/sys/fs/cgroup`. Where there is none, `backstop` looks after workers.
+//!
+//! A worker is forked into its group. Moving one there later would make the kernel wait for every
+//! processor, which takes longer than a cold start.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use tracing::{debug, warn};
+
+const MOUNT: &str = "/sys/fs/cgroup";
+const OWN: &str = "/proc/self/cgroup";
+
+/// Group of this process, beside those of its workers: one that has groups below it may hold no
+/// processes.
+const SUPERVISOR: &str = "supervisor";
+const WORKER_PREFIX: &str = "worker-";
+
+/// The subtree of this process.
+#[derive(Debug)]
+pub(crate) struct Delegation {
+    directory: PathBuf,
+    next: AtomicU64,
+}
+
+/// The group of one worker. Removed when this is dropped, by when the worker has ended.
+#[derive(Debug)]
+pub(crate) struct Group {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl Delegation {
+    /// The subtree, if there is one. Found out once for this process.
+    pub(crate) fn of_this_process() -> Option<&'static Self> {
+        static FOUND: OnceLock<Option<Delegation>> = OnceLock::new();
+        FOUND
+            .get_or_init(|| {
+                Self::find()
+                    .inspect_err(|error| debug!(%error, "no control groups for workers"))
+                    .ok()
+            })
+            .as_ref()
+    }
+
+    fn find() -> io::Result<Self> {
+        if statfs(MOUNT)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
+            return Err(io::Error::other("control groups are not of version 2"));
+        }
+        let groups = fs::read_to_string(OWN)?;
+        let own = path_in(&groups).ok_or(io::ErrorKind::NotFound)?;
+        let directory = Path::new(MOUNT).join(own);
+        enable_memory(&directory)?;
+        clear(&directory);
+        let found = Self { directory, next: AtomicU64::new(0) };
+        // What cannot be bounded is not delegated.
+        found.group()?.bound(u64::MAX / 2)?;
+        Ok(found)
+    }
+
+    /// A group for a worker that is about to be forked.
+    pub(crate) fn group(&self) -> io::Result<Group> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.directory.join(format!("{WORKER_PREFIX}{}-{number}", std::process::id()));
+        fs::create_dir(&path)?;
+        let directory = File::open(&path)?.into();
+        Ok(Group { path, directory })
+    }
+}
+
+impl Group {
+    /// The most its worker may hold from now on: its own pages, what it has written to its `/tmp`,
+    /// and what the kernel keeps for it.
+    pub(crate) fn bound(&self, bytes: u64) -> io::Result<()> {
+        write(&self.path.join("memory.max"), &bytes.to_string())?;
+        // Without swap there is no such file.
+        let _ = write(&self.path.join("memory.swap.max"), "0");
+        write(&self.path.join("memory.oom.group"), "1")
+    }
+
+    /// Moves a process that was not forked into it.
+    pub(crate) fn take_in(&self, pid: u32) -> io::Result<()> {
+        write(&self.path.join("cgroup.procs"), &pid.to_string())
+    }
+
+    /// Whether the kernel has ended it for holding too much.
+    pub(crate) fn was_out_of_memory(&self) -> bool {
+        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
+        kills_in(&events) > 0
+    }
+}
+
+impl AsFd for Group {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.path) {
+            warn!(%error, group = %self.path.display(), "a worker's control group stays");
+        }
+    }
+}
+
+/// This process's group, below the mount point.
+fn path_in(groups: &str) -> Option<&str> {
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    // Outside of the namespace's root.
+    (!path.split('/').any(|part| part == "..")).then_some(path)
+}
+
+/// Lets groups below this one bound memory. Only a group without processes may, so they move.
+fn enable_memory(directory: &Path) -> io::Result<()> {
+    let subtree = directory.join("cgroup.subtree_control");
+    if write(&subtree, "+memory").is_ok() {
+        return Ok(());
+    }
+    let leaf = directory.join(SUPERVISOR);
+    match fs::create_dir(&leaf) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let own = std::process::id().to_string();
+    write(&leaf.join("cgroup.procs"), &own)?;
+    let enabled = write(&subtree, "+memory");
+    if enabled.is_err() {
+        // There are others in it, which are not ours to move.
+        write(&directory.join("cgroup.procs"), &own)?;
+        let _ = fs::remove_dir(&leaf);
+    }
+    enabled
+}
+
+/// Removes the groups of supervisors that were killed. Those in use stay.
+fn clear(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(WORKER_PREFIX) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// `oom_kill` of `memory.events`.
+fn kills_in(events: &str) -> u64 {
+    let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    kills.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+/// In one write, as the kernel takes it.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn the_own_group_is_found_and_others_are_not() {
+        for (groups, expected) in [
+            ("0::/\n", Some("")),
+            (
+                "4:memory:/a\n0::/system.slice/cloudserve.service\n",
+                Some("system.slice/cloudserve.service"),
+            ),
+            ("0::/../other\n", None),
+            ("4:memory:/a\n", None),
+            ("", None),
+        ] {
+            assert_eq!(path_in(groups), expected, "{groups}");
+        }
+    }
+
+    #[test]
+    fn kills_are_counted() {
+        assert_eq!(kills_in("low 0\nhigh 0\nmax 17\noom 1\noom_kill 2\noom_group_kill 1\n"), 2);
+        assert_eq!(kills_in("oom 0\noom_kill 0\n"), 0);
+        assert_eq!(kills_in(""), 0);
+    }
+
+    #[test]
+    fn the_kernel_ends_what_holds_too_much() {
+        let Some(delegation) = Delegation::of_this_process() else {
+            eprintln!("skipped: this platform delegates no control groups");
+            return;
+        };
+        let hold = |megabytes: u32, most: u64| {
+            let group = delegation.group().unwrap();
+            group.bound(most).unwrap();
+            // Takes itself in first, and only then holds anything.
+            let script = format!("read go; x=$(head -c {megabytes}M /dev/zero | tr '\\0' x); echo");
+            let mut child = Command::new("sh")
+                .args(["-c", &script])
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            group.take_in(child.id()).unwrap();
+            child.stdin.take().unwrap().write_all(b"\n").unwrap();
+            let status = child.wait().unwrap();
+            let path = group.path.clone();
+            let ended = (status.signal(), group.was_out_of_memory());
+            // Its group is empty a moment after it was waited for.
+            while fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty()) {
+                std::thread::yield_now();
+            }
+            drop(group);
+            assert!(!path.exists());
+            ended
+        };
+        assert_eq!(hold(64, 32 << 20), (Some(libc::SIGKILL), true));
+        assert_eq!(hold(4, 512 << 20), (None, false));
+    }
+}

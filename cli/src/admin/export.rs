@@ -199,7 +199,7 @@ fn objects<W: Write>(
             Content::Gone => continue,
             Content::Whole(bytes) => archive.object(&key, bytes.len() as u64, &mut bytes.reader()),
             Content::Pieces(bytes, pieces) => {
-                let mut content = Pieces { runtime, pieces, piece: Bytes::new() };
+                let mut content = Streamed { runtime, pieces, piece: Bytes::new() };
                 archive.object(&key, bytes, &mut content)
             }
         };
@@ -212,13 +212,13 @@ fn objects<W: Write>(
 }
 
 /// The pieces of an object as a file.
-struct Pieces<'a> {
+struct Streamed<'a> {
     runtime: &'a Runtime,
     pieces: BoxStream<'static, Result<Bytes, ArtifactError>>,
     piece: Bytes,
 }
 
-impl Read for Pieces<'_> {
+impl Read for Streamed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() {
             let next = self.runtime.block_on(self.pieces.try_next()).map_err(io::Error::other)?;

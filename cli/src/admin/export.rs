@@ -199,7 +199,7 @@ fn objects<W: Write>(
             Content::Gone => continue,
             Content::Whole(bytes) => archive.object(&key, bytes.len() as u64, &mut bytes.reader()),
             Content::Pieces(bytes, pieces) => {
-                let mut content = Streamed { runtime, pieces, piece: Bytes::new() };
+                let mut content = Pieces { runtime, incoming: pieces, rest: Bytes::new() };
                 archive.object(&key, bytes, &mut content)
             }
         };
@@ -212,21 +212,21 @@ fn objects<W: Write>(
 }
 
 /// The pieces of an object as a file.
-struct Streamed<'a> {
+struct Pieces<'a> {
     runtime: &'a Runtime,
-    pieces: BoxStream<'static, Result<Bytes, ArtifactError>>,
-    piece: Bytes,
+    incoming: BoxStream<'static, Result<Bytes, ArtifactError>>,
+    rest: Bytes,
 }
 
-impl Read for Streamed<'_> {
+impl Read for Pieces<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            let next = self.runtime.block_on(self.pieces.try_next()).map_err(io::Error::other)?;
+        while self.rest.is_empty() {
+            let next = self.runtime.block_on(self.incoming.try_next()).map_err(io::Error::other)?;
             let Some(piece) = next else { return Ok(0) };
-            self.piece = piece;
+            self.rest = piece;
         }
-        let n = buffer.len().min(self.piece.len());
-        self.piece.copy_to_slice(&mut buffer[..n]);
+        let n = buffer.len().min(self.rest.len());
+        self.rest.copy_to_slice(&mut buffer[..n]);
         Ok(n)
     }
 }

@@ -83,17 +83,20 @@ fn no_byte_may_be_missing_or_wrong() {
     for length in 0..bytes.len() {
         assert!(read_bytes(&bytes[..length]).is_err(), "{length} of {} bytes", bytes.len());
     }
+    let mut harmless = 0;
     for place in 0..bytes.len() {
         for bit in [0x01, 0x80] {
             let mut damaged = bytes.clone();
             damaged[place] ^= bit;
-            // Bytes that say when and where it was compressed say nothing about what is in it.
+            // Some say nothing about what is in it: when it was compressed, or where zeros are
+            // copied from.
             if let Ok((seen, manifest)) = read_bytes(&damaged) {
-                assert!(place < 10, "byte {place} of {}", bytes.len());
-                assert_eq!((seen, &manifest), (Seen(all.0.clone()), &written));
+                assert_eq!((&seen, &manifest), (&all, &written), "byte {place}");
+                harmless += 1;
             }
         }
     }
+    assert!(harmless < 50, "{harmless} changes were not found out");
     let longer = [&bytes[..], b"x"].concat();
     assert!(read_bytes(&longer).is_err());
 }

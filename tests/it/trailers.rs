@@ -27,7 +27,7 @@ async fn post(url: &str, headers: &str, trailers: &str) -> Vec<String> {
     timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an end").unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
-    body.lines().map(|line| line.to_ascii_lowercase()).collect()
+    body.lines().map(str::to_ascii_lowercase).collect()
 }
 
 #[tokio::test]

@@ -186,7 +186,7 @@ async fn same_product(from: &Exported, server: &TestServer) {
     assert_eq!(owner.call("two").await.expect(200).json(), 2);
     owner.usage_of(&from.function, answer.execution()).await;
     let logs = owner.logs_of(&from.function, &from.execution).await;
-    // As it was written: values of the environment are masked before.
+    // As it was written then: masked.
     assert_eq!(logs[0]["logs"][0]["message"], "chunks for ***", "{logs:#?}");
     let usage = owner.usage_of(&from.function, &from.execution).await;
     assert_eq!((usage.len(), &usage[0]["status"]), (1, &json!("success")));

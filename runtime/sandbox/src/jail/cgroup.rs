@@ -198,11 +198,11 @@ mod tests {
             eprintln!("skipped: this platform delegates no control groups");
             return;
         };
-        let hold = |megabytes: u32, most: u64| {
+        let hold = |bytes: u32, most: u64| {
             let group = delegation.group().unwrap();
             group.bound(most).unwrap();
             // Takes itself in first, and only then holds anything.
-            let script = format!("read go; x=$(head -c {megabytes}M /dev/zero | tr '\\0' x); echo");
+            let script = format!("read go; x=$(head -c {bytes} /dev/zero | tr '\\0' x); echo");
             let mut child = Command::new("sh")
                 .args(["-c", &script])
                 .stdin(std::process::Stdio::piped())
@@ -221,7 +221,7 @@ mod tests {
             assert!(!path.exists());
             ended
         };
-        assert_eq!(hold(64, 32 << 20), (Some(libc::SIGKILL), true));
-        assert_eq!(hold(4, 512 << 20), (None, false));
+        assert_eq!(hold(64 << 20, 32 << 20), (Some(libc::SIGKILL), true));
+        assert_eq!(hold(4 << 20, 512 << 20), (None, false));
     }
 }

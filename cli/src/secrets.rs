@@ -352,6 +352,32 @@ mod tests {
     }
 
     #[test]
+    fn known_master_keys_are_found_and_none_is_made() {
+        let data = tempfile::tempdir().unwrap();
+        let known = |data_dir: Option<&Path>, given: &FromEnvironment| {
+            let keys = Secrets::known_masters(data_dir, given).unwrap();
+            keys.iter().map(Secret::to_hex).collect::<Vec<_>>()
+        };
+        let nothing = given(None);
+        assert!(known(Some(data.path()), &nothing).is_empty());
+        assert!(known(None, &nothing).is_empty());
+        assert!(!data.path().join("secrets").exists());
+
+        let mut secrets = Secrets::load(data.path(), &nothing).unwrap();
+        let first = secrets.master.to_hex();
+        secrets.renew_master(data.path()).unwrap();
+        assert_eq!(known(Some(data.path()), &nothing), [secrets.master.to_hex(), first]);
+        let hex = "cd".repeat(32);
+        let both = FromEnvironment {
+            master: Some(OsString::from(&hex)),
+            previous: Some(OsString::from(format!("{hex},{hex}"))),
+            ..given(None)
+        };
+        assert_eq!(known(Some(data.path()), &both), vec![hex.clone(); 3]);
+        assert_eq!(known(None, &both), vec![hex; 3]);
+    }
+
+    #[test]
     fn the_environment_wins_and_bad_values_are_named_but_not_repeated() {
         let data = tempfile::tempdir().unwrap();
         let hex = "ab".repeat(32);

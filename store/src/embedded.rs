@@ -223,6 +223,7 @@ impl Parts {
         let note = data_dir.join(IMPORTING_FILE);
         Transfer {
             records: Arc::new(SqliteTransfer::new(self.meta, self.telemetry, note)),
+            temporary: self.objects.temporary().to_owned(),
             objects: self.objects,
         }
     }

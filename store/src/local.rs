@@ -54,6 +54,10 @@ impl LocalObjects {
         &self.0.root
     }
 
+    pub(crate) fn temporary(&self) -> &Path {
+        &self.0.temporary
+    }
+
     /// Removes what interrupted writes and deletes have left. Only while no other process has the
     /// directory in use.
     pub(crate) fn clear_temporary(&self) -> io::Result<()> {

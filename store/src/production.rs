@@ -73,7 +73,8 @@ async fn open_transfer(
 ) -> Result<Transfer, OpenError> {
     let records = mongo::open_transfer(mongo, importing);
     let (records, objects) = tokio::join!(records, Box::pin(S3Objects::open(s3)));
-    Ok(Transfer { records: records?, objects: Arc::new(objects?) })
+    let temporary = std::env::temp_dir();
+    Ok(Transfer { records: records?, objects: Arc::new(objects?), temporary })
 }
 
 /// What a role has that may not have objects.

@@ -10,7 +10,7 @@
 mod record;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -40,6 +40,9 @@ pub struct Transfer {
     pub records: Arc<dyn RecordTransfer>,
     /// What is stored as files.
     pub objects: Arc<dyn ObjectTransfer>,
+    /// Where files may lie on their way to the objects. Of a data directory, what was left there is
+    /// removed when it is opened to serve or to import.
+    pub temporary: PathBuf,
 }
 
 /// What is walked together.
@@ -103,7 +106,7 @@ impl Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.name())
     }
 }
 

@@ -293,7 +293,7 @@ mod optional_ms {
 
     use crate::Timestamp;
 
-    #[allow(clippy::ref_option, reason = "serde asks for this")]
+    #[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde asks for this")]
     pub(super) fn serialize<S: Serializer>(
         time: &Option<Timestamp>,
         s: S,

@@ -50,9 +50,9 @@ impl<'a> Apply<'a> {
     pub(super) fn begin(
         runtime: &'a Runtime,
         transfer: &'a Transfer,
-        temporary: &Path,
         stage: Stage,
     ) -> Result<Self, ImportError> {
+        let temporary = &transfer.temporary;
         let directory = TempDir::with_prefix_in("cloudserve-import-", temporary)
             .map_err(|source| failed(temporary, source))?;
         let doing = match stage {

@@ -119,13 +119,13 @@ pub(super) fn run(
             let lock = DataDirLock::acquire(&data_dir).map_err(ImportError::Open)?;
             let sealer = sealer(Some(&data_dir), given)?;
             let transfer = open_embedded_import(&lock).map_err(ImportError::Open)?;
-            Ok(import(runtime, &transfer, sealer, &data_dir, options)?)
+            Ok(import(runtime, &transfer, sealer, options)?)
         }
         Storage::Production(servers) => {
             let sealer = sealer(None, given)?;
             let opened = runtime.block_on(open_production_import(&servers.0, &servers.1));
             let transfer = opened.map_err(ImportError::Open)?;
-            Ok(import(runtime, &transfer, sealer, &std::env::temp_dir(), options)?)
+            Ok(import(runtime, &transfer, sealer, options)?)
         }
     }
 }
@@ -143,7 +143,6 @@ fn import(
     runtime: &Runtime,
     transfer: &Transfer,
     sealer: Option<Sealer>,
-    temporary: &Path,
     options: &ImportOptions,
 ) -> Result<String, ImportError> {
     let mut check = Check::begin(runtime, transfer, sealer);
@@ -152,10 +151,10 @@ fn import(
     summary::warn(&manifest);
     runtime.block_on(transfer.records.begin_import())?;
     if expected.absent_records + expected.absent_objects > 0 {
-        let mut apply = Apply::begin(runtime, transfer, temporary, Stage::Accounts)?;
+        let mut apply = Apply::begin(runtime, transfer, Stage::Accounts)?;
         read(&options.file, &mut apply)?;
         apply.end()?;
-        let mut apply = Apply::begin(runtime, transfer, temporary, Stage::Rest)?;
+        let mut apply = Apply::begin(runtime, transfer, Stage::Rest)?;
         let again = read(&options.file, &mut apply)?;
         apply.end()?;
         if again.as_ref() != Some(&manifest) {

@@ -100,7 +100,7 @@ fn no_byte_may_be_missing_or_wrong() {
             }
         }
     }
-    assert!(harmless < 50, "{harmless} changes were not found out");
+    assert!(harmless * 5 < bytes.len() * 2, "{harmless} changes were not found out");
     let longer = [&bytes[..], b"x"].concat();
     assert!(read_bytes(&longer).is_err());
 }

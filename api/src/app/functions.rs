@@ -45,8 +45,7 @@ impl App {
             &latest.source,
             &latest.source_hash,
         )
-        .await
-        .map_err(Refusal::internal)?;
+        .await?;
         Ok((self.with_stats(record).await?, files))
     }
 

@@ -8,6 +8,8 @@ use cloudserve_identity::SealError;
 use cloudserve_protocol::artifact::ArtifactError;
 use cloudserve_store::StoreError;
 
+use crate::build::source::LoadError;
+
 /// Field, as users spell it, to what is wrong with it.
 pub(crate) type FieldErrors = BTreeMap<String, String>;
 
@@ -82,6 +84,15 @@ impl From<ArtifactError> for Refusal {
     fn from(error: ArtifactError) -> Self {
         match error {
             ArtifactError::Backend { .. } => Self::Unavailable(error.into()),
+            _ => Self::Internal(error.into()),
+        }
+    }
+}
+
+impl From<LoadError> for Refusal {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Artifact(error) => error.into(),
             _ => Self::Internal(error.into()),
         }
     }

@@ -20,9 +20,7 @@ impl App {
         let version = versions.into_iter().find(|version| version.version == number);
         let version = version.ok_or(Refusal::VersionNotFound)?;
         let artifacts = self.stores.artifacts.as_ref();
-        let files = SourceFiles::load(artifacts, id, &version.source, &version.source_hash)
-            .await
-            .map_err(Refusal::internal)?;
+        let files = SourceFiles::load(artifacts, id, &version.source, &version.source_hash).await?;
         Ok((version, record.function.active_version, files))
     }
 }

@@ -1,5 +1,6 @@
 //! The way of a version through the queue.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -270,4 +271,28 @@ async fn a_function_deleted_while_it_is_built_leaves_nothing() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{} is still there", objects.display());
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_read_now_is_no_error_of_ours() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let view = plane.deploy(&token, &version(1)).await;
+    let id = view["id"].as_str().unwrap();
+    // It is there and cannot be opened, as of a disk or a server that fails.
+    let stored = find(plane.data.path(), "f.mjs").expect("the source is stored");
+    std::fs::remove_file(&stored).unwrap();
+    std::os::unix::fs::symlink(&stored, &stored).unwrap();
+    for path in [format!("/api/function/{id}"), format!("/api/function/{id}/versions/1")] {
+        let answer = plane.get(&token, &path).await.expect(503);
+        assert_eq!((answer.code(), answer.header("retry-after")), ("unavailable", "1"), "{path}");
+    }
+}
+
+/// The first file of this name below a directory.
+fn find(directory: &Path, name: &str) -> Option<PathBuf> {
+    std::fs::read_dir(directory).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { find(&path, name) } else { path.ends_with(name).then_some(path) }
+    })
 }

@@ -131,24 +131,34 @@ pub(crate) async fn start_mongod() -> Server {
     };
     let server = start(command, directory, port);
     let initiate = async {
-        let uri = format!("mongodb://{}/?directConnection=true", server.address);
-        let client = mongodb::Client::with_uri_str(uri).await?;
         let member = doc! { "_id": 0, "host": &server.address };
         let set = doc! { "_id": "rs0", "members": [member] };
-        let admin = client.database("admin");
-        admin.run_command(doc! { "replSetInitiate": set }).await?;
-        // Writable only once it has elected itself.
-        loop {
-            let hello = admin.run_command(doc! { "hello": 1 }).await?;
-            if hello.get_bool("isWritablePrimary").unwrap_or(false) {
-                return Ok::<_, mongodb::error::Error>(());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        admin(&server).await?.run_command(doc! { "replSetInitiate": set }).await
     };
     match tokio::time::timeout(PATIENCE, initiate).await {
-        Ok(Ok(())) => server,
+        Ok(Ok(_)) => wait_until_primary(&server).await,
         failed => panic!("{}", server.explain(&format!("mongod does not start: {failed:?}"))),
+    }
+    server
+}
+
+async fn admin(mongod: &Server) -> Result<mongodb::Database, mongodb::error::Error> {
+    let uri = format!("mongodb://{}/?directConnection=true", mongod.address);
+    Ok(mongodb::Client::with_uri_str(uri).await?.database("admin"))
+}
+
+/// Writable only once it has elected itself.
+pub(crate) async fn wait_until_primary(mongod: &Server) {
+    let admin = admin(mongod).await.unwrap();
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let hello = admin.run_command(doc! { "hello": 1 }).await;
+        if hello.as_ref().is_ok_and(|said| said.get_bool("isWritablePrimary").unwrap_or(false)) {
+            return;
+        }
+        let why = || mongod.explain(&format!("mongod does not become primary: {hello:?}"));
+        assert!(Instant::now() < end, "{}", why());
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -182,15 +192,21 @@ pub(crate) async fn start_s3() -> Server {
         command
     };
     let server = start(command, directory, s3);
-    let client = client(&server.address);
+    wait_until_stores(&server).await;
+    server
+}
+
+/// It listens before it can store anything.
+pub(crate) async fn wait_until_stores(s3: &Server) {
+    let client = client(&s3.address);
     let end = Instant::now() + PATIENCE;
-    // It listens before it can store anything.
-    while let Err(error) = client.create_bucket().bucket("ready").send().await {
-        let why = || server.explain(&format!("the S3 server does not start: {error:?}"));
+    loop {
+        let made = client.create_bucket().bucket(unique_name()).send().await;
+        let Err(error) = made else { return };
+        let why = || s3.explain(&format!("the S3 server does not start: {error:?}"));
         assert!(Instant::now() < end, "{}", why());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    server
 }
 
 /// A client of an S3 server, for looking behind the store's back.

@@ -220,6 +220,12 @@ async fn inflict(
             server.kill();
             tokio::time::sleep(LASTS).await;
             server.begin();
+            // Roles that are started over storage that is not there end at once, and say so.
+            if is_mongod {
+                servers::wait_until_primary(server).await;
+            } else {
+                servers::wait_until_stores(server).await;
+            }
             return;
         }
         _ => {

@@ -28,6 +28,9 @@ const CODE_CACHES: u8 = 2;
 /// A line or a stack may be this long, however little the function may answer.
 const TEXT_BYTES: usize = 1024 * 1024;
 
+/// Time in which a worker that was killed is gone.
+const GONE_SOON: Duration = Duration::from_millis(100);
+
 /// What a frame holds besides an answer's head and body.
 const FRAME_OVERHEAD_BYTES: usize = 64;
 
@@ -247,8 +250,12 @@ impl Shared {
                 Ok(FromWorker::Jailed(jailed)) if !is_jailed => {
                     is_jailed = true;
                     if let Err(error) = self.attend_to_network(worker, &jailed) {
+                        // One that somebody has killed meanwhile is lost, and nobody to blame.
+                        let report = worker.process.exited(GONE_SOON).await;
+                        if report.cause == DeathCause::Crashed(libc::SIGKILL) {
+                            return Err(Ended::Lost);
+                        }
                         error!(worker = worker.process.id, %error, "a worker cannot be watched");
-                        worker.process.kill(DeathCause::LoadFailed);
                         return Err(Ended::Fault(not_confined()));
                     }
                 }

@@ -133,7 +133,7 @@ impl MongoAccounts {
     }
 
     async fn insert_user(&self, user: &RawDocumentBuf, tx: &mut Transaction) -> Result<(), Failed> {
-        self.database.collection(USERS).insert_one(user).session(&mut tx.session).await?;
+        self.database.collection(USERS).insert_one(user).session(tx.session()).await?;
         Ok(())
     }
 
@@ -145,7 +145,7 @@ impl MongoAccounts {
     ) -> Result<bool, Failed> {
         let keys = self.database.collection(API_KEYS);
         let filter = doc! { "_id": id.key(), "user": user_id.key() };
-        let removed = keys.delete_one(filter).session(&mut tx.session).await?.deleted_count;
+        let removed = keys.delete_one(filter).session(tx.session()).await?.deleted_count;
         if removed == 1 {
             tx.announce(Change::ApiKey(id));
         }
@@ -161,7 +161,7 @@ impl MongoAccounts {
         let users = self.database.collection(USERS);
         let set = doc! { "$set": { "quota": field(&quota)? } };
         let update = users.update_one(doc! { "_id": user_id.key() }, set);
-        let changed = update.session(&mut tx.session).await?.matched_count == 1;
+        let changed = update.session(tx.session()).await?.matched_count == 1;
         if changed {
             tx.announce(Change::User(user_id));
         }
@@ -177,7 +177,7 @@ impl MongoAccounts {
         let latest = doc! { "$max": { "expiresAt": date(expires_at) } };
         let tokens = self.database.collection(REVOKED_TOKENS);
         let upsert = tokens.update_one(doc! { "_id": token_id }, latest).upsert(true);
-        match upsert.session(&mut tx.session).await {
+        match upsert.session(tx.session()).await {
             // Revoked twice at the same time.
             Err(error) if is_duplicate(&error) => Err(Failed::Again),
             Err(error) => Err(error.into()),

@@ -15,10 +15,11 @@ use mongodb::options::{
 };
 use mongodb::{Client, ClientSession, Collection};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use super::MongoOptions;
 use super::changes::{ChangeDocument, SharedFeed};
-use super::values::document;
+use super::values::{document, is_only_duplicates};
 use crate::{Change, OpenError, StoreError};
 
 /// How often a commit is asked for whose outcome is unknown.
@@ -156,11 +157,12 @@ impl Database {
         session.start_transaction().read_concern(ReadConcern::snapshot()).await?;
         let outbox = self.collection(super::schema::CHANGES);
         Ok(Transaction {
-            session,
+            session: Some(session),
             outbox,
             feed: self.feed.clone(),
             changes: Vec::new(),
-            lost: Some(self.lost.clone()),
+            lost: self.lost.clone(),
+            is_known: false,
         })
     }
 
@@ -168,35 +170,63 @@ impl Database {
     /// gone on with one, which then is in the way of others, and of doing the same again, for as
     /// long as it lives. To be called when something is in the way.
     pub(super) async fn end_lost(&self) {
-        let sessions = self.lost.sessions();
-        if sessions.is_empty() {
+        let lost = self.lost.take();
+        if lost.is_empty() {
             return;
         }
+        let sessions: Vec<_> = lost.iter().map(|given_up| given_up.id.clone()).collect();
         let admin = self.database.client().database("admin");
         if let Err(error) = admin.run_command(doc! { "killSessions": sessions }).await {
             tracing::warn!(%error, "transactions that were given up may go on for a minute");
+            self.lost.put_back(lost);
         }
     }
 }
 
 /// Sessions whose transactions were given up while an operation of theirs was under way.
 #[derive(Default)]
-struct Lost(Mutex<Vec<(Document, Instant)>>);
+struct Lost(Mutex<Vec<GivenUp>>);
+
+/// The session stays here until the server has nothing of it any more: the driver would let another
+/// operation have it, which would be killed along with what was lost.
+struct GivenUp {
+    id: Document,
+    since: Instant,
+    /// `None` while the server is asked to end the transaction.
+    session: Option<ClientSession>,
+}
 
 impl Lost {
-    fn add(&self, session: Document) {
-        let mut lost = self.0.lock();
-        if lost.len() == MAX_LOST {
-            lost.remove(0);
+    /// Asks the server to end the transaction, and remembers it: it may not hear of that.
+    fn give_up(self: Arc<Self>, mut session: ClientSession) {
+        // Without a runtime nobody is in the way of anybody any more.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let id = session.id().clone();
+        {
+            let mut lost = self.0.lock();
+            if lost.len() == MAX_LOST {
+                lost.remove(0);
+            }
+            lost.push(GivenUp { id: id.clone(), since: Instant::now(), session: None });
         }
-        lost.push((session, Instant::now()));
+        runtime.spawn(async move {
+            let _ = session.abort_transaction().await;
+            let mut lost = self.0.lock();
+            if let Some(given_up) = lost.iter_mut().find(|given_up| given_up.id == id) {
+                given_up.session = Some(session);
+            }
+        });
     }
 
     /// Those whose transactions may be there still.
-    fn sessions(&self) -> Vec<Document> {
-        let mut lost = self.0.lock();
-        lost.retain(|(_, since)| since.elapsed() < TRANSACTION_LIFETIME);
-        lost.iter().map(|(session, _)| session.clone()).collect()
+    fn take(&self) -> Vec<GivenUp> {
+        let mut lost = std::mem::take(&mut *self.0.lock());
+        lost.retain(|given_up| given_up.since.elapsed() < TRANSACTION_LIFETIME);
+        lost
+    }
+
+    fn put_back(&self, lost: Vec<GivenUp>) {
+        self.0.lock().splice(0..0, lost);
     }
 }
 
@@ -233,23 +263,30 @@ impl From<Failed> for StoreError {
 
 /// A transaction, and the changes to announce once it is committed.
 pub(super) struct Transaction {
-    pub(super) session: ClientSession,
+    /// `None` once it is dropped.
+    session: Option<ClientSession>,
     outbox: Collection<RawDocumentBuf>,
     feed: SharedFeed,
     changes: Vec<(ObjectId, Change)>,
-    /// Where to say that nobody knows how it ended; `None` once somebody does.
-    lost: Option<Arc<Lost>>,
+    lost: Arc<Lost>,
+    /// Whether the server has said how it ended.
+    is_known: bool,
 }
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if let Some(lost) = self.lost.take() {
-            lost.add(self.session.id().clone());
+        if let Some(session) = self.session.take().filter(|_| !self.is_known) {
+            self.lost.clone().give_up(session);
         }
     }
 }
 
 impl Transaction {
+    /// What its operations are made with.
+    pub(super) fn session(&mut self) -> &mut ClientSession {
+        self.session.as_mut().expect("it is taken when the transaction is dropped")
+    }
+
     /// Announces a change when, and only when, the transaction commits.
     pub(super) fn announce(&mut self, change: Change) {
         self.changes.push((ObjectId::new(), change));
@@ -261,7 +298,7 @@ impl Transaction {
         // What the server has said, it knows.
         if !matches!(&ended, Err(Failed::Driver(error)) if !matches!(*error.kind, ErrorKind::Command(_)))
         {
-            self.lost = None;
+            self.is_known = true;
         }
         match ended {
             Err(Failed::Again) => None,
@@ -275,7 +312,7 @@ impl Transaction {
             Ok(value) => value,
             Err(failed) => {
                 // If this does not arrive, the server gives up by itself after a minute.
-                let _ = self.session.abort_transaction().await;
+                let _ = self.session().abort_transaction().await;
                 return Err(failed);
             }
         };
@@ -285,10 +322,11 @@ impl Transaction {
                 .iter()
                 .map(|(id, change)| document(&ChangeDocument::new(*id, *change)));
             let rows = rows.collect::<Result<Vec<_>, _>>()?;
-            self.outbox.insert_many(rows).session(&mut self.session).await?;
+            let outbox = self.outbox.clone();
+            outbox.insert_many(rows).session(self.session()).await?;
         }
         let mut attempt = 1;
-        while let Err(error) = self.session.commit_transaction().await {
+        while let Err(error) = self.session().commit_transaction().await {
             let is_unknown = error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT);
             if !is_unknown || attempt == COMMIT_ATTEMPTS {
                 return Err(error.into());
@@ -337,6 +375,24 @@ macro_rules! in_transaction {
 }
 pub(super) use in_transaction;
 
+/// Adds the documents that are not in the collection yet.
+pub(super) async fn insert_absent(
+    database: &Database,
+    collection: &Collection<RawDocumentBuf>,
+    rows: Vec<RawDocumentBuf>,
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let insert = async {
+        match collection.insert_many(rows).ordered(false).await {
+            Err(error) if !is_only_duplicates(&error) => Err(Failed::Driver(error)),
+            _ => Ok(()),
+        }
+    };
+    database.bounded(insert).await
+}
+
 /// `updates` as one command: the driver's own bulk write needs a newer server.
 pub(super) async fn update_all(
     database: &Database,
@@ -345,7 +401,7 @@ pub(super) async fn update_all(
     updates: Vec<Document>,
 ) -> Result<(), Failed> {
     let command = doc! { "update": collection, "updates": updates };
-    let reply = database.database.run_command(command).session(&mut tx.session).await?;
+    let reply = database.database.run_command(command).session(tx.session()).await?;
     // Upserts that met each other.
     if reply.contains_key("writeErrors") { Err(Failed::Again) } else { Ok(()) }
 }

@@ -265,9 +265,9 @@ impl MongoFunctions {
         let mut found = functions
             .aggregate(records(accepted, None))
             .with_type::<RawDocumentBuf>()
-            .session(&mut tx.session)
+            .session(tx.session())
             .await?;
-        let found = found.next(&mut tx.session).await.ok_or(StoreError::Missing)??;
+        let found = found.next(tx.session()).await.ok_or(StoreError::Missing)??;
         Ok(read_record(&found)?)
     }
 
@@ -279,7 +279,7 @@ impl MongoFunctions {
     ) -> Result<(), Failed> {
         let collection = self.database.collection(collection);
         let insert = collection.insert_one(row);
-        match insert.session(&mut tx.session).await {
+        match insert.session(tx.session()).await {
             Err(error) if is_duplicate(&error) => Err(StoreError::Conflict.into()),
             Err(error) => Err(error.into()),
             Ok(_) => Ok(()),
@@ -295,7 +295,7 @@ impl MongoFunctions {
         let owner = doc! { "_id": new.user_id.key() };
         let users = self.database.collection(USERS);
         let owner = users.find_one(owner).projection(doc! { "_id": 1 });
-        if owner.session(&mut tx.session).await?.is_none() {
+        if owner.session(tx.session()).await?.is_none() {
             return Err(StoreError::Missing.into());
         }
         let row = document(&FunctionDocument {
@@ -328,11 +328,11 @@ impl MongoFunctions {
             set.insert("visibility", field(&visibility)?);
         }
         let update = functions.update_one(previous, doc! { "$set": set });
-        if update.session(&mut tx.session).await?.matched_count == 1 {
+        if update.session(tx.session()).await?.matched_count == 1 {
             return Ok(());
         }
         let found = functions.find_one(own).projection(doc! { "_id": 1 });
-        let exists = found.session(&mut tx.session).await?.is_some();
+        let exists = found.session(tx.session()).await?.is_some();
         Err(if exists { StoreError::Conflict } else { StoreError::Missing }.into())
     }
 
@@ -349,7 +349,7 @@ impl MongoFunctions {
         };
         let functions = self.database.collection(FUNCTIONS);
         let update = functions.update_one(own, doc! { "$set": set });
-        let changed = update.session(&mut tx.session).await?.matched_count == 1;
+        let changed = update.session(tx.session()).await?.matched_count == 1;
         if changed {
             tx.announce(Change::Function(id));
         }
@@ -365,12 +365,12 @@ impl MongoFunctions {
         let own = doc! { "_id": id.key(), "user": user_id.key() };
         let functions = self.database.collection(FUNCTIONS);
         let delete = functions.delete_one(own);
-        if delete.session(&mut tx.session).await?.deleted_count == 0 {
+        if delete.session(tx.session()).await?.deleted_count == 0 {
             return Ok(false);
         }
         let versions = self.database.collection(VERSIONS);
         let delete = versions.delete_many(versions_of(id));
-        delete.session(&mut tx.session).await?;
+        delete.session(tx.session()).await?;
         tx.announce(Change::Function(id));
         Ok(true)
     }

@@ -156,13 +156,13 @@ pub(super) async fn activate(
     let pointer = functions
         .find_one(function.clone())
         .projection(doc! { "activeVersion": 1, "settledVersion": 1 });
-    let Some(found) = pointer.session(&mut tx.session).await? else {
+    let Some(found) = pointer.session(tx.session()).await? else {
         return Ok(Activation::Gone);
     };
     let PointerDocument { active_version, settled_version } = parse("function", &found)?;
     let this = doc! { "_id": version_key(id, version) };
     let standing = versions.find_one(this.clone()).projection(doc! { "status": 1 });
-    let found = standing.session(&mut tx.session).await?.ok_or(StoreError::Missing)?;
+    let found = standing.session(tx.session()).await?.ok_or(StoreError::Missing)?;
     let StatusDocument { status } = parse("version", &found)?;
     let overtaken = settled_version >= version;
     match status {
@@ -180,7 +180,7 @@ pub(super) async fn activate(
         "$set": { "status": field(&end)?, "built": field(built)? },
         "$unset": { "queuedAt": 1, "leaseHolder": 1, "leaseUntil": 1 },
     };
-    versions.update_one(this, ended).session(&mut tx.session).await?;
+    versions.update_one(this, ended).session(tx.session()).await?;
     // Whoever waits for this deploy to end learns of it either way.
     tx.announce(Change::Function(id));
     if overtaken {
@@ -194,7 +194,7 @@ pub(super) async fn activate(
         "deployedAt": now,
         "updatedAt": now,
     } };
-    functions.update_one(function, moved).session(&mut tx.session).await?;
+    functions.update_one(function, moved).session(tx.session()).await?;
     Ok(Activation::Activated)
 }
 
@@ -211,12 +211,12 @@ pub(super) async fn fail(
         "$unset": { "queuedAt": 1, "leaseHolder": 1, "leaseUntil": 1 },
     };
     let versions = store.database.collection(VERSIONS);
-    let failed = versions.update_one(open, ended).session(&mut tx.session).await?;
+    let failed = versions.update_one(open, ended).session(tx.session()).await?;
     if failed.matched_count == 1 {
         let function = doc! { "_id": id.key() };
         let touched = doc! { "$set": { "updatedAt": date(Timestamp::now()) } };
         let functions = store.database.collection(FUNCTIONS);
-        functions.update_one(function, touched).session(&mut tx.session).await?;
+        functions.update_one(function, touched).session(tx.session()).await?;
         tx.announce(Change::Function(id));
     }
     Ok(())

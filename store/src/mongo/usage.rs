@@ -167,9 +167,9 @@ async fn try_insert(
     let usages = database.collection(USAGES);
     let ids: Vec<Uuid> = rows.iter().map(|row| row.execution_id.key()).collect();
     let find = usages.find(doc! { "_id": { "$in": ids } }).projection(doc! { "_id": 1 });
-    let mut found = find.session(&mut tx.session).await?;
+    let mut found = find.session(tx.session()).await?;
     let mut known = HashSet::new();
-    while let Some(row) = found.next(&mut tx.session).await {
+    while let Some(row) = found.next(tx.session()).await {
         known.insert(parse::<KnownDocument>("usage row", &row?)?.execution_id.bytes());
     }
     let mut new = Vec::with_capacity(rows.len());
@@ -187,7 +187,7 @@ async fn try_insert(
     if new.is_empty() {
         return Ok(());
     }
-    match usages.insert_many(new).session(&mut tx.session).await {
+    match usages.insert_many(new).session(tx.session()).await {
         // Another writer has them, too, and was faster.
         Err(error) if is_duplicate(&error) => return Err(Failed::Again),
         Err(error) => return Err(error.into()),

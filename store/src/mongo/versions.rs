@@ -38,12 +38,12 @@ pub(super) async fn rollback(
     let functions = database.collection(FUNCTIONS);
     let versions = database.collection(VERSIONS);
     let own = doc! { "_id": id.key(), "user": user_id.key() };
-    if functions.find_one(own.clone()).session(&mut tx.session).await?.is_none() {
+    if functions.find_one(own.clone()).session(tx.session()).await?.is_none() {
         return Ok(Rollback::Unknown);
     }
     let this = doc! { "_id": version_key(id, version) };
     let standing = versions.find_one(this.clone()).projection(doc! { "status": 1 });
-    let Some(found) = standing.session(&mut tx.session).await? else {
+    let Some(found) = standing.session(tx.session()).await? else {
         return Ok(Rollback::Unknown);
     };
     let StatusDocument { status } = parse("version", &found)?;
@@ -54,7 +54,7 @@ pub(super) async fn rollback(
         DeployStatus::Active | DeployStatus::Superseded => {}
     }
     let active = doc! { "$set": { "status": "active" } };
-    versions.update_one(this, active).session(&mut tx.session).await?;
+    versions.update_one(this, active).session(tx.session()).await?;
     let now = date(Timestamp::now());
     let moved = doc! { "$set": {
         "activeVersion": { "$literal": i64::from(version) },
@@ -62,7 +62,7 @@ pub(super) async fn rollback(
         "deployedAt": now,
         "updatedAt": now,
     } };
-    functions.update_one(own, vec![moved]).session(&mut tx.session).await?;
+    functions.update_one(own, vec![moved]).session(tx.session()).await?;
     tx.announce(Change::Function(id));
     Ok(Rollback::Moved)
 }
@@ -83,15 +83,15 @@ pub(super) async fn prune(
     let versions = database.collection(VERSIONS);
     let function = doc! { "_id": id.key() };
     let pointer = functions.find_one(function.clone()).projection(doc! { "activeVersion": 1 });
-    let Some(found) = pointer.session(&mut tx.session).await? else {
+    let Some(found) = pointer.session(tx.session()).await? else {
         return Ok(Pruned::default());
     };
     let PointerDocument { active_version } = parse("function", &found)?;
     let all = versions.find(versions_of(id)).sort(doc! { "_id": -1 });
-    let mut all = all.session(&mut tx.session).await?;
+    let mut all = all.session(tx.session()).await?;
     let keep = keep.max(1) as usize;
     let mut pruned = Pruned::default();
-    while let Some(row) = all.next(&mut tx.session).await {
+    while let Some(row) = all.next(tx.session()).await {
         let version = read_version(&row?)?;
         if matches!(version.status, DeployStatus::Pending | DeployStatus::Deploying) {
             return Ok(Pruned::default());
@@ -109,11 +109,11 @@ pub(super) async fn prune(
     // Written for the sake of a deploy that is accepted meanwhile: it and this touch one document,
     // so one of them begins again and sees the other.
     let touched = doc! { "$set": { "prunedAt": date(Timestamp::now()) } };
-    functions.update_one(function, touched).session(&mut tx.session).await?;
+    functions.update_one(function, touched).session(tx.session()).await?;
     let keys: Vec<Document> =
         pruned.removed.iter().map(|removed| version_key(id, removed.version)).collect();
     let delete = versions.delete_many(doc! { "_id": { "$in": keys } });
-    delete.session(&mut tx.session).await?;
+    delete.session(tx.session()).await?;
     Ok(pruned)
 }
 

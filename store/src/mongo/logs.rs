@@ -6,10 +6,10 @@ use futures::TryStreamExt;
 use mongodb::bson::{DateTime, Uuid, doc};
 use serde::{Deserialize, Serialize};
 
-use super::database::{Database, Failed};
+use super::database::{Database, Failed, insert_absent};
 use super::schema::LOGS;
 use super::telemetry::{StoredStatus, measured};
-use super::values::{Key, date, document, is_only_duplicates, older, parse, time};
+use super::values::{Key, date, document, older, parse, time};
 use crate::cursor::{Cursor, page_limit};
 use crate::telemetry::{LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS};
 use crate::{StoreError, Timestamp};
@@ -105,19 +105,9 @@ impl From<LogDocument> for LogRow {
 
 /// Adds the rows that are not there yet.
 pub(super) async fn insert(database: &Database, rows: Vec<LogRow>) -> Result<(), StoreError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
     let rows = rows.into_iter().map(|row| document(&LogDocument::from(row)));
     let rows = rows.collect::<Result<Vec<_>, _>>()?;
-    let logs = database.lightly_acknowledged(LOGS);
-    let insert = async {
-        match logs.insert_many(rows).ordered(false).await {
-            Err(error) if !is_only_duplicates(&error) => Err(Failed::Driver(error)),
-            _ => Ok(()),
-        }
-    };
-    database.bounded(insert).await
+    insert_absent(database, &database.lightly_acknowledged(LOGS), rows).await
 }
 
 /// A page, newest first.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cloudserve_protocol::ids::{ApiKeyId, UserId, UserName};
-use rusqlite::{OptionalExtension, Params, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::audit;
 use super::columns::{
-    inserting, json, optional_time, parsed, reading, storage_failed, time, to_json,
+    insert_new, json, optional_time, parsed, reading, storage_failed, time, to_json,
 };
 use super::database::Database;
 use crate::account::{ApiKey, AuditEntry, Quota, User};
@@ -92,31 +92,50 @@ pub(super) fn read_api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
     })
 }
 
+/// Adds an account, unless its id, name or address is there; says whether it did.
+pub(super) fn insert_user(c: &Connection, user: &User) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO users
+                   (id, full_name, user_name, email, password_hash, quota, created_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+    let values = params![
+        user.id.as_bytes(),
+        user.full_name,
+        user.user_name.as_str(),
+        user.email,
+        user.password_hash,
+        to_json(&user.quota)?,
+        user.created_at.0,
+    ];
+    insert_new(c, sql, values)
+}
+
+/// Adds a key, unless its id or hash is there; says whether it did.
+pub(super) fn insert_api_key(c: &Connection, key: &ApiKey) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO api_keys
+                   (id, user_id, name, key_hash, prefix, scopes, functions, expires_at,
+                    last_used_at, created_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
+    let values = params![
+        key.id.as_bytes(),
+        key.user_id.as_bytes(),
+        key.name,
+        key.key_hash,
+        key.prefix,
+        to_json(&key.scopes)?,
+        to_json(&key.functions)?,
+        key.expires_at.map(|t| t.0),
+        key.last_used_at.map(|t| t.0),
+        key.created_at.0,
+    ];
+    insert_new(c, sql, values)
+}
+
 #[async_trait]
 impl AccountStore for SqliteAccounts {
     async fn create_user(&self, user: User) -> Result<(), StoreError> {
         self.meta
             .write(move |c, changes| {
-                let quota = to_json(&user.quota)?;
-                let added = c
-                    .prepare_cached(
-                        "INSERT INTO users
-                             (id, full_name, user_name, email, password_hash, quota, created_at)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-                    )
-                    .and_then(|mut insert| {
-                        insert.execute(params![
-                            user.id.as_bytes(),
-                            user.full_name,
-                            user.user_name.as_str(),
-                            user.email,
-                            user.password_hash,
-                            quota,
-                            user.created_at.0,
-                        ])
-                    })
-                    .map_err(storage_failed)?;
-                if added == 1 {
+                if insert_user(c, &user)? {
                     changes.push(Change::User(user.id));
                     return Ok(());
                 }
@@ -151,31 +170,11 @@ impl AccountStore for SqliteAccounts {
 
     async fn create_api_key(&self, key: ApiKey) -> Result<(), StoreError> {
         self.meta
-            .write(move |c, _| {
-                let (scopes, functions) = (to_json(&key.scopes)?, to_json(&key.functions)?);
-                c.prepare_cached(
-                    "INSERT INTO api_keys
-                         (id, user_id, name, key_hash, prefix, scopes, functions, expires_at,
-                          last_used_at, created_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-                )
-                .and_then(|mut insert| {
-                    insert.execute(params![
-                        key.id.as_bytes(),
-                        key.user_id.as_bytes(),
-                        key.name,
-                        key.key_hash,
-                        key.prefix,
-                        scopes,
-                        functions,
-                        key.expires_at.map(|t| t.0),
-                        key.last_used_at.map(|t| t.0),
-                        key.created_at.0,
-                    ])
-                })
-                .map_err(inserting)?;
-                Ok(())
-            })
+            .write(
+                move |c, _| {
+                    if insert_api_key(c, &key)? { Ok(()) } else { Err(StoreError::Conflict) }
+                },
+            )
             .await
     }
 

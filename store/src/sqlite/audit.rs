@@ -3,7 +3,7 @@
 use cloudserve_protocol::ids::{AuditId, UserId};
 use rusqlite::{Connection, Row, params};
 
-use super::columns::{inserting, json, reading, storage_failed, time, to_json};
+use super::columns::{insert_new, json, reading, storage_failed, time, to_json};
 use crate::account::{AUDIT_KEPT_DAYS, AuditEntry};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
@@ -13,28 +13,30 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Adds an entry; what is too old goes with it.
 pub(super) fn record(c: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
-    let actor = to_json(&entry.actor)?;
-    c.prepare_cached(
-        "INSERT INTO audit (id, user_id, actor, action, subject, detail, at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )
-    .and_then(|mut insert| {
-        insert.execute(params![
-            entry.id.as_bytes(),
-            entry.user_id.as_bytes(),
-            actor,
-            entry.action,
-            entry.subject,
-            entry.detail,
-            entry.at.0,
-        ])
-    })
-    .map_err(inserting)?;
+    if !insert(c, entry)? {
+        return Err(StoreError::Conflict);
+    }
     let oldest = Timestamp(entry.at.0.saturating_sub(AUDIT_KEPT_DAYS * DAY_MS));
     c.prepare_cached("DELETE FROM audit WHERE user_id = ?1 AND at < ?2")
         .and_then(|mut delete| delete.execute(params![entry.user_id.as_bytes(), oldest.0]))
         .map_err(storage_failed)?;
     Ok(())
+}
+
+/// Adds an entry, unless its id is there; says whether it did.
+pub(super) fn insert(c: &Connection, entry: &AuditEntry) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO audit (id, user_id, actor, action, subject, detail, at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+    let values = params![
+        entry.id.as_bytes(),
+        entry.user_id.as_bytes(),
+        to_json(&entry.actor)?,
+        entry.action,
+        entry.subject,
+        entry.detail,
+        entry.at.0,
+    ];
+    insert_new(c, sql, values)
 }
 
 pub(super) const AUDIT: &str = "SELECT id, user_id, actor, action, subject, detail, at

@@ -9,29 +9,27 @@ use crate::StoreError;
 use crate::cursor::{Cursor, page_limit};
 use crate::telemetry::{LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS};
 
-pub(super) fn insert(c: &Connection, logs: &[(LogRow, String)]) -> Result<(), StoreError> {
-    let mut insert = c
-        .prepare_cached(
-            "INSERT INTO logs (execution_id, function_id, timestamp, duration_ms, memory_mb,
-                               failed, truncated, lines)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
-        )
-        .map_err(storage_failed)?;
-    for (row, lines) in logs {
-        insert
-            .execute(params![
-                row.execution_id.as_bytes(),
-                row.function_id.as_bytes(),
-                row.timestamp.0,
-                measured(row.duration_ms),
-                measured(row.memory_mb),
-                failed(row.status),
-                row.truncated,
-                lines,
-            ])
-            .map_err(storage_failed)?;
-    }
-    Ok(())
+/// Inserts a row that is new, with its lines as JSON.
+pub(super) fn insert(c: &Connection, row: &LogRow, lines: &str) -> Result<(), StoreError> {
+    c.prepare_cached(
+        "INSERT INTO logs (execution_id, function_id, timestamp, duration_ms, memory_mb, failed,
+                           truncated, lines)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+    )
+    .and_then(|mut insert| {
+        insert.execute(params![
+            row.execution_id.as_bytes(),
+            row.function_id.as_bytes(),
+            row.timestamp.0,
+            measured(row.duration_ms),
+            measured(row.memory_mb),
+            failed(row.status),
+            row.truncated,
+            lines,
+        ])
+    })
+    .map(drop)
+    .map_err(storage_failed)
 }
 
 macro_rules! logs_where {

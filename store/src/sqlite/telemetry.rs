@@ -77,7 +77,7 @@ impl TelemetryStore for SqliteTelemetry {
         self.telemetry
             .write(move |c, _| {
                 usage::insert(c, &usage)?;
-                logs::insert(c, &rows)
+                rows.iter().try_for_each(|(row, lines)| logs::insert(c, row, lines))
             })
             .await
     }

@@ -9,14 +9,14 @@ use crate::StoreError;
 use crate::function::{DeployStatus, Version};
 use crate::mongo::accounts::{ApiKeyDocument, UserDocument};
 use crate::mongo::audit::EntryDocument;
-use crate::mongo::database::{Database, Failed};
+use crate::mongo::database::{Database, insert_absent};
 use crate::mongo::functions::{FunctionDocument, VersionDocument, VersionKey, sealed};
 use crate::mongo::logs::LogDocument;
 use crate::mongo::schema::{
     API_KEYS, AUDIT, FUNCTIONS, LOGS, REVOKED_TOKENS, USAGES, USERS, VERSIONS,
 };
 use crate::mongo::usage::UsageDocument;
-use crate::mongo::values::{Key, date, document, is_only_duplicates};
+use crate::mongo::values::{Key, date, document};
 use crate::transfer::{Record, StoredFunction};
 
 /// Any kind but sums. Records of one kind may be of two collections.
@@ -30,28 +30,9 @@ pub(super) async fn all(database: &Database, records: Vec<Record>) -> Result<(),
         }
     }
     for (collection, rows) in collections {
-        absent(database, collection, rows).await?;
+        insert_absent(database, &database.collection(collection), rows).await?;
     }
     Ok(())
-}
-
-/// Adds the documents that are not there yet.
-pub(super) async fn absent(
-    database: &Database,
-    collection: &str,
-    rows: Vec<RawDocumentBuf>,
-) -> Result<(), StoreError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let collection = database.collection(collection);
-    let insert = async {
-        match collection.insert_many(rows).ordered(false).await {
-            Err(error) if !is_only_duplicates(&error) => Err(Failed::Driver(error)),
-            _ => Ok(()),
-        }
-    };
-    database.bounded(insert).await
 }
 
 /// A record as a document, and where it belongs.

@@ -124,17 +124,17 @@ pub(super) async fn functions(
 ) -> Result<Vec<Record>, Failed> {
     let (functions, versions) = (database.collection(FUNCTIONS), database.collection(VERSIONS));
     let find = functions.find(later(after)?).sort(doc! { "_id": 1 }).batch_size(BATCH);
-    let mut found = find.session(&mut tx.session).await?;
+    let mut found = find.session(tx.session()).await?;
     let (mut records, mut bytes) = (Vec::new(), 0);
     while bytes < PAGE_BYTES
         && records.len() < PAGE_ROWS as usize
-        && let Some(row) = found.next(&mut tx.session).await
+        && let Some(row) = found.next(tx.session()).await
     {
         let function = stored_function(parse("function", &row?)?);
         let find = versions.find(versions_of(function.id)).sort(doc! { "_id": 1 });
-        let mut of_one = find.batch_size(BATCH).session(&mut tx.session).await?;
+        let mut of_one = find.batch_size(BATCH).session(tx.session()).await?;
         records.push(Record::Function(function));
-        while let Some(row) = of_one.next(&mut tx.session).await {
+        while let Some(row) = of_one.next(tx.session()).await {
             let row = row?;
             bytes += row.as_bytes().len();
             records.push(Record::Version(at_rest(read_version(&row)?)));

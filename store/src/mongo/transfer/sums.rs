@@ -7,9 +7,8 @@ use futures::TryStreamExt;
 use mongodb::bson::{Document, RawDocumentBuf, Uuid, doc};
 use serde::Deserialize;
 
-use super::insert::absent;
 use crate::StoreError;
-use crate::mongo::database::{Database, Failed};
+use crate::mongo::database::{Database, Failed, insert_absent};
 use crate::mongo::schema::USAGE_DAYS;
 use crate::mongo::values::{Key as _, document, parse};
 use crate::telemetry::Latency;
@@ -187,5 +186,5 @@ pub(super) async fn insert(database: &Database, records: Vec<Record>) -> Result<
             _ => return Err(StoreError::BadCursor),
         }
     }
-    absent(database, USAGE_DAYS, rows).await
+    insert_absent(database, &database.collection(USAGE_DAYS), rows).await
 }

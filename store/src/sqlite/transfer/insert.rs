@@ -1,13 +1,12 @@
 //! Records of another installation, each as it was there, if it is not here yet.
 
-use rusqlite::{Connection, Params, params};
+use rusqlite::{Connection, params};
 
 use crate::StoreError;
-use crate::account::{ApiKey, AuditEntry, User};
 use crate::function::Version;
-use crate::sqlite::columns::{inserting, status_text, storage_failed, to_json, visibility_text};
+use crate::sqlite::columns::{insert_new, status_text, storage_failed, to_json, visibility_text};
 use crate::sqlite::telemetry::measured;
-use crate::sqlite::{logs, usage};
+use crate::sqlite::{accounts, audit, logs, usage};
 use crate::telemetry::{LogRow, UsageRow};
 use crate::transfer::{Record, RevokedToken, StoredFunction, UsageSums};
 
@@ -15,76 +14,21 @@ use crate::transfer::{Record, RevokedToken, StoredFunction, UsageSums};
 pub(super) fn all(c: &Connection, records: &[Record]) -> Result<(), StoreError> {
     records.iter().try_for_each(|record| match record {
         Record::RevokedToken(token) => revoked_token(c, token),
-        Record::ApiKey(key) => api_key(c, key),
-        Record::Audit(entry) => audit_entry(c, entry),
+        Record::ApiKey(key) => accounts::insert_api_key(c, key).map(drop),
+        Record::Audit(entry) => audit::insert(c, entry).map(drop),
         Record::Function(function) => stored_function(c, function),
         Record::Version(of) => version(c, of),
-        Record::User(account) => user(c, account),
+        Record::User(user) => accounts::insert_user(c, user).map(drop),
         Record::UsageDay(sums) => usage_day(c, sums),
         Record::Usage(row) => usage_row(c, row),
         Record::Log(row) => log(c, row),
     })
 }
 
-fn insert(c: &Connection, sql: &str, values: impl Params) -> Result<usize, StoreError> {
-    c.prepare_cached(sql).and_then(|mut insert| insert.execute(values)).map_err(inserting)
-}
-
-fn user(c: &Connection, user: &User) -> Result<(), StoreError> {
-    let sql = "INSERT INTO users
-                   (id, full_name, user_name, email, password_hash, quota, created_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
-    let values = params![
-        user.id.as_bytes(),
-        user.full_name,
-        user.user_name.as_str(),
-        user.email,
-        user.password_hash,
-        to_json(&user.quota)?,
-        user.created_at.0,
-    ];
-    insert(c, sql, values).map(drop)
-}
-
-fn api_key(c: &Connection, key: &ApiKey) -> Result<(), StoreError> {
-    let sql = "INSERT INTO api_keys
-                   (id, user_id, name, key_hash, prefix, scopes, functions, expires_at,
-                    last_used_at, created_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
-    let values = params![
-        key.id.as_bytes(),
-        key.user_id.as_bytes(),
-        key.name,
-        key.key_hash,
-        key.prefix,
-        to_json(&key.scopes)?,
-        to_json(&key.functions)?,
-        key.expires_at.map(|t| t.0),
-        key.last_used_at.map(|t| t.0),
-        key.created_at.0,
-    ];
-    insert(c, sql, values).map(drop)
-}
-
 fn revoked_token(c: &Connection, token: &RevokedToken) -> Result<(), StoreError> {
     let sql = "INSERT INTO revoked_tokens (token_id, expires_at) VALUES (?1, ?2)
                ON CONFLICT DO NOTHING";
-    insert(c, sql, params![token.token_id, token.expires_at.0]).map(drop)
-}
-
-fn audit_entry(c: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
-    let sql = "INSERT INTO audit (id, user_id, actor, action, subject, detail, at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
-    let values = params![
-        entry.id.as_bytes(),
-        entry.user_id.as_bytes(),
-        to_json(&entry.actor)?,
-        entry.action,
-        entry.subject,
-        entry.detail,
-        entry.at.0,
-    ];
-    insert(c, sql, values).map(drop)
+    insert_new(c, sql, params![token.token_id, token.expires_at.0]).map(drop)
 }
 
 fn stored_function(c: &Connection, function: &StoredFunction) -> Result<(), StoreError> {
@@ -104,7 +48,7 @@ fn stored_function(c: &Connection, function: &StoredFunction) -> Result<(), Stor
         function.updated_at.0,
         function.deployed_at.map(|t| t.0),
     ];
-    insert(c, sql, values).map(drop)
+    insert_new(c, sql, values).map(drop)
 }
 
 fn version(c: &Connection, version: &Version) -> Result<(), StoreError> {
@@ -124,7 +68,7 @@ fn version(c: &Connection, version: &Version) -> Result<(), StoreError> {
         version.env.0,
         to_json(&version.source)?,
     ];
-    insert(c, sql, values).map(drop)
+    insert_new(c, sql, values).map(drop)
 }
 
 fn usage_day(c: &Connection, sums: &UsageSums) -> Result<(), StoreError> {
@@ -144,13 +88,13 @@ fn usage_day(c: &Connection, sums: &UsageSums) -> Result<(), StoreError> {
         measured(sums.memory_mb),
         measured(sums.gb_seconds),
     ];
-    if insert(c, sql, values)? == 0 {
+    if !insert_new(c, sql, values)? {
         return Ok(());
     }
     let sql = "INSERT INTO usage_latency (function_id, day, user_id, bucket, calls)
                VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
     for (bucket, calls) in sums.latency.iter().enumerate().filter(|(_, calls)| **calls > 0) {
-        insert(c, sql, params![function, sums.day, user, bucket, calls])?;
+        insert_new(c, sql, params![function, sums.day, user, bucket, calls])?;
     }
     Ok(())
 }
@@ -161,6 +105,5 @@ fn usage_row(c: &Connection, row: &UsageRow) -> Result<(), StoreError> {
 }
 
 fn log(c: &Connection, row: &LogRow) -> Result<(), StoreError> {
-    let lines = to_json(&row.lines)?;
-    logs::insert(c, &[(row.clone(), lines)])
+    logs::insert(c, row, &to_json(&row.lines)?)
 }

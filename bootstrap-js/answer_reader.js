@@ -54,9 +54,11 @@ export class AnswerReader {
   #text = "";
   #left = 0;
   #isHeadOnly;
+  #isUpgrade;
 
-  constructor(isHeadOnly) {
+  constructor(isHeadOnly, isUpgrade) {
     this.#isHeadOnly = isHeadOnly;
+    this.#isUpgrade = isUpgrade;
     /** `{status, headers}` of the final answer, once. */
     this.head = null;
     this.pieces = [];
@@ -111,8 +113,9 @@ export class AnswerReader {
     const found = RegExpPrototypeExec(STATUS_LINE, lines[0]);
     if (found === null) throw new Error("the server wrote what is no HTTP answer");
     const status = Number(found[1]);
-    // Answers before the answer: 100, 102, 103.
-    if (status < 200 && status !== 101) return;
+    // Answers before the answer: 100, 102, 103; and 101 to a caller that has not asked for it.
+    const isSwitch = status === 101 && this.#isUpgrade;
+    if (status < 200 && !isSwitch) return;
     const headers = [];
     let length = -1;
     let isChunked = false;
@@ -133,7 +136,7 @@ export class AnswerReader {
       }
     }
     this.head = { status, headers };
-    if (status === 101) {
+    if (isSwitch) {
       this.#state = RAW;
     } else if (this.#isHeadOnly || status === 204 || status === 304) {
       this.#state = COMPLETE;

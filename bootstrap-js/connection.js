@@ -36,7 +36,7 @@ export class Connection extends Duplex {
   constructor(call, isEncrypted, settle) {
     super({ allowHalfOpen: true, decodeStrings: false });
     this.#call = call;
-    this.#reader = new AnswerReader(call.request.method === "HEAD");
+    this.#reader = new AnswerReader(call.request.method === "HEAD", call.isUpgrade);
     this.#settle = settle;
     this.encrypted = isEncrypted || undefined;
     this.authorized = false;

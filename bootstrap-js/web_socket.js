@@ -49,6 +49,9 @@ export function offerUpgrade(call, inner) {
 export async function acceptUpgrade(call, headers, end) {
   if (isPairEnd(end)) {
     if (!call.isUpgrade) throw new TypeError("the request does not ask for a WebSocket");
+    if (call.webRequest === null) {
+      throw new TypeError("only a handler that takes a Request may answer with a WebSocketPair");
+    }
     const { response, socket } = upgradeWebSocket(call.webRequest, { idleTimeout: 0 });
     headers = withHandshake(headers, toInnerResponse(response).headerList);
     connectPairEnd(end, socket);

@@ -129,6 +129,22 @@ async fn what_is_no_websocket_is_answered_like_any_request() {
     owner.deploy(&deploy("unasked", "f.mjs", code)).await;
     assert_eq!(owner.call("unasked").await.expect(500).code(), "handler_error");
     assert_eq!(owner.web_socket("unasked").plain().await.0.status, 500);
+    // Nor is it an answer that ends the worker.
+    for (file, code) in [
+        ("s.cjs", "require('http').createServer((q, s) => s.writeHead(101).end()).listen(1)"),
+        ("l.cjs", "module.exports = (req, res) => res.writeHead(101).end()"),
+    ] {
+        owner.deploy(&deploy("unasked", file, code)).await;
+        assert_eq!(owner.call("unasked").await.expect(500).code(), "handler_error", "{file}");
+    }
+    // A pair is for handlers that take a request.
+    let code = "export default (event) =>
+        new Response(null, { status: 101, webSocket: new WebSocketPair()[0] })";
+    let pair = owner.deploy(&deploy("pair", "f.mjs", code)).await;
+    let (head, _) = owner.web_socket("pair").plain().await;
+    assert_eq!(head.status, 500);
+    let logs = owner.logs_of(&pair.id, head.execution()).await;
+    assert!(json!(logs).to_string().contains("a handler that takes a Request"), "{logs:#?}");
 }
 
 #[tokio::test]

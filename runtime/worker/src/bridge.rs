@@ -18,7 +18,6 @@ use crate::host::Host;
 pub(crate) struct IncomingCall {
     pub(crate) call: u32,
     pub(crate) execution_id: ExecutionId,
-    pub(crate) budget_ms: u32,
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) headers: HeaderBlock,
@@ -28,6 +27,13 @@ pub(crate) struct IncomingCall {
     pub(crate) revocable: bool,
     /// When it must be over.
     pub(crate) deadline: Instant,
+}
+
+impl IncomingCall {
+    /// Whether the caller asks for a connection. The gateway passes no other `upgrade` on.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        !self.end && self.headers.get("upgrade").is_some()
+    }
 }
 
 /// The functions of `bootstrap-js` that the host calls.
@@ -158,7 +164,9 @@ impl Bridge {
         let body =
             if call.body.is_empty() { v8::null(scope).into() } else { bytes(scope, &call.body) };
         let end = v8::Boolean::new(scope, call.end);
-        let budget = v8::Integer::new_from_unsigned(scope, call.budget_ms);
+        let left = call.deadline.saturating_duration_since(Instant::now()).as_millis();
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        let budget = v8::Integer::new_from_unsigned(scope, left);
         let request = v8::Local::new(scope, &self.request);
         let this = v8::undefined(scope).into();
         request.call(

@@ -13,7 +13,7 @@ use cloudserve_protocol::headers::{HeaderBlock, HeaderBlockBuilder};
 use cloudserve_protocol::wire::FromWorker;
 use deno_core::{JsRuntime, v8};
 
-use crate::host::Host;
+use crate::host::{Host, NO_STATUS, SWITCHING_PROTOCOLS};
 use crate::web_socket;
 
 fn host_of(scope: &mut v8::PinScope<'_, '_>) -> Rc<Host> {
@@ -26,7 +26,8 @@ fn number(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> 
 
 /// Status outside of what HTTP answers have becomes 500.
 fn status_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> u16 {
-    u16::try_from(number(scope, value)).ok().filter(|s| (200..600).contains(s)).unwrap_or(500)
+    let is_one = |status: &u16| *status == SWITCHING_PROTOCOLS || (200..600).contains(status);
+    u16::try_from(number(scope, value)).ok().filter(is_one).unwrap_or(NO_STATUS)
 }
 
 fn headers_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> HeaderBlock {
@@ -82,10 +83,7 @@ pub(crate) fn head(
     _result: v8::ReturnValue<'_>,
 ) {
     let call = number(scope, args.get(0));
-    let status = match number(scope, args.get(1)) {
-        101 => 101,
-        _ => status_of(scope, args.get(1)),
-    };
+    let status = status_of(scope, args.get(1));
     let headers = headers_of(scope, args.get(2));
     host_of(scope).answer(call, status, headers, Bytes::new(), false);
 }
@@ -108,7 +106,7 @@ pub(crate) fn trailers(
 ) {
     let call = number(scope, args.get(0));
     let trailers = headers_of(scope, args.get(1));
-    host_of(scope).send(&FromWorker::Trailers { call, trailers });
+    host_of(scope).trailers(call, trailers);
 }
 
 /// A pipe with the engine's WebSocket at one end: `[the WebSocket's resource, the other end's]`.

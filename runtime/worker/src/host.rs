@@ -23,6 +23,12 @@ use crate::cpu::process_cpu_us;
 use crate::memory::MemoryBudget;
 use crate::watchdog::NEVER;
 
+/// The one status below 200 that ends a request, of a call that is an upgrade.
+pub(crate) const SWITCHING_PROTOCOLS: u16 = 101;
+
+/// What is answered instead of a status that no answer has.
+pub(crate) const NO_STATUS: u16 = 500;
+
 /// One call in the isolate.
 #[derive(Debug)]
 pub(crate) struct CallState {
@@ -31,6 +37,8 @@ pub(crate) struct CallState {
     begun: Instant,
     answered: bool,
     streamed_bytes: u64,
+    /// The caller asks for a connection: the answer may be 101.
+    is_upgrade: bool,
 }
 
 /// A call that ended and is not reported yet.
@@ -88,7 +96,7 @@ impl Host {
     }
 
     /// A call enters the isolate.
-    pub(crate) fn begin(&self, call: u32, deadline: Instant) {
+    pub(crate) fn begin(&self, call: u32, deadline: Instant, is_upgrade: bool) {
         self.current.set(call);
         self.memory.begin();
         self.logged_bytes.set(0);
@@ -99,6 +107,7 @@ impl Host {
             begun: Instant::now(),
             answered: false,
             streamed_bytes: 0,
+            is_upgrade,
         };
         self.calls.borrow_mut().insert(call, state);
     }
@@ -216,6 +225,8 @@ impl Host {
         }
         if let Some(state) = self.calls.borrow_mut().get_mut(&call).filter(|c| !c.answered) {
             state.answered = true;
+            let is_odd = status == SWITCHING_PROTOCOLS && !state.is_upgrade;
+            let status = if is_odd { NO_STATUS } else { status };
             self.send(&FromWorker::Head { call, status, headers, body, end });
         }
     }
@@ -233,6 +244,13 @@ impl Host {
             }
             Some(_) => self.send(&FromWorker::Chunk { call, bytes, end }),
             None => {}
+        }
+    }
+
+    /// The answer's body is complete, and this comes after it.
+    pub(crate) fn trailers(&self, call: u32, trailers: HeaderBlock) {
+        if self.calls.borrow().contains_key(&call) {
+            self.send(&FromWorker::Trailers { call, trailers });
         }
     }
 

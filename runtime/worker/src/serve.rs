@@ -365,7 +365,7 @@ impl Serving {
     }
 
     fn begin(&mut self, incoming: &IncomingCall) {
-        self.host.begin(incoming.call, incoming.deadline);
+        self.host.begin(incoming.call, incoming.deadline, incoming.is_upgrade());
         let earliest = self.host.next_deadline().unwrap_or(incoming.deadline);
         self.watchdog.arm(earliest, self.host.cpu_until_us());
         self.booted.bridge.request(&mut self.booted.worker.js_runtime, incoming);
@@ -401,7 +401,6 @@ impl Serving {
                 let incoming = IncomingCall {
                     call,
                     execution_id,
-                    budget_ms,
                     method,
                     target,
                     headers,

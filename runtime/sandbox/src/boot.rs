@@ -251,11 +251,11 @@ impl Shared {
                     is_jailed = true;
                     if let Err(error) = self.attend_to_network(worker, &jailed) {
                         // One that somebody has killed meanwhile is lost, and nobody to blame.
-                        let report = worker.process.exited(GONE_SOON).await;
-                        if report.cause == DeathCause::Crashed(libc::SIGKILL) {
+                        if worker.process.gone_within(GONE_SOON).await.is_some() {
                             return Err(Ended::Lost);
                         }
                         error!(worker = worker.process.id, %error, "a worker cannot be watched");
+                        worker.process.kill(DeathCause::LoadFailed);
                         return Err(Ended::Fault(not_confined()));
                     }
                 }

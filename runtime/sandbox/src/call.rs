@@ -17,7 +17,7 @@ use cloudserve_protocol::call::{
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::wire::INITIAL_CREDIT_BYTES;
-use futures::{Stream, stream};
+use futures::Stream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{timeout, timeout_at};
 
@@ -85,8 +85,7 @@ impl Shared {
                         Waited::Lost => {
                             let queue_us = micros(arrived.elapsed());
                             let timings = Timings { queue_us, ..Timings::default() };
-                            let outcome = Outcome::not_started(lost());
-                            return Err(Box::new(Outcome { started: true, timings, ..outcome }));
+                            return Err(Box::new(Outcome { timings, ..Outcome::lost(lost()) }));
                         }
                     }
                 }
@@ -286,11 +285,8 @@ async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, mut end: b
 
 fn whole(bytes: Bytes, trailers: Option<HeaderBlock>) -> Body {
     match trailers {
-        Some(trailers) => {
-            Body::Stream(Box::pin(stream::iter([Ok(bytes.into()), Ok(Piece::Trailers(trailers))])))
-        }
-        None if bytes.is_empty() => Body::Empty,
-        None => Body::Full(bytes),
+        Some(trailers) => Body::ending(bytes, Ok(Piece::Trailers(trailers))),
+        None => bytes.into(),
     }
 }
 

@@ -33,6 +33,8 @@ struct Lane {
     waiting: VecDeque<Waiting>,
     /// The worker is to end: no call is to wait in it any more.
     is_closing: bool,
+    /// A call was taken back from it: the one before takes longer than was expected.
+    is_stuck: bool,
 }
 
 #[derive(Debug)]
@@ -92,13 +94,15 @@ impl Lanes {
             line: worker.line.clone(),
             waiting: VecDeque::new(),
             is_closing: false,
+            is_stuck: false,
         });
     }
 
     /// The worker in which a call is expected to wait for at most this long.
     pub(crate) fn room(&self, longest_us: u64) -> Option<usize> {
-        let open =
-            |lane: &Lane| !lane.is_closing && lane.line.takes_more() && !lane.process.is_worn();
+        let open = |lane: &Lane| {
+            !(lane.is_closing || lane.is_stuck) && lane.line.takes_more() && !lane.process.is_worn()
+        };
         let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| open(lane));
         let (at, lane) = lanes.min_by_key(|(_, lane)| lane.waiting.len())?;
         let depth = lane.waiting.len();
@@ -126,6 +130,7 @@ impl Lanes {
         let is_revoked = lane.line.slots().is_some_and(|slots| slots.revoke(call));
         if is_revoked {
             lane.waiting.remove(at);
+            lane.is_stuck = true;
         }
         is_revoked
     }
@@ -147,6 +152,7 @@ impl Lanes {
     /// worker is in a call no longer.
     pub(crate) fn hand_over(&mut self, worker: Box<Worker>) -> Option<Box<Worker>> {
         let Some(at) = self.position(worker.process.id) else { return Some(worker) };
+        self.lanes[at].is_stuck = false;
         let mut worker = worker;
         while let Some(next) = self.lanes[at].waiting.pop_front() {
             // Only a runtime that is going down drops the other end: see `behind`.

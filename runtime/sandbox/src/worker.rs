@@ -208,12 +208,20 @@ impl Process {
         self.exit.send_replace(Some(report));
     }
 
+    /// How the process ended, if it has after `patience`.
+    pub(crate) async fn gone_within(&self, patience: Duration) -> Option<Arc<ExitReport>> {
+        let mut exit = self.exit.subscribe();
+        let ended = tokio::time::timeout(patience, exit.wait_for(Option::is_some)).await;
+        ended.ok()?.ok()?.clone()
+    }
+
     /// How the process ended. One that has not after `patience` is killed.
     pub(crate) async fn exited(&self, patience: Duration) -> Arc<ExitReport> {
-        let mut exit = self.exit.subscribe();
-        if tokio::time::timeout(patience, exit.wait_for(Option::is_some)).await.is_err() {
-            self.kill_overstayed();
+        if let Some(report) = self.gone_within(patience).await {
+            return report;
         }
+        self.kill_overstayed();
+        let mut exit = self.exit.subscribe();
         match exit.wait_for(Option::is_some).await.map(|report| report.clone()) {
             Ok(Some(report)) => report,
             // The keeper is gone without a report: the runtime is being shut down.

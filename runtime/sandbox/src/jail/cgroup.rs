@@ -79,8 +79,11 @@ impl Delegation {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join(format!("{WORKER_PREFIX}{}-{number}", std::process::id()));
         fs::create_dir(&path)?;
-        let directory = File::open(&path)?.into();
-        Ok(Group { path, directory })
+        let group = Group { directory: File::open(&path)?.into(), path };
+        // Without swap there is no such file.
+        let _ = write(&group.path.join("memory.swap.max"), "0");
+        write(&group.path.join("memory.oom.group"), "1")?;
+        Ok(group)
     }
 }
 
@@ -88,10 +91,7 @@ impl Group {
     /// The most its worker may hold from now on: its own pages, what it has written to its `/tmp`,
     /// and what the kernel keeps for it.
     pub(crate) fn bound(&self, bytes: u64) -> io::Result<()> {
-        write(&self.path.join("memory.max"), &bytes.to_string())?;
-        // Without swap there is no such file.
-        let _ = write(&self.path.join("memory.swap.max"), "0");
-        write(&self.path.join("memory.oom.group"), "1")
+        write(&self.path.join("memory.max"), &bytes.to_string())
     }
 
     /// Moves a process that was not forked into it.

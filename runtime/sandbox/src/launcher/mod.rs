@@ -70,7 +70,7 @@ pub(crate) enum LaunchError {
     },
     #[error("a worker's socket or pipes cannot be made")]
     Descriptors(#[source] io::Error),
-    #[error("a worker has no control group")]
+    #[error("a worker cannot be put into its control group")]
     Group(#[source] io::Error),
     #[error("the zygote did not become ready")]
     Boot(#[source] io::Error),
@@ -152,7 +152,7 @@ impl Source {
 
     fn launch(&mut self) -> Result<Launched, LaunchError> {
         while self.mode == LaunchMode::Zygote {
-            match self.fork() {
+            match self.fork(group()) {
                 Ok(launched) => {
                     self.failures = 0;
                     return Ok(launched);
@@ -160,16 +160,16 @@ impl Source {
                 Err(error) => self.zygote_failed(&error),
             }
         }
-        process::launch(&self.program, group()?)
+        process::launch(&self.program, group())
     }
 
-    fn fork(&mut self) -> Result<Launched, LaunchError> {
+    fn fork(&mut self, group: Option<Group>) -> Result<Launched, LaunchError> {
         // The old one is kept until there is a new one.
         if self.zygote.as_ref().is_none_or(Zygote::is_worn) {
             self.zygote = Some(Zygote::start(&self.program, self.patience)?);
         }
         let zygote = self.zygote.as_mut().expect("it was just made");
-        zygote.fork(group()?)
+        zygote.fork(group)
     }
 
     /// Platforms exist that take no part in this: what is lost is speed.
@@ -184,8 +184,10 @@ impl Source {
     }
 }
 
-fn group() -> Result<Option<Group>, LaunchError> {
-    Delegation::of_this_process().map(Delegation::group).transpose().map_err(LaunchError::Group)
+/// A worker without one is watched, as on platforms that have none.
+fn group() -> Option<Group> {
+    let made = Delegation::of_this_process()?.group();
+    made.inspect_err(|error| warn!(%error, "a worker has no control group")).ok()
 }
 
 fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {

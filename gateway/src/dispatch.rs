@@ -56,7 +56,7 @@ pub(crate) async fn in_time(
     result.unwrap_or_else(|_| {
         tracing::warn!(execution_id = %call.execution_id(), "no answer from the sandbox in time");
         let fault = Fault::timeout(call.target().limits.timeout_ms);
-        Err(Box::new(Outcome { started: true, ..Outcome::not_started(fault) }))
+        Err(Box::new(Outcome::lost(fault)))
     })
 }
 

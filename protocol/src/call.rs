@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -138,7 +138,20 @@ impl fmt::Debug for Body {
     }
 }
 
+/// All of it, or none.
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Full(bytes) }
+    }
+}
+
 impl Body {
+    /// What there is of a body, and how it ends.
+    #[must_use]
+    pub fn ending(bytes: Bytes, last: Result<Piece, Fault>) -> Self {
+        Self::Stream(Box::pin(stream::iter([Ok(Piece::Data(bytes)), last])))
+    }
+
     /// Reads it all, but for trailers. The caller relies on the producer's bound on the body's size.
     pub async fn collect(self) -> Result<Bytes, Fault> {
         match self {
@@ -238,6 +251,12 @@ impl Outcome {
     #[must_use]
     pub fn not_started(fault: Fault) -> Self {
         Self { fault: Some(fault), ..Self::default() }
+    }
+
+    /// A call that failed and of which nothing else is known: it may have entered user code.
+    #[must_use]
+    pub fn lost(fault: Fault) -> Self {
+        Self { started: true, ..Self::not_started(fault) }
     }
 }
 

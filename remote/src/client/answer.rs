@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cloudserve_protocol::call::{Body, Outcome, Piece, Reply};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::ExecutionId;
-use futures::{Stream, stream};
+use futures::Stream;
 use http_body_util::BodyDataStream;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
@@ -70,11 +70,11 @@ impl Call {
                 }
                 Ok(Some(Event::End)) => {
                     under_way.body_ended();
-                    break if gathered.is_empty() { Body::Empty } else { Body::Full(gathered) };
+                    break gathered.into();
                 }
                 Ok(Some(Event::Trailers(trailers))) => {
                     under_way.body_ended();
-                    break in_pieces(gathered, Ok(Piece::Trailers(trailers)));
+                    break Body::ending(gathered, Ok(Piece::Trailers(trailers)));
                 }
                 Ok(Some(Event::Broken(fault))) => {
                     under_way.body_ended();
@@ -82,14 +82,14 @@ impl Call {
                 }
                 other => under_way.call.fault_of(unexpected(&other)),
             };
-            break in_pieces(gathered, Err(fault));
+            break Body::ending(gathered, Err(fault));
         };
         Ok(Reply { head, body, cold, timings, outcome })
     }
 
     /// The connection ended before the call did.
     fn lost(&self, error: FrameError) -> Outcome {
-        Outcome { started: true, ..Outcome::not_started(self.fault_of(error)) }
+        Outcome::lost(self.fault_of(error))
     }
 
     fn fault_of(&self, error: FrameError) -> Fault {
@@ -153,11 +153,6 @@ impl UnderWay {
             }
         }
     }
-}
-
-/// A body that has come to its end.
-fn in_pieces(bytes: Bytes, last: Result<Piece, Fault>) -> Body {
-    Body::Stream(Box::pin(stream::iter([Ok(bytes.into()), last])))
 }
 
 /// The body of an answer that is under way.

@@ -160,7 +160,7 @@ impl Shared {
         let done = tokio::time::timeout_at(last_moment.into(), work).await;
         done.unwrap_or_else(|_| {
             let fault = Fault::timeout(timeout_ms);
-            Err(Box::new(Outcome { started: true, ..Outcome::not_started(fault) }))
+            Err(Box::new(Outcome::lost(fault)))
         })
     }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use cloudserve_protocol::call::{Body, BodyStream, Piece};
-use cloudserve_protocol::fault::Fault;
+use cloudserve_protocol::fault::{Fault, FaultClass};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
@@ -25,6 +25,8 @@ pub(super) enum Source {
 /// A body in pieces.
 pub(super) struct Pieces {
     stream: BodyStream,
+    /// Which attempt they are for. One that is over may still be asked what comes next.
+    attempt: u32,
     is_open: bool,
     was_read: bool,
     /// Why it ended before its end.
@@ -39,6 +41,7 @@ impl Source {
             Body::Full(bytes) => Self::Whole(bytes),
             Body::Stream(stream) => Self::Pieces(Arc::new(Mutex::new(Pieces {
                 stream,
+                attempt: 0,
                 is_open: false,
                 was_read: false,
                 fault: None,
@@ -55,8 +58,14 @@ impl Source {
                 Upload::whole(preamble.freeze())
             }
             Self::Pieces(pieces) => {
-                pieces.lock().is_open = false;
-                Upload { first: preamble.freeze(), pieces: Some(pieces.clone()) }
+                let attempt = {
+                    let mut pieces = pieces.lock();
+                    pieces.is_open = false;
+                    pieces.attempt += 1;
+                    pieces.attempt
+                };
+                let pieces = Some((pieces.clone(), attempt));
+                Upload { first: preamble.freeze(), pieces }
             }
         }
     }
@@ -92,7 +101,8 @@ impl Source {
 /// What goes over the wire in one attempt.
 pub(crate) struct Upload {
     first: Bytes,
-    pieces: Option<Arc<Mutex<Pieces>>>,
+    /// With the number of the attempt.
+    pieces: Option<(Arc<Mutex<Pieces>>, u32)>,
 }
 
 impl Upload {
@@ -117,8 +127,12 @@ impl http_body::Body for Upload {
             let first = std::mem::take(&mut self.first);
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        let Some(pieces) = &self.pieces else { return Poll::Ready(None) };
+        let Some((pieces, attempt)) = &self.pieces else { return Poll::Ready(None) };
         let mut pieces = pieces.lock();
+        if pieces.attempt != *attempt {
+            let over = Fault::new(FaultClass::Cancelled, "the call goes on elsewhere");
+            return Poll::Ready(Some(Err(over)));
+        }
         if !pieces.is_open {
             pieces.waiting = Some(cx.waker().clone());
             return Poll::Pending;
@@ -148,5 +162,39 @@ impl http_body::Body for Upload {
         } else {
             SizeHint::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use futures::stream;
+    use http_body::Body as _;
+
+    use super::*;
+
+    fn next(upload: &mut Upload) -> Poll<Option<Result<Bytes, FaultClass>>> {
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(upload).poll_frame(&mut cx).map(|frame| {
+            frame.map(|frame| frame.map(|f| f.into_data().unwrap()).map_err(|fault| fault.class))
+        })
+    }
+
+    #[test]
+    fn an_attempt_that_is_over_takes_nothing_of_the_next() {
+        let pieces = vec![Ok(Piece::Data(Bytes::from_static(b"piece")))];
+        let source = Source::of(Body::Stream(Box::pin(stream::iter(pieces))));
+        let preamble = || BytesMut::from(&b"head"[..]);
+        let mut first = source.upload(preamble());
+        assert_eq!(next(&mut first), Poll::Ready(Some(Ok(Bytes::from_static(b"head")))));
+        let mut second = source.upload(preamble());
+        source.open();
+        assert_eq!(next(&mut first), Poll::Ready(Some(Err(FaultClass::Cancelled))));
+        assert!(!source.was_read());
+        for expected in [&b"head"[..], b"piece"] {
+            assert_eq!(next(&mut second), Poll::Ready(Some(Ok(Bytes::from_static(expected)))));
+        }
+        assert_eq!(next(&mut second), Poll::Ready(None));
     }
 }

@@ -175,8 +175,7 @@ async fn receive(body: HttpBody, arrived: Instant) -> Result<Invocation, Malform
     if body.size_hint().exact().is_some_and(|length| length <= WHOLE_BYTES) {
         let mut received = body.collect().await.map_err(|_| Malformed)?.to_bytes();
         let (head, headers) = take_preamble(&mut received)?.ok_or(Malformed)?;
-        let body = if received.is_empty() { Body::Empty } else { Body::Full(received) };
-        return head.into_call(headers, body, arrived);
+        return head.into_call(headers, received.into(), arrived);
     }
     let mut pieces = BodyStream::new(body);
     let mut received = Bytes::new();

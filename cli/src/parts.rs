@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloudserve_api::{Api, ApiOptions};
 use cloudserve_artifacts::{Cache, CacheError, CacheOptions};
-use cloudserve_gateway::{Gateway, GatewayOptions, TraceOptions, Tracer};
+use cloudserve_gateway::{Downstream, Gateway, GatewayOptions, TraceOptions, Tracer};
 use cloudserve_identity::{Authenticator, Sealer, SessionTokens};
 use cloudserve_protocol::artifact::ArtifactStore;
 use cloudserve_protocol::build::DependencyBuilder;
@@ -94,6 +94,7 @@ pub(crate) fn gateway(
     stores: Stores,
     (authenticator, sealer): (Authenticator, Sealer),
     invoker: Arc<dyn Invoker>,
+    downstream: Option<Arc<dyn Downstream>>,
 ) -> Result<Gateway, ServeError> {
     let options = GatewayOptions {
         rate_per_second: config.gateway.rate_per_second,
@@ -101,7 +102,8 @@ pub(crate) fn gateway(
         drain_ms: config.drain_timeout_ms,
         ..GatewayOptions::default()
     };
-    Ok(Gateway::new(options, stores, authenticator, sealer, invoker, tracer(config)?))
+    let tracer = tracer(config)?;
+    Ok(Gateway::new(options, stores, authenticator, sealer, invoker, tracer, downstream))
 }
 
 /// Sends traces of calls, if there is somebody to send them to.

@@ -108,7 +108,7 @@ impl Roles {
         let sandbox = parts::sandbox(config, &programs.worker, data_dir, cache.clone())?;
         let builder = parts::builder(config, &programs.npm, data_dir, stores.artifacts.clone())?;
         let invoker = Arc::new(sandbox.clone());
-        let gateway = parts::gateway(config, stores.clone(), identity.clone(), invoker)?;
+        let gateway = parts::gateway(config, stores.clone(), identity.clone(), invoker, None)?;
         let telemetry = stores.telemetry.clone();
         let here = url_of(gateway_address);
         let parts = ApiParts {

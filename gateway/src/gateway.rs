@@ -1,8 +1,8 @@
 //! The pipeline of one request, from top to bottom.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use cloudserve_identity::{Authenticator, Sealer};
@@ -48,7 +48,7 @@ struct Inner {
     draining: AtomicBool,
     /// Tells connections that would stay open for long.
     closing: CancellationToken,
-    downstream: OnceLock<Arc<dyn Downstream>>,
+    downstream: Option<Arc<dyn Downstream>>,
     tracer: Option<Tracer>,
 }
 
@@ -83,6 +83,7 @@ impl Gateway {
         sealer: Sealer,
         invoker: Arc<dyn Invoker>,
         tracer: Option<Tracer>,
+        downstream: Option<Arc<dyn Downstream>>,
     ) -> Self {
         let metrics = Arc::new(Metrics::default());
         let changes = stores.changes.as_ref();
@@ -99,7 +100,7 @@ impl Gateway {
             metrics,
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
-            downstream: OnceLock::new(),
+            downstream,
             tracer,
             options,
         }))
@@ -127,13 +128,6 @@ impl Gateway {
 
     pub(crate) fn counters(&self) -> &Metrics {
         &self.0.metrics
-    }
-
-    /// Says of sandboxes that are other processes, too, whether they are ready and what they count.
-    /// Once.
-    pub fn show(&self, downstream: Arc<dyn Downstream>) {
-        // A second one is passed over.
-        let _ = self.0.downstream.set(downstream);
     }
 
     /// Says from now on that it is not ready, and goes on as before: so that whoever balances load
@@ -239,7 +233,7 @@ impl Gateway {
             }
             "/readyz" if reads => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
             "/metrics" if reads => {
-                let below = self.0.downstream.get().map(|below| below.metrics());
+                let below = self.0.downstream.as_ref().map(|below| below.metrics());
                 let ours = self.metrics().to_string();
                 text(StatusCode::OK, ours + &below.unwrap_or_default())
             }
@@ -251,7 +245,7 @@ impl Gateway {
     /// are other processes have been found.
     pub async fn is_ready(&self) -> bool {
         !self.0.draining.load(Relaxed)
-            && self.0.downstream.get().is_none_or(|below| below.is_ready())
+            && self.0.downstream.as_ref().is_none_or(|below| below.is_ready())
             && self.0.accounts.is_token_revoked("").await.is_ok()
     }
 }

@@ -101,7 +101,8 @@ pub(crate) fn is_hop_by_hop(name: &str) -> bool {
     ) || name.starts_with("proxy-")
 }
 
-fn stays_here(name: &str, trust_forwarded: bool) -> bool {
+/// What is not the function's to see, or not the caller's to say.
+pub(crate) fn stays_here(name: &str, trust_forwarded: bool) -> bool {
     is_hop_by_hop(name)
         || name == "host"
         || name.starts_with("x-cloudserve-")
@@ -131,7 +132,11 @@ pub(crate) fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u
     tokens(headers, &CONNECTION)
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+/// The members of a list, however many headers it is spread over.
+pub(crate) fn tokens<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(name)
         .into_iter()

@@ -5,7 +5,7 @@ use cloudserve_protocol::headers::HeaderBlock;
 use http::HeaderMap;
 use http::header::{HeaderName, TRAILER};
 
-use crate::head::is_hop_by_hop;
+use crate::head::{stays_here, tokens};
 
 /// The names that may come after a body, as its `trailer` header has them.
 pub(crate) struct Announced(Vec<u8>);
@@ -14,15 +14,13 @@ impl Announced {
     /// `None` if there are none that may come.
     pub(crate) fn by(headers: &HeaderMap) -> Option<Self> {
         let mut names = Vec::new();
-        for value in headers.get_all(TRAILER) {
-            for name in names_in(value.as_bytes()) {
-                let Ok(name) = HeaderName::from_bytes(name) else { continue };
-                if may_trail(name.as_str()) {
-                    if !names.is_empty() {
-                        names.extend_from_slice(b", ");
-                    }
-                    names.extend_from_slice(name.as_str().as_bytes());
+        for name in tokens(headers, &TRAILER) {
+            let Ok(name) = HeaderName::from_bytes(name) else { continue };
+            if may_trail(name.as_str()) {
+                if !names.is_empty() {
+                    names.extend_from_slice(b", ");
                 }
+                names.extend_from_slice(name.as_str().as_bytes());
             }
         }
         (!names.is_empty()).then_some(Self(names))
@@ -43,22 +41,18 @@ impl Announced {
         let block: HeaderBlock = trailers
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .filter(|(name, _)| names_in(&self.0).any(|known| known == name.as_bytes()))
+            .filter(|(name, _)| {
+                self.0.split(|b| *b == b',').any(|known| known.trim_ascii() == name.as_bytes())
+            })
             .collect();
         (!block.as_bytes().is_empty()).then_some(block)
     }
 }
 
-fn names_in(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
-}
-
-/// RFC 9110, 6.5.1, and our own names.
+/// What no header may be, and RFC 9110, 6.5.1.
 fn may_trail(name: &str) -> bool {
-    !(is_hop_by_hop(name)
+    !(stays_here(name, false)
         || name.starts_with("content-")
-        || name.starts_with("x-cloudserve-")
-        || name.starts_with("x-forwarded-")
         || name.starts_with("if-")
         || matches!(
             name,
@@ -66,13 +60,10 @@ fn may_trail(name: &str) -> bool {
                 | "cache-control"
                 | "cookie"
                 | "expect"
-                | "forwarded"
-                | "host"
                 | "max-forwards"
                 | "range"
                 | "set-cookie"
                 | "x-api-key"
-                | "x-real-ip"
         ))
 }
 

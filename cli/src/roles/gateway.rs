@@ -23,8 +23,8 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let sandboxes = parts::sandboxes(&config, token)?;
     let stores = open_production_records(&mongo).await?;
     let identity = parts::identity(&config, &secrets, &stores);
-    let gateway = parts::gateway(&config, stores, identity, Arc::new(sandboxes.clone()))?;
-    gateway.show(Shown::new(&sandboxes));
+    let shown = Shown::new(&sandboxes);
+    let gateway = parts::gateway(&config, stores, identity, Arc::new(sandboxes), Some(shown))?;
     announce(&[("gateway", address)]);
 
     let stop = CancellationToken::new();

@@ -56,7 +56,8 @@ impl World {
             self.stores.changes.as_ref(),
         );
         let (stores, sealer) = (self.stores.clone(), self.sealer.clone());
-        let gateway = Gateway::new(options, stores, authenticator, sealer, Arc::new(ByName), None);
+        let invoker = Arc::new(ByName);
+        let gateway = Gateway::new(options, stores, authenticator, sealer, invoker, None, None);
         Self {
             gateway,
             stores: self.stores.clone(),
@@ -86,6 +87,7 @@ impl World {
             authenticator,
             sealer.clone(),
             Arc::new(ByName),
+            None,
             None,
         );
         Self { gateway, stores, alice, bob, sealer, tokens, dir }

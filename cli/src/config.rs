@@ -400,17 +400,6 @@ pub(crate) fn load_without_flags(file: Option<&Path>) -> Result<Config, confique
     load(Flags::empty(), file)
 }
 
-/// The data directory, for commands beside a server: the flag, else as [`load`] finds it.
-pub(crate) fn data_dir(
-    flag: Option<PathBuf>,
-    file: Option<&Path>,
-) -> Result<PathBuf, confique::Error> {
-    match flag {
-        Some(data_dir) => Ok(data_dir),
-        None => Ok(load_without_flags(file)?.data_dir),
-    }
-}
-
 /// Adds variable and default to the help of each setting: both are known from [`Config::META`].
 pub(crate) fn explain(mut command: clap::Command) -> clap::Command {
     let mut settings = Vec::new();

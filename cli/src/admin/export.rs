@@ -19,8 +19,7 @@ use tokio::runtime::Runtime;
 
 use super::archive::{ArchiveWriter, Manifest};
 use super::progress::Progress;
-use super::{Place, data_dir, summary};
-use crate::config;
+use super::{Place, installed, summary};
 use crate::secrets::FromEnvironment;
 use crate::storage::Storage;
 
@@ -86,12 +85,9 @@ pub(super) fn run(
     options: &ExportOptions,
     given: &FromEnvironment,
 ) -> Result<String, Box<dyn std::error::Error>> {
-    let settings = config::load_without_flags(options.place.config.as_deref())?;
-    let transfer = match Storage::choose(&settings, given)? {
-        Storage::Embedded => {
-            let data_dir = data_dir(&options.place)?;
-            open_embedded_transfer(&data_dir)
-        }
+    let (storage, data_dir) = options.place.storage(given)?;
+    let transfer = match storage {
+        Storage::Embedded => open_embedded_transfer(&installed(data_dir)?),
         Storage::Production(servers) => {
             runtime.block_on(open_production_transfer(&servers.0, &servers.1))
         }
@@ -159,7 +155,8 @@ fn records<W: Write>(
 /// An object on its way into the file.
 enum Content {
     Whole(Bytes),
-    Pieces(u64, BoxStream<'static, Result<Bytes, ArtifactError>>),
+    /// Read when it is its turn: a connection that waits is closed.
+    Large(u64),
     /// Deleted since it was listed.
     Gone,
 }
@@ -168,18 +165,28 @@ async fn fetch(
     objects: &dyn ObjectTransfer,
     object: StoredObject,
 ) -> Result<(String, Content), ArtifactError> {
-    let mut pieces = match objects.open(&object.key).await {
-        Err(ArtifactError::NotFound { .. }) => return Ok((object.key, Content::Gone)),
-        opened => opened?,
-    };
     if object.bytes > SMALL_BYTES {
-        return Ok((object.key, Content::Pieces(object.bytes, pieces)));
+        return Ok((object.key, Content::Large(object.bytes)));
     }
+    let Some(mut pieces) = open(objects, &object.key).await? else {
+        return Ok((object.key, Content::Gone));
+    };
     let mut whole = Vec::new();
     while let Some(piece) = pieces.try_next().await? {
         whole.extend_from_slice(&piece);
     }
     Ok((object.key, Content::Whole(whole.into())))
+}
+
+/// `None`: it was deleted since it was listed.
+async fn open(
+    objects: &dyn ObjectTransfer,
+    key: &str,
+) -> Result<Option<BoxStream<'static, Result<Bytes, ArtifactError>>>, ArtifactError> {
+    match objects.open(key).await {
+        Err(ArtifactError::NotFound { .. }) => Ok(None),
+        opened => opened.map(Some),
+    }
 }
 
 fn objects<W: Write>(
@@ -198,8 +205,9 @@ fn objects<W: Write>(
         let written = match content {
             Content::Gone => continue,
             Content::Whole(bytes) => archive.object(&key, bytes.len() as u64, &mut bytes.reader()),
-            Content::Pieces(bytes, pieces) => {
-                let mut content = Pieces { runtime, incoming: pieces, rest: Bytes::new() };
+            Content::Large(bytes) => {
+                let Some(incoming) = runtime.block_on(open(store, &key))? else { continue };
+                let mut content = Pieces { runtime, incoming, rest: Bytes::new() };
                 archive.object(&key, bytes, &mut content)
             }
         };

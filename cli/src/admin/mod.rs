@@ -117,9 +117,9 @@ fn rotate(
     place: &Place,
     given: &FromEnvironment,
 ) -> Result<String, Box<dyn Error>> {
-    let settings = config::load_without_flags(place.config.as_deref())?;
-    Ok(match Storage::choose(&settings, given)? {
-        Storage::Embedded => runtime.block_on(master_key::rotate(&data_dir(place)?, given))?,
+    let (storage, data_dir) = place.storage(given)?;
+    Ok(match storage {
+        Storage::Embedded => runtime.block_on(master_key::rotate(&installed(data_dir)?, given))?,
         Storage::Production(servers) => {
             let secrets = Secrets::given(given)?;
             let stores = runtime.block_on(open_production(&servers.0, &servers.1))?;
@@ -128,21 +128,30 @@ fn rotate(
     })
 }
 
-fn data_dir(place: &Place) -> Result<PathBuf, Box<dyn Error>> {
-    let data_dir = config::data_dir(place.data_dir.clone(), place.config.as_deref())?;
+impl Place {
+    /// What keeps the installation, and its data directory if it is that.
+    fn storage(&self, given: &FromEnvironment) -> Result<(Storage, PathBuf), Box<dyn Error>> {
+        let settings = config::load_without_flags(self.config.as_deref())?;
+        let storage = Storage::choose(&settings, given)?;
+        Ok((storage, self.data_dir.clone().unwrap_or(settings.data_dir)))
+    }
+}
+
+/// The directory, if it has an installation.
+fn installed(data_dir: PathBuf) -> Result<PathBuf, AdminError> {
     // Opening would make a new one.
     if data_dir.join("meta.db").is_file() {
         Ok(data_dir)
     } else {
-        Err(AdminError::NoInstallation { data_dir }.into())
+        Err(AdminError::NoInstallation { data_dir })
     }
 }
 
 /// The storage of the installation, beside whoever serves it.
 async fn open(place: &Place, given: &FromEnvironment) -> Result<Stores, Box<dyn Error>> {
-    let settings = config::load_without_flags(place.config.as_deref())?;
-    Ok(match Storage::choose(&settings, given)? {
-        Storage::Embedded => open_embedded(&data_dir(place)?)?,
+    let (storage, data_dir) = place.storage(given)?;
+    Ok(match storage {
+        Storage::Embedded => open_embedded(&installed(data_dir)?)?,
         Storage::Production(servers) => open_production(&servers.0, &servers.1).await?,
     })
 }

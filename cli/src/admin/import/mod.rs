@@ -31,7 +31,6 @@ use self::check::{Check, Expected};
 use super::archive::{ArchiveError, Manifest, read};
 use super::progress::say;
 use super::{Place, summary};
-use crate::config;
 use crate::secrets::{FromEnvironment, Secrets};
 use crate::storage::Storage;
 
@@ -111,11 +110,9 @@ pub(super) fn run(
     options: &ImportOptions,
     given: &FromEnvironment,
 ) -> Result<String, Box<dyn std::error::Error>> {
-    let settings = config::load_without_flags(options.place.config.as_deref())?;
-    match Storage::choose(&settings, given)? {
+    let (storage, data_dir) = options.place.storage(given)?;
+    match storage {
         Storage::Embedded => {
-            let (flag, file) = (options.place.data_dir.clone(), options.place.config.as_deref());
-            let data_dir = config::data_dir(flag, file)?;
             let lock = DataDirLock::acquire(&data_dir).map_err(ImportError::Open)?;
             let sealer = sealer(Some(&data_dir), given)?;
             let transfer = open_embedded_import(&lock).map_err(ImportError::Open)?;

@@ -137,16 +137,15 @@ pub(super) fn hold(
 ) -> Result<u64, ImportError> {
     let mut progress = Progress::begin("checking the target");
     let mut expired = 0;
+    let mut records = Records::of(runtime, transfer);
     for (&kind, wanted) in &expected.records {
-        let (mut held, mut after) = (Tally::default(), None);
-        loop {
-            let page = runtime.block_on(transfer.records.read(kind, after.as_ref()))?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key());
-            for record in &page {
-                held.line(&record.to_line()?);
-            }
+        let mut held = Tally::default();
+        // What is before it was passed over.
+        records.enter(kind)?;
+        while let Some(record) = records.peek()? {
+            held.line(&record.to_line()?);
             progress.at(&kind, held.count());
+            records.pass();
         }
         if held.part() == wanted.part() {
             continue;

@@ -26,8 +26,8 @@ function toggled<T>(set: ReadonlySet<T>, item: T): ReadonlySet<T> {
 
 export function Keys() {
   const { data, error, refetch } = useKeys();
-  const functions = useFunctions().data ?? [];
-  const nameOf = (id: string) => functions.find((fn) => fn.id === id)?.name ?? 'a deleted function';
+  const functions = useFunctions().data;
+  const nameOf = (id: string) => (functions ? (functions.find((fn) => fn.id === id)?.name ?? 'a deleted function') : '…');
   const queries = useQueryClient();
   const [creating, setCreating] = useState(false);
   const [revoking, setRevoking] = useState<ApiKey>();
@@ -65,8 +65,8 @@ export function Keys() {
                 </table>
               </Card>
             )}
-      <Trail nameOf={nameOf} keys={data ?? []} />
-      <Create open={creating} functions={functions} onClose={() => setCreating(false)} onCreated={changed} />
+      <Trail nameOf={nameOf} keys={data} />
+      <Create open={creating} functions={functions ?? []} onClose={() => setCreating(false)} onCreated={changed} />
       <Confirm
         title={`Revoke ${revoking?.name}?`} action="Revoke" open={revoking !== undefined} onClose={() => setRevoking(undefined)}
         run={async () => {

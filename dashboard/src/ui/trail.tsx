@@ -12,18 +12,20 @@ const ACTIONS: Record<string, string> = {
   'function.rolled_back': 'Rolled back',
   'function.env_changed': 'Environment changed',
   'function.deleted': 'Deleted',
+  'quota.changed': 'Quota changed',
 };
 
 interface Props {
   nameOf: (functionId: string) => string;
-  keys: readonly ApiKey[];
+  /** Undefined until they are known. */
+  keys: readonly ApiKey[] | undefined;
 }
 
 export function Trail({ nameOf, keys }: Props) {
   const { data, error, refetch, hasNextPage, isFetchingNextPage, fetchNextPage } = useAudit();
-  const keyName = (id: string | null) => keys.find((key) => key.id === id)?.name;
+  const keyName = (id: string | null) => (keys ? (keys.find((key) => key.id === id)?.name ?? '(revoked)') : '…');
   const by = ({ actor, apiKeyId }: AuditEntry) =>
-    actor === 'session' ? 'you, signed in' : actor === 'operator' ? 'the operator' : `key ${keyName(apiKeyId) ?? '(revoked)'}`;
+    actor === 'session' ? 'you, signed in' : actor === 'operator' ? 'the operator' : `key ${keyName(apiKeyId)}`;
   const what = ({ action, subject, detail }: AuditEntry) => {
     const of = action.startsWith('function.') && subject ? nameOf(subject) : '';
     return [of, detail].filter(Boolean).join(', ');

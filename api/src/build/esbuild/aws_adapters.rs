@@ -1,8 +1,9 @@
 //! Packages that turn AWS's events into requests. They expect `body` to be the raw string, so a
 //! bundle that carries one gets its events that way unless its owner says otherwise.
 
-/// By their names, and the one framework that has its adapter within.
-const ADAPTERS: [&str; 12] = [
+/// By their names, and the one framework that has its adapter within, once for `import` and once for
+/// `require`.
+const ADAPTERS: [&str; 13] = [
     "serverless-http",
     "@codegenie/serverless-express",
     "@vendia/serverless-express",
@@ -15,6 +16,7 @@ const ADAPTERS: [&str; 12] = [
     "@middy/core",
     "lambda-api",
     "hono/dist/adapter/aws-lambda",
+    "hono/dist/cjs/adapter/aws-lambda",
 ];
 
 /// Whether one of these files is an adapter's.
@@ -38,6 +40,7 @@ mod tests {
             ("node_modules/serverless-http/serverless-http.js", true),
             ("node_modules/a/node_modules/@middy/core/index.js", true),
             ("node_modules/hono/dist/adapter/aws-lambda/handler.js", true),
+            ("node_modules/hono/dist/cjs/adapter/aws-lambda/index.js", true),
             ("node_modules/serverless-httpd/index.js", false),
             ("node_modules/hono/dist/hono.js", false),
             ("src/serverless-http/index.js", false),

@@ -8,34 +8,54 @@ import { makeEvent } from "ext:cloudserve/request.js";
 const {
   DateNow,
   MathMax,
+  ObjectPrototype,
   Promise,
   ReflectApply,
   StringPrototypeToLowerCase,
 } = primordials;
 
-/** The event of a call, in the format the function is to get. */
-export async function eventOf(call, settings) {
-  const body = call.isWhole ? call.takeWhole() : await call.wholeBody();
+/** The event of a call whose body is there, in the format the function is to get. */
+function eventWith(call, body, settings) {
   const make = settings.eventFormat === "lambda-v1" ? makeGatewayEvent : makeEvent;
   return make(call.request, body, settings.eventFormat, call.startedMs);
 }
 
+/** The same of any call. */
+export async function eventOf(call, settings) {
+  return eventWith(call, await call.wholeBody(), settings);
+}
+
 /** `(event, context)` */
-export async function callEvent(call, { handler }, settings) {
-  const event = await eventOf(call, settings);
-  return new Promise((resolve, reject) => {
-    const answer = new Answer(resolve, reject);
-    const context = makeContext(call, settings, answer);
-    const takesCallback = handler.length >= 3;
-    const args = takesCallback ? [event, context, answer.callback] : [event, context];
+export function callEvent(call, { handler }, settings) {
+  if (!call.isWhole) return callWithLateBody(call, handler, settings);
+  return callWith(call, handler, settings, eventWith(call, call.takeWhole(), settings));
+}
+
+async function callWithLateBody(call, handler, settings) {
+  return callWith(call, handler, settings, await eventOf(call, settings));
+}
+
+/** What the handler answers, or a promise of it. */
+function callWith(call, handler, settings, event) {
+  const answer = new Answer();
+  const context = new Context(call, settings, answer);
+  const takesCallback = handler.length >= 3;
+  const args = takesCallback ? [event, context, answer.callback] : [event, context];
+  try {
     const returned = ReflectApply(handler, undefined, args);
     // What comes first is the answer: the callback, the context's methods, or what was returned.
     if (typeof returned?.then === "function") {
-      returned.then((value) => answer.returned(value, context), reject);
+      returned.then(
+        (value) => answer.returned(value, context),
+        (error) => answer.settle(FAILED, error),
+      );
     } else if (!takesCallback || returned !== undefined) {
       answer.returned(returned, context);
     }
-  });
+  } catch (error) {
+    answer.settle(FAILED, error);
+  }
+  return answer.outcome();
 }
 
 /** `main(params)`: query and body as one object, and the request under the names it has there. */
@@ -62,23 +82,53 @@ export async function callMain(call, { main }, settings) {
       isBase64Encoded,
     },
   };
-  return ReflectApply(main, undefined, [params, makeContext(call, settings, null)]);
+  return ReflectApply(main, undefined, [params, new Context(call, settings, null)]);
 }
+
+const OPEN = 0;
+const SUCCEEDED = 1;
+const FAILED = 2;
 
 /** Where the answer of `(event, context)` may come from, other than being returned. */
 class Answer {
-  constructor(resolve, reject) {
-    this.resolve = resolve;
-    this.reject = reject;
+  constructor() {
+    this.state = OPEN;
+    this.value = undefined;
+    this.told = null;
     this.statusCode = undefined;
     this.headers = undefined;
-    this.callback = (error, result) =>
+  }
+
+  get callback() {
+    return (error, result) =>
       error === undefined || error === null ? this.succeed(result) : this.fail(error);
   }
 
+  /** The first time counts. */
+  settle(state, value) {
+    if (this.state !== OPEN) return;
+    this.state = state;
+    this.value = value;
+    this.told?.(this);
+  }
+
+  /** The answer if it is there, else a promise of it. */
+  outcome() {
+    if (this.state === OPEN) {
+      return new Promise((resolve, reject) => {
+        const tell = ({ state, value }) => state === FAILED ? reject(value) : resolve(value);
+        this.told = tell;
+      });
+    }
+    if (this.state === FAILED) throw this.value;
+    return this.value;
+  }
+
   succeed(value) {
-    if (this.statusCode === undefined && this.headers === undefined) return this.resolve(value);
-    this.resolve({
+    if (this.statusCode === undefined && this.headers === undefined) {
+      return this.settle(SUCCEEDED, value);
+    }
+    this.settle(SUCCEEDED, {
       statusCode: this.statusCode ?? 200,
       headers: this.headers,
       body: value,
@@ -86,7 +136,7 @@ class Answer {
   }
 
   fail(error) {
-    if (this.statusCode === undefined) return this.reject(error);
+    if (this.statusCode === undefined) return this.settle(FAILED, error);
     this.succeed(typeof error === "string" ? error : `${error?.message ?? error}`);
   }
 
@@ -95,35 +145,45 @@ class Answer {
   }
 }
 
-/** What a handler may ask about its call; `answer` is null for forms that only return. */
-export function makeContext(call, settings, answer) {
-  const context = {
-    functionName: settings.functionName,
-    functionVersion: settings.functionVersion,
-    invokedFunctionArn: `cloudserve:${settings.ownerName}:${settings.functionName}`,
-    memoryLimitInMB: settings.memoryMb,
-    awsRequestId: call.request.executionId,
-    executionId: call.request.executionId,
-    logGroupName: `/cloudserve/${settings.functionName}`,
-    logStreamName: call.request.executionId,
-    callbackWaitsForEmptyEventLoop: false,
-    getRemainingTimeInMillis: () => MathMax(0, call.deadlineMs - DateNow()),
-    waitUntil: (promise) => call.waitUntil(promise),
-  };
-  if (answer === null) return context;
+/**
+ * What a handler may ask about its call; `answer` is null for forms that only return. A plain
+ * object, but V8 knows its shape. Functions go through a variable: V8 takes one that is written
+ * where a property gets it for one that lives long, and a few in every call fill its old generation.
+ */
+export function Context(call, settings, answer) {
+  const { executionId } = call.request;
+  const getRemainingTimeInMillis = () => MathMax(0, call.deadlineMs - DateNow());
+  const waitUntil = (promise) => call.waitUntil(promise);
+  this.functionName = settings.functionName;
+  this.functionVersion = settings.functionVersion;
+  this.invokedFunctionArn = settings.arn;
+  this.memoryLimitInMB = settings.memoryMb;
+  this.awsRequestId = executionId;
+  this.executionId = executionId;
+  this.logGroupName = settings.logGroup;
+  this.logStreamName = executionId;
+  this.callbackWaitsForEmptyEventLoop = false;
+  this.getRemainingTimeInMillis = getRemainingTimeInMillis;
+  this.waitUntil = waitUntil;
+  if (answer === null) return;
   // AWS's older style and OpenFaaS's.
-  context.succeed = (value) => answer.succeed(value);
-  context.fail = (error) => answer.fail(error);
-  context.done = (error, value) => answer.callback(error, value);
-  context.status = (code) => {
+  const succeed = (value) => answer.succeed(value);
+  const fail = (error) => answer.fail(error);
+  const done = (error, value) => answer.callback(error, value);
+  const status = (code) => {
     if (code === undefined) return answer.statusCode ?? 200;
     answer.statusCode = code;
-    return context;
+    return this;
   };
-  context.headers = (headers) => {
+  const headers = (headers) => {
     if (headers === undefined) return answer.headers ?? {};
     answer.headers = headers;
-    return context;
+    return this;
   };
-  return context;
+  this.succeed = succeed;
+  this.fail = fail;
+  this.done = done;
+  this.status = status;
+  this.headers = headers;
 }
+Context.prototype = ObjectPrototype;

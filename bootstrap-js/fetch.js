@@ -6,12 +6,15 @@ import { makeRequest, peerOf } from "ext:cloudserve/request.js";
 const { Promise, PromiseResolve, ReflectApply } = primordials;
 const { Response } = globalThis;
 
+function passThroughOnException() {}
+
 /** `export default { fetch(request, env, ctx) }` */
 export function callFetch(call, handler, settings) {
   call.webRequest = makeRequest(call);
+  const waitUntil = (promise) => call.waitUntil(promise);
   return handler.fetch(call.webRequest, settings.env, {
-    waitUntil: (promise) => call.waitUntil(promise),
-    passThroughOnException() {},
+    waitUntil,
+    passThroughOnException,
     props: {},
   });
 }
@@ -24,26 +27,47 @@ export function callMethod(call, handler, settings) {
     return new Response("method not allowed\n", { status: 405, headers });
   }
   call.webRequest = makeRequest(call);
+  const waitUntil = (promise) => call.waitUntil(promise);
   return ReflectApply(method, undefined, [call.webRequest, {
     params: PromiseResolve({}),
     env: settings.env,
-    waitUntil: (promise) => call.waitUntil(promise),
+    waitUntil,
   }]);
 }
 
+/** The second argument of `Deno.serve`'s handlers. What it says is made when it is asked for. */
+class ServeHandlerInfo {
+  #call;
+  #completed = null;
+
+  constructor(call) {
+    this.#call = call;
+  }
+
+  get remoteAddr() {
+    return { transport: "tcp", hostname: peerOf(this.#call.request), port: 0 };
+  }
+
+  /** Settles when the answer is complete. */
+  get completed() {
+    return this.#completed ??= new Promise((resolve) => {
+      this.#call.onDone = resolve;
+    });
+  }
+}
+
 /** `Deno.serve(handler)` */
-export async function callDenoServe(call, { serve }) {
+export function callDenoServe(call, { serve }) {
   call.webRequest = makeRequest(call);
-  let complete;
-  const completed = new Promise((resolve) => {
-    complete = resolve;
-  });
-  call.onDone = complete;
-  const remoteAddr = { transport: "tcp", hostname: peerOf(call.request), port: 0 };
+  const args = [call.webRequest, new ServeHandlerInfo(call)];
+  if (serve.onError !== undefined) return callWithOnError(serve, args);
+  return ReflectApply(serve.handler, undefined, args);
+}
+
+async function callWithOnError(serve, args) {
   try {
-    return await ReflectApply(serve.handler, undefined, [call.webRequest, { remoteAddr, completed }]);
+    return await ReflectApply(serve.handler, undefined, args);
   } catch (error) {
-    if (serve.onError === undefined) throw error;
     return await serve.onError(error);
   }
 }

@@ -1,6 +1,6 @@
 // The bridge between the host (Rust) and the handler. The host calls the functions of `bridge`;
-// this side calls the functions of `host`, which `assign` hands over. A call is in `calls` from
-// `request` until it is done.
+// this side calls the functions of `host`, which `assign` hands over. There is one call at a time,
+// which is `current` from `request` until it is done.
 //
 // User code may replace any global and any prototype's methods. What runs here after user code was
 // loaded uses its own copies (primordials) wherever that is possible.
@@ -27,13 +27,9 @@ const { default: process } = core.createLazyLoader("node:process")();
 const { Console, inspectArgs } = core.loadExtScript("ext:deno_web/01_console.js");
 const {
   ErrorCaptureStackTrace,
-  MapPrototypeDelete,
-  MapPrototypeGet,
-  MapPrototypeSet,
   Promise,
   PromisePrototypeThen,
   PromiseResolve,
-  SafeMap,
   SymbolAsyncIterator,
   Uint8Array,
 } = primordials;
@@ -49,7 +45,8 @@ let settings;
 let handler;
 let callHandler;
 let chosen = null;
-const calls = new SafeMap();
+// No Map: one that lives long makes a new table in the old generation for every call.
+let current = null;
 
 /** How each kind of handler is called. What it returns becomes the answer, unless `ANSWERED`. */
 const FORMS = {
@@ -85,28 +82,59 @@ async function prepare() {
   callHandler = FORMS[chosen.kind];
 }
 
-async function run(call) {
+/** Without a promise in the way, the call is over when this returns. */
+function run(call) {
+  let rest;
   try {
-    const value = await callHandler(call, handler, settings);
-    if (value !== ANSWERED) await answer(call, normalise(value));
-    call.onDone?.();
-    if (call.background !== null) await call.backgroundDone();
+    const value = callHandler(call, handler, settings);
+    rest = typeof value?.then === "function" ? respondTo(call, value) : respond(call, value);
+  } catch (error) {
+    return finish(call, error);
+  }
+  if (rest === undefined) finish(call);
+  else finishAfter(call, rest);
+}
+
+async function finishAfter(call, rest) {
+  try {
+    await rest;
   } catch (error) {
     return finish(call, error);
   }
   finish(call);
 }
 
-async function answer(call, { status, headers, body, webSocket }) {
-  if (status === 101) {
-    await acceptUpgrade(call, headers, webSocket);
-  } else if (body === null || call.request.method === "HEAD") {
+async function respondTo(call, promise) {
+  const rest = respond(call, await promise);
+  if (rest !== undefined) await rest;
+}
+
+/** Answers, and sees the call to its end; undefined if all of it is done. */
+function respond(call, value) {
+  const rest = value === ANSWERED ? undefined : answer(call, normalise(value));
+  return rest === undefined ? conclude(call) : concludeAfter(call, rest);
+}
+
+async function concludeAfter(call, rest) {
+  await rest;
+  await conclude(call);
+}
+
+function conclude(call) {
+  call.onDone?.();
+  return call.background === null ? undefined : call.backgroundDone();
+}
+
+/** Sends the answer; undefined if all of it is sent. */
+function answer(call, { status, headers, body, webSocket }) {
+  if (status === 101) return acceptUpgrade(call, headers, webSocket);
+  if (body === null || call.request.method === "HEAD") {
     host.answer(call.id, status, headers, null);
   } else if (typeof body === "string" || typeof body.getReader !== "function" && !isIterable(body)) {
     host.answer(call.id, status, headers, body);
   } else {
     host.head(call.id, status, headers);
-    await pump(call, body);
+    return pump(call, body);
   }
 }
 
@@ -143,7 +171,8 @@ function readerOf(iterable) {
 }
 
 function finish(call, ...thrown) {
-  if (!MapPrototypeDelete(calls, call.id)) return;
+  if (current !== call) return;
+  current = null;
   if (thrown.length === 0) {
     host.done(call.id);
   } else {
@@ -164,8 +193,7 @@ function makeConsole() {
 }
 
 function withCall(id, then) {
-  const call = MapPrototypeGet(calls, id);
-  if (call !== undefined) then(call);
+  if (current !== null && current.id === id) then(current);
 }
 
 globalThis.__cloudserve = {
@@ -186,6 +214,8 @@ globalThis.__cloudserve = {
   assign(hostFunctions, assignment) {
     host = hostFunctions;
     settings = assignment;
+    settings.arn = `cloudserve:${assignment.ownerName}:${assignment.functionName}`;
+    settings.logGroup = `/cloudserve/${assignment.functionName}`;
     globalThis.console = makeConsole();
     process.argv[1] = assignment.bundlePath;
   },
@@ -211,7 +241,7 @@ globalThis.__cloudserve = {
   request(id, executionId, method, target, headers, body, end, budgetMs) {
     const request = { executionId, method, target, headers, body, end };
     const call = new Call(host, id, request, budgetMs, settings.initialCreditBytes);
-    MapPrototypeSet(calls, id, call);
+    current = call;
     run(call);
   },
 

@@ -38,16 +38,28 @@ const SLASH = 47;
 
 /** Headers as one object; repeated names are joined with ", ", cookies with "; ". */
 export function headersObject(flat) {
-  const headers = { __proto__: null };
+  const headers = {};
   for (let i = 0; i < flat.length; i += 2) {
     const name = flat[i];
-    const seen = headers[name];
-    headers[name] = seen === undefined
-      ? flat[i + 1]
-      : seen + (name === "cookie" ? "; " : ", ") + flat[i + 1];
+    const value = flat[i + 1];
+    if (!(name in headers)) headers[name] = value;
+    else addHeader(headers, name, value);
   }
-  // A header may be called `__proto__`; spread defines it as a property like any other.
-  return { ...headers };
+  return headers;
+}
+
+/** A header whose name is there already, as it is or as a property of all objects. */
+function addHeader(headers, name, value) {
+  const joined = ObjectHasOwn(headers, name)
+    ? headers[name] + (name === "cookie" ? "; " : ", ") + value
+    : value;
+  ObjectDefineProperty(headers, name, {
+    __proto__: null,
+    value: joined,
+    configurable: true,
+    enumerable: true,
+    writable: true,
+  });
 }
 
 /** `[path, query]` */
@@ -60,17 +72,17 @@ export function splitTarget(target) {
 
 /** `[query, joined]`: repeated names as an array, and joined by commas as AWS does. */
 export function queryObjects(rawQuery) {
+  if (rawQuery === "") return [{}, {}];
   const query = { __proto__: null };
   const joined = { __proto__: null };
-  if (rawQuery !== "") {
-    FunctionPrototypeCall(forEachParam, new URLSearchParams(rawQuery), (value, name) => {
-      const seen = query[name];
-      if (seen === undefined) query[name] = value;
-      else if (typeof seen === "string") query[name] = [seen, value];
-      else ArrayPrototypePush(seen, value);
-      joined[name] = joined[name] === undefined ? value : `${joined[name]},${value}`;
-    });
-  }
+  FunctionPrototypeCall(forEachParam, new URLSearchParams(rawQuery), (value, name) => {
+    const seen = query[name];
+    if (seen === undefined) query[name] = value;
+    else if (typeof seen === "string") query[name] = [seen, value];
+    else ArrayPrototypePush(seen, value);
+    joined[name] = joined[name] === undefined ? value : `${joined[name]},${value}`;
+  });
+  // A parameter may be called `__proto__`; spread defines it as a property like any other.
   return [{ ...query }, { ...joined }];
 }
 
@@ -127,6 +139,7 @@ function withText(body, text) {
 }
 
 function decodedPath(rawPath) {
+  if (StringPrototypeIndexOf(rawPath, "%") < 0) return rawPath;
   try {
     return decodeURIComponent(rawPath);
   } catch {

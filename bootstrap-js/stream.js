@@ -4,7 +4,7 @@
 import { primordials } from "ext:core/mod.js";
 import { Writable } from "node:stream";
 import { ANSWERED } from "ext:cloudserve/call.js";
-import { eventOf, makeContext } from "ext:cloudserve/event.js";
+import { Context, eventOf } from "ext:cloudserve/event.js";
 import { STREAMING } from "ext:cloudserve/handlers.js";
 import { headOf } from "ext:cloudserve/response.js";
 
@@ -91,7 +91,7 @@ export const awslambda = {
 export async function callStream(call, { handler }, settings) {
   const event = await eventOf(call, settings);
   const stream = new ResponseStream(call);
-  const context = makeContext(call, settings, null);
+  const context = new Context(call, settings, null);
   return new Promise((resolve, reject) => {
     // The answer is complete when the stream is; the handler may fail before.
     stream.once("close", () => resolve(ANSWERED));

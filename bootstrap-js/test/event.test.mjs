@@ -4,7 +4,7 @@ import { callEvent, callMain } from "ext:cloudserve/event.js";
 import { callStream, awslambda } from "ext:cloudserve/stream.js";
 import { makeCall, settings } from "./calls.mjs";
 
-const ask = (handler, request) => callEvent(makeCall(request).call, { handler }, settings);
+const ask = async (handler, request) => callEvent(makeCall(request).call, { handler }, settings);
 
 test("what comes first is the answer", async () => {
   assert.equal(await ask(() => "returned"), "returned");
@@ -18,6 +18,14 @@ test("what comes first is the answer", async () => {
   assert.equal(await ask((event, context, callback) => "returned"), "returned");
   await assert.rejects(ask((event, context, callback) => callback(new Error("no"))), /no/);
   await assert.rejects(ask(async () => { throw new Error("no"); }), /no/);
+  await assert.rejects(ask(() => { throw new Error("no"); }), /no/);
+  // Nothing that comes later changes it.
+  const thrower = (event, context, callback) => {
+    callback(null, "called");
+    throw new Error("no");
+  };
+  assert.equal(await ask(thrower), "called");
+  assert.equal(await ask((event, context) => { context.done(null, 1); return 2; }), 1);
 });
 
 test("the context of AWS's older style and of OpenFaaS answers", async () => {

@@ -183,10 +183,9 @@ pub(crate) fn stamp(
     let cold = HeaderValue::from_static(if cold { "1" } else { "0" });
     headers.insert(COLD.clone(), cold);
     // A function may have timings of its own.
-    for (name, value) in
-        [(&EXECUTION_ID, execution.as_bytes()), (&SERVER_TIMING, timing.as_bytes())]
-    {
-        if let Ok(value) = HeaderValue::from_bytes(value) {
+    let values = [HeaderValue::from_bytes(execution.as_bytes()), HeaderValue::try_from(timing)];
+    for (name, value) in [&EXECUTION_ID, &SERVER_TIMING].into_iter().zip(values) {
+        if let Ok(value) = value {
             headers.append(name.clone(), value);
         }
     }

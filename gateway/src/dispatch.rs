@@ -1,6 +1,8 @@
 //! One call: the request goes to the sandbox, under one deadline.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use cloudserve_protocol::call::{Invocation, Invoker, Outcome, Reply, RequestHead};
@@ -9,17 +11,19 @@ use cloudserve_protocol::fault::Fault;
 use crate::body::{Incoming, Leftover, receive, too_large};
 use crate::meter::Call;
 use crate::options::GatewayOptions;
+use crate::patience::Patience;
 
 /// Makes the call. Answers by the deadline plus the grace even if the sandbox does not.
 pub(crate) async fn dispatch<B: Incoming>(
     invoker: &dyn Invoker,
     options: &GatewayOptions,
     call: &Call,
+    patience: &Patience,
     head: RequestHead,
     body: B,
     leftover: Leftover,
 ) -> Result<Reply, Box<Outcome>> {
-    in_time(options, call, async {
+    in_time(options, call, patience, async {
         let limit = call.target().limits.request_body_bytes;
         let received = receive(body, &head.headers, limit, options.whole_body_bytes, leftover)
             .await
@@ -49,11 +53,16 @@ pub(crate) async fn dispatch<B: Incoming>(
 pub(crate) async fn in_time(
     options: &GatewayOptions,
     call: &Call,
+    patience: &Patience,
     reply: impl Future<Output = Result<Reply, Box<Outcome>>>,
 ) -> Result<Reply, Box<Outcome>> {
     let last_moment = call.deadline() + options.deadline_grace();
-    let result = tokio::time::timeout_at(last_moment.into(), reply).await;
-    result.unwrap_or_else(|_| {
+    let mut reply = pin!(reply);
+    let result = poll_fn(|cx| match reply.as_mut().poll(cx) {
+        Poll::Ready(reply) => Poll::Ready(Some(reply)),
+        Poll::Pending => patience.poll(cx, last_moment).map(|()| None),
+    });
+    result.await.unwrap_or_else(|| {
         tracing::warn!(execution_id = %call.execution_id(), "no answer from the sandbox in time");
         let fault = Fault::timeout(call.target().limits.timeout_ms);
         Err(Box::new(Outcome::lost(fault)))

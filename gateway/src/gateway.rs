@@ -26,6 +26,7 @@ use crate::meter::Meter;
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::options::GatewayOptions;
 use crate::path::RunPath;
+use crate::patience::Patience;
 use crate::quota::Allowances;
 use crate::refusal::Refusal;
 use crate::route::Routes;
@@ -147,6 +148,7 @@ impl Gateway {
         &self,
         mut request: Request<B>,
         peer: &Peer,
+        patience: &Patience,
     ) -> Response<AnswerBody> {
         let arrived = Instant::now();
         let upgrade = Upgrade::requested(&mut request, &self.0.closing);
@@ -196,9 +198,10 @@ impl Gateway {
         }
         let head = request_head(&parts, &path, peer, &execution, trust_forwarded, is_upgrade);
         if let Some(upgrade) = upgrade {
-            return upgrade.serve(&*inner.invoker, &inner.options, call, head).await;
+            return upgrade.serve(&*inner.invoker, &inner.options, call, patience, head).await;
         }
-        let reply = dispatch(&*inner.invoker, &inner.options, &call, head, body, leftover).await;
+        let reply =
+            dispatch(&*inner.invoker, &inner.options, &call, patience, head, body, leftover).await;
 
         let refused = reply.as_ref().err().is_some_and(|o| !o.started) && close;
         let mut response = match reply {

@@ -9,6 +9,7 @@ use axum::extract::ConnectInfo;
 use http::{Request, Response};
 
 use crate::gateway::{Gateway, Peer};
+use crate::patience::Patience;
 
 impl Gateway {
     /// `/run/{user}/{function}` and everything below, by any method; `/healthz`, `/readyz` and
@@ -18,7 +19,7 @@ impl Gateway {
         Router::new().fallback(move |request: Request<Body>| async move {
             let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
             let peer = peer.map_or_else(|| Peer::new(""), |c| c.0.ip().into());
-            let response: Response<_> = gateway.handle(request, &peer).await;
+            let response: Response<_> = gateway.handle(request, &peer, &Patience::default()).await;
             response.map(Body::new)
         })
     }

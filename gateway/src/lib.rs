@@ -26,6 +26,7 @@ mod meter;
 mod metrics;
 mod options;
 mod path;
+mod patience;
 mod quota;
 mod refusal;
 mod route;

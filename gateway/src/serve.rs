@@ -13,11 +13,12 @@ use http::header::UPGRADE;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::gateway::{Gateway, Peer};
+use crate::patience::Patience;
 
 /// After a failed accept, which is most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -29,7 +30,6 @@ impl Gateway {
     /// and returns, after [`GatewayOptions::drain_ms`](crate::GatewayOptions::drain_ms) at the
     /// latest. [`Gateway::drain`] comes next.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let http = self.http1();
         let (ending, told) = watch::channel(());
         let places = Arc::new(Semaphore::new(self.options().max_connections));
         tokio::pin!(shutdown);
@@ -49,14 +49,16 @@ impl Gateway {
             };
             self.counters().connections.fetch_add(1, Relaxed);
             let seat = Arc::new(Seat { gateway: self.clone(), _place: place });
+            let patience = Patience::default();
+            let http = self.http1(patience.clone());
             let service = service_fn(move |mut request: Request<Incoming>| {
-                let (seat, peer) = (seat.clone(), peer.clone());
+                let (seat, peer, patience) = (seat.clone(), peer.clone(), patience.clone());
                 async move {
                     // What becomes of the connection may outlive its HTTP.
                     if request.headers().contains_key(UPGRADE) {
                         request.extensions_mut().insert(seat.clone());
                     }
-                    Ok::<_, Infallible>(seat.gateway.handle(request, &peer).await)
+                    Ok::<_, Infallible>(seat.gateway.handle(request, &peer, &patience).await)
                 }
             });
             let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -81,10 +83,10 @@ impl Gateway {
         }
     }
 
-    fn http1(&self) -> http1::Builder {
+    fn http1(&self, patience: Patience) -> http1::Builder {
         let options = self.options();
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
+        http.timer(patience)
             .header_read_timeout(Duration::from_millis(options.head_timeout_ms.into()))
             .max_buf_size(options.max_head_bytes.max(MIN_HEAD_BYTES));
         http

@@ -34,6 +34,7 @@ use crate::frames::{Frames, close_frame};
 use crate::head::connection_tokens;
 use crate::meter::Call;
 use crate::options::GatewayOptions;
+use crate::patience::Patience;
 use crate::serve::Seat;
 
 /// What is read of the caller at once.
@@ -88,6 +89,7 @@ impl Upgrade {
         invoker: &dyn Invoker,
         options: &GatewayOptions,
         call: Call,
+        patience: &Patience,
         head: RequestHead,
     ) -> Response<AnswerBody> {
         // One piece under way, beside those the sandbox has taken.
@@ -100,7 +102,7 @@ impl Upgrade {
             head,
             body: Body::Stream(Box::pin(pieces)),
         });
-        match in_time(options, &call, reply).await {
+        match in_time(options, &call, patience, reply).await {
             Ok(reply) if reply.head.status == StatusCode::SWITCHING_PROTOCOLS.as_u16() => {
                 let until = call.deadline() + options.deadline_grace();
                 let left_bytes = call.target().limits.upload_bytes(true);

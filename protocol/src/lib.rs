@@ -4,6 +4,7 @@
 //! Types only. Nothing here opens a file, a socket or a process, and nothing here knows axum, SQL
 //! or V8, so every other crate may depend on it.
 
+pub mod alarm;
 pub mod artifact;
 pub mod assignment;
 pub mod build;

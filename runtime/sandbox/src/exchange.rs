@@ -6,7 +6,6 @@
 //! dropped.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -18,8 +17,6 @@ use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::wire::{
     Done, FromWorker, INITIAL_CREDIT_BYTES, MAX_CHUNK_BYTES, ToWorker,
 };
-use futures::Future;
-use tokio::time::Sleep;
 use tracing::warn;
 
 use crate::asked::Asked;
@@ -73,7 +70,6 @@ pub(crate) struct Exchange {
     is_upgrade: bool,
     is_cancelled: bool,
     kill_at: Instant,
-    timer: Pin<Box<Sleep>>,
     upload: Option<Upload>,
     /// Why the request's body was cut off, if it was.
     upload_fault: Option<Fault>,
@@ -123,7 +119,6 @@ impl Exchange {
             is_upgrade,
             is_cancelled: false,
             kill_at,
-            timer: Box::pin(tokio::time::sleep_until(kill_at.into())),
             upload,
             upload_fault: None,
             window_bytes: INITIAL_CREDIT_BYTES.into(),
@@ -172,7 +167,7 @@ impl Exchange {
                 Poll::Ready(Err(error)) => return Poll::Ready(self.violation(&error.to_string())),
                 Poll::Pending => {
                     self.poll_upload(cx);
-                    if self.timer.as_mut().poll(cx).is_ready() {
+                    if self.worker.alarm.poll(cx, self.kill_at).is_ready() {
                         return Poll::Ready(self.overdue());
                     }
                     return Poll::Pending;

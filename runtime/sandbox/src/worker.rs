@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use cloudserve_artifacts::VersionLease;
+use cloudserve_protocol::alarm::Alarm;
 use cloudserve_protocol::call::{HandlerKind, Target, VersionKey};
 use cloudserve_protocol::wire::{FromWorker, ToWorker, WireError};
 use parking_lot::Mutex;
@@ -259,6 +260,8 @@ pub(crate) struct Worker {
     /// The largest frame it may send in its present state.
     pub(crate) frame_limit_bytes: usize,
     pub(crate) line: Arc<Line>,
+    /// When the call in it is overdue.
+    pub(crate) alarm: Alarm,
     stream: OwnedReadHalf,
     incoming: BytesMut,
     waiting: Waker,
@@ -283,6 +286,7 @@ impl Worker {
             assigned: None,
             frame_limit_bytes: READ_BYTES,
             line: Arc::new(Line::new(socket)),
+            alarm: Alarm::default(),
             stream,
             incoming: BytesMut::new(),
         }

@@ -1,0 +1,61 @@
+//! Deadlines that are hardly ever reached.
+//!
+//! A timer of tokio's goes into a wheel and out of it again, under a lock, for each call that it
+//! guards. An [`Alarm`] stays where it is: it goes off no later than the next deadline it was asked
+//! for, and is put off when that is too early. So most deadlines cost a comparison.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::time::Sleep;
+
+/// A timer for one deadline after the other, of one task at a time.
+#[derive(Debug, Default)]
+pub struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Ready when the deadline has passed; else the task is woken by then, and perhaps before.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with timers.
+    pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let deadline = tokio::time::Instant::from_std(deadline);
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if tokio::time::Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn deadlines_come_in_any_order() {
+        let mut alarm = Alarm::default();
+        let begun = Instant::now();
+        let after = |ms| begun + Duration::from_millis(ms);
+        let mut poll_once = |ms| {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            alarm.poll(&mut cx, after(ms))
+        };
+        // Sooner than the one before, and then none of both.
+        assert!([60_000, 20, 60_000].map(&mut poll_once).iter().all(Poll::is_pending));
+        for ms in [40, 40, 60, 10] {
+            poll_fn(|cx| alarm.poll(cx, after(ms))).await;
+            assert!(Instant::now() >= after(ms), "{ms}");
+        }
+    }
+}

@@ -64,7 +64,7 @@ impl Default for GatewayOptions {
             route_entries: 10_000,
             usage_queue_rows: 65_536,
             log_queue_bytes: 64 * 1024 * 1024,
-            telemetry_batch_rows: 500,
+            telemetry_batch_rows: 2_000,
             telemetry_interval_ms: 50,
             whole_body_bytes: 64 * 1024,
             refused_body_bytes: 8 * 1024 * 1024,

@@ -221,7 +221,7 @@ pub(crate) struct Sandbox {
     pub(crate) idle_evict_ms: u32,
 
     /// How long a call may be expected to wait in a busy worker, in microseconds; 0: not at all.
-    #[config(env = "CLOUDSERVE_WORKER_WAIT_US", default = 500)]
+    #[config(env = "CLOUDSERVE_WORKER_WAIT_US", default = 1_000)]
     #[config(layer_attr(arg(long, value_name = "US")))]
     pub(crate) worker_wait_us: u32,
     /// What a worker may hold beyond `memoryMb` and its `/tmp` before the kernel ends it, where

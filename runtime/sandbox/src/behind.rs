@@ -1,10 +1,9 @@
 //! A call that waits in a worker behind another one: until it gets the worker, or is taken back.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cloudserve_protocol::call::Timings;
-use tokio::time::timeout;
 
 use crate::asked::Asked;
 use crate::exchange::{Exchange, Held};
@@ -42,17 +41,7 @@ impl Behind {
         // Requests that come at the same time leave in one write.
         tokio::task::yield_now().await;
         self.lane().line.flush();
-        let patience = Duration::from_millis(self.shared.options.scale_after_ms.into());
-        let granted = match timeout(patience, &mut self.lane().granted).await {
-            Ok(granted) => granted,
-            Err(_elapsed) => {
-                if self.revoke() {
-                    return Waited::TooLong(self.take().0);
-                }
-                // It has begun: the call before it is over, and its owner about to pass on.
-                (&mut self.lane().granted).await
-            }
-        };
+        let granted = (&mut self.lane().granted).await;
         let arrived = self.arrived;
         let shared = self.shared.clone();
         let (asked, lane) = self.take();
@@ -60,6 +49,7 @@ impl Behind {
             Ok(Grant::Worker(worker)) => {
                 Waited::Running(resume(&shared, worker, asked, lane.call, arrived))
             }
+            Ok(Grant::TooLong) => Waited::TooLong(asked),
             Ok(Grant::Lost) => Waited::Lost,
             _ => Waited::Again(asked),
         }

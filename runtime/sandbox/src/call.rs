@@ -97,7 +97,7 @@ impl Shared {
                             Ok(exchange) => return Ok(exchange),
                             Err(back) => asked = back,
                         },
-                        Grant::Again | Grant::Lost => turn = Turn::HasCome,
+                        Grant::Again | Grant::TooLong | Grant::Lost => turn = Turn::HasCome,
                         Grant::Refused(refusal) => return refuse(refusal, &asked.target),
                     }
                 }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloudserve_protocol::claims::MAX_WAITING_CALLS;
 use tokio::sync::oneshot;
@@ -40,6 +41,8 @@ struct Lane {
 #[derive(Debug)]
 struct Waiting {
     call: u32,
+    /// See [`Lanes::take_back`].
+    since: u64,
     grant: oneshot::Sender<Grant>,
 }
 
@@ -110,12 +113,17 @@ impl Lanes {
         (depth < MAX_WAITING_CALLS && wait_us <= longest_us).then_some(at)
     }
 
-    /// A call waits in the worker that [`Lanes::room`] has named.
-    pub(crate) fn join(&mut self, at: usize, asked: &mut Asked) -> InLane {
+    /// What so many calls are expected to take, if that is known.
+    pub(crate) fn time_of(&self, calls: usize) -> Option<Duration> {
+        self.service.of(calls).map(Duration::from_micros)
+    }
+
+    /// A call waits, from this tick on, in the worker that [`Lanes::room`] has named.
+    pub(crate) fn join(&mut self, at: usize, asked: &mut Asked, since: u64) -> InLane {
         let lane = &mut self.lanes[at];
         let (grant, granted) = oneshot::channel();
         let call = lane.line.ask_to_wait(asked);
-        lane.waiting.push_back(Waiting { call, grant });
+        lane.waiting.push_back(Waiting { call, since, grant });
         InLane { worker: lane.process.id, line: lane.line.clone(), call, granted }
     }
 
@@ -133,6 +141,25 @@ impl Lanes {
             lane.is_stuck = true;
         }
         is_revoked
+    }
+
+    /// Takes back the calls that have waited since this tick or longer, unless they have begun.
+    /// Says how many there were.
+    pub(crate) fn take_back(&mut self, since: u64) -> usize {
+        let mut count = 0;
+        for lane in &mut self.lanes {
+            let Some(slots) = lane.line.slots() else { continue };
+            let is_taken = |waiting: &Waiting| waiting.since <= since && slots.revoke(waiting.call);
+            while let Some(at) = lane.waiting.iter().position(is_taken) {
+                lane.is_stuck = true;
+                count += 1;
+                if let Some(waiting) = lane.waiting.remove(at) {
+                    // Whoever does not listen any more has gone.
+                    let _ = waiting.grant.send(Grant::TooLong);
+                }
+            }
+        }
+        count
     }
 
     /// A call in this worker is over and took so long.
@@ -170,7 +197,7 @@ impl Lanes {
         let at = self.position(worker)?;
         let lane = self.lanes.swap_remove(at);
         let count = lane.waiting.len();
-        for Waiting { call, grant } in lane.waiting {
+        for Waiting { call, grant, .. } in lane.waiting {
             let is_revoked = lane.line.slots().is_some_and(|slots| slots.revoke(call));
             // Whoever does not listen any more has gone.
             let _ = grant.send(if is_revoked { Grant::Again } else { Grant::Lost });

@@ -1,10 +1,13 @@
 //! What the operator may set for the supervisor of workers. Every bound has its unit in its name.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cloudserve_protocol::egress::EgressRule;
 use cloudserve_protocol::limits::{Limits, PlatformLimits};
 use serde::{Deserialize, Serialize};
+
+use crate::state::State;
 
 use crate::launcher::LaunchMode;
 
@@ -43,7 +46,8 @@ pub struct SandboxOptions {
     pub worker_wake_us: u32,
     /// A worker that had no call for this long is ended.
     pub idle_evict_ms: u32,
-    /// A worker that served this many calls is ended, so that leaks in user code stay bounded.
+    /// A worker that served this many calls is ended, so that leaks in user code stay bounded. Few
+    /// workers serve a busy function, and what is compiled of it is lost with each of them.
     pub recycle_after_calls: u32,
     /// A worker that is this old is ended when it has no call, for the same reason.
     pub recycle_after_ms: u64,
@@ -83,10 +87,10 @@ impl Default for SandboxOptions {
             start_timeout_ms: 10_000,
             start_backoff_max_ms: 5_000,
             scale_after_ms: 10,
-            worker_wait_us: 500,
+            worker_wait_us: 1_000,
             worker_wake_us: 60,
             idle_evict_ms: 300_000,
-            recycle_after_calls: 100_000,
+            recycle_after_calls: 10_000_000,
             recycle_after_ms: 6 * 60 * 60 * 1_000,
             recycle_beyond_mb: 192,
             kernel_memory_beyond_mb: 192,
@@ -102,6 +106,12 @@ impl Default for SandboxOptions {
 }
 
 impl SandboxOptions {
+    /// How often calls that wait in a worker are looked at.
+    pub(crate) fn lane_tick(&self) -> Duration {
+        let patience = Duration::from_millis(self.scale_after_ms.into());
+        (patience / State::TICKS_OF_PATIENCE).max(Duration::from_millis(1))
+    }
+
     /// The most the kernel lets a worker of a function with these limits hold.
     pub(crate) fn kernel_memory_bytes(&self, limits: &Limits) -> u64 {
         let megabytes = u64::from(limits.memory_mb) + u64::from(self.kernel_memory_beyond_mb);

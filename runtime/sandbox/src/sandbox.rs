@@ -211,7 +211,7 @@ impl Shared {
     pub(crate) fn with_state<T>(&self, change: impl FnOnce(&mut State, &mut Todo) -> T) -> T {
         let mut todo = Todo::default();
         let result = change(&mut self.state.lock(), &mut todo);
-        if todo.starts > 0 || !todo.boots.is_empty() || !todo.later.is_empty() {
+        if !todo.is_empty() {
             self.carry_out(todo);
         }
         result
@@ -234,6 +234,9 @@ impl Shared {
         }
         for _ in 0..todo.starts {
             self.runtime.spawn(this.clone().start_worker());
+        }
+        if todo.ticks {
+            self.runtime.spawn(tick(self.this.clone(), self.options.lane_tick()));
         }
     }
 
@@ -307,6 +310,17 @@ impl Shared {
 
     pub(crate) fn next_worker_id(&self) -> u64 {
         self.next_worker.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// See [`State::take_back`].
+async fn tick(shared: Weak<Shared>, period: Duration) {
+    loop {
+        tokio::time::sleep(period).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if !shared.with_state(State::take_back) {
+            return;
+        }
     }
 }
 

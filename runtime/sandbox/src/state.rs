@@ -48,6 +48,16 @@ pub(crate) struct Todo {
     pub(crate) starts: usize,
     /// Versions to look at again when so much time has passed.
     pub(crate) later: Vec<(VersionKey, Duration)>,
+    /// Calls wait in workers from now on, for which [`State::take_back`] is to be called every
+    /// tick until it says that there are none.
+    pub(crate) ticks: bool,
+}
+
+impl Todo {
+    /// Whether there is nothing to do, as after nearly every call.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.boots.is_empty() && self.starts == 0 && self.later.is_empty() && !self.ticks
+    }
 }
 
 /// Why a call does not get a worker.
@@ -70,6 +80,9 @@ pub(crate) enum Grant {
     Worker(Box<Worker>),
     /// Nothing here: it is to ask again.
     Again,
+    /// Nothing yet: it was taken back from the worker it waited in, where a call takes longer than
+    /// was expected.
+    TooLong,
     /// The worker it waited in is gone, and may have begun it.
     Lost,
     /// No worker at all.
@@ -128,6 +141,8 @@ pub(crate) struct State {
     recycle_after: Duration,
     wake_us: u64,
     lane_wait_us: u64,
+    /// Time that a call waits before another worker is loaded for it.
+    patience: Duration,
     /// Workers that are worth being in a call at the same time when calls are short.
     cores: usize,
     /// Workers that are in a call.
@@ -137,6 +152,9 @@ pub(crate) struct State {
     versions: HashMap<VersionKey, Version>,
     users: HashMap<UserId, User>,
     next_ticket: u64,
+    /// Counts while calls wait in workers.
+    tick: u64,
+    is_ticking: bool,
     is_draining: bool,
 }
 
@@ -149,6 +167,7 @@ impl State {
             recycle_after: Duration::from_millis(options.recycle_after_ms),
             wake_us: options.worker_wake_us.into(),
             lane_wait_us: options.worker_wait_us.into(),
+            patience: Duration::from_millis(options.scale_after_ms.into()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             busy: 0,
             idle_cpu_ms: options.idle_cpu_ms.into(),
@@ -156,9 +175,17 @@ impl State {
             versions: HashMap::new(),
             users: HashMap::new(),
             next_ticket: 0,
+            tick: 0,
+            is_ticking: false,
             is_draining: false,
         }
     }
+
+    /// Ticks that a call waits in a worker at most, and the part of one in which it came.
+    const PATIENCE_TICKS: u64 = 5;
+
+    /// The part of a call's patience that is a tick.
+    pub(crate) const TICKS_OF_PATIENCE: u32 = 4;
 
     /// A call wants a worker of this version.
     pub(crate) fn admit(&mut self, asked: &mut Asked, turn: Turn, todo: &mut Todo) -> Admission {
@@ -175,7 +202,8 @@ impl State {
             let longest_us = if is_worth_waking { self.wake_us } else { self.lane_wait_us };
             if may_wait && let Some(at) = version.lanes.room(longest_us.min(self.lane_wait_us)) {
                 user.calls += 1;
-                return Admission::Behind(version.lanes.join(at, asked));
+                todo.ticks = !std::mem::replace(&mut self.is_ticking, true);
+                return Admission::Behind(version.lanes.join(at, asked, self.tick));
             }
             if let Some(worker) = version.idle.pop() {
                 user.calls += 1;
@@ -282,6 +310,28 @@ impl State {
         is_revoked
     }
 
+    /// A tick is over: takes back the calls that have waited in a worker for so many that they are
+    /// better run elsewhere. Whether any wait on. One clock for all of them: each call that waits
+    /// would set a timer and stop it again a few microseconds later.
+    pub(crate) fn take_back(&mut self, todo: &mut Todo) -> bool {
+        self.tick += 1;
+        let mut owners = Vec::new();
+        if let Some(since) = self.tick.checked_sub(Self::PATIENCE_TICKS) {
+            for version in self.versions.values_mut() {
+                let count = version.lanes.take_back(since);
+                if count > 0 {
+                    owners.push((version.target.owner_id, count));
+                }
+            }
+        }
+        for (owner, count) in owners {
+            self.calls_over(owner, count);
+            self.serve_held_up(owner, todo);
+        }
+        self.is_ticking = self.versions.values().any(|version| version.lanes.waiting() > 0);
+        self.is_ticking
+    }
+
     /// The call that had a worker is over, and so is the worker; `by_itself` when its function is to
     /// blame.
     pub(crate) fn lost(&mut self, target: &Target, worker: u64, by_itself: bool, todo: &mut Todo) {
@@ -367,7 +417,8 @@ impl State {
         if version.queued() > free_calls && !user.held_up.contains(&key) {
             user.held_up.push_back(key);
         }
-        let wanted = version.boots_wanted().min(free_calls).saturating_sub(version.loading);
+        let wanted =
+            version.boots_wanted(self.patience).min(free_calls).saturating_sub(version.loading);
         let allowed =
             (version.target.limits.concurrency as usize).saturating_sub(version.workers());
         if wanted > 0

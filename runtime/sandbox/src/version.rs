@@ -117,10 +117,17 @@ impl Version {
         self.workers() == 0 && self.queue.is_empty() && !is_remembered
     }
 
-    /// Boots the calls that wait are worth, those under way included.
-    pub(crate) fn boots_wanted(&self) -> usize {
+    /// Boots the calls that wait are worth, those under way included. As many as get the impatient
+    /// ones done within so much time: after a pause of a busy worker, a crowd of short calls would
+    /// else have a worker loaded for each.
+    pub(crate) fn boots_wanted(&self, patience: Duration) -> usize {
         let is_cold = self.workers() == 0 && !self.queue.is_empty();
-        self.impatient.max(usize::from(is_cold))
+        let impatient = self.impatient;
+        let worth = self.lanes.time_of(impatient).map_or(impatient, |time| {
+            let workers = time.as_micros().div_ceil(patience.as_micros().max(1));
+            usize::try_from(workers).unwrap_or(impatient).clamp(impatient.min(1), impatient)
+        });
+        worth.max(usize::from(is_cold))
     }
 
     /// A call waits from now on.
@@ -199,6 +206,8 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_millis(10);
+
     fn version() -> Version {
         Version::new(Arc::new(Target {
             function_id: FunctionId::new(),
@@ -216,18 +225,30 @@ mod tests {
     #[test]
     fn a_cold_version_wants_one_worker_and_then_one_for_each_impatient_call() {
         let mut version = version();
-        assert_eq!(version.boots_wanted(), 0);
+        assert_eq!(version.boots_wanted(PATIENCE), 0);
         let _waiting: Vec<_> = (1..=5).map(|ticket| version.join_queue(ticket, false)).collect();
-        assert_eq!(version.boots_wanted(), 1);
+        assert_eq!(version.boots_wanted(PATIENCE), 1);
         version.loading = 1;
-        assert_eq!(version.boots_wanted(), 0);
+        assert_eq!(version.boots_wanted(PATIENCE), 0);
         for ticket in [1, 2, 2, 9] {
             version.insist(ticket);
         }
-        assert_eq!(version.boots_wanted(), 2);
+        assert_eq!(version.boots_wanted(PATIENCE), 2);
         version.leave_queue(1);
         version.leave_queue(4);
-        assert_eq!((version.boots_wanted(), version.queued()), (1, 3));
+        assert_eq!((version.boots_wanted(PATIENCE), version.queued()), (1, 3));
+    }
+
+    #[test]
+    fn short_calls_are_worth_fewer_workers() {
+        for (busy_us, boots) in [(20, 1), (600, 2), (4_000, 12), (50_000, 30)] {
+            let mut version = version();
+            (0..50).for_each(|_| version.lanes.note(busy_us));
+            assert_eq!(version.boots_wanted(PATIENCE), 0);
+            let _waiting: Vec<_> = (0..30).map(|ticket| version.join_queue(ticket, true)).collect();
+            (0..30).for_each(|ticket| assert!(version.insist(ticket)));
+            assert_eq!(version.boots_wanted(PATIENCE), boots, "{busy_us} us");
+        }
     }
 
     #[test]
@@ -257,7 +278,7 @@ mod tests {
         assert!(version.refuse_next(Refusal::Draining));
         assert!(matches!(second.try_recv(), Ok(Grant::Refused(Refusal::Draining))));
         assert!(third.try_recv().is_err());
-        assert_eq!(version.boots_wanted(), 1, "it is cold");
+        assert_eq!(version.boots_wanted(PATIENCE), 1, "it is cold");
         assert!(!version.grant_next());
         assert_eq!(version.queued(), 1);
     }

@@ -138,8 +138,10 @@ async fn what_is_no_websocket_is_answered_like_any_request() {
         assert_eq!(owner.call("unasked").await.expect(500).code(), "handler_error", "{file}");
     }
     // A pair is for handlers that take a request.
-    let code = "export default (event) =>
-        new Response(null, { status: 101, webSocket: new WebSocketPair()[0] })";
+    let code = "export default (event) => {
+        const pair = new WebSocketPair();
+        return new Response(null, { status: 101, webSocket: pair[0] });
+    }";
     let pair = owner.deploy(&deploy("pair", "f.mjs", code)).await;
     let (head, _) = owner.web_socket("pair").plain().await;
     assert_eq!(head.status, 500);

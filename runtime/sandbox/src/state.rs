@@ -19,6 +19,7 @@
 //! then started again.
 
 mod ending;
+mod patience;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -181,12 +182,6 @@ impl State {
         }
     }
 
-    /// Ticks that a call waits in a worker at most, and the part of one in which it came.
-    const PATIENCE_TICKS: u64 = 5;
-
-    /// The part of a call's patience that is a tick.
-    pub(crate) const TICKS_OF_PATIENCE: u32 = 4;
-
     /// A call wants a worker of this version.
     pub(crate) fn admit(&mut self, asked: &mut Asked, turn: Turn, todo: &mut Todo) -> Admission {
         if self.is_draining {
@@ -290,46 +285,6 @@ impl State {
         }
         self.serve_held_up(owner, todo);
         self.refill(todo);
-    }
-
-    /// Takes back a call that waits in a worker. Whether it has not begun.
-    pub(crate) fn revoke(
-        &mut self,
-        key: VersionKey,
-        owner: UserId,
-        worker: u64,
-        call: u32,
-        todo: &mut Todo,
-    ) -> bool {
-        let version = self.versions.get_mut(&key);
-        let is_revoked = version.is_some_and(|version| version.lanes.revoke(worker, call));
-        if is_revoked {
-            self.calls_over(owner, 1);
-            self.serve_held_up(owner, todo);
-        }
-        is_revoked
-    }
-
-    /// A tick is over: takes back the calls that have waited in a worker for so many that they are
-    /// better run elsewhere. Whether any wait on. One clock for all of them: each call that waits
-    /// would set a timer and stop it again a few microseconds later.
-    pub(crate) fn take_back(&mut self, todo: &mut Todo) -> bool {
-        self.tick += 1;
-        let mut owners = Vec::new();
-        if let Some(since) = self.tick.checked_sub(Self::PATIENCE_TICKS) {
-            for version in self.versions.values_mut() {
-                let count = version.lanes.take_back(since);
-                if count > 0 {
-                    owners.push((version.target.owner_id, count));
-                }
-            }
-        }
-        for (owner, count) in owners {
-            self.calls_over(owner, count);
-            self.serve_held_up(owner, todo);
-        }
-        self.is_ticking = self.versions.values().any(|version| version.lanes.waiting() > 0);
-        self.is_ticking
     }
 
     /// The call that had a worker is over, and so is the worker; `by_itself` when its function is to

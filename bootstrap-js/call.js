@@ -54,7 +54,8 @@ export class Call {
     this.creditBytes = creditBytes;
     this.wakeWriter = null;
     this.onCancel = null;
-    this.onDone = null;
+    this.isConcluded = false;
+    this.onConcluded = null;
     /** The caller asks for a WebSocket: the body is what it says after an answer of 101. */
     this.isUpgrade = !request.end && isUpgrade(request.headers);
     /** Takes the WebSocket of the handler that asked for one. */
@@ -93,6 +94,12 @@ export class Call {
   grant(bytes) {
     this.creditBytes += bytes;
     this.wake("wakeWriter");
+  }
+
+  /** The answer is complete. */
+  conclude() {
+    this.isConcluded = true;
+    this.wake("onConcluded");
   }
 
   wake(who) {

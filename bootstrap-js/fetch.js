@@ -51,7 +51,8 @@ class ServeHandlerInfo {
   /** Settles when the answer is complete. */
   get completed() {
     return this.#completed ??= new Promise((resolve) => {
-      this.#call.onDone = resolve;
+      if (this.#call.isConcluded) resolve();
+      else this.#call.onConcluded = resolve;
     });
   }
 }

@@ -82,7 +82,6 @@ async function prepare() {
   callHandler = FORMS[chosen.kind];
 }
 
-/** Without a promise in the way, the call is over when this returns. */
 function run(call) {
   let rest;
   try {
@@ -91,17 +90,7 @@ function run(call) {
   } catch (error) {
     return finish(call, error);
   }
-  if (rest === undefined) finish(call);
-  else finishAfter(call, rest);
-}
-
-async function finishAfter(call, rest) {
-  try {
-    await rest;
-  } catch (error) {
-    return finish(call, error);
-  }
-  finish(call);
+  conclude(call, rest);
 }
 
 async function respondTo(call, promise) {
@@ -109,20 +98,21 @@ async function respondTo(call, promise) {
   if (rest !== undefined) await rest;
 }
 
-/** Answers, and sees the call to its end; undefined if all of it is done. */
+/** Answers; undefined if all of the answer is sent. */
 function respond(call, value) {
-  const rest = value === ANSWERED ? undefined : answer(call, normalise(value));
-  return rest === undefined ? conclude(call) : concludeAfter(call, rest);
+  if (value !== ANSWERED) return answer(call, normalise(value));
 }
 
-async function concludeAfter(call, rest) {
-  await rest;
-  await conclude(call);
-}
-
-function conclude(call) {
-  call.onDone?.();
-  return call.background === null ? undefined : call.backgroundDone();
+async function conclude(call, rest) {
+  try {
+    // Also when there is nothing to wait for: what the handler has put off belongs to its call.
+    await rest;
+    call.conclude();
+    if (call.background !== null) await call.backgroundDone();
+  } catch (error) {
+    return finish(call, error);
+  }
+  finish(call);
 }
 
 /** Sends the answer; undefined if all of it is sent. */
@@ -242,6 +232,8 @@ globalThis.__cloudserve = {
     const request = { executionId, method, target, headers, body, end };
     const call = new Call(host, id, request, budgetMs, settings.initialCreditBytes);
     current = call;
+    // What the call before has entered into an `AsyncLocalStorage` is not this one's.
+    core.setAsyncContext(undefined);
     run(call);
   },
 

@@ -58,5 +58,17 @@ test("path, query, headers and cookies", () => {
   assert.deepEqual(made.cookies, ["a=1", "b=2"]);
   assert.equal(made.requestContext.domainName, "h");
   assert.equal(made.requestContext.http.method, "GET");
-  assert.deepEqual(Object.keys(headersObject(["__proto__", "p"])), ["__proto__"]);
+});
+
+test("headers may be called what all objects have", () => {
+  Object.prototype.planted = "theirs";
+  try {
+    for (const name of ["__proto__", "constructor", "planted"]) {
+      const headers = headersObject([name, "a", "host", "h", name, "b"]);
+      assert.deepEqual(Object.entries(headers), [[name, "a, b"], ["host", "h"]]);
+      assert.equal(Object.getPrototypeOf(headers), Object.prototype);
+    }
+  } finally {
+    delete Object.prototype.planted;
+  }
 });

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Account, deploy, send, server};
+use crate::support::{Account, deploy, send, server, wait_for};
 
 const EVENT: &str = include_str!("../functions/event.mjs");
 
@@ -244,6 +244,51 @@ async fn node_is_there() {
             "base64": "aGk=", "globals": ["function", "function", "function", "function"],
         }),
     );
+}
+
+/// What a handler that answers at once has put off is its call's, and what it has entered is no other
+/// call's.
+#[tokio::test]
+async fn calls_that_are_answered_at_once_keep_to_themselves() {
+    let owner = server().await.register().await;
+    let event = "
+        import { AsyncLocalStorage } from 'node:async_hooks';
+        const store = new AsyncLocalStorage();
+        let finished = 0;
+        export default (event, context) => {
+          const before = store.getStore() ?? null;
+          store.enterWith(event.path);
+          Promise.resolve().then(() => context.waitUntil(
+            new Promise((done) => setTimeout(() => { finished += 1; done(); }, 20)),
+          ));
+          return { before, finished };
+        };
+    ";
+    let one = json!({ "concurrency": 1 });
+    owner.deploy(&deploy("event", "e.mjs", event).with("limits", one.clone())).await;
+    for n in 0..4 {
+        let answer = owner.call(&format!("event/{n}")).await.expect(200).json();
+        assert_eq!(answer, json!({ "before": null, "finished": n }));
+    }
+    let served = "
+        let completed = 0;
+        Deno.serve((request, info) => {
+          // Asked for at once, a moment later, and when all is over.
+          info.completed.then(() => completed += 1);
+          if (request.url.endsWith('late')) setTimeout(() => info.completed.then(() => completed += 10), 5);
+          return new Response(String(completed));
+        });
+    ";
+    owner.deploy(&deploy("served", "s.mjs", served).with("limits", one)).await;
+    for expected in ["0", "1"] {
+        assert_eq!(owner.call("served").await.expect(200).text(), expected);
+    }
+    owner.call("served/late").await.expect(200);
+    wait_for("the promise of an answer that is over", || async {
+        let completed: u32 = owner.call("served").await.expect(200).text().parse().unwrap();
+        (completed >= 13).then_some(())
+    })
+    .await;
 }
 
 /// A function that is in the snapshot without its source compiles from something else.

@@ -118,14 +118,18 @@ impl Version {
     }
 
     /// Boots the calls that wait are worth, those under way included. As many as get the impatient
-    /// ones done within so much time: after a pause of a busy worker, a crowd of short calls would
-    /// else have a worker loaded for each.
+    /// ones done within so much time, if they are as short as others were: after a pause of a busy
+    /// worker, a crowd would else have a worker loaded for each. If they are not, as many as there
+    /// are busy workers, which soon doubles them.
     pub(crate) fn boots_wanted(&self, patience: Duration) -> usize {
         let is_cold = self.workers() == 0 && !self.queue.is_empty();
         let impatient = self.impatient;
         let worth = self.lanes.time_of(impatient).map_or(impatient, |time| {
             let workers = time.as_micros().div_ceil(patience.as_micros().max(1));
-            usize::try_from(workers).unwrap_or(impatient).clamp(impatient.min(1), impatient)
+            usize::try_from(workers)
+                .unwrap_or(impatient)
+                .max(self.lanes.len())
+                .clamp(impatient.min(1), impatient)
         });
         worth.max(usize::from(is_cold))
     }

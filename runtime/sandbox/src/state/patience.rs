@@ -6,11 +6,8 @@ use cloudserve_protocol::ids::UserId;
 use super::{State, Todo};
 
 impl State {
-    /// Ticks that a call waits in a worker at most, and the part of one in which it came.
-    const PATIENCE_TICKS: u64 = 5;
-
-    /// The part of a call's patience that is a tick.
-    pub(crate) const TICKS_OF_PATIENCE: u32 = 4;
+    /// Ticks of a call's patience; the one in which it came counts.
+    pub(crate) const TICKS_OF_PATIENCE: u32 = 5;
 
     /// Takes back a call that waits in a worker. Whether it has not begun.
     pub(crate) fn revoke(
@@ -36,7 +33,7 @@ impl State {
     pub(crate) fn take_back(&mut self, todo: &mut Todo) -> bool {
         self.tick += 1;
         let mut owners = Vec::new();
-        if let Some(since) = self.tick.checked_sub(Self::PATIENCE_TICKS) {
+        if let Some(since) = self.tick.checked_sub(Self::TICKS_OF_PATIENCE.into()) {
             for version in self.versions.values_mut() {
                 let count = version.lanes.take_back(since);
                 if count > 0 {

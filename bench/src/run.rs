@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::client::RealClock;
 use crate::error::{BenchError, Doing};
-use crate::machine::{Machine, commit};
+use crate::machine::{Machine, ProcessorTime, commit};
 use crate::progress::Progress;
 use crate::report;
 use crate::results::{Results, Run, SCHEMA};
@@ -141,7 +141,8 @@ impl RunArgs {
 pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, BenchError> {
     let begun = Instant::now();
     let started_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let machine = Machine::look();
+    let mut machine = Machine::look();
+    let processors = ProcessorTime::now();
     let own = std::env::current_exe().doing("the harness does not know its path")?;
     let program = args.server.clone().unwrap_or_else(|| own.with_file_name("cloudserve"));
     let scratch = tempfile::Builder::new()
@@ -178,6 +179,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, BenchError> {
     for suite in suites {
         bench.run(suite).await;
     }
+    machine.stolen = ProcessorTime::now().stolen_since(processors);
     let (commit, dirty) = commit(&args.peers_dir);
     let mut configuration: BTreeMap<_, _> = args.settings.iter().cloned().collect();
     configuration.insert("limits.user_concurrency".to_owned(), "1000".to_owned());

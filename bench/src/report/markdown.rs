@@ -51,6 +51,7 @@ pub(crate) fn facts(results: &Results) -> Vec<(&'static str, String)> {
         ("CPU", format!("{}, {} cores", machine.cpu, machine.cores)),
         ("memory", format!("{} GB", machine.memory_bytes >> 30)),
         ("load before the run", format!("{:.2}", machine.load_before)),
+        ("stolen by other machines", format!("{:.1} %", machine.stolen * 100.0)),
         ("length", format!("{}, {:.0} s", run.length, run.took_seconds)),
         ("seed", run.seed.to_string()),
         ("configuration", pairs(&run.configuration)),
@@ -58,6 +59,10 @@ pub(crate) fn facts(results: &Results) -> Vec<(&'static str, String)> {
     ];
     if machine.load_before > 0.3 {
         facts.push(("beware", "the machine was busy before the run; do not compare".to_owned()));
+    }
+    if machine.stolen > 0.02 {
+        let text = "a hypervisor took processors away; the tails below are its own".to_owned();
+        facts.push(("beware", text));
     }
     facts
 }

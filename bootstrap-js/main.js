@@ -45,6 +45,8 @@ let settings;
 let handler;
 let callHandler;
 let chosen = null;
+let console;
+let platformConsole;
 // No Map: one that lives long makes a new table in the old generation for every call.
 let current = null;
 
@@ -200,13 +202,19 @@ globalThis.__cloudserve = {
     offerWebSocketPair(globalThis);
   },
 
-  /** Once: what the host offers and what the worker was assigned. */
-  assign(hostFunctions, assignment) {
+  /** Once: what the host offers. */
+  offer(hostFunctions) {
     host = hostFunctions;
+    console = makeConsole();
+  },
+
+  /** What the worker was assigned. */
+  assign(assignment) {
     settings = assignment;
     settings.arn = `cloudserve:${assignment.ownerName}:${assignment.functionName}`;
     settings.logGroup = `/cloudserve/${assignment.functionName}`;
-    globalThis.console = makeConsole();
+    platformConsole = globalThis.console;
+    globalThis.console = console;
     process.argv[1] = assignment.bundlePath;
   },
 
@@ -221,6 +229,13 @@ globalThis.__cloudserve = {
       if (chosen !== null) prepare();
     }
     return handler?.kind;
+  },
+
+  /** Takes back what `assign` and `loaded` have set: what was called was a rehearsal. */
+  forget() {
+    globalThis.console = platformConsole;
+    settings = handler = callHandler = undefined;
+    chosen = null;
   },
 
   /** The bundle carries an adapter that expects events exactly as AWS makes them. */

@@ -145,11 +145,14 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, BenchError> {
     let processors = ProcessorTime::now();
     let own = std::env::current_exe().doing("the harness does not know its path")?;
     let program = args.server.clone().unwrap_or_else(|| own.with_file_name("cloudserve"));
-    let scratch = tempfile::Builder::new()
-        .prefix("cloudserve-bench-")
-        .tempdir()
-        .doing("cannot make a directory")?;
     std::fs::create_dir_all(&args.out).doing(format!("cannot make {}", args.out.display()))?;
+    // Not below `/tmp`, where a server's data does not lie either: each worker has its own there,
+    // into which what it needs of the host's would have to be mounted.
+    let scratch = args
+        .out
+        .canonicalize()
+        .and_then(|out| tempfile::Builder::new().prefix(".scratch-").tempdir_in(out))
+        .doing("cannot make a directory")?;
     let progress = Progress::new();
     let peers = Peers::install(&args.peers_dir, scratch.path())?;
     let plan = args.plan();

@@ -82,8 +82,9 @@ impl Pool {
         &mut self,
         owner: UserId,
     ) -> Result<Box<Worker>, oneshot::Receiver<Provided>> {
-        if let Some(worker) = self.ready.pop() {
-            return Ok(worker);
+        // The one that has waited longest: it has had the time to get ready for more.
+        if !self.ready.is_empty() {
+            return Ok(self.ready.remove(0));
         }
         let (place, turn) = oneshot::channel();
         match &self.last_failure {

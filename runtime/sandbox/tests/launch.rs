@@ -75,6 +75,32 @@ async fn what_v8_puts_off_is_done() {
     }
 }
 
+/// What a function can see of how its worker came to be.
+const SURROUNDINGS: &str = "
+    const look = () => [
+        process.argv.map((path) => path.split('/').pop()), Object.getOwnPropertyNames(globalThis),
+        process.getActiveResourcesInfo(), String(console.log),
+    ];
+    const atLoad = look();
+    export default (event, context) =>
+        [atLoad, look(), event.path, context.functionName, Object.keys(context)];";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_leaves_no_trace() {
+    for mode in MODES {
+        let bench = bench_with(mode).await;
+        // One that is made for a call does not rehearse in its own process; one that waits does.
+        let mut views = HashSet::new();
+        for _ in 0..3 {
+            let answer = bench.get(&bench.function(SURROUNDINGS), "/seen").await;
+            assert!(!answer.text().contains("rehears"), "{mode:?}: {}", answer.text());
+            assert!(answer.text().contains("/seen"), "{mode:?}: {}", answer.text());
+            views.insert(answer.text());
+        }
+        assert_eq!(views.len(), 1, "{mode:?}: {views:?}");
+    }
+}
+
 fn zygotes() -> Vec<i32> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let children = tasks.flat_map(|task| {

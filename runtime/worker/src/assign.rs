@@ -25,7 +25,7 @@ pub(crate) fn assign(booted: &mut Booted, assignment: &Assignment) -> Result<Ent
     let host = booted.host.clone();
     // Before the jail: it may lie where the function cannot read.
     let code_cache = assignment.code_cache_path.as_ref().and_then(|p| map(Path::new(p)).ok());
-    let jail = jail::enter(assignment).map_err(|error| {
+    let jail = jail::enter(assignment, booted.rules.take()).map_err(|error| {
         broken("the function's process cannot be confined").with_detail(chain(&error))
     })?;
     let bundle_path = PathBuf::from(&assignment.bundle_path);

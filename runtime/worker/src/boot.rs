@@ -16,9 +16,11 @@ use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use crate::bridge::Bridge;
 use crate::engine::Engine;
 use crate::host::Host;
+use crate::jail::{self, PlatformRules};
 use crate::loader::{self, BundleLoader};
 use crate::memory::{BOOT_HEAP_BYTES, out_of_memory};
 use crate::permissions;
+use crate::rehearsal::Rehearsal;
 
 static SNAPSHOT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/snapshot.bin"));
 include!(concat!(env!("OUT_DIR"), "/residual.rs"));
@@ -55,11 +57,17 @@ const TOUCHED: &str = "
 /// Web workers would be isolates outside of every limit; upstream's default for them panics.
 const DISABLED_OPS: [&str; 1] = ["op_create_worker"];
 
+/// Rehearsals before a fork: V8 begins to learn from a function when it has run a few times, and
+/// compiles it after some more.
+const REHEARSALS: u32 = 16;
+
 /// An isolate that belongs to no process yet.
 pub(crate) struct Unsettled {
     engine: Engine,
     host: Rc<Host>,
     worker: MainWorker,
+    bridge: Bridge,
+    rehearsal: Rehearsal,
     loader: Rc<BundleLoader>,
     isolate: v8::IsolateHandle,
 }
@@ -70,6 +78,9 @@ pub(crate) struct Booted {
     pub(crate) host: Rc<Host>,
     pub(crate) worker: MainWorker,
     pub(crate) bridge: Bridge,
+    rehearsal: Rehearsal,
+    /// The rules for files that do not depend on the function, if they are made already.
+    pub(crate) rules: Option<PlatformRules>,
     pub(crate) loader: Rc<BundleLoader>,
     pub(crate) isolate: v8::IsolateHandle,
 }
@@ -135,14 +146,22 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     Engine::compile_lazily(false);
     touch(&mut worker).await;
     Engine::compile_lazily(true);
+    let bridge = Bridge::take(&mut worker.js_runtime);
+    bridge.offer(&mut worker.js_runtime);
     let v8_isolate = worker.js_runtime.v8_isolate();
     // What booting left behind is no part of any worker, nor of what the platform holds.
     v8_isolate.low_memory_notification();
     // It leaves pages to be swept when they are next allocated from: by each worker again, which
     // copies them for it. What looks at the whole heap sweeps it first.
     let _ = v8_isolate.get_heap_code_and_metadata_statistics();
+    // After it, which takes hidden classes without objects for garbage.
+    let rehearsal = Rehearsal::new(&mut worker).await;
+    rehearsal.run(&mut worker.js_runtime, &bridge, REHEARSALS).await;
+    Engine::collect_young(worker.js_runtime.v8_isolate());
+    Bridge::set_host(&mut worker.js_runtime, host.clone());
+    let v8_isolate = worker.js_runtime.v8_isolate();
     host.memory.set_platform(v8_isolate.get_heap_statistics().used_heap_size());
-    Unsettled { engine, host, worker, loader, isolate }
+    Unsettled { engine, host, worker, bridge, rehearsal, loader, isolate }
 }
 
 fn watch_heap(runtime: &mut JsRuntime, host: &Host) {
@@ -153,13 +172,22 @@ fn watch_heap(runtime: &mut JsRuntime, host: &Host) {
 impl Unsettled {
     /// Makes the isolate this process's: arguments, standard streams, the process id.
     pub(crate) fn settle(self) -> Booted {
-        let Self { engine, host, mut worker, loader, isolate } = self;
-        let bridge = Bridge::take(&mut worker.js_runtime, host.clone());
-        Booted { engine, host, worker, bridge, loader, isolate }
+        let Self { engine, host, mut worker, bridge, rehearsal, loader, isolate } = self;
+        bridge.start(&mut worker.js_runtime);
+        Booted { engine, host, worker, bridge, rehearsal, loader, isolate, rules: None }
     }
 }
 
 impl Booted {
+    /// Does ahead what an assignment would wait for: pages that the zygote shares become this
+    /// process's own when they are first written to.
+    pub(crate) async fn prepare(&mut self) {
+        self.rehearsal.run(&mut self.worker.js_runtime, &self.bridge, 1).await;
+        Bridge::set_host(&mut self.worker.js_runtime, self.host.clone());
+        // Whoever needs them finds out why they cannot be made.
+        self.rules = jail::platform_rules().ok();
+    }
+
     /// Sets the memory limit of the assigned function.
     pub(crate) fn limit_memory(&mut self, memory_mb: u32) {
         let runtime = &mut self.worker.js_runtime;

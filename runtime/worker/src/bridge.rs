@@ -38,8 +38,11 @@ impl IncomingCall {
 
 /// The functions of `bootstrap-js` that the host calls.
 pub(crate) struct Bridge {
+    offer: v8::Global<v8::Function>,
+    boot: v8::Global<v8::Function>,
     assign: v8::Global<v8::Function>,
     loaded: v8::Global<v8::Function>,
+    forget: v8::Global<v8::Function>,
     use_lambda_events: v8::Global<v8::Function>,
     request: v8::Global<v8::Function>,
     body: v8::Global<v8::Function>,
@@ -53,10 +56,9 @@ pub(crate) struct Bridge {
 const GLOBAL: &str = "__cloudserve";
 
 impl Bridge {
-    /// Starts the JavaScript side and takes its functions out of the global object, where the
-    /// snapshot left them, before user code can see them.
-    pub(crate) fn take(runtime: &mut JsRuntime, host: Rc<Host>) -> Self {
-        runtime.v8_isolate().set_slot(host);
+    /// Takes the functions of the JavaScript side out of the global object, where the snapshot left
+    /// them, before user code can see them.
+    pub(crate) fn take(runtime: &mut JsRuntime) -> Self {
         scope!(scope, runtime);
         let global = scope.get_current_context().global(scope);
         let key = v8::String::new(scope, GLOBAL).expect("a short string");
@@ -71,13 +73,12 @@ impl Bridge {
             let function = v8::Local::<v8::Function>::try_from(value).expect("it is a function");
             v8::Global::new(scope, function)
         };
-        let boot = function("boot");
-        let boot = v8::Local::new(scope, boot);
-        let this = v8::undefined(scope).into();
-        boot.call(scope, this, &[]).expect("Node's globals start");
         Self {
+            offer: function("offer"),
+            boot: function("boot"),
             assign: function("assign"),
             loaded: function("loaded"),
+            forget: function("forget"),
             use_lambda_events: function("useLambdaEvents"),
             request: function("request"),
             body: function("body"),
@@ -89,8 +90,26 @@ impl Bridge {
         }
     }
 
-    /// Hands over the host's functions and what of the assignment the handlers may see.
-    pub(crate) fn assign(&self, runtime: &mut JsRuntime, assignment: &Assignment) {
+    /// Whom the functions that JavaScript gets belong to.
+    pub(crate) fn set_host(runtime: &mut JsRuntime, host: Rc<Host>) {
+        runtime.v8_isolate().set_slot(host);
+    }
+
+    /// Starts what of the JavaScript side is this process's.
+    pub(crate) fn start(&self, runtime: &mut JsRuntime) {
+        scope!(scope, runtime);
+        let boot = v8::Local::new(scope, &self.boot);
+        let this = v8::undefined(scope).into();
+        boot.call(scope, this, &[]).expect("Node's globals start");
+    }
+
+    /// Takes back the assignment, and the module that was shown.
+    pub(crate) fn forget(&self, runtime: &mut JsRuntime) {
+        notify(runtime, &self.forget, &[]);
+    }
+
+    /// Hands over the host's functions.
+    pub(crate) fn offer(&self, runtime: &mut JsRuntime) {
         scope!(scope, runtime);
         let host = v8::Object::new(scope);
         macro_rules! offer {
@@ -105,6 +124,14 @@ impl Bridge {
             "answer": answer, "head": head, "chunk": chunk, "trailers": trailers, "credit": credit, "log": log,
             "done": done, "failed": failed, "openWebSocket": open_web_socket,
         }
+        let offer = v8::Local::new(scope, &self.offer);
+        let this = v8::undefined(scope).into();
+        offer.call(scope, this, &[host.into()]);
+    }
+
+    /// Hands over what of the assignment the handlers may see.
+    pub(crate) fn assign(&self, runtime: &mut JsRuntime, assignment: &Assignment) {
+        scope!(scope, runtime);
         let settings = serde_json::json!({
             "functionName": assignment.function_name,
             "ownerName": assignment.owner_name,
@@ -119,7 +146,7 @@ impl Bridge {
         let settings = v8::json::parse(scope, text).expect("it was serialised as JSON");
         let assign = v8::Local::new(scope, &self.assign);
         let this = v8::undefined(scope).into();
-        assign.call(scope, this, &[host.into(), settings]);
+        assign.call(scope, this, &[settings]);
     }
 
     /// Shows the evaluated module; says how its handler is called, once it has one that can be.

@@ -40,6 +40,15 @@ impl Engine {
         v8::V8::set_flags_from_string(if lazily { "--lazy" } else { "--no-lazy" });
     }
 
+    /// Collects the young generation, and nothing else: a fork that finds it half full collects it
+    /// that much earlier.
+    pub(crate) fn collect_young(isolate: &mut v8::Isolate) {
+        // Without the flag V8 refuses. No context is made meanwhile, which would get a function for it.
+        v8::V8::set_flags_from_string("--expose-gc");
+        isolate.request_garbage_collection_for_testing(v8::GarbageCollectionType::Minor);
+        v8::V8::set_flags_from_string("--no-expose-gc");
+    }
+
     /// Runs what V8 has put off: finalizers, the ends of asynchronous compilations. Returns
     /// whether there was anything, in which case promises may have settled.
     pub(crate) fn run_tasks(&self, isolate: &mut v8::Isolate) -> bool {

@@ -28,6 +28,7 @@ mod loader;
 mod mapped;
 mod memory;
 mod permissions;
+mod rehearsal;
 mod serve;
 mod watchdog;
 mod web_socket;

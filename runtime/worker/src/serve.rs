@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use cloudserve_protocol::wire::{
     Assignment, EXIT_UNCAUGHT, FromWorker, Jailed, Loaded, Ready, ToWorker,
 };
 use deno_core::error::{CoreError, CoreErrorKind};
-use deno_core::v8;
+use deno_core::{ModuleId, v8};
 use deno_runtime::deno_os::WatcherExited;
 use deno_runtime::fmt_errors::format_js_error;
 
@@ -38,17 +38,20 @@ use crate::watchdog::{Fired, NEVER, Watchdog};
 /// How long past the watchdog's deadline the event loop looks itself: promises that never settle.
 const DEADLINE_SLACK: Duration = Duration::from_millis(1);
 
+/// A worker that has no function by then was not made for a call that waits.
+const AT_ONCE: Duration = Duration::from_millis(20);
+
 const BUSY_BETWEEN_CALLS: &str =
     "code that went on after its call did not yield within limits.timeoutMs and was ended";
 
 /// Runs a booted worker; returns its exit code.
-pub(crate) async fn run(socket: UnixStream, booted: Booted, started: Instant) -> i32 {
+pub(crate) async fn run(socket: UnixStream, mut booted: Booted, started: Instant) -> i32 {
     let host = booted.host.clone();
     let Ok(mut control) = Control::new(socket) else { return 2 };
-    let watchdog = match Watchdog::start(booted.isolate.clone(), host.memory.clone()) {
+    let watchdog = match Watchdog::new(booted.isolate.clone(), host.memory.clone()) {
         Ok(watchdog) => watchdog,
         Err(error) => {
-            eprintln!("cloudserve-worker: no thread for the watchdog: {error}");
+            eprintln!("cloudserve-worker: its memory cannot be watched: {error}");
             return 2;
         }
     };
@@ -65,7 +68,14 @@ pub(crate) async fn run(socket: UnixStream, booted: Booted, started: Instant) ->
     }));
     control.flush_blocking(&mut host.outgoing());
 
-    let assignment = match poll_fn(|cx| control.poll_frame(cx)).await {
+    let first = match tokio::time::timeout(AT_ONCE, poll_fn(|cx| control.poll_frame(cx))).await {
+        Ok(frame) => frame,
+        Err(_elapsed) => {
+            booted.prepare().await;
+            poll_fn(|cx| control.poll_frame(cx)).await
+        }
+    };
+    let assignment = match first {
         Ok(ToWorker::Assign(assignment)) => assignment,
         Ok(ToWorker::Drain) | Err(ControlError::Closed) => return 0,
         Ok(_) => return 2,
@@ -129,12 +139,20 @@ impl Serving {
     async fn load(&mut self, assignment: &Assignment) -> Result<(), Fault> {
         let begun = Instant::now();
         let jail = assign::assign(&mut self.booted, assignment)?;
-        self.report_jail(jail).await?;
+        let listener = self.report_jail(jail);
+        self.watchdog.start().map_err(|error| {
+            let what = "the function's process cannot be watched";
+            Fault::new(FaultClass::SandboxUnavailable, what).with_detail(error.to_string())
+        })?;
         self.watchdog.take_baseline();
         let budget = Duration::from_millis(assignment.load_budget_ms.into());
         self.watchdog.arm(begun + budget, NEVER);
+        // The supervisor takes the listener over meanwhile.
+        let url = self.booted.loader.bundle_url();
+        let compiled = self.booted.worker.preload_main_module(&url).await;
+        self.hand_over(listener).await?;
         let found = tokio::time::timeout(budget, async {
-            let namespace = self.evaluate().await?;
+            let namespace = self.evaluate(compiled?).await?;
             self.handler_of(&namespace).await
         });
         let handler_kind = match found.await {
@@ -169,14 +187,19 @@ impl Serving {
         Ok(())
     }
 
-    /// Says that the process is jailed; waits until network calls are attended to. The listener is
-    /// closed before user code could find it.
-    async fn report_jail(&mut self, jail: Entered) -> Result<(), Fault> {
+    /// Says that the process is jailed. Returns the listener of its network calls, if there is one.
+    fn report_jail(&mut self, jail: Entered) -> Option<OwnedFd> {
         let Entered { listener, missing, .. } = jail;
         let number = listener.as_ref().map(AsRawFd::as_raw_fd);
         self.host.send(&FromWorker::Jailed(Jailed { listener: number, missing }));
         let host = self.host.clone();
         self.control.flush_blocking(&mut host.outgoing());
+        listener
+    }
+
+    /// Waits until network calls are attended to. The listener is closed before user code could
+    /// find it.
+    async fn hand_over(&mut self, listener: Option<OwnedFd>) -> Result<(), Fault> {
         if listener.is_none() {
             return Ok(());
         }
@@ -186,10 +209,8 @@ impl Serving {
         }
     }
 
-    async fn evaluate(&mut self) -> Result<v8::Global<v8::Object>, CoreError> {
-        let url = self.booted.loader.bundle_url();
-        let id = self.booted.worker.preload_main_module(&url).await?;
-        let mut evaluated = pin!(self.booted.worker.js_runtime.mod_evaluate(id));
+    async fn evaluate(&mut self, module: ModuleId) -> Result<v8::Global<v8::Object>, CoreError> {
+        let mut evaluated = pin!(self.booted.worker.js_runtime.mod_evaluate(module));
         let mut is_evaluated = false;
         poll_fn(|cx| {
             loop {
@@ -212,7 +233,7 @@ impl Serving {
             }
         })
         .await?;
-        self.booted.worker.js_runtime.get_module_namespace(id)
+        self.booted.worker.js_runtime.get_module_namespace(module)
     }
 
     /// The handler of the evaluated module. One that is to listen later is waited for until the

@@ -60,15 +60,13 @@ struct Shared {
 /// The watchdog of one isolate.
 pub(crate) struct Watchdog {
     shared: Arc<Shared>,
-    thread: Thread,
+    isolate: v8::IsolateHandle,
+    thread: Option<Thread>,
 }
 
 impl Watchdog {
-    /// In the process it watches: threads do not survive a fork.
-    pub(crate) fn start(
-        isolate: v8::IsolateHandle,
-        memory: Arc<MemoryBudget>,
-    ) -> std::io::Result<Self> {
+    /// One that does not watch yet. Before the jail, which closes `/proc`.
+    pub(crate) fn new(isolate: v8::IsolateHandle, memory: Arc<MemoryBudget>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             deadline_ms: AtomicU64::new(NEVER),
             cpu_until_us: AtomicU64::new(NEVER),
@@ -76,17 +74,20 @@ impl Watchdog {
             fired: AtomicU8::new(NOT_FIRED),
             epoch: Instant::now(),
             memory,
-            // Open from now on: the jail closes `/proc`.
             statm: File::open("/proc/self/statm")?,
         });
-        let watched = shared.clone();
+        Ok(Self { shared, isolate, thread: None })
+    }
+
+    /// Makes its thread, in the jail: what confines a thread is inherited by those it makes.
+    pub(crate) fn start(&mut self) -> io::Result<()> {
+        let (watched, isolate) = (self.shared.clone(), self.isolate.clone());
         let thread = std::thread::Builder::new()
             .name("watchdog".to_owned())
             .stack_size(64 * 1024)
-            .spawn(move || watch(&watched, &isolate))?
-            .thread()
-            .clone();
-        Ok(Self { shared, thread })
+            .spawn(move || watch(&watched, &isolate))?;
+        self.thread = Some(thread.thread().clone());
+        Ok(())
     }
 
     /// Execution is terminated at this instant, or when the process has used this much CPU time,
@@ -96,8 +97,10 @@ impl Watchdog {
         let ms = u64::try_from(ms).unwrap_or(NEVER - 1) + 1;
         self.shared.cpu_until_us.store(cpu_until_us, Ordering::SeqCst);
         self.shared.deadline_ms.store(ms, Ordering::SeqCst);
-        if self.shared.is_parked.load(Ordering::SeqCst) {
-            self.thread.unpark();
+        if self.shared.is_parked.load(Ordering::SeqCst)
+            && let Some(thread) = &self.thread
+        {
+            thread.unpark();
         }
     }
 

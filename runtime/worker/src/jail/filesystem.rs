@@ -2,12 +2,13 @@
 //! program cannot do without. Everything else is closed, `/proc` with it. Binding TCP ports,
 //! signals to other processes and abstract sockets are closed as well.
 
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 
 /// The newest version whose every right was looked at.
@@ -41,6 +42,8 @@ const NULL: &str = "/dev/null";
 pub(crate) enum FilesystemError {
     #[error("the kernel does not take a rule")]
     Ruleset(#[from] RulesetError),
+    #[error("the kernel does not take the rules")]
+    Enforce(#[source] io::Error),
     #[error("{path} cannot be opened")]
     Path {
         path: String,
@@ -49,24 +52,18 @@ pub(crate) enum FilesystemError {
     },
 }
 
-/// The rules; `None` when the kernel has no Landlock.
-pub(super) fn rules(
-    readable: &[&Path],
-    writable: &Path,
-) -> Result<Option<OwnedFd>, FilesystemError> {
+/// The rules that are the same for every function.
+pub(crate) struct PlatformRules(RulesetCreated);
+
+/// Makes them.
+pub(crate) fn platform_rules() -> Result<PlatformRules, FilesystemError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let device = BitFlags::from(AccessFs::MakeChar) | AccessFs::MakeBlock | AccessFs::MakeFifo;
-    let write = AccessFs::from_all(KNOWN) & !(device | AccessFs::Execute | AccessFs::MakeSock);
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?
         .handle_access(AccessNet::BindTcp)?
         .scope(Scope::from_all(KNOWN))?
         .create()?;
-    for path in readable {
-        ruleset = ruleset.add_rule(PathBeneath::new(open(path)?, read))?;
-    }
-    ruleset = ruleset.add_rule(PathBeneath::new(open(writable)?, write))?;
     for path in SYSTEM_FILES.map(Path::new) {
         // Systems differ in which of them they have.
         if let Ok(metadata) = path.metadata() {
@@ -76,6 +73,22 @@ pub(super) fn rules(
     }
     let null = AccessFs::ReadFile | AccessFs::WriteFile;
     ruleset = ruleset.add_rule(PathBeneath::new(open(Path::new(NULL))?, null))?;
+    Ok(PlatformRules(ruleset))
+}
+
+/// With what is a function's own; `None` when the kernel has no Landlock.
+pub(super) fn rules(
+    PlatformRules(mut ruleset): PlatformRules,
+    readable: &[&Path],
+    writable: &Path,
+) -> Result<Option<OwnedFd>, FilesystemError> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let device = BitFlags::from(AccessFs::MakeChar) | AccessFs::MakeBlock | AccessFs::MakeFifo;
+    let write = AccessFs::from_all(KNOWN) & !(device | AccessFs::Execute | AccessFs::MakeSock);
+    for path in readable {
+        ruleset = ruleset.add_rule(PathBeneath::new(open(path)?, read))?;
+    }
+    ruleset = ruleset.add_rule(PathBeneath::new(open(writable)?, write))?;
     Ok(ruleset.into())
 }
 
@@ -84,9 +97,9 @@ fn open(path: &Path) -> Result<PathFd, FilesystemError> {
         .map_err(|source| FilesystemError::Path { path: path.display().to_string(), source })
 }
 
-/// Holds this thread to the rules, for good. Fit for a signal handler. The error is `errno`.
-pub(super) fn enforce(rules: &OwnedFd) -> Result<(), i32> {
+/// Holds this thread to the rules, for good.
+pub(super) fn enforce(rules: &OwnedFd) -> Result<(), FilesystemError> {
     // SAFETY: a plain system call on a descriptor that is open.
     let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) };
-    if done == 0 { Ok(()) } else { Err(super::threads::errno()) }
+    if done == 0 { Ok(()) } else { Err(FilesystemError::Enforce(io::Error::last_os_error())) }
 }

@@ -2,8 +2,7 @@
 //!
 //! Two calls. [`isolate`] while the process has one thread, at its start or right after a fork:
 //! namespaces of its own. [`enter`] once, after the assignment and before user code: resource
-//! limits, the private `/tmp`, no privileges, Landlock, seccomp, in this order and over all
-//! threads. One module per mechanism, each with its own error.
+//! limits, the private `/tmp`, no privileges, Landlock, seccomp, in this order. One module per mechanism, each with its own error.
 //!
 //! Invariant: nothing here can be undone by what runs later. What the platform cannot give is
 //! named in [`Entered::missing`]; a mechanism that exists and fails is an error.
@@ -23,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use cloudserve_protocol::wire::Assignment;
 
+pub(crate) use filesystem::{PlatformRules, platform_rules};
 pub(crate) use namespaces::isolate;
 
 /// Which part of the jail could not be had although the platform has it.
@@ -36,6 +36,8 @@ pub(crate) enum JailError {
     Filesystem(#[from] filesystem::FilesystemError),
     #[error("the threads of the process")]
     Threads(#[from] threads::ThreadsError),
+    #[error("the privileges of the process")]
+    Privileges(#[source] std::io::Error),
     #[error("the filter of system calls")]
     Syscalls(#[from] syscalls::SyscallsError),
     #[error("the platform cannot give {0}, which the operator requires")]
@@ -54,8 +56,11 @@ pub(crate) struct Entered {
     pub(crate) missing: Vec<String>,
 }
 
-/// Jails this process for good.
-pub(crate) fn enter(assignment: &Assignment) -> Result<Entered, JailError> {
+/// Jails this process for good. `rules` are made if there are none yet.
+pub(crate) fn enter(
+    assignment: &Assignment,
+    rules: Option<PlatformRules>,
+) -> Result<Entered, JailError> {
     let terms = &assignment.jail;
     let mut missing = Vec::new();
     let bundle = Path::new(&assignment.bundle_path);
@@ -72,17 +77,19 @@ pub(crate) fn enter(assignment: &Assignment) -> Result<Entered, JailError> {
     };
     resources::limit(terms.tmp_bytes)?;
 
-    let rules = filesystem::rules(&readable, &tmp)?;
+    let platform = rules.map_or_else(platform_rules, Ok)?;
+    let rules = filesystem::rules(platform, &readable, &tmp)?;
     if rules.is_none() {
         missing.push("Landlock".to_owned());
     }
     if terms.require_full && !missing.is_empty() {
         return Err(JailError::Missing(missing.join(", ")));
     }
-    threads::on_each(|| {
-        privileges::drop()?;
-        rules.as_ref().map_or(Ok(()), filesystem::enforce)
-    })?;
+    threads::only_this()?;
+    privileges::drop().map_err(JailError::Privileges)?;
+    if let Some(rules) = &rules {
+        filesystem::enforce(rules)?;
+    }
     let listener = syscalls::filter(terms.supervised_egress)?;
     Ok(Entered { tmp, listener, missing })
 }

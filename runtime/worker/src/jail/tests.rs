@@ -17,7 +17,7 @@ const TMP_BYTES: u64 = 1024 * 1024;
 
 /// `errno` of a call that failed, 0 of one that did not.
 fn errno_if(failed: bool) -> c_int {
-    if failed { super::threads::errno() } else { 0 }
+    if failed { std::io::Error::last_os_error().raw_os_error().unwrap_or(-1) } else { 0 }
 }
 
 fn call(number: c_long, args: [u64; 6]) -> c_int {
@@ -64,12 +64,6 @@ fn makes_a_thread() -> c_int {
         Ok(thread) => errno_if(thread.join().is_err()),
         Err(error) => error.raw_os_error().unwrap_or(-1),
     }
-}
-
-/// A thread made before the jail is in it, too.
-fn an_older_thread_reads(path: &'static str, go: &std::sync::Barrier) -> c_int {
-    go.wait();
-    open(path, libc::O_RDONLY)
 }
 
 fn fills_tmp(tmp: &Path) -> c_int {
@@ -184,25 +178,27 @@ fn in_jail(bundle: &Path, other: &Path, tmp: &Path) -> String {
     if let Err(error) = super::isolate() {
         return format!("not isolated: {error:?}");
     }
+    // One that would not be in it.
     let go = std::sync::Barrier::new(2);
-    std::thread::scope(|scope| {
-        let older = scope.spawn(|| an_older_thread_reads("/etc/passwd", &go));
-        let entered = match super::enter(&assignment(bundle, tmp)) {
-            Ok(entered) => entered,
-            Err(error) => {
-                go.wait();
-                return format!("not jailed: {error:?}");
-            }
-        };
-        let mut report = attack(&entered.tmp, bundle.to_str().unwrap(), other.to_str().unwrap());
+    let older = std::thread::scope(|scope| {
+        scope.spawn(|| go.wait());
+        let refused = super::threads::only_this();
         go.wait();
-        report.insert("an older thread", older.join().unwrap());
-        let mut text = String::new();
-        for (what, errno) in report {
-            writeln!(text, "{what}\t{errno}").unwrap();
-        }
-        text
-    })
+        refused
+    });
+    if !matches!(older, Err(super::threads::ThreadsError::Several(2))) {
+        return format!("an older thread: {older:?}");
+    }
+    let entered = match super::enter(&assignment(bundle, tmp), None) {
+        Ok(entered) => entered,
+        Err(error) => return format!("not jailed: {error:?}"),
+    };
+    let report = attack(&entered.tmp, bundle.to_str().unwrap(), other.to_str().unwrap());
+    let mut text = String::new();
+    for (what, errno) in report {
+        writeln!(text, "{what}\t{errno}").unwrap();
+    }
+    text
 }
 
 #[test]

@@ -154,13 +154,12 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     // It leaves pages to be swept when they are next allocated from: by each worker again, which
     // copies them for it. What looks at the whole heap sweeps it first.
     let _ = v8_isolate.get_heap_code_and_metadata_statistics();
+    host.memory.set_platform(v8_isolate.get_heap_statistics().used_heap_size());
     // After it, which takes hidden classes without objects for garbage.
     let rehearsal = Rehearsal::new(&mut worker).await;
     rehearsal.run(&mut worker.js_runtime, &bridge, REHEARSALS).await;
     Engine::collect_young(worker.js_runtime.v8_isolate());
     Bridge::set_host(&mut worker.js_runtime, host.clone());
-    let v8_isolate = worker.js_runtime.v8_isolate();
-    host.memory.set_platform(v8_isolate.get_heap_statistics().used_heap_size());
     Unsettled { engine, host, worker, bridge, rehearsal, loader, isolate }
 }
 

@@ -178,13 +178,17 @@ impl Unsettled {
 }
 
 impl Booted {
-    /// Does ahead what an assignment would wait for: pages that the zygote shares become this
-    /// process's own when they are first written to.
-    pub(crate) async fn prepare(&mut self) {
-        self.rehearsal.run(&mut self.worker.js_runtime, &self.bridge, 1).await;
-        Bridge::set_host(&mut self.worker.js_runtime, self.host.clone());
+    /// Makes of the jail what does not depend on the function.
+    pub(crate) fn prepare_jail(&mut self) {
         // Whoever needs them finds out why they cannot be made.
         self.rules = jail::platform_rules().ok();
+    }
+
+    /// Once more, in this process: pages that the zygote shares become its own when they are first
+    /// written to.
+    pub(crate) async fn rehearse(&mut self) {
+        self.rehearsal.run(&mut self.worker.js_runtime, &self.bridge, 1).await;
+        Bridge::set_host(&mut self.worker.js_runtime, self.host.clone());
     }
 
     /// Sets the memory limit of the assigned function.

@@ -68,10 +68,12 @@ pub(crate) async fn run(socket: UnixStream, mut booted: Booted, started: Instant
     }));
     control.flush_blocking(&mut host.outgoing());
 
+    // An assignment that is on its way takes as long.
+    booted.prepare_jail();
     let first = match tokio::time::timeout(AT_ONCE, poll_fn(|cx| control.poll_frame(cx))).await {
         Ok(frame) => frame,
         Err(_elapsed) => {
-            booted.prepare().await;
+            booted.rehearse().await;
             poll_fn(|cx| control.poll_frame(cx)).await
         }
     };

@@ -19,15 +19,30 @@ fn broken(what: impl Into<String>) -> Fault {
     Fault::new(FaultClass::SandboxUnavailable, what)
 }
 
-/// Takes the assignment on, in the jail. A fault means that the sandbox assigned what does not
-/// exist, or that the platform is not what it seemed.
-pub(crate) fn assign(booted: &mut Booted, assignment: &Assignment) -> Result<Entered, Fault> {
-    let host = booted.host.clone();
+/// A process in its jail that is not told yet whose it is.
+pub(crate) struct Confined {
+    pub(crate) jail: Entered,
+    code_cache: Option<&'static [u8]>,
+}
+
+/// Enters the jail. A fault means that the platform is not what it seemed.
+pub(crate) fn confine(booted: &mut Booted, assignment: &Assignment) -> Result<Confined, Fault> {
     // Before the jail: it may lie where the function cannot read.
     let code_cache = assignment.code_cache_path.as_ref().and_then(|p| map(Path::new(p)).ok());
     let jail = jail::enter(assignment, booted.rules.take()).map_err(|error| {
         broken("the function's process cannot be confined").with_detail(chain(&error))
     })?;
+    Ok(Confined { jail, code_cache })
+}
+
+/// Takes the assignment on, in the jail. A fault means that the sandbox assigned what does not
+/// exist.
+pub(crate) fn assign(
+    booted: &mut Booted,
+    assignment: &Assignment,
+    Confined { jail, code_cache }: Confined,
+) -> Result<(), Fault> {
+    let host = booted.host.clone();
     let bundle_path = PathBuf::from(&assignment.bundle_path);
     let bundle_dir = bundle_path.parent().map(Path::to_path_buf);
     let bundle_dir = bundle_dir.ok_or_else(|| broken("the bundle has no directory"))?;
@@ -60,7 +75,7 @@ pub(crate) fn assign(booted: &mut Booted, assignment: &Assignment) -> Result<Ent
     let mut roots = vec![bundle_dir];
     roots.extend(assignment.node_modules_path.as_ref().map(Into::into));
     booted.loader.assign(Artifacts { bundle_url, roots, code_cache });
-    Ok(jail)
+    Ok(())
 }
 
 /// The function's variables, and what Node programs expect besides. What the operating system

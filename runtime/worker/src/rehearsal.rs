@@ -4,7 +4,9 @@
 //! are compiled, property accesses learn where to look. In a zygote that happens once for all
 //! workers. Afterwards the isolate is as it was, but for what it has learnt.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -75,7 +77,14 @@ impl Rehearsal {
                 for call in incoming() {
                     self.host.begin(call.call, call.deadline, false);
                     bridge.request(runtime, &call);
-                    let _ = runtime.run_event_loop(PollEventLoopOptions::default()).await;
+                    // Once: what would have to be waited for is not rehearsed, and asynchronous
+                    // operations would belong to an event loop that a fork does not take along.
+                    poll_fn(|cx| {
+                        let _ = runtime.poll_event_loop(cx, PollEventLoopOptions::default());
+                        Poll::Ready(())
+                    })
+                    .await;
+                    assert!(!self.host.has_calls(), "what is rehearsed ends at once");
                     self.host.report_finished(runtime.v8_isolate());
                     self.host.outgoing().clear();
                 }

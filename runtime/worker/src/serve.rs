@@ -20,7 +20,7 @@ use cloudserve_protocol::wire::{
     Assignment, EXIT_UNCAUGHT, FromWorker, Jailed, Loaded, Ready, ToWorker,
 };
 use deno_core::error::{CoreError, CoreErrorKind};
-use deno_core::{ModuleId, v8};
+use deno_core::v8;
 use deno_runtime::deno_os::WatcherExited;
 use deno_runtime::fmt_errors::format_js_error;
 
@@ -140,21 +140,22 @@ impl Serving {
     /// Makes this worker the function's.
     async fn load(&mut self, assignment: &Assignment) -> Result<(), Fault> {
         let begun = Instant::now();
-        let jail = assign::assign(&mut self.booted, assignment)?;
-        let listener = self.report_jail(jail);
+        let mut confined = assign::confine(&mut self.booted, assignment)?;
         self.watchdog.start().map_err(|error| {
             let what = "the function's process cannot be watched";
             Fault::new(FaultClass::SandboxUnavailable, what).with_detail(error.to_string())
         })?;
+        let listener = self.report_jail(&mut confined.jail);
+        // The supervisor takes the listener over meanwhile. V8 sees nothing of the function's before
+        // it is closed, not even its code cache: whoever holds it answers for the kernel.
+        let assigned = assign::assign(&mut self.booted, assignment, confined);
+        self.hand_over(listener).await?;
+        assigned?;
         self.watchdog.take_baseline();
         let budget = Duration::from_millis(assignment.load_budget_ms.into());
         self.watchdog.arm(begun + budget, NEVER);
-        // The supervisor takes the listener over meanwhile.
-        let url = self.booted.loader.bundle_url();
-        let compiled = self.booted.worker.preload_main_module(&url).await;
-        self.hand_over(listener).await?;
-        let found = tokio::time::timeout(budget, async {
-            let namespace = self.evaluate(compiled?).await?;
+        let found = tokio::time::timeout(budget.saturating_sub(begun.elapsed()), async {
+            let namespace = self.evaluate().await?;
             self.handler_of(&namespace).await
         });
         let handler_kind = match found.await {
@@ -190,8 +191,8 @@ impl Serving {
     }
 
     /// Says that the process is jailed. Returns the listener of its network calls, if there is one.
-    fn report_jail(&mut self, jail: Entered) -> Option<OwnedFd> {
-        let Entered { listener, missing, .. } = jail;
+    fn report_jail(&mut self, jail: &mut Entered) -> Option<OwnedFd> {
+        let (listener, missing) = (jail.listener.take(), std::mem::take(&mut jail.missing));
         let number = listener.as_ref().map(AsRawFd::as_raw_fd);
         self.host.send(&FromWorker::Jailed(Jailed { listener: number, missing }));
         let host = self.host.clone();
@@ -211,7 +212,9 @@ impl Serving {
         }
     }
 
-    async fn evaluate(&mut self, module: ModuleId) -> Result<v8::Global<v8::Object>, CoreError> {
+    async fn evaluate(&mut self) -> Result<v8::Global<v8::Object>, CoreError> {
+        let url = self.booted.loader.bundle_url();
+        let module = self.booted.worker.preload_main_module(&url).await?;
         let mut evaluated = pin!(self.booted.worker.js_runtime.mod_evaluate(module));
         let mut is_evaluated = false;
         poll_fn(|cx| {

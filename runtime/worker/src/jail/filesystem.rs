@@ -14,25 +14,31 @@ use landlock::{
 /// The newest version whose every right was looked at.
 const KNOWN: ABI = ABI::V6;
 
-/// What programs read: names of hosts, certificates, the time zone, processors and memory.
-const SYSTEM_FILES: [&str; 17] = [
+/// What programs read and no system replaces while it runs: devices, processors and memory,
+/// directories of certificates and time zones.
+const LASTING: [&str; 10] = [
     "/dev/random",
     "/dev/urandom",
     "/dev/zero",
+    "/etc/pki/tls/certs",
+    "/etc/ssl/certs",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/usr/share/ca-certificates",
+    "/usr/share/zoneinfo",
+];
+
+/// Files that are replaced, when the network changes above all: names of hosts, certificates, the
+/// time zone. A rule is about the file that was there when it was made.
+const REPLACED: [&str; 7] = [
     "/etc/gai.conf",
     "/etc/host.conf",
     "/etc/hosts",
     "/etc/localtime",
     "/etc/nsswitch.conf",
-    "/etc/pki/tls/certs",
     "/etc/resolv.conf",
-    "/etc/ssl/certs",
-    "/proc/cpuinfo",
-    "/proc/meminfo",
-    "/proc/stat",
     "/usr/lib/ssl/cert.pem",
-    "/usr/share/ca-certificates",
-    "/usr/share/zoneinfo",
 ];
 
 const NULL: &str = "/dev/null";
@@ -52,41 +58,52 @@ pub(crate) enum FilesystemError {
     },
 }
 
-/// The rules that are the same for every function.
+/// The rules that are the same for every function, and stay right.
 pub(crate) struct PlatformRules(RulesetCreated);
+
+fn readable_rights() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::ReadDir
+}
+
+/// With rules to read these. Systems differ in which of them they have.
+fn with_system_files(
+    mut ruleset: RulesetCreated,
+    paths: &[&str],
+) -> Result<RulesetCreated, FilesystemError> {
+    for path in paths.iter().map(Path::new) {
+        if let Ok(metadata) = path.metadata() {
+            let rights =
+                if metadata.is_dir() { readable_rights() } else { AccessFs::ReadFile.into() };
+            ruleset = ruleset.add_rule(PathBeneath::new(open(path)?, rights))?;
+        }
+    }
+    Ok(ruleset)
+}
 
 /// Makes them.
 pub(crate) fn platform_rules() -> Result<PlatformRules, FilesystemError> {
-    let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let mut ruleset = Ruleset::default()
+    let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?
         .handle_access(AccessNet::BindTcp)?
         .scope(Scope::from_all(KNOWN))?
         .create()?;
-    for path in SYSTEM_FILES.map(Path::new) {
-        // Systems differ in which of them they have.
-        if let Ok(metadata) = path.metadata() {
-            let rights = if metadata.is_dir() { read } else { AccessFs::ReadFile.into() };
-            ruleset = ruleset.add_rule(PathBeneath::new(open(path)?, rights))?;
-        }
-    }
+    let ruleset = with_system_files(ruleset, &LASTING)?;
     let null = AccessFs::ReadFile | AccessFs::WriteFile;
-    ruleset = ruleset.add_rule(PathBeneath::new(open(Path::new(NULL))?, null))?;
-    Ok(PlatformRules(ruleset))
+    Ok(PlatformRules(ruleset.add_rule(PathBeneath::new(open(Path::new(NULL))?, null))?))
 }
 
 /// With what is a function's own; `None` when the kernel has no Landlock.
 pub(super) fn rules(
-    PlatformRules(mut ruleset): PlatformRules,
+    PlatformRules(ruleset): PlatformRules,
     readable: &[&Path],
     writable: &Path,
 ) -> Result<Option<OwnedFd>, FilesystemError> {
-    let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let device = BitFlags::from(AccessFs::MakeChar) | AccessFs::MakeBlock | AccessFs::MakeFifo;
     let write = AccessFs::from_all(KNOWN) & !(device | AccessFs::Execute | AccessFs::MakeSock);
+    let mut ruleset = with_system_files(ruleset, &REPLACED)?;
     for path in readable {
-        ruleset = ruleset.add_rule(PathBeneath::new(open(path)?, read))?;
+        ruleset = ruleset.add_rule(PathBeneath::new(open(path)?, readable_rights()))?;
     }
     ruleset = ruleset.add_rule(PathBeneath::new(open(writable)?, write))?;
     Ok(ruleset.into())

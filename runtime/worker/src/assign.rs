@@ -23,31 +23,34 @@ fn broken(what: impl Into<String>) -> Fault {
 pub(crate) struct Confined {
     pub(crate) jail: Entered,
     code_cache: Option<&'static [u8]>,
+    bundle_dir: PathBuf,
+    bundle_url: ModuleSpecifier,
 }
 
-/// Enters the jail. A fault means that the platform is not what it seemed.
+/// Enters the jail, and the bundle's directory. A fault means that the sandbox assigned what does
+/// not exist, or that the platform is not what it seemed: nobody blames the function yet.
 pub(crate) fn confine(booted: &mut Booted, assignment: &Assignment) -> Result<Confined, Fault> {
     // Before the jail: it may lie where the function cannot read.
     let code_cache = assignment.code_cache_path.as_ref().and_then(|p| map(Path::new(p)).ok());
     let jail = jail::enter(assignment, booted.rules.take()).map_err(|error| {
         broken("the function's process cannot be confined").with_detail(chain(&error))
     })?;
-    Ok(Confined { jail, code_cache })
+    let bundle_path = Path::new(&assignment.bundle_path);
+    let bundle_dir = bundle_path.parent().map(Path::to_path_buf);
+    let bundle_dir = bundle_dir.ok_or_else(|| broken("the bundle has no directory"))?;
+    let bundle_url = ModuleSpecifier::from_file_path(bundle_path)
+        .map_err(|()| broken("the bundle's path is not absolute"))?;
+    enter(&bundle_dir)?;
+    Ok(Confined { jail, code_cache, bundle_dir, bundle_url })
 }
 
-/// Takes the assignment on, in the jail. A fault means that the sandbox assigned what does not
-/// exist.
+/// Takes the assignment on, in the jail.
 pub(crate) fn assign(
     booted: &mut Booted,
     assignment: &Assignment,
-    Confined { jail, code_cache }: Confined,
+    Confined { jail, code_cache, bundle_dir, bundle_url }: Confined,
 ) -> Result<(), Fault> {
     let host = booted.host.clone();
-    let bundle_path = PathBuf::from(&assignment.bundle_path);
-    let bundle_dir = bundle_path.parent().map(Path::to_path_buf);
-    let bundle_dir = bundle_dir.ok_or_else(|| broken("the bundle has no directory"))?;
-    let bundle_url = ModuleSpecifier::from_file_path(&bundle_path)
-        .map_err(|()| broken("the bundle's path is not absolute"))?;
     host.limits.set(assignment.limits);
     let source_root = bundle_url.join(".").map_err(|error| broken(error.to_string()))?;
     host.source_root.replace(source_root.into());
@@ -69,7 +72,6 @@ pub(crate) fn assign(
     runtime.op_state().borrow_mut().put::<PermissionsContainer>(permissions);
 
     set_environment(assignment, &tmp);
-    enter(&bundle_dir)?;
     booted.bridge.assign(runtime, assignment);
 
     let mut roots = vec![bundle_dir];

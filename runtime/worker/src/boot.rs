@@ -157,9 +157,8 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     host.memory.set_platform(v8_isolate.get_heap_statistics().used_heap_size());
     // After it, which takes hidden classes without objects for garbage.
     let rehearsal = Rehearsal::new(&mut worker).await;
-    rehearsal.run(&mut worker.js_runtime, &bridge, REHEARSALS).await;
+    rehearsal.run(&mut worker.js_runtime, &bridge, &host, REHEARSALS).await;
     Engine::collect_young(worker.js_runtime.v8_isolate());
-    Bridge::set_host(&mut worker.js_runtime, host.clone());
     Unsettled { engine, host, worker, bridge, rehearsal, loader, isolate }
 }
 
@@ -187,8 +186,7 @@ impl Booted {
     /// Once more, in this process: pages that the zygote shares become its own when they are first
     /// written to.
     pub(crate) async fn rehearse(&mut self) {
-        self.rehearsal.run(&mut self.worker.js_runtime, &self.bridge, 1).await;
-        Bridge::set_host(&mut self.worker.js_runtime, self.host.clone());
+        self.rehearsal.run(&mut self.worker.js_runtime, &self.bridge, &self.host, 1).await;
     }
 
     /// Sets the memory limit of the assigned function.

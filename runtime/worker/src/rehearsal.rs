@@ -64,9 +64,15 @@ impl Rehearsal {
         Self { host: Host::new(), namespaces }
     }
 
-    /// Assigns and calls each of the functions so many times. The isolate's host is another one
-    /// afterwards.
-    pub(crate) async fn run(&self, runtime: &mut JsRuntime, bridge: &Bridge, times: u32) {
+    /// Assigns and calls each of the functions so many times. Afterwards the isolate's host is
+    /// `host`.
+    pub(crate) async fn run(
+        &self,
+        runtime: &mut JsRuntime,
+        bridge: &Bridge,
+        host: &Rc<Host>,
+        times: u32,
+    ) {
         Bridge::set_host(runtime, self.host.clone());
         let assignment = assignment();
         for _ in 0..times {
@@ -91,6 +97,7 @@ impl Rehearsal {
                 bridge.forget(runtime);
             }
         }
+        Bridge::set_host(runtime, host.clone());
     }
 }
 

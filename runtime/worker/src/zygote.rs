@@ -21,6 +21,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
 
 use crate::boot::Unsettled;
 use crate::engine::Engine;
+use crate::jail;
 use crate::serve;
 
 /// The socket to the supervisor, as it was started with.
@@ -34,7 +35,7 @@ enum ZygoteError {
     #[error("the supervisor sent {0} descriptors instead of {WORKER_DESCRIPTORS} or one more")]
     Descriptors(usize),
     #[error("booting left {0} threads behind; a fork would lose all but one")]
-    Threads(usize),
+    Threads(u64),
     #[error("cannot see this process's {0}")]
     Proc(&'static str, #[source] io::Error),
     #[error("cannot make the process a worker")]
@@ -63,8 +64,7 @@ enum Role {
 }
 
 fn fork_on_demand(started: Instant) -> Result<Role, ZygoteError> {
-    let threads = fs::read_dir("/proc/self/task").map_err(|e| ZygoteError::Proc("threads", e))?;
-    match threads.count() {
+    match jail::count_threads().map_err(|e| ZygoteError::Proc("threads", e))? {
         1 => {}
         n => return Err(ZygoteError::Threads(n)),
     }

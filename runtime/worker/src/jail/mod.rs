@@ -24,6 +24,7 @@ use cloudserve_protocol::wire::Assignment;
 
 pub(crate) use filesystem::{PlatformRules, platform_rules};
 pub(crate) use namespaces::isolate;
+pub(crate) use threads::count as count_threads;
 
 /// Which part of the jail could not be had although the platform has it.
 #[derive(Debug, thiserror::Error)]

@@ -17,10 +17,14 @@ pub(crate) enum ThreadsError {
 /// Links to the directory of a process's threads that are none of theirs.
 const OTHER_LINKS: u64 = 2;
 
+/// How many threads this process has.
+pub(crate) fn count() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/self/task")?.nlink().saturating_sub(OTHER_LINKS))
+}
+
 /// Makes sure that this thread is all there is of the process.
 pub(super) fn only_this() -> Result<(), ThreadsError> {
-    let links = fs::metadata("/proc/self/task").map_err(ThreadsError::Count)?.nlink();
-    match links.saturating_sub(OTHER_LINKS) {
+    match count().map_err(ThreadsError::Count)? {
         1 => Ok(()),
         several => Err(ThreadsError::Several(several)),
     }

@@ -39,7 +39,7 @@ pub(crate) fn of_api(
 ) -> (Router, CancellationToken) {
     let (router, leaving) = until_leaving(move || {
         let accounts = accounts.clone();
-        async move { accounts.is_token_revoked("").await.err().map(|_| "storage does not answer") }
+        async move { accounts.answers().await.err().map(|_| "storage does not answer") }
     });
     let shown = move || async move { prometheus(sandboxes.metrics().to_string()) };
     (router.route("/metrics", get(shown)), leaving)

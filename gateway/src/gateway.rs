@@ -249,7 +249,7 @@ impl Gateway {
     pub async fn is_ready(&self) -> bool {
         !self.0.draining.load(Relaxed)
             && self.0.downstream.as_ref().is_none_or(|below| below.is_ready())
-            && self.0.accounts.is_token_revoked("").await.is_ok()
+            && self.0.accounts.answers().await.is_ok()
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct Config {
     #[config(layer_attr(arg(long, value_name = "MS")))]
     pub(crate) drain_timeout_ms: u32,
 
-    /// Threads that serve requests; 0 is half the cores, the other half being for functions.
+    /// Threads that serve requests; 0 is as many as cores, or half where functions run.
     #[config(env = "CLOUDSERVE_THREADS", default = 0)]
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) threads: usize,
@@ -224,6 +224,13 @@ pub(crate) struct Sandbox {
     #[config(env = "CLOUDSERVE_WORKER_WAIT_US", default = 1_000)]
     #[config(layer_attr(arg(long, value_name = "US")))]
     pub(crate) worker_wait_us: u32,
+
+    /// While calls come one at a time and take half of this at most: how long the answer, and then the
+    /// next call, is looked for instead of slept for, in microseconds; at most 5 000, 0: not at all.
+    #[config(env = "CLOUDSERVE_LONE_CALL_WATCH_US", default = 300)]
+    #[config(layer_attr(arg(long, value_name = "US")))]
+    pub(crate) lone_call_watch_us: u32,
+
     /// What a worker may hold beyond `memoryMb` and its `/tmp` before the kernel ends it, where
     /// control groups are delegated.
     #[config(env = "CLOUDSERVE_KERNEL_MEMORY_BEYOND_MB", default = 192)]

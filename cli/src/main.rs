@@ -160,7 +160,7 @@ fn run_server(
     }
     slice::shorten();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(serving_threads(config.threads))
+        .worker_threads(serving_threads(role, config.threads))
         .enable_all()
         .build()?;
     Ok(match role {
@@ -169,12 +169,14 @@ fn run_server(
     })
 }
 
-/// More threads than there is work for wake each other for every call.
-fn serving_threads(configured: usize) -> usize {
+/// More threads than there is work for wake each other for every call. Where functions run, half of
+/// the cores are for their workers.
+fn serving_threads(role: Option<Role>, configured: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    match configured {
-        0 => (cores / 2).max(1),
-        threads => threads,
+    match (configured, role) {
+        (0, None | Some(Role::Sandbox)) => (cores / 2).max(1),
+        (0, Some(Role::Api | Role::Gateway | Role::Frontend)) => cores,
+        (threads, _) => threads,
     }
 }
 

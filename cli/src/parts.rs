@@ -46,6 +46,9 @@ pub(crate) fn cache(
     Ok(Arc::new(Cache::open(&data_dir.join("cache"), artifacts, options)?))
 }
 
+/// A worker that looks does nothing else, and its processor little.
+const LONGEST_WATCH_US: u32 = 5_000;
+
 /// The supervisor of workers.
 pub(crate) fn sandbox(
     config: &Config,
@@ -62,6 +65,7 @@ pub(crate) fn sandbox(
         max_workers: config.sandbox.max_workers.unwrap_or(usual.max_workers),
         idle_evict_ms: config.sandbox.idle_evict_ms,
         worker_wait_us: config.sandbox.worker_wait_us,
+        lone_call_watch_us: config.sandbox.lone_call_watch_us.min(LONGEST_WATCH_US),
         kernel_memory_beyond_mb: config.sandbox.kernel_memory_beyond_mb,
         egress_allow: config.sandbox.egress_allow.clone(),
         require_full_jail: config.sandbox.require_jail == RequireJail::Full,

@@ -32,6 +32,10 @@ pub struct Assignment {
     pub limits: Limits,
     /// Time the module may take to load.
     pub load_budget_ms: u32,
+    /// How long the worker may look for the next call before it sleeps, in microseconds, while calls
+    /// come one at a time and soon after each other; 0: not at all.
+    #[serde(default)]
+    pub lone_call_watch_us: u32,
     /// The function's environment.
     pub env: Env,
     /// What confines it.

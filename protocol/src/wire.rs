@@ -27,6 +27,9 @@ pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
 /// Largest frame. A code cache of a large bundle is the largest thing that is ever sent.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
 
+/// The one status below 200 that ends a request: the connection belongs to the function.
+pub const SWITCHING_PROTOCOLS: u16 = 101;
+
 /// Exit code of a worker that V8 could not give memory to.
 pub const EXIT_OUT_OF_MEMORY: i32 = 70;
 
@@ -128,6 +131,9 @@ pub enum ToWorker {
         end: bool,
         /// Whether the supervisor may take the call back until the worker has claimed it.
         revocable: bool,
+        /// Whether calls come one at a time everywhere: the next one may be looked for instead of
+        /// slept for.
+        is_lone: bool,
     },
     /// More of the request's body.
     Body {
@@ -265,11 +271,16 @@ const LENGTH_BYTES: usize = 4;
 
 /// Writes a frame whose payload `fill` appends.
 fn frame(out: &mut BytesMut, kind: u8, fill: impl FnOnce(&mut BytesMut)) {
+    frame_before(out, kind, 0, fill);
+}
+
+/// Writes a frame but for its last bytes, of which there are `rest`.
+fn frame_before(out: &mut BytesMut, kind: u8, rest: usize, fill: impl FnOnce(&mut BytesMut)) {
     let start = out.len();
     out.put_u32_le(0);
     out.put_u8(kind);
     fill(out);
-    let length = u32::try_from(out.len() - start - LENGTH_BYTES).unwrap_or(u32::MAX);
+    let length = u32::try_from(out.len() - start - LENGTH_BYTES + rest).unwrap_or(u32::MAX);
     out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
 }
 
@@ -286,6 +297,20 @@ fn put_block(out: &mut BytesMut, bytes: &[u8]) {
 impl ToWorker {
     /// Appends this frame.
     pub fn encode(&self, out: &mut BytesMut) {
+        if let Some(body) = self.encode_before_body(out) {
+            out.put_slice(&body);
+        }
+    }
+
+    /// Appends this frame but for the body at its end, which must be sent next. Nothing comes back
+    /// if there is none.
+    #[must_use]
+    pub fn encode_before_body(&self, out: &mut BytesMut) -> Option<Bytes> {
+        let body = match self {
+            Self::Request { body, .. } => body,
+            Self::Body { bytes, .. } => bytes,
+            _ => &Bytes::new(),
+        };
         match self {
             Self::Assign(assignment) => frame(out, kind::ASSIGN, |o| put_json(o, assignment)),
             Self::Request {
@@ -295,21 +320,25 @@ impl ToWorker {
                 method,
                 target,
                 headers,
-                body,
                 end,
                 revocable,
-            } => frame(out, kind::REQUEST, |o| {
+                is_lone,
+                ..
+            } => frame_before(out, kind::REQUEST, body.len(), |o| {
                 o.put_u32_le(*call);
                 o.put_slice(execution_id.as_bytes());
                 o.put_u32_le(*budget_ms);
                 o.put_u8(u8::from(*end));
                 o.put_u8(u8::from(*revocable));
+                o.put_u8(u8::from(*is_lone));
                 put_block(o, method.as_bytes());
                 put_block(o, target.as_bytes());
                 put_block(o, headers.as_bytes());
-                o.put_slice(body);
             }),
-            Self::Body { call, bytes, end } => put_piece(out, kind::BODY, *call, bytes, *end),
+            Self::Body { call, end, .. } => frame_before(out, kind::BODY, body.len(), |o| {
+                o.put_u32_le(*call);
+                o.put_u8(u8::from(*end));
+            }),
             Self::Trailers { call, trailers } => put_trailers(out, kind::TRAILERS, *call, trailers),
             Self::BodyAborted { call } => frame(out, kind::BODY_ABORTED, |o| o.put_u32_le(*call)),
             Self::Cancel { call } => frame(out, kind::CANCEL, |o| o.put_u32_le(*call)),
@@ -317,6 +346,7 @@ impl ToWorker {
             Self::Drain => frame(out, kind::DRAIN, |_| {}),
             Self::Watched => frame(out, kind::WATCHED, |_| {}),
         }
+        (!body.is_empty()).then(|| body.clone())
     }
 
     /// Takes one whole frame off the front of `buffer`, if it holds one.
@@ -347,6 +377,7 @@ fn parse_request(p: &mut Bytes) -> Option<ToWorker> {
     let budget_ms = get_u32(p)?;
     let end = get_u8(p)? != 0;
     let revocable = get_u8(p)? != 0;
+    let is_lone = get_u8(p)? != 0;
     let method = get_text(p)?;
     let target = get_text(p)?;
     let headers = HeaderBlock::parse(get_block(p)?).ok()?;
@@ -360,6 +391,7 @@ fn parse_request(p: &mut Bytes) -> Option<ToWorker> {
         body: std::mem::take(p),
         end,
         revocable,
+        is_lone,
     })
 }
 
@@ -379,7 +411,11 @@ impl FromWorker {
                 put_block(o, headers.as_bytes());
                 o.put_slice(body);
             }),
-            Self::Chunk { call, bytes, end } => put_piece(out, kind::CHUNK, *call, bytes, *end),
+            Self::Chunk { call, bytes, end } => frame(out, kind::CHUNK, |o| {
+                o.put_u32_le(*call);
+                o.put_u8(u8::from(*end));
+                o.put_slice(bytes);
+            }),
             Self::Trailers { call, trailers } => {
                 put_trailers(out, kind::WORKER_TRAILERS, *call, trailers);
             }
@@ -468,14 +504,6 @@ fn parse_done_ok(p: &mut Bytes) -> Option<FromWorker> {
         call,
         done: Done { fault: None, discard: false, cpu_us, busy_us, memory_bytes },
     })
-}
-
-fn put_piece(out: &mut BytesMut, kind: u8, call: u32, bytes: &[u8], end: bool) {
-    frame(out, kind, |o| {
-        o.put_u32_le(call);
-        o.put_u8(u8::from(end));
-        o.put_slice(bytes);
-    });
 }
 
 fn parse_piece(p: &mut Bytes) -> Option<(u32, Bytes, bool)> {

@@ -11,6 +11,7 @@ fn request() -> ToWorker {
         body: Bytes::from_static(b"hello"),
         end: true,
         revocable: true,
+        is_lone: true,
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) struct Asked {
     pub(crate) is_upgrade: bool,
     frame: ToWorker,
     is_small: bool,
+    is_lone: bool,
 }
 
 impl Asked {
@@ -43,11 +44,23 @@ impl Asked {
                 body,
                 end: upload.is_none(),
                 revocable: false,
+                is_lone: false,
             },
+            is_lone: false,
             target,
             upload,
             is_upgrade,
         }
+    }
+
+    /// Calls come one at a time, and this one should be over in no time: whoever waits for it, or
+    /// for the next one, need not sleep.
+    pub(crate) fn set_lone(&mut self) {
+        self.is_lone = true;
+    }
+
+    pub(crate) fn is_lone(&self) -> bool {
+        self.is_lone
     }
 
     /// Whether the call may wait in a worker for the one before it.
@@ -57,11 +70,12 @@ impl Asked {
 
     /// The request as it is sent now.
     pub(crate) fn frame(&mut self, number: u32, waits: bool) -> &ToWorker {
-        if let ToWorker::Request { call, budget_ms, revocable, .. } = &mut self.frame {
+        if let ToWorker::Request { call, budget_ms, revocable, is_lone, .. } = &mut self.frame {
             let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
             *call = number;
             *budget_ms = u32::try_from(left).unwrap_or(u32::MAX).max(1);
             *revocable = waits;
+            *is_lone = self.is_lone;
         }
         &self.frame
     }

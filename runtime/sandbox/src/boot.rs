@@ -154,7 +154,7 @@ impl Shared {
             }
         };
         let mut log = LogBuffer::new(target.limits.log_bytes);
-        if let Some(lines) = worker.process.pipes.take_log() {
+        if let Some(lines) = worker.process.pipes.take_log(false) {
             log.merge(lines);
         }
         log.push_fault(&fault);
@@ -198,6 +198,7 @@ impl Shared {
             code_cache_path: code_cache.as_deref().map(text),
             limits: target.limits,
             load_budget_ms: self.options.platform.load_ms,
+            lone_call_watch_us: self.options.lone_call_watch_us,
             env: target.env.clone(),
             jail: JailTerms {
                 tmp_bytes: self.options.platform.tmp_bytes,
@@ -321,7 +322,7 @@ async fn next_frame(worker: &mut Worker) -> Result<FromWorker, ChannelError> {
 }
 
 fn settle_in(worker: &mut Worker, loaded: &Loaded) {
-    let log = worker.process.pipes.take_log();
+    let log = worker.process.pipes.take_log(false);
     if let Some(assigned) = &mut worker.assigned {
         assigned.loaded_at = Some(Instant::now());
         assigned.handler = Some(loaded.handler_kind);

@@ -15,8 +15,9 @@ use cloudserve_protocol::call::{Outcome, ResponseHead, Target, Timings};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::wire::{
-    Done, FromWorker, INITIAL_CREDIT_BYTES, MAX_CHUNK_BYTES, ToWorker,
+    Done, FromWorker, INITIAL_CREDIT_BYTES, MAX_CHUNK_BYTES, SWITCHING_PROTOCOLS, ToWorker,
 };
+use futures::poll;
 use tracing::warn;
 
 use crate::asked::Asked;
@@ -29,11 +30,11 @@ use crate::worker::{ChannelError, Worker};
 /// Frames that are taken in before the clock is looked at and other tasks get their turn.
 const FRAMES_AT_ONCE: usize = 64;
 
+/// Time after which other tasks get their turn while an answer is looked for.
+const BETWEEN_TURNS: Duration = Duration::from_micros(50);
+
 /// How much of a request's body is encoded ahead of what the socket takes.
 const UPLOAD_AHEAD_BYTES: usize = 2 * MAX_CHUNK_BYTES;
-
-/// The one status below 200 that ends a request: the connection belongs to the function.
-const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// What happened in a call.
 #[derive(Debug)]
@@ -59,6 +60,15 @@ enum Phase {
     Answered,
 }
 
+/// Whether the answer is looked for instead of slept for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    Off,
+    Until(Instant),
+    /// Something was read before the event loop had seen it.
+    HasSeen,
+}
+
 /// See the module.
 pub(crate) struct Exchange {
     shared: Arc<Shared>,
@@ -77,6 +87,7 @@ pub(crate) struct Exchange {
     window_bytes: u64,
     received_bytes: u64,
     begun: Instant,
+    watch: Watch,
     log: LogBuffer,
     cold: bool,
     timings: Timings,
@@ -92,7 +103,13 @@ impl Exchange {
         timings: Timings,
     ) -> Self {
         let call = worker.line.ask(&mut asked);
-        Self { cold, ..Self::resume(shared, worker, asked, call, timings) }
+        let watch = asked.is_lone().then(|| shared.options.lone_call_watch());
+        let mut exchange = Self::resume(shared, worker, asked, call, timings);
+        exchange.cold = cold;
+        if let Some(watch) = watch {
+            exchange.watch = Watch::Until(exchange.begun + watch);
+        }
+        exchange
     }
 
     /// Goes on with a call whose request the worker has.
@@ -124,6 +141,7 @@ impl Exchange {
             window_bytes: INITIAL_CREDIT_BYTES.into(),
             received_bytes: 0,
             begun,
+            watch: Watch::Off,
             log,
             cold: false,
             timings,
@@ -144,7 +162,34 @@ impl Exchange {
 
     /// What happens next.
     pub(crate) async fn next(&mut self) -> Event {
+        while let Watch::Until(until) = self.watch {
+            if let Poll::Ready(event) = poll!(poll_fn(|cx| self.poll_next(cx))) {
+                self.watch = Watch::Off;
+                return event;
+            }
+            if self.look() {
+                self.watch = Watch::HasSeen;
+            } else if Instant::now() >= until {
+                self.watch = Watch::Off;
+            } else {
+                // Whatever else has come.
+                tokio::task::yield_now().await;
+            }
+        }
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Looks for the worker's answer for a turn. Whether something has come.
+    fn look(&mut self) -> bool {
+        let until = Instant::now() + BETWEEN_TURNS;
+        while Instant::now() < until {
+            // The worker may have been woken on this core.
+            std::thread::yield_now();
+            if self.worker.look() {
+                return true;
+            }
+        }
+        false
     }
 
     /// As [`Exchange::next`]. Looks at the clock itself: a worker that never stops talking would
@@ -346,7 +391,7 @@ impl Exchange {
     /// Ends the exchange and says what is known of the call. The worker goes back unless it is
     /// lost or must not be used again. The books are kept before anything is waited for.
     async fn finish(self, ending: Event) -> Outcome {
-        let Self { shared, worker, target, upload_fault, mut log, cold, timings, .. } = self;
+        let Self { shared, worker, target, upload_fault, mut log, cold, timings, watch, .. } = self;
         let process = worker.process.clone();
         let mut outcome = Outcome { started: true, cold, timings, ..Outcome::default() };
         let lose = |worker: Box<Worker>, cause: Option<DeathCause>| {
@@ -365,7 +410,7 @@ impl Exchange {
                 outcome.memory_bytes = done.memory_bytes;
                 let busy_us = done.busy_us;
                 outcome.fault = done.fault.map(as_claimed);
-                if let Some(lines) = process.pipes.take_log() {
+                if let Some(lines) = process.pipes.take_log(watch == Watch::HasSeen) {
                     log.merge(lines);
                 }
                 if done.discard {
@@ -384,7 +429,7 @@ impl Exchange {
                 let patience = Duration::from_millis(shared.options.kill_grace_ms.into());
                 let report = process.exited(patience).await;
                 outcome.fault = Some(report.fault(&target.limits));
-                if let Some(lines) = process.pipes.take_log() {
+                if let Some(lines) = process.pipes.take_log(false) {
                     log.merge(lines);
                 }
             }

@@ -32,6 +32,7 @@ mod line;
 mod logs;
 mod metrics;
 mod options;
+mod outgoing;
 mod pipes;
 mod pool;
 mod sandbox;

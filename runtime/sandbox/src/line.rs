@@ -1,27 +1,24 @@
 //! What is sent to a worker. Unlike reading, which is its owner's alone, calls that are to wait in
 //! the worker send their requests while another call owns it.
 
-use std::io;
-use std::sync::OnceLock;
+use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use cloudserve_channel::Channel;
 use cloudserve_protocol::claims::ClaimSlots;
 use cloudserve_protocol::wire::ToWorker;
 use parking_lot::Mutex;
-use tokio::net::unix::OwnedWriteHalf;
 
 use crate::asked::Asked;
 use crate::claims::Claims;
-
-/// A buffer above this size is given back when a worker goes idle.
-const KEPT_BUFFER_BYTES: usize = 64 * 1024;
+use crate::outgoing::{Outgoing, PIECES};
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Line {
-    socket: OwnedWriteHalf,
+    channel: Arc<Channel>,
     sending: Mutex<Sending>,
     claims: OnceLock<Claims>,
     /// The call that owns the worker has sent its request: others may follow.
@@ -30,14 +27,14 @@ pub(crate) struct Line {
 
 #[derive(Debug, Default)]
 struct Sending {
-    outgoing: BytesMut,
+    outgoing: Outgoing,
     last_call: u32,
 }
 
 impl Line {
-    pub(crate) fn new(socket: OwnedWriteHalf) -> Self {
+    pub(crate) fn new(channel: Arc<Channel>) -> Self {
         Self {
-            socket,
+            channel,
             sending: Mutex::default(),
             claims: OnceLock::new(),
             leads: AtomicBool::new(false),
@@ -67,7 +64,7 @@ impl Line {
 
     /// Appends a frame to what [`Line::flush`] sends.
     pub(crate) fn send(&self, frame: &ToWorker) {
-        frame.encode(&mut self.sending.lock().outgoing);
+        self.sending.lock().outgoing.push(frame);
     }
 
     /// Appends a request; says the call's number on the wire.
@@ -91,7 +88,7 @@ impl Line {
         if let Some(slots) = slots {
             slots.offer(call);
         }
-        asked.frame(call, slots.is_some()).encode(&mut sending.outgoing);
+        sending.outgoing.push(asked.frame(call, slots.is_some()));
         call
     }
 
@@ -107,10 +104,7 @@ impl Line {
 
     /// Gives a large buffer back.
     pub(crate) fn shrink(&self) {
-        let mut sending = self.sending.lock();
-        if sending.outgoing.is_empty() && sending.outgoing.capacity() > KEPT_BUFFER_BYTES {
-            sending.outgoing = BytesMut::new();
-        }
+        self.sending.lock().outgoing.shrink();
     }
 
     /// Sends what the socket takes now. The owner of the worker sends the rest; that the socket is
@@ -124,9 +118,12 @@ impl Line {
         let mut sending = self.sending.lock();
         loop {
             match self.write(&mut sending) {
-                Ok(()) => return Poll::Ready(Ok(())),
+                Ok(()) => {
+                    self.channel.stop_waiting();
+                    return Poll::Ready(Ok(()));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.socket.as_ref().poll_write_ready(cx))?;
+                    ready!(self.channel.poll_writable(cx))?;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -135,7 +132,9 @@ impl Line {
 
     fn write(&self, sending: &mut Sending) -> io::Result<()> {
         while !sending.outgoing.is_empty() {
-            let n = self.socket.try_write(&sending.outgoing)?;
+            let mut slots = [IoSlice::new(&[]); PIECES];
+            let pieces = sending.outgoing.front(&mut slots);
+            let n = self.channel.write(&slots[..pieces])?;
             sending.outgoing.advance(n);
         }
         Ok(())

@@ -44,6 +44,10 @@ pub struct SandboxOptions {
     pub worker_wait_us: u32,
     /// The same while there is an idle worker and a core for it: what waking one costs.
     pub worker_wake_us: u32,
+    /// While calls come one at a time and take no more than half of this: time for which the answer is
+    /// looked for instead of slept for, and then the next call by the worker; in microseconds, 0 for not
+    /// at all. Being woken takes longer than many handlers do, and there is nothing else to do.
+    pub lone_call_watch_us: u32,
     /// A worker that had no call for this long is ended.
     pub idle_evict_ms: u32,
     /// A worker that served this many calls is ended, so that leaks in user code stay bounded. Few
@@ -89,6 +93,7 @@ impl Default for SandboxOptions {
             scale_after_ms: 10,
             worker_wait_us: 1_000,
             worker_wake_us: 60,
+            lone_call_watch_us: 300,
             idle_evict_ms: 300_000,
             recycle_after_calls: 10_000_000,
             recycle_after_ms: 6 * 60 * 60 * 1_000,
@@ -110,6 +115,10 @@ impl SandboxOptions {
     pub(crate) fn lane_tick(&self) -> Duration {
         let patience = Duration::from_millis(self.scale_after_ms.into());
         (patience / State::TICKS_OF_PATIENCE).max(Duration::from_millis(1))
+    }
+
+    pub(crate) fn lone_call_watch(&self) -> Duration {
+        Duration::from_micros(self.lone_call_watch_us.into())
     }
 
     /// The most the kernel lets a worker of a function with these limits hold.

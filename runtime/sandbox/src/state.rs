@@ -39,6 +39,9 @@ use crate::pool::{Order, Pool, Provided};
 use crate::version::Version;
 use crate::worker::Worker;
 
+/// Calls in a row that have come one at a time, after which the next one will.
+const LONE_CALLS: u32 = 16;
+
 /// What must be done after the lock is released.
 #[derive(Debug, Default)]
 #[must_use]
@@ -144,10 +147,14 @@ pub(crate) struct State {
     lane_wait_us: u64,
     /// Time that a call waits before another worker is loaded for it.
     patience: Duration,
+    /// What a lone call may take to be worth being looked for.
+    no_time: Duration,
     /// Workers that are worth being in a call at the same time when calls are short.
     cores: usize,
     /// Workers that are in a call.
     busy: usize,
+    /// Calls in a row that found no other one under way.
+    lone_calls: u32,
     idle_cpu_ms: u64,
     pool: Pool,
     versions: HashMap<VersionKey, Version>,
@@ -169,8 +176,10 @@ impl State {
             wake_us: options.worker_wake_us.into(),
             lane_wait_us: options.worker_wait_us.into(),
             patience: Duration::from_millis(options.scale_after_ms.into()),
+            no_time: options.lone_call_watch() / 2,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             busy: 0,
+            lone_calls: 0,
             idle_cpu_ms: options.idle_cpu_ms.into(),
             pool: Pool::new(options),
             versions: HashMap::new(),
@@ -197,6 +206,7 @@ impl State {
             let longest_us = if is_worth_waking { self.wake_us } else { self.lane_wait_us };
             if may_wait && let Some(at) = version.lanes.room(longest_us.min(self.lane_wait_us)) {
                 user.calls += 1;
+                self.lone_calls = 0;
                 todo.ticks = !std::mem::replace(&mut self.is_ticking, true);
                 return Admission::Behind(version.lanes.join(at, asked, self.tick));
             }
@@ -204,12 +214,19 @@ impl State {
                 user.calls += 1;
                 self.busy += 1;
                 version.lanes.open(&worker);
+                self.lone_calls =
+                    if self.busy == 1 { self.lone_calls.saturating_add(1) } else { 0 };
+                let is_short = version.lanes.time_of(1).is_some_and(|time| time <= self.no_time);
+                if is_short && self.lone_calls >= LONE_CALLS {
+                    asked.set_lone();
+                }
                 return Admission::Worker(worker);
             }
         }
         if version.queued() >= self.queue_length {
             return Admission::Refused(Refusal::Busy);
         }
+        self.lone_calls = 0;
         self.next_ticket += 1;
         let ticket = self.next_ticket;
         let granted = version.join_queue(ticket, may_wait);

@@ -10,7 +10,6 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
-use std::pin::Pin;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,15 +18,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use cloudserve_artifacts::VersionLease;
+use cloudserve_channel::Channel;
 use cloudserve_protocol::alarm::Alarm;
 use cloudserve_protocol::call::{HandlerKind, Target, VersionKey};
 use cloudserve_protocol::wire::{FromWorker, ToWorker, WireError};
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{Notify, watch};
-use tokio_util::io::poll_read_buf;
 
 use crate::code_cache::CodeCaches;
 use crate::death::{DeathCause, ExitReport};
@@ -262,7 +259,7 @@ pub(crate) struct Worker {
     pub(crate) line: Arc<Line>,
     /// When the call in it is overdue.
     pub(crate) alarm: Alarm,
-    stream: OwnedReadHalf,
+    channel: Arc<Channel>,
     incoming: BytesMut,
     waiting: Waker,
 }
@@ -277,17 +274,17 @@ impl fmt::Debug for Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(process: Arc<Process>, stream: UnixStream) -> Self {
-        let (stream, socket) = stream.into_split();
+    pub(crate) fn new(process: Arc<Process>, channel: Channel) -> Self {
+        let channel = Arc::new(channel);
         Self {
             waiting: Waker::from(process.clone()),
             process,
             code_cache_tag: String::new(),
             assigned: None,
             frame_limit_bytes: READ_BYTES,
-            line: Arc::new(Line::new(socket)),
+            line: Arc::new(Line::new(channel.clone())),
             alarm: Alarm::default(),
-            stream,
+            channel,
             incoming: BytesMut::new(),
         }
     }
@@ -332,13 +329,24 @@ impl Worker {
                     return Poll::Ready(Ok(frame));
                 }
             }
-            if self.incoming.capacity() - self.incoming.len() < MIN_READ_BYTES {
-                self.incoming.reserve(READ_BYTES);
-            }
-            let stream = Pin::new(&mut self.stream);
-            if ready!(poll_read_buf(stream, cx, &mut self.incoming))? == 0 {
+            self.make_room();
+            if ready!(self.channel.poll_read(cx, &mut self.incoming))? == 0 {
                 return Poll::Ready(Err(ChannelError::Closed));
             }
+        }
+    }
+
+    /// Takes in what there is, past tokio, which sees it only when the event loop has looked: and
+    /// that may be in the hands of another thread, which sleeps. Whether there was something.
+    pub(crate) fn look(&mut self) -> bool {
+        self.make_room();
+        // An end or an error is found by `poll_frame`.
+        self.channel.read(&mut self.incoming).is_ok_and(|n| n > 0)
+    }
+
+    fn make_room(&mut self) {
+        if self.incoming.capacity() - self.incoming.len() < MIN_READ_BYTES {
+            self.incoming.reserve(READ_BYTES);
         }
     }
 

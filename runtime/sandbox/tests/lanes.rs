@@ -171,6 +171,38 @@ async fn calls_beyond_what_an_account_may_run_at_once_all_come_to_their_turn() {
     assert_eq!(bench.sandbox.metrics().workers_busy, 0);
 }
 
+#[tokio::test]
+async fn between_calls_that_come_one_at_a_time_a_worker_looks_instead_of_sleeping() {
+    // As long as the machine may take between two calls.
+    let options = SandboxOptions { lone_call_watch_us: 10_000_000, ..options() };
+    let bench = Bench::start_with(options).await;
+    let function = bench.function(CALLS);
+    let worker = |call: &Called| call.text().split(' ').nth(1).unwrap().to_owned();
+    let first = worker(&bench.get(&function, "/?n=first").await);
+    let calls = async |n: usize| {
+        for n in 0..n {
+            assert_eq!(worker(&short(&bench, &function, n).await), first);
+        }
+    };
+    calls(40).await;
+    let before = sleeps(&first);
+    calls(200).await;
+    let slept = sleeps(&first) - before;
+    assert!(slept < 100, "{slept} times in 200 calls");
+    // What a call waits for in the event loop comes all the same, and so do several at a time.
+    let sleep = bench.try_get(&function, "/?n=long&way=sleep").await.unwrap();
+    assert!(sleep.text().starts_with("long "));
+    join_all((0..10).map(|n| short(&bench, &function, n))).await;
+    bench.is_well().await;
+}
+
+/// How often the process has waited for something.
+fn sleeps(pid: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
 fn counted(call: &Called) -> usize {
     call.text().rsplit(' ').next().unwrap().parse().unwrap()
 }

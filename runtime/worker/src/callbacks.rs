@@ -10,10 +10,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::headers::{HeaderBlock, HeaderBlockBuilder};
-use cloudserve_protocol::wire::FromWorker;
+use cloudserve_protocol::wire::{FromWorker, SWITCHING_PROTOCOLS};
 use deno_core::{JsRuntime, v8};
 
-use crate::host::{Host, NO_STATUS, SWITCHING_PROTOCOLS};
+use crate::host::{Host, NO_STATUS};
 use crate::web_socket;
 
 fn host_of(scope: &mut v8::PinScope<'_, '_>) -> Rc<Host> {

@@ -1,20 +1,19 @@
 //! The control socket: frames in, frames out.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
-use std::pin::Pin;
+use std::os::unix::net::UnixStream;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
+use cloudserve_channel::Channel;
 use cloudserve_protocol::wire::{ToWorker, WireError};
-use tokio::net::UnixStream;
-use tokio_util::io::poll_read_buf;
 
 const READ_BYTES: usize = 64 * 1024;
 
 /// Takes descriptor 0 for itself: user code that reads standard input finds it empty.
-pub(crate) fn take_socket() -> io::Result<StdUnixStream> {
+pub(crate) fn take_socket() -> io::Result<UnixStream> {
     // SAFETY: plain system calls on descriptors this process owns; nothing else runs yet.
     let socket = unsafe {
         let high = libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3);
@@ -23,14 +22,13 @@ pub(crate) fn take_socket() -> io::Result<StdUnixStream> {
         }
         OwnedFd::from_raw_fd(high)
     };
-    let socket = StdUnixStream::from(socket);
+    let socket = UnixStream::from(socket);
     socket.peer_addr()?;
     let null = std::fs::File::open("/dev/null")?;
     // SAFETY: both descriptors are open.
     if unsafe { libc::dup2(null.as_raw_fd(), 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
@@ -48,16 +46,14 @@ pub(crate) enum ControlError {
 /// The socket with its buffers. `out` is filled by whoever has something to say and leaves in as
 /// few writes as possible.
 pub(crate) struct Control {
-    stream: UnixStream,
+    channel: Channel,
     incoming: BytesMut,
 }
 
 impl Control {
-    pub(crate) fn new(socket: StdUnixStream) -> io::Result<Self> {
-        Ok(Self {
-            stream: UnixStream::from_std(socket)?,
-            incoming: BytesMut::with_capacity(READ_BYTES),
-        })
+    pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
+        let channel = Channel::new(socket)?;
+        Ok(Self { channel, incoming: BytesMut::with_capacity(READ_BYTES) })
     }
 
     /// The next frame.
@@ -69,12 +65,28 @@ impl Control {
             if let Some(frame) = ToWorker::decode(&mut self.incoming)? {
                 return Poll::Ready(Ok(frame));
             }
-            // `poll_read` knows that a read that did not fill its buffer emptied the socket, and
-            // saves the system call that would say so.
             self.incoming.reserve(READ_BYTES);
-            if ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.incoming))? == 0 {
+            if ready!(self.channel.poll_read(cx, &mut self.incoming))? == 0 {
                 return Poll::Ready(Err(ControlError::Closed));
             }
+        }
+    }
+
+    /// Looks for more for so long without sleeping. Whether something has come.
+    pub(crate) fn watch(&mut self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        self.incoming.reserve(READ_BYTES);
+        loop {
+            match self.channel.read(&mut self.incoming) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Whoever reads next is told of the end and of errors.
+                _ => return true,
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            // Whoever is to send it may need this core.
+            std::thread::yield_now();
         }
     }
 
@@ -85,36 +97,26 @@ impl Control {
         out: &mut BytesMut,
     ) -> Poll<Result<(), ControlError>> {
         while !out.is_empty() {
-            match self.stream.try_write(out) {
+            match self.channel.write(&[IoSlice::new(out)]) {
                 Ok(n) => out.advance(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.stream.poll_write_ready(cx))?;
+                    ready!(self.channel.poll_writable(cx))?;
                 }
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
+        self.channel.stop_waiting();
         Poll::Ready(Ok(()))
     }
 
     /// Writes everything, waiting as long as it takes: the last words of a worker.
     pub(crate) fn flush_blocking(&mut self, out: &mut BytesMut) {
-        let fd = self.stream.as_raw_fd();
         while !out.is_empty() {
-            match self.stream.try_write(out) {
+            match self.channel.write(&[IoSlice::new(out)]) {
                 Ok(n) => out.advance(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
-                    // SAFETY: one valid pollfd; the descriptor is open.
-                    if unsafe { libc::poll(&raw mut poll, 1, -1) } < 0 {
+                    if self.channel.block_until_writable().is_err() {
                         return;
-                    }
-                    let fd_again = fd;
-                    // tokio's readiness is stale after a raw poll: write past it.
-                    // SAFETY: the buffer is valid for its length; the descriptor is open.
-                    let n = unsafe { libc::write(fd_again, out.as_ptr().cast(), out.len()) };
-                    match usize::try_from(n) {
-                        Ok(n) => out.advance(n),
-                        Err(_) => return,
                     }
                 }
                 Err(_) => return,

@@ -16,15 +16,12 @@ use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::limits::Limits;
-use cloudserve_protocol::wire::{Done, FromWorker, log_cut_marker};
+use cloudserve_protocol::wire::{Done, FromWorker, SWITCHING_PROTOCOLS, log_cut_marker};
 use deno_core::v8;
 
 use crate::cpu::process_cpu_us;
 use crate::memory::MemoryBudget;
 use crate::watchdog::NEVER;
-
-/// The one status below 200 that ends a request, of a call that is an upgrade.
-pub(crate) const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// What is answered instead of a status that no answer has.
 pub(crate) const NO_STATUS: u16 = 500;

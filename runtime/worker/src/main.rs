@@ -27,6 +27,7 @@ mod leftovers;
 mod loader;
 mod mapped;
 mod memory;
+mod pace;
 mod permissions;
 mod rehearsal;
 mod serve;

@@ -113,6 +113,7 @@ fn assignment() -> Assignment {
         code_cache_path: None,
         limits: Limits::default(),
         load_budget_ms: 0,
+        lone_call_watch_us: 0,
         env: Env::default(),
         jail: JailTerms {
             tmp_bytes: 0,

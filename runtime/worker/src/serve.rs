@@ -33,6 +33,7 @@ use crate::control::{Control, ControlError};
 use crate::host::Host;
 use crate::jail::Entered;
 use crate::leftovers::Leftovers;
+use crate::pace::Pace;
 use crate::watchdog::{Fired, NEVER, Watchdog};
 
 /// How long past the watchdog's deadline the event loop looks itself: promises that never settle.
@@ -97,6 +98,7 @@ pub(crate) async fn run(socket: UnixStream, mut booted: Booted, started: Instant
         waiting: VecDeque::new(),
         code_cache: code_cache::Schedule::never(),
         leftovers: Leftovers::default(),
+        pace: Pace::new(Duration::from_micros(assignment.lone_call_watch_us.into())),
         draining: false,
     };
     let code = match serving.load(&assignment).await {
@@ -133,6 +135,7 @@ struct Serving {
     waiting: VecDeque<IncomingCall>,
     code_cache: code_cache::Schedule,
     leftovers: Leftovers,
+    pace: Pace,
     draining: bool,
 }
 
@@ -372,8 +375,26 @@ impl Serving {
             // A caller that reads slowly is waited for: its answer is in the way of the next.
             if self.host.has_calls() || !is_flushed || !self.begin_next() {
                 self.host.rest();
+                if is_flushed && !self.host.has_calls() && !self.draining {
+                    self.watch(cx);
+                }
                 return Turn::Waits { is_flushed };
             }
+        }
+    }
+
+    /// Looks for the next call if it is likely to come at once. The event loop gets its turn before
+    /// the call does: there may be other things that have come.
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        let Some(time) = self.pace.rests(Instant::now()) else { return };
+        // What the last call was allowed does not count for whoever waits.
+        self.watchdog.disarm();
+        if self.control.watch(time) {
+            self.code_cache.busy();
+            // It wakes whoever is polled here when the event loop has looked.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+        } else {
+            self.pace.missed();
         }
     }
 
@@ -423,7 +444,11 @@ impl Serving {
                 body,
                 end,
                 revocable,
+                is_lone,
             } => {
+                let now = Instant::now();
+                let is_free = self.host.is_free();
+                self.pace.came(now, is_lone && is_free);
                 let incoming = IncomingCall {
                     call,
                     execution_id,
@@ -433,10 +458,10 @@ impl Serving {
                     body,
                     end,
                     revocable,
-                    deadline: Instant::now() + Duration::from_millis(budget_ms.into()),
+                    deadline: now + Duration::from_millis(budget_ms.into()),
                 };
                 self.waiting.push_back(incoming);
-                if self.host.is_free() {
+                if is_free {
                     self.begin_next();
                 }
                 return;

@@ -17,8 +17,8 @@ use std::str::FromStr;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use cloudserve_channel::Channel;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -87,7 +87,7 @@ pub(crate) struct Launched {
     pub(crate) pid: u32,
     /// Signals go through this: the number alone may be another process's by then.
     pub(crate) pidfd: OwnedFd,
-    pub(crate) control: UnixStream,
+    pub(crate) control: Channel,
     pub(crate) stdout: pipe::Receiver,
     pub(crate) stderr: pipe::Receiver,
     /// Resolves when the process has ended and was waited for.

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 
-use tokio::net::UnixStream;
+use cloudserve_channel::Channel;
 use tokio::net::unix::pipe;
 use tokio::process::Command;
 
@@ -15,8 +15,7 @@ use crate::jail::Group;
 
 /// See the module.
 pub(super) fn launch(program: &Path, group: Option<Group>) -> Result<Launched, LaunchError> {
-    let (control, child_end) = StdUnixStream::pair().map_err(LaunchError::Descriptors)?;
-    control.set_nonblocking(true).map_err(LaunchError::Descriptors)?;
+    let (control, child_end) = UnixStream::pair().map_err(LaunchError::Descriptors)?;
 
     let mut command = Command::new(program);
     command
@@ -46,7 +45,7 @@ pub(super) fn launch(program: &Path, group: Option<Group>) -> Result<Launched, L
     Ok(Launched {
         pid,
         pidfd,
-        control: UnixStream::from_std(control).map_err(LaunchError::Descriptors)?,
+        control: Channel::new(control).map_err(LaunchError::Descriptors)?,
         stdout: receiver(stdout)?,
         stderr: receiver(stderr)?,
         exit: Box::pin(async move { child.wait().await }),

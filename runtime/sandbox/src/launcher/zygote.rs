@@ -5,19 +5,19 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cloudserve_channel::Channel;
 use cloudserve_protocol::zygote::{Forked, ZYGOTE_ARGUMENT};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, setsockopt,
     socketpair, sockopt,
 };
 use nix::sys::time::TimeVal;
-use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tracing::debug;
 
@@ -78,8 +78,7 @@ impl Zygote {
 
     /// A worker, in a control group of its own if there is one for it.
     pub(super) fn fork(&mut self, group: Option<Group>) -> Result<Launched, LaunchError> {
-        let (control, worker_control) = StdUnixStream::pair().map_err(LaunchError::Descriptors)?;
-        control.set_nonblocking(true).map_err(LaunchError::Descriptors)?;
+        let (control, worker_control) = UnixStream::pair().map_err(LaunchError::Descriptors)?;
         let (stdout, worker_stdout) = std::io::pipe().map_err(LaunchError::Descriptors)?;
         let (stderr, worker_stderr) = std::io::pipe().map_err(LaunchError::Descriptors)?;
         let receiver = |reader: std::io::PipeReader| {
@@ -110,7 +109,7 @@ impl Zygote {
         Ok(Launched {
             pid,
             pidfd,
-            control: UnixStream::from_std(control).map_err(LaunchError::Descriptors)?,
+            control: Channel::new(control).map_err(LaunchError::Descriptors)?,
             stdout,
             stderr,
             exit,

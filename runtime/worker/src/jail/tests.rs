@@ -162,6 +162,7 @@ fn assignment(bundle: &Path, tmp: &Path) -> Assignment {
         code_cache_path: None,
         limits: Limits::default(),
         load_budget_ms: 1_000,
+        lone_call_watch_us: 0,
         env: Env::default(),
         jail: JailTerms {
             tmp_bytes: TMP_BYTES,

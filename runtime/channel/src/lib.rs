@@ -1,0 +1,285 @@
+//! The socket between a supervisor and a worker, as both ends use it.
+//!
+//! The kernel tells whoever waits for a Unix socket to be writable each time its peer has read
+//! something, whether the socket was full or not. tokio's sockets always wait for it, so that each
+//! frame would wake its sender a second time. A [`Channel`] waits for it only when it has to.
+
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// See the module. One task at a time reads; anybody writes.
+#[derive(Debug)]
+pub struct Channel {
+    socket: AsyncFd<UnixStream>,
+    /// The socket once more, to wait until it takes more.
+    again: Mutex<Again>,
+}
+
+#[derive(Debug)]
+enum Again {
+    Idle(OwnedFd),
+    Watched(AsyncFd<OwnedFd>),
+    /// Only while it becomes one of the others.
+    Changing,
+}
+
+impl Channel {
+    /// Over a connected socket.
+    ///
+    /// # Errors
+    /// The socket cannot be made non-blocking, or not be watched.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O.
+    pub fn new(socket: UnixStream) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        // Now: when it is needed, whoever runs in this process may hold all descriptors there are.
+        let again = Mutex::new(Again::Idle(socket.try_clone()?.into()));
+        // SAFETY: the descriptor is the socket's own, which nothing closes before it is dropped.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Self { socket, again })
+    }
+
+    /// Reads into the room that `into` has, of which there must be some. 0: the peer has closed it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn poll_read(&self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        loop {
+            let mut readable = ready!(self.socket.poll_read_ready(cx))?;
+            let room = into.capacity() - into.len();
+            match self.read(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable.clear_ready(),
+                Ok(n) => {
+                    // What does not fill the room has emptied the socket: no system call need say so.
+                    if 0 < n && n < room {
+                        readable.clear_ready();
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// As [`Channel::poll_read`], without waiting and past tokio, which sees what has come only when
+    /// its event loop has looked.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing; else the kernel's.
+    pub fn read(&self, into: &mut BytesMut) -> io::Result<usize> {
+        let room = into.spare_capacity_mut();
+        let socket = self.socket.get_ref().as_raw_fd();
+        // SAFETY: the memory is ours to write to for its whole length; the descriptor is open.
+        let n = unsafe { libc::read(socket, room.as_mut_ptr().cast(), room.len()) };
+        let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+        // SAFETY: the kernel has written so many bytes into the room.
+        unsafe { into.set_len(into.len() + n) };
+        Ok(n)
+    }
+
+    /// Writes what the socket takes.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it takes nothing: see [`Channel::poll_writable`]; else the kernel's.
+    pub fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut socket = self.socket.get_ref();
+        match pieces {
+            [one] => socket.write(one),
+            several => socket.write_vectored(several),
+        }
+    }
+
+    /// Ready when the socket may take more than it did when it was last written to. One task at a
+    /// time waits; what others write meanwhile does not end its wait. [`Channel::stop_waiting`] comes
+    /// after it.
+    ///
+    /// # Errors
+    /// tokio's: the runtime is going down.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut again = self.again.lock();
+        *again = match std::mem::replace(&mut *again, Again::Changing) {
+            Again::Idle(socket) => {
+                // SAFETY: as above.
+                let watched =
+                    unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE) };
+                match watched {
+                    Ok(watched) => Again::Watched(watched),
+                    Err(error) => Again::Idle(error.into_parts().0),
+                }
+            }
+            other => other,
+        };
+        match &*again {
+            Again::Watched(socket) => {
+                ready!(socket.poll_write_ready(cx))?.clear_ready();
+                Poll::Ready(Ok(()))
+            }
+            // The kernel watches no more: whoever waits asks again.
+            Again::Idle(_) | Again::Changing => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whoever waited does not any more: until then each read of the peer is told to this side.
+    pub fn stop_waiting(&self) {
+        let mut again = self.again.lock();
+        *again = match std::mem::replace(&mut *again, Again::Changing) {
+            Again::Watched(socket) => Again::Idle(socket.into_inner()),
+            other => other,
+        };
+    }
+
+    /// Blocks the thread until the socket may take more.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn block_until_writable(&self) -> io::Result<()> {
+        let fd = self.socket.get_ref().as_raw_fd();
+        let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one valid pollfd; the descriptor is open.
+        if unsafe { libc::poll(&raw mut poll, 1, -1) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}
+
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.socket.get_ref().as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::future::poll_fn;
+    use std::io::Read;
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn pair() -> (Channel, Channel) {
+        let (one, other) = UnixStream::pair().unwrap();
+        (Channel::new(one).unwrap(), Channel::new(other).unwrap())
+    }
+
+    async fn read(channel: &Channel, room: usize) -> Vec<u8> {
+        let mut got = BytesMut::with_capacity(room);
+        poll_fn(|cx| channel.poll_read(cx, &mut got)).await.unwrap();
+        got.to_vec()
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_read_and_then_the_end() {
+        let (one, other) = pair();
+        assert_eq!(one.write(&[IoSlice::new(b"ab"), IoSlice::new(b"cd")]).unwrap(), 4);
+        assert_eq!(read(&other, 3).await, b"abc");
+        assert_eq!(read(&other, 3).await, b"d");
+        let nothing = other.read(&mut BytesMut::with_capacity(1)).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        one.write(&[IoSlice::new(b"e")]).unwrap();
+        drop(one);
+        assert_eq!(read(&other, 9).await, b"e");
+        assert_eq!(read(&other, 9).await, b"");
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_takes_more_when_its_peer_has_read() {
+        let (one, other) = pair();
+        let piece = vec![7; 64 * 1024];
+        let (mut sent, mut taken) = (0, 0);
+        for _ in 0..3 {
+            let full = loop {
+                match one.write(&[IoSlice::new(&piece)]) {
+                    Ok(n) => sent += n,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(one.poll_writable(&mut cx).is_pending(), "it is still full");
+            let reader = async {
+                while taken < sent {
+                    taken += read(&other, 1 << 20).await.len();
+                }
+            };
+            let writable = poll_fn(|cx| one.poll_writable(cx));
+            let ((), writable) = tokio::join!(reader, writable);
+            writable.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_others_write_leaves_nobody_waiting_for_good() {
+        let (one, other) = pair();
+        let piece = vec![7; 64 * 1024];
+        let fill = || while one.write(&[IoSlice::new(&piece)]).is_ok() {};
+        fill();
+        let waits = async {
+            poll_fn(|cx| one.poll_writable(cx)).await.unwrap();
+        };
+        let others = async {
+            // A little room, which somebody else takes at once.
+            while one.write(&[IoSlice::new(b"x")]).is_err() {
+                assert!(!read(&other, 64 * 1024).await.is_empty());
+            }
+            fill();
+            loop {
+                assert!(!read(&other, 64 * 1024).await.is_empty());
+            }
+        };
+        tokio::select! {
+            () = waits => {}
+            () = others => {}
+            () = tokio::time::sleep(Duration::from_secs(10)) => panic!("it still waits"),
+        }
+    }
+
+    /// Each time that the event loop is woken it goes to sleep once more.
+    #[tokio::test]
+    async fn a_sender_is_not_woken_when_its_peer_reads() {
+        const CALLS: u64 = 20;
+        let (one, mut other) = UnixStream::pair().unwrap();
+        let one = Channel::new(one).unwrap();
+        // Not even when it was full before.
+        let mut filled = 0;
+        while let Ok(n) = one.write(&[IoSlice::new(&[0; 4096])]) {
+            filled += n;
+        }
+        assert!(one.poll_writable(&mut Context::from_waker(Waker::noop())).is_pending());
+        other.read_exact(&mut vec![0; filled]).unwrap();
+        poll_fn(|cx| one.poll_writable(cx)).await.unwrap();
+        one.stop_waiting();
+        let peer = std::thread::spawn(move || {
+            for _ in 0..CALLS {
+                // By then whoever asked sleeps.
+                std::thread::sleep(Duration::from_millis(2));
+                other.read_exact(&mut [0; 7]).unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+                other.write_all(b"answer").unwrap();
+            }
+        });
+        let metrics = tokio::runtime::Handle::current().metrics();
+        let before = metrics.worker_park_count(0);
+        for _ in 0..CALLS {
+            one.write(&[IoSlice::new(b"request")]).unwrap();
+            assert_eq!(read(&one, 9).await, b"answer");
+        }
+        let slept = metrics.worker_park_count(0) - before;
+        assert!(slept < CALLS * 3 / 2, "{slept} times in {CALLS} calls");
+        peer.join().unwrap();
+    }
+}

@@ -4,8 +4,8 @@
 //! Output that was written before an answer belongs to its call. The kernel reports the pipe no
 //! later than the answer, so tokio nearly always knows at the end of a call whether there is
 //! output, and asking tokio costs no system call. Only when the answer was read along with
-//! something the worker said before does it not know yet; so workers that are known to write, and
-//! those not known yet, have their pipes read in any case.
+//! something the worker said before, or past tokio, does it not know yet; so after such calls, and of
+//! workers that are known to write or not known yet, the pipes are read in any case.
 
 use std::io;
 

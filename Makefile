@@ -17,9 +17,9 @@ help:  ## This list
 setup:  ## Provide the V8 library, libclang, esbuild and the dashboard's files
 	@tools/setup
 
-build: setup  ## Build everything (release; the first time takes 20 to 30 minutes on 2 cores)
+build: setup  ## Build everything (release; the first time takes 30 to 50 minutes on 2 cores)
 	@test -x $(TARGET_DIR)/release/cloudserve-worker || \
-		echo "build: the first build compiles 800 crates, 20 to 30 minutes on 2 cores"
+		echo "build: the first build compiles 800 crates, 30 to 50 minutes on 2 cores"
 	$(CARGO) build --release --workspace
 
 run: build  ## Build, then serve on 127.0.0.1:8080 (API) and 127.0.0.1:8081 (calls)

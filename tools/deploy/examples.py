@@ -36,6 +36,15 @@ def unknown(found, known, what, complain) -> None:
         complain(f"{what}: there is no key {key}")
 
 
+def hides_failures(step: dict) -> bool:
+    """Whether a pipe of it counts by its last part alone: GitHub's own choice is `bash -e`, and
+    `bash` where a step names it is `bash -eo pipefail`."""
+    if step.get("shell") == "bash" or re.search(r"\bset -\w*o pipefail\b", step["run"]):
+        return False
+    bare = re.sub(r"'[^'\n]*'|(?:^|(?<=\s))#.*", "", step["run"], flags=re.MULTILINE)
+    return re.search(r"(?<![|>])\|(?!\|)", bare) is not None
+
+
 def github_scripts(workflow: dict, complain) -> list[str]:
     """Complains of what is no workflow; its shell scripts."""
     # YAML 1.1 reads `on` as true.
@@ -56,6 +65,8 @@ def github_scripts(workflow: dict, complain) -> list[str]:
             elif "uses" in step and not re.fullmatch(r"[\w.-]+/[\w./-]+@[\w.-]+", step["uses"]):
                 complain(f"{what}: {step['uses']} is no action of a version")
             elif "run" in step:
+                if hides_failures(step):
+                    complain(f"{what}: a failure before `|` passes unseen; say `shell: bash`")
                 # What the service fills in is a word to the shell.
                 scripts.append(re.sub(r"\$\{\{.*?\}\}", "filled-in", step["run"]))
     return scripts

@@ -1,4 +1,4 @@
-"""The manifests: files as they are, and overlays as `kubectl kustomize` renders them."""
+"""The manifests: files as they are, and overlays and jobs as `kubectl kustomize` renders them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from provision.paths import REPOSITORY
 K8S = REPOSITORY / "k8s"
 JENKINS = K8S / "jenkins"
 OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))
+# Applied by themselves, beside the overlay whose volume they need.
+JOBS = sorted(path.parent for path in K8S.glob("jobs/*/kustomization.yaml"))
 # Complete objects that no overlay holds.
-OTHERS = [
-    *(JENKINS / name for name in ("jenkins-rbac.yaml", "kaniko-pod.yaml", "kubectl-pod.yaml")),
-    *sorted(K8S.glob("jobs/*.yaml")),
-]
+OTHERS = [JENKINS / name for name in ("jenkins-rbac.yaml", "kaniko-pod.yaml", "kubectl-pod.yaml")]
 
 
 class RenderError(Exception):
-    """An overlay that kustomize does not take."""
+    """A kustomization that kustomize does not take."""
 
 
 def has_kubectl() -> bool:
     return shutil.which("kubectl") is not None
 
 
-def render(overlay: Path) -> str:
+def render(folder: Path) -> str:
     done = subprocess.run(
-        ["kubectl", "kustomize", str(overlay)],
+        ["kubectl", "kustomize", str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
     )
     # What is deprecated is said on standard error, with success.

@@ -9,6 +9,7 @@ from .manifests import containers, pod_spec
 
 # Objects that the operator makes: docs/OPERATIONS.md.
 OF_THE_OPERATOR = {"cloudserve", "cloudserve-tls", "ghcr"}
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 def check(objects: list[dict], settings: set[str], complain) -> None:
@@ -31,6 +32,21 @@ def check(objects: list[dict], settings: set[str], complain) -> None:
             complain(f"{kind} {name} selects no pod")
     for kind, name in settings_of(objects, settings):
         complain(f"{kind}: {name} is no setting of the server (cli/src/config.rs)")
+
+
+def check_job(jobs: list[dict], objects: list[dict], settings: set[str], complain) -> None:
+    """Checks what is applied beside a rendered overlay, over the volume of its pods."""
+    images = {
+        container["image"]
+        for document in objects if document["kind"] == "Deployment"
+        for container in containers(document)
+    }
+    for document in filter(pod_spec, jobs):
+        check_pod(document, objects, settings, complain)
+        for container in containers(document):
+            # Another release may not read the volume, and another name may be out of reach.
+            if container["image"] not in images:
+                complain(f"{document['metadata']['name']} runs {container['image']}, and the pods {sorted(images)}")
 
 
 def settings_of(objects, settings):
@@ -81,8 +97,11 @@ def check_pod(document, objects, settings, complain):
                 complain(f"{where}: nobody makes the secret {secret}")
             if variable["name"].startswith("CLOUDSERVE_") and variable["name"] not in settings:
                 complain(f"{where}: {variable['name']} is no setting of the server")
+        # Whoever may list processes reads their arguments; an environment is its owner's.
+        if any(re.search(r"--password(?![\w-])", word) for word in words_of(container)):
+            complain(f"{where} passes a password as an argument")
         ports = {port["name"] for port in container.get("ports", [])}
-        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        for probe in PROBES:
             for action in ("httpGet", "tcpSocket"):
                 port = container.get(probe, {}).get(action, {}).get("port")
                 if port is not None and port not in ports:
@@ -93,6 +112,13 @@ def check_pod(document, objects, settings, complain):
         claim = volume.get("persistentVolumeClaim", {}).get("claimName")
         if claim and not exists(objects, "PersistentVolumeClaim", claim):
             complain(f"{at}: there is no claim {claim}")
+
+
+def words_of(container):
+    """What is run in it: its program, its probes and what its lifecycle says."""
+    actions = [*(container.get(probe, {}) for probe in PROBES), *container.get("lifecycle", {}).values()]
+    commands = [action.get("exec", {}).get("command", []) for action in actions]
+    return sum(commands, [*container.get("command", []), *container.get("args", [])])
 
 
 def check_service(document, pods, complain):

@@ -154,12 +154,33 @@ class References(unittest.TestCase):
             lambda pod: container(pod).update(image="i:latest"),
             lambda pod: container(pod).update(env=[{"name": "CLOUDSERVE_LGO", "value": "x"}]),
             lambda pod: container(pod).update(envFrom=[{"configMapRef": {"name": "none"}}]),
+            lambda pod: container(pod).update(args=["--username=u", "--password=p"]),
+            lambda pod: container(pod).update(startupProbe={"exec": {"command": ["sh", "-c", 'm --password "$P"']}}),
+            lambda pod: container(pod).update(lifecycle={"preStop": {"exec": {"command": ["m", "--password", "$(P)"]}}}),
             lambda pod: container(pod)["volumeMounts"].append({"name": "none", "mountPath": "/x"}),
             lambda pod: pod["spec"]["template"]["spec"]["volumes"].append({"name": "unused", "emptyDir": {}}),
         ):
             pod = copy.deepcopy(deployment())
             change(pod)
             self.assertEqual(len(self.complaints(pod)), 1, self.complaints(pod))
+
+
+    def test_a_job_of_another_image_or_without_its_volume(self):
+        def complaints(change=lambda spec: None):
+            job = {**deployment(), "kind": "Job"}
+            spec = job["spec"]["template"]["spec"]
+            spec["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "p"}}]
+            change(spec)
+            found = []
+            claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "p", "namespace": "n"}}
+            references.check_job([job], [deployment(), claim], set(), found.append)
+            return found
+
+        self.assertEqual(complaints(), [])
+        (said,) = complaints(lambda spec: spec["containers"][0].update(image="registry.example:5000/i:2"))
+        self.assertIn("d runs registry.example:5000/i:2, and the pods ['registry.example:5000/i:1']", said)
+        (said,) = complaints(lambda spec: spec["volumes"][0]["persistentVolumeClaim"].update(claimName="q"))
+        self.assertIn("there is no claim q", said)
 
 
 class Examples(unittest.TestCase):
@@ -176,6 +197,19 @@ class Examples(unittest.TestCase):
         for bad in (workflow(), workflow(uses="a/b@v1", run="true"), workflow(uses="a/b"), workflow(run="true", runs=1),
                     {True: {"push": {}}}, {"jobs": workflow(run="true")["jobs"]}):
             self.assertEqual(len(self.complaints(examples.github_scripts, bad)), 1, bad)
+
+    def test_a_pipe_fails_with_any_part_of_it(self):
+        for script, others, count in (
+            ("deploy | tee out", {}, 1),
+            ("deploy |& tee out", {}, 1),
+            ("deploy | tee out", {"shell": "bash"}, 0),
+            ("deploy | tee out", {"shell": "sh"}, 1),
+            ("set -euo pipefail\ndeploy | tee out", {}, 0),
+            ("# a | b\ndeploy || grep 'a|b' >| out", {}, 0),
+        ):
+            step = {"run": script, **others}
+            workflow = {True: {"push": {}}, "jobs": {"j": {"runs-on": "x", "steps": [step]}}}
+            self.assertEqual(len(self.complaints(examples.github_scripts, workflow)), count, step)
 
     def test_a_pipeline(self):
         good = {"j": {"stage": "deploy", "script": ["true"]}}

@@ -343,30 +343,45 @@ pub(crate) fn read_env_file(path: &Path) -> Result<Map<String, Value>, ClientErr
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let line = line.strip_prefix("export ").unwrap_or(line);
-        let Some((name, value)) = line.split_once('=') else {
-            return Err(ClientError::Project {
-                path: path.to_owned(),
-                // The line may hold a secret.
-                message: format!("line {} is not NAME=value", number + 1),
-                hint: None,
-            });
+        let wrong = |what: &str| ClientError::Project {
+            path: path.to_owned(),
+            // The line may hold a secret.
+            message: format!("line {} {what}", number + 1),
+            hint: None,
         };
-        all.insert(name.trim().to_owned(), unquoted(value.trim()).into());
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        let (name, value) = line.split_once('=').ok_or_else(|| wrong("is not NAME=value"))?;
+        let value = unquoted(value.trim()).map_err(wrong)?;
+        all.insert(name.trim().to_owned(), value.into());
     }
     Ok(all)
 }
 
-fn unquoted(value: &str) -> String {
-    let inside = |quote: char| {
-        value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)).map(str::to_owned)
+/// A value without its quotes or a comment; or what is wrong with its line. The dashboard reads them
+/// alike (`dashboard/src/lib/dotenv.ts`).
+fn unquoted(value: &str) -> Result<String, &'static str> {
+    const OPEN: &str = "has a quote that is not closed";
+    let Some(quote @ ('"' | '\'')) = value.chars().next() else {
+        return Ok(value.split(" #").next().unwrap_or_default().trim_end().to_owned());
     };
-    if let Some(literal) = inside('\'') {
-        return literal;
+    let mut rest = value[1..].chars();
+    let mut inside = String::new();
+    loop {
+        match rest.next().ok_or(OPEN)? {
+            end if end == quote => break,
+            '\\' if quote == '"' => match rest.next().ok_or(OPEN)? {
+                'n' => inside.push('\n'),
+                escaped @ ('"' | '\\') => inside.push(escaped),
+                other => inside.extend(['\\', other]),
+            },
+            other => inside.push(other),
+        }
     }
-    match inside('"') {
-        Some(text) => text.replace("\\n", "\n").replace("\\\"", "\"").replace("\\\\", "\\"),
-        None => value.split(" #").next().unwrap_or_default().trim_end().to_owned(),
+    let after = rest.as_str().trim_start();
+    if after.is_empty() || after.starts_with('#') {
+        Ok(inside)
+    } else {
+        Err("has more than a comment after its closing quote")
     }
 }
 
@@ -480,18 +495,42 @@ mod tests {
 
     #[test]
     fn environment_files_are_read() {
-        let dir = folder(&[(
-            ".env",
-            "# a\n\nA=1\nexport B = two words # why\nC='a # b'\nD=\"x\\ny\"\nE=\nF=a=b\n",
-        )]);
-        let read = read_env_file(&dir.path().join(".env")).unwrap();
+        let dir = folder(&[
+            (".env", "# a\n\nA=1\nexport B = two words # why\nC='a # b'\nD=\"x\\ny\"\nE=\nF=a=b\n"),
+            (
+                "quoted",
+                r#"A="s3cret" # prod
+                B='it "is"'#c
+                C="C:\\new"
+                D="say \"hi\" \d # no comment"
+                E=""
+                F='\n'
+                G=it's
+                "#,
+            ),
+        ]);
+        let read = |name: &str| read_env_file(&dir.path().join(name));
         let expected = json!({
             "A": "1", "B": "two words", "C": "a # b", "D": "x\ny", "E": "", "F": "a=b",
         });
-        assert_eq!(Value::Object(read), expected);
-        fs::write(dir.path().join("bad"), "A=1\nsecret without a name\n").unwrap();
-        let error = read_env_file(&dir.path().join("bad")).unwrap_err();
-        assert!(error.to_string().contains("line 2"), "{error}");
-        assert!(!error.to_string().contains("secret"), "{error}");
+        assert_eq!(Value::Object(read(".env").unwrap()), expected);
+        let expected = json!({
+            "A": "s3cret", "B": "it \"is\"", "C": r"C:\new", "D": r#"say "hi" \d # no comment"#,
+            "E": "", "F": r"\n", "G": "it's",
+        });
+        assert_eq!(Value::Object(read("quoted").unwrap()), expected);
+        for (line, says) in [
+            ("secret without a name", "line 2 is not"),
+            (r#"B="secret"#, "line 2 has a quote"),
+            (r#"B="secret\""#, "line 2 has a quote"),
+            ("B='", "line 2 has a quote"),
+            (r#"B="secret" secret"#, "line 2 has more"),
+            ("B='secret''secret'", "line 2 has more"),
+        ] {
+            fs::write(dir.path().join("bad"), format!("A=1\n{line}\n")).unwrap();
+            let error = read("bad").unwrap_err().to_string();
+            assert!(error.contains(says), "{line}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 }

@@ -1,26 +1,29 @@
-// Pasted `.env` files.
+// Pasted `.env` files, read as `cloudserve env` reads them (cli/src/client/project.rs).
 
 export const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
-/** Variables of a text of `NAME=value` lines; `null` if it is not such a text. */
+/**
+ * Variables of a text of `NAME=value` lines; `null` if it is not such a text. Throws where a quote leaves
+ * open what is meant, and names the line: it may hold a secret.
+ */
 export function parse(text: string): Record<string, string> | null {
   const found: Record<string, string> = {};
-  for (const raw of text.split(/\r?\n/)) {
+  for (const [number, raw] of text.split(/\r?\n/).entries()) {
     const line = raw.trim();
     if (line === '' || line.startsWith('#')) continue;
     const at = line.indexOf('=');
     const name = line.slice(0, at).replace(/^export\s+/, '').trim();
     if (at < 1 || !NAME.test(name)) return null;
-    found[name] = unquoted(line.slice(at + 1).trim());
+    found[name] = unquoted(line.slice(at + 1).trim(), number + 1);
   }
   return Object.keys(found).length > 0 ? found : null;
 }
 
-function unquoted(value: string): string {
+function unquoted(value: string, line: number): string {
   const quote = value[0];
-  if (value.length >= 2 && (quote === '"' || quote === "'") && value.endsWith(quote)) {
-    const inner = value.slice(1, -1);
-    return quote === '"' ? inner.replace(/\\n/g, '\n').replace(/\\(["\\])/g, '$1') : inner;
-  }
-  return value.replace(/\s+#.*$/, '');
+  if (quote !== '"' && quote !== "'") return value.replace(/\s+#.*$/, '');
+  const [, inside, after] = (quote === '"' ? /^"((?:[^"\\]|\\.)*)"(.*)$/s : /^'([^']*)'(.*)$/s).exec(value) ?? [];
+  if (inside === undefined) throw new Error(`Line ${line} has a quote that is not closed.`);
+  if (!/^\s*(?:#|$)/.test(after ?? '')) throw new Error(`Line ${line} has more than a comment after its closing quote.`);
+  return quote === '"' ? inside.replace(/\\(["\\n])/g, (_, escaped: string) => (escaped === 'n' ? '\n' : escaped)) : inside;
 }

@@ -36,10 +36,15 @@ export function Env({ fn }: TabProps) {
     }
   };
   const onPaste = (event: ClipboardEvent) => {
-    const variables = parse(event.clipboardData?.getData('text') ?? '');
-    if (!variables) return;
-    event.preventDefault();
-    void set(variables);
+    try {
+      const variables = parse(event.clipboardData?.getData('text') ?? '');
+      if (!variables) return;
+      event.preventDefault();
+      void set(variables);
+    } catch (error) {
+      event.preventDefault();
+      setFailed(error);
+    }
   };
   if (error && !data) return <Failure error={error} retry={() => void refetch()} />;
   if (!data) return <Loading />;

@@ -10,6 +10,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,10 @@ use tracing::debug;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 const OWN: &str = "/proc/self/cgroup";
+
+/// The first process of a container.
+const INIT: u32 = 1;
+const OF_INIT: &str = "/proc/1/cgroup";
 
 /// Group of this process, beside those of its workers: one that has groups below it may hold no
 /// processes.
@@ -62,7 +67,7 @@ impl Delegation {
         let groups = fs::read_to_string(OWN)?;
         let own = path_in(&groups).ok_or(io::ErrorKind::NotFound)?;
         let directory = Path::new(MOUNT).join(own);
-        enable_memory(&directory)?;
+        enable_memory(&directory, &ours_in(own))?;
         clear(&directory);
         let found = Self { directory, next: AtomicU64::new(0), stale: Mutex::default() };
         // What cannot be bounded is not delegated.
@@ -129,8 +134,19 @@ fn path_in(groups: &str) -> Option<&str> {
     (!path.split('/').any(|part| part == "..")).then_some(path)
 }
 
+/// What of this group is ours to move: this process, and its parent where that is a container's init
+/// (`tini`), which is there for this process alone.
+fn ours_in(own: &str) -> Vec<u32> {
+    let mut ours = vec![std::process::id()];
+    let of_init = fs::read_to_string(OF_INIT).unwrap_or_default();
+    if parent_id() == INIT && path_in(&of_init) == Some(own) {
+        ours.push(INIT);
+    }
+    ours
+}
+
 /// Lets groups below this one bound memory. Only a group without processes may, so they move.
-fn enable_memory(directory: &Path) -> io::Result<()> {
+fn enable_memory(directory: &Path, ours: &[u32]) -> io::Result<()> {
     let subtree = directory.join("cgroup.subtree_control");
     if write(&subtree, "+memory").is_ok() {
         return Ok(());
@@ -140,12 +156,14 @@ fn enable_memory(directory: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let own = std::process::id().to_string();
-    write(&leaf.join("cgroup.procs"), &own)?;
-    let enabled = write(&subtree, "+memory");
+    let move_to = |group: &Path, pid: &u32| write(&group.join("cgroup.procs"), &pid.to_string());
+    let moved = ours.iter().try_for_each(|pid| move_to(&leaf, pid));
+    let enabled = moved.and_then(|()| write(&subtree, "+memory"));
     if enabled.is_err() {
         // There are others in it, which are not ours to move.
-        write(&directory.join("cgroup.procs"), &own)?;
+        for pid in ours {
+            let _ = move_to(directory, pid);
+        }
         let _ = fs::remove_dir(&leaf);
     }
     enabled
@@ -173,6 +191,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
@@ -199,6 +218,48 @@ mod tests {
         assert_eq!(kills_in("low 0\nhigh 0\nmax 17\noom 1\noom_kill 2\noom_group_kill 1\n"), 2);
         assert_eq!(kills_in("oom 0\noom_kill 0\n"), 0);
         assert_eq!(kills_in(""), 0);
+    }
+
+    #[test]
+    fn a_group_is_left_by_its_server_and_init_or_stays_as_it_was() {
+        let Some(delegation) = Delegation::of_this_process() else {
+            eprintln!("skipped: this platform delegates no control groups");
+            return;
+        };
+        let group = delegation.group().unwrap();
+        let mut processes = [(); 3].map(|()| {
+            let child = Command::new("sleep").arg("60").spawn().unwrap();
+            group.take_in(child.id()).unwrap();
+            child
+        });
+        let [server, init, other] = [0, 1, 2].map(|n: usize| processes[n].id());
+        let leaf = group.path.join(SUPERVISOR);
+        let inside = |path: &Path| {
+            let pids = fs::read_to_string(path.join("cgroup.procs")).unwrap();
+            pids.lines().map(|pid| pid.parse().unwrap()).collect::<BTreeSet<u32>>()
+        };
+        let mut end = |n: usize, path: &Path| {
+            let pid = processes[n].id();
+            processes[n].kill().unwrap();
+            processes[n].wait().unwrap();
+            // It has left a moment after it was waited for.
+            while inside(path).contains(&pid) {
+                std::thread::yield_now();
+            }
+        };
+
+        assert!(enable_memory(&group.path, &[server, init]).is_err());
+        assert_eq!(inside(&group.path), BTreeSet::from([server, init, other]));
+        assert!(!leaf.exists());
+
+        end(2, &group.path);
+        enable_memory(&group.path, &[server, init]).unwrap();
+        assert_eq!(inside(&leaf), BTreeSet::from([server, init]));
+        assert!(inside(&group.path).is_empty());
+
+        end(0, &leaf);
+        end(1, &leaf);
+        fs::remove_dir(&leaf).unwrap();
     }
 
     #[test]

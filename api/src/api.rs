@@ -46,7 +46,7 @@ impl Api {
     }
 
     /// All routes, `/healthz` among them. Login limits by address work when the server provides
-    /// `ConnectInfo<SocketAddr>`.
+    /// `ConnectInfo<SocketAddr>`, or with [`ApiOptions::trust_forwarded`] a proxy does.
     pub fn router(&self) -> axum::Router {
         http::router(self.app.clone())
     }

@@ -22,11 +22,16 @@ pub struct ApiOptions {
     pub invoke_url: Option<String>,
     /// Whether the session cookie is sent over TLS only.
     pub secure_cookie: bool,
+    /// Take the address of a caller from `x-forwarded-for`, of which it is the last entry. Only behind
+    /// a proxy that sets it.
+    pub trust_forwarded: bool,
     /// Bounds of the installation.
     pub limits: PlatformLimits,
 
     /// Deploys that are built at the same time.
     pub deploys_in_parallel: usize,
+    /// Deploys of one account that may wait or be in work at the same time.
+    pub deploys_queued_per_user: u32,
     /// Address space of one run of esbuild.
     pub bundle_memory_mb: u32,
     /// How long a deployer holds a version without a sign of life.
@@ -46,8 +51,10 @@ pub struct ApiOptions {
     pub api_keys_per_user: usize,
     /// Passwords hashed at the same time; each takes 19 MB.
     pub password_hashes_in_parallel: usize,
-    /// Requests that may wait to have a password hashed; more are turned away.
+    /// Logins that may wait to have a password hashed; more are turned away.
     pub password_hashes_waiting: usize,
+    /// The same of registrations, which anybody can send: so that there is room for logins.
+    pub registrations_waiting: usize,
     /// Failed logins of one account that cost no waiting time.
     pub login_failures_per_account: u32,
     /// Failed logins from one address that cost no waiting time.
@@ -65,8 +72,12 @@ pub struct ApiOptions {
     pub invoke_answer_bytes: usize,
     /// Calls that are read to draw one series; of more, the newest.
     pub series_rows: u32,
-    /// Deploy bodies held in memory at the same time.
+    /// Deploy bodies received or held in memory at the same time; of one account a quarter of that.
     pub uploads_in_parallel: usize,
+    /// How long a deploy waits until its body may be received; then it is turned away.
+    pub upload_wait_ms: u32,
+    /// Lock file of a deploy. Kept with the version, so read with it.
+    pub package_lock_bytes: u64,
 
     /// Calls per second of one credential, as the gateway bounds them; for what accounts are told.
     /// 0: no bound.
@@ -85,8 +96,10 @@ impl Default for ApiOptions {
             gateway_url: None,
             invoke_url: None,
             secure_cookie: false,
+            trust_forwarded: false,
             limits: PlatformLimits::default(),
             deploys_in_parallel: 2,
+            deploys_queued_per_user: 20,
             bundle_memory_mb: 2_048,
             lease_ms: 30_000,
             queue_poll_ms: 2_000,
@@ -97,6 +110,7 @@ impl Default for ApiOptions {
             api_keys_per_user: 100,
             password_hashes_in_parallel: 2,
             password_hashes_waiting: 64,
+            registrations_waiting: 16,
             login_failures_per_account: 5,
             login_failures_per_address: 100,
             login_backoff_ms: 1_000,
@@ -106,6 +120,8 @@ impl Default for ApiOptions {
             invoke_answer_bytes: 1024 * 1024,
             series_rows: 50_000,
             uploads_in_parallel: 8,
+            upload_wait_ms: 10_000,
+            package_lock_bytes: 4 * 1024 * 1024,
             rate_per_second: 0,
             log_followers_per_user: 20,
             log_follow_ms: 3_600_000,
@@ -142,6 +158,10 @@ impl ApiOptions {
 
     pub(crate) fn body_read(&self) -> Duration {
         millis(self.body_read_ms)
+    }
+
+    pub(crate) fn upload_wait(&self) -> Duration {
+        millis(self.upload_wait_ms)
     }
 
     /// JSON escapes make source longer, and lock file and environment come with it.

@@ -45,6 +45,21 @@ pub(crate) struct Config {
     #[config(layer_attr(arg(long, value_name = "MS")))]
     pub(crate) drain_timeout_ms: u32,
 
+    /// Connections of the API's port and of the gateway's, each; more wait until there is a place.
+    #[config(env = "CLOUDSERVE_MAX_CONNECTIONS", default = 10_000)]
+    #[config(layer_attr(arg(long, value_name = "N")))]
+    pub(crate) max_connections: usize,
+
+    /// Time for a request's headers to come, in milliseconds; for so long a connection may idle, too.
+    #[config(env = "CLOUDSERVE_HEAD_TIMEOUT_MS", default = 75_000)]
+    #[config(layer_attr(arg(long, value_name = "MS")))]
+    pub(crate) head_timeout_ms: u32,
+
+    /// A connection on which nothing of an answer is taken for this long is closed, in milliseconds.
+    #[config(env = "CLOUDSERVE_WRITE_TIMEOUT_MS", default = 30_000)]
+    #[config(layer_attr(arg(long, value_name = "MS")))]
+    pub(crate) write_timeout_ms: u32,
+
     /// Threads that serve requests; 0 is as many as cores, or half where functions run.
     #[config(env = "CLOUDSERVE_THREADS", default = 0)]
     #[config(layer_attr(arg(long, value_name = "N")))]
@@ -119,6 +134,16 @@ pub(crate) struct Api {
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) deploys_in_parallel: usize,
 
+    /// Deploys of one account that may wait or be in work at the same time.
+    #[config(env = "CLOUDSERVE_DEPLOYS_QUEUED_PER_USER", default = 20)]
+    #[config(layer_attr(arg(long, value_name = "N")))]
+    pub(crate) deploys_queued_per_user: u32,
+
+    /// Lock file of a deploy, in bytes.
+    #[config(env = "CLOUDSERVE_PACKAGE_LOCK_BYTES", default = 4_194_304)]
+    #[config(layer_attr(arg(long, value_name = "BYTES")))]
+    pub(crate) package_lock_bytes: u64,
+
     /// How long a session token is valid, in hours.
     #[config(env = "CLOUDSERVE_SESSION_HOURS", default = 168)]
     #[config(layer_attr(arg(long, value_name = "HOURS")))]
@@ -158,7 +183,8 @@ pub(crate) struct Gateway {
     #[config(layer_attr(arg(long, value_name = "URL")))]
     pub(crate) public_url: Option<String>,
 
-    /// Believe the `x-forwarded-*` headers of callers: only behind a proxy that sets them.
+    /// Believe the `x-forwarded-*` headers of callers, at the API as well: only behind a proxy that
+    /// sets them. A caller's address is then the last one in `x-forwarded-for`.
     #[config(env = "CLOUDSERVE_TRUST_FORWARDED", default = false)]
     #[config(layer_attr(arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")))]
     pub(crate) trust_forwarded: bool,

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use cloudserve_api::{Api, ApiOptions};
 use cloudserve_artifacts::{Cache, CacheError, CacheOptions};
-use cloudserve_gateway::{Downstream, Gateway, GatewayOptions, TraceOptions, Tracer};
+use cloudserve_gateway::{
+    ConnectionOptions, Downstream, Gateway, GatewayOptions, TraceOptions, Tracer,
+};
 use cloudserve_identity::{Authenticator, Sealer, SessionTokens};
 use cloudserve_protocol::artifact::ArtifactStore;
 use cloudserve_protocol::build::DependencyBuilder;
@@ -103,11 +105,22 @@ pub(crate) fn gateway(
     let options = GatewayOptions {
         rate_per_second: config.gateway.rate_per_second,
         trust_forwarded: config.gateway.trust_forwarded,
+        connections: connections(config),
         drain_ms: config.drain_timeout_ms,
         ..GatewayOptions::default()
     };
     let tracer = tracer(config)?;
     Ok(Gateway::new(options, stores, authenticator, sealer, invoker, tracer, downstream))
+}
+
+/// Bounds of the connections of a port that anybody may reach.
+pub(crate) fn connections(config: &Config) -> ConnectionOptions {
+    ConnectionOptions {
+        max_connections: config.max_connections,
+        head_timeout_ms: config.head_timeout_ms,
+        write_timeout_ms: config.write_timeout_ms,
+        ..ConnectionOptions::default()
+    }
 }
 
 /// Sends traces of calls, if there is somebody to send them to.
@@ -143,8 +156,11 @@ pub(crate) fn api(config: &Config, parts: ApiParts<'_>) -> Api {
         gateway_url: parts.gateway_url,
         invoke_url: parts.invoke_url,
         secure_cookie: config.api.secure_cookie,
+        trust_forwarded: config.gateway.trust_forwarded,
         limits: config.limits.clone(),
         deploys_in_parallel: config.api.deploys_in_parallel,
+        deploys_queued_per_user: config.api.deploys_queued_per_user,
+        package_lock_bytes: config.api.package_lock_bytes,
         drain_ms: config.drain_timeout_ms,
         rate_per_second: config.gateway.rate_per_second,
         ..ApiOptions::default()

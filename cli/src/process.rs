@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::serve::ListenerExt;
 use cloudserve_artifacts::CacheError;
-use cloudserve_gateway::TraceError;
+use cloudserve_gateway::{ConnectionOptions, TraceError, serve_router};
 use cloudserve_sandbox::StartError;
 use cloudserve_store::OpenError;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -77,8 +77,22 @@ pub(crate) fn announce(parts: &[(&str, SocketAddr)]) {
     let _ = writeln!(io::stdout(), "listening {}", parts.join(" "));
 }
 
-/// Serves until `stop`, then lets requests that have begun finish.
-pub(crate) async fn serve_http(
+/// Serves whoever comes until `stop`, then lets requests that have begun finish.
+pub(crate) async fn serve_public(
+    listener: TcpListener,
+    router: Router,
+    connections: ConnectionOptions,
+    drain_ms: u32,
+    stop: CancellationToken,
+) {
+    let stop = stop.cancelled_owned();
+    serve_router(listener, router, &connections, millis(drain_ms), stop).await;
+}
+
+/// Serves roles of ours until `stop`, then lets requests that have begun finish. Their connections
+/// have no bounds here: they keep what is idle for as long as they like, and how long an answer may
+/// wait for its caller is decided where the caller is.
+pub(crate) async fn serve_roles(
     listener: TcpListener,
     router: Router,
     stop: CancellationToken,

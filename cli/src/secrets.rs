@@ -2,7 +2,8 @@
 //!
 //! From the environment, else from `<data>/secrets/`, where `serve` makes them once. Never from an
 //! argument: the process list is public. Invariant: a secret that was used is durable first, so a
-//! crash cannot leave tokens or environments behind that nothing opens any more.
+//! crash cannot leave tokens or environments behind that nothing opens any more; and no master key is
+//! made, or used, beside environments that need another one.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -10,8 +11,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use cloudserve_identity::{Secret, SecretError};
+use cloudserve_identity::{SealError, Sealer, Secret, SecretError};
 use cloudserve_remote::{InternalToken, TokenError};
+use cloudserve_store::function::SealedVersion;
+use cloudserve_store::{StoreError, Stores};
 
 /// Variables that hold secrets. They are taken out of the environment before anything starts.
 pub(crate) const VARIABLES: [&str; 7] = [
@@ -73,6 +76,14 @@ pub(crate) enum SecretsError {
     },
     #[error("a new secret could not be made")]
     Generate(#[source] SecretError),
+    #[error(
+        "environments are sealed under a master key that is not known here ({key_id}); give it in \
+         CLOUDSERVE_MASTER_KEY or CLOUDSERVE_MASTER_KEY_PREVIOUS, or put it into \
+         secrets/master-key of the data directory; nothing was changed"
+    )]
+    UnknownMaster { key_id: String },
+    #[error("no master key is known here, and whether environments need one cannot be read")]
+    Unchecked(#[source] StoreError),
 }
 
 /// What the environment held.
@@ -153,6 +164,26 @@ impl Secrets {
         })
     }
 
+    /// [`Secrets::load`] for the installation that this is of. Refused, and nothing made, if what is
+    /// sealed there needs a master key that is not known.
+    pub(crate) async fn load_for(
+        stores: &Stores,
+        data_dir: &Path,
+        given: &FromEnvironment,
+    ) -> Result<Self, SecretsError> {
+        let known = Self::known_masters(Some(data_dir), given)?;
+        let known = known.split_first();
+        let sealer = known.map(|(current, previous)| Sealer::with_previous(current, previous));
+        check(stores, sealer.as_ref()).await?;
+        Self::load(data_dir, given)
+    }
+
+    /// Refused if what is sealed there needs a master key that is not known.
+    pub(crate) async fn check(&self, stores: &Stores) -> Result<(), SecretsError> {
+        let sealer = Sealer::with_previous(&self.master, &self.previous);
+        check(stores, Some(&sealer)).await
+    }
+
     /// The secrets of an installation of many processes: from the environment alone.
     pub(crate) fn given(given: &FromEnvironment) -> Result<Self, SecretsError> {
         let one = |variable, value: Option<&OsString>| {
@@ -211,6 +242,36 @@ impl Secrets {
                 Err(SecretsError::Io { path, source })
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Looks at one environment: a key that is forgotten opens none.
+async fn check(stores: &Stores, sealer: Option<&Sealer>) -> Result<(), SecretsError> {
+    let first = match stores.functions.sealed_envs(None, 1).await {
+        Ok(page) => page.into_iter().next(),
+        // Storage that is slow is no reason to end, but a key that is made is there for good.
+        Err(error) if sealer.is_some() => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "whether the master key opens what is stored could not be looked at"
+            );
+            None
+        }
+        Err(error) => return Err(SecretsError::Unchecked(error)),
+    };
+    first.map_or(Ok(()), |first| is_known(&first, sealer))
+}
+
+/// Whether the key is known that this is sealed under.
+fn is_known(sealed: &SealedVersion, sealer: Option<&Sealer>) -> Result<(), SecretsError> {
+    let opened = sealer.map(|sealer| sealer.open(sealed.function_id, &sealed.env));
+    match (opened, Sealer::key_id(&sealed.env)) {
+        // With a key that is known, bytes that do not open are damaged: a matter of one version.
+        (Some(Ok(_)), _) | (Some(Err(SealError::DoesNotOpen)), Some(_)) => Ok(()),
+        (_, key_id) => {
+            let key_id = key_id.unwrap_or_else(|| "one without an id".to_owned());
+            Err(SecretsError::UnknownMaster { key_id })
         }
     }
 }
@@ -295,6 +356,9 @@ fn write_durably(dir: &Path, path: &Path, secrets: &[Secret]) -> io::Result<()> 
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use cloudserve_protocol::call::Env;
+    use cloudserve_protocol::ids::FunctionId;
+
     use super::*;
 
     fn given(jwt: Option<&str>) -> FromEnvironment {
@@ -375,6 +439,27 @@ mod tests {
         };
         assert_eq!(known(Some(data.path()), &both), vec![hex.clone(); 3]);
         assert_eq!(known(None, &both), vec![hex; 3]);
+    }
+
+    #[test]
+    fn a_master_key_that_is_missing_is_named_by_its_id() {
+        let (needed, other) = (Secret::generate().unwrap(), Secret::generate().unwrap());
+        let function_id = FunctionId::new();
+        let env = Env([("TOKEN".to_owned(), "s3cret".to_owned())].into());
+        let env = Sealer::new(&needed).seal(function_id, &env).unwrap();
+        let id = Sealer::key_id(&env).unwrap();
+        let mut sealed = SealedVersion { function_id, version: 1, env };
+        let rotating = Sealer::with_previous(&other, std::slice::from_ref(&needed));
+        let (needed, other) = (Sealer::new(&needed), Sealer::new(&other));
+        for sealer in [&needed, &rotating] {
+            is_known(&sealed, Some(sealer)).unwrap();
+        }
+        for sealer in [None, Some(&other)] {
+            let error = is_known(&sealed, sealer).err().unwrap().to_string();
+            assert!(error.contains(&id) && error.contains(PREVIOUS_VARIABLE), "{error}");
+        }
+        sealed.env.0.pop();
+        is_known(&sealed, Some(&needed)).unwrap();
     }
 
     #[test]

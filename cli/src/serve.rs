@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::parts::{self, ApiParts};
 use crate::process::{
-    ServeError, Signals, announce, end, finish, listen, millis, raise_file_limit, serve_http,
+    ServeError, Signals, announce, end, finish, listen, millis, raise_file_limit, serve_public,
     url_of,
 };
 use crate::programs::Found;
@@ -40,12 +40,12 @@ pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let programs = Found::look_up(&config.programs)?;
     let storage = Storage::choose(&config, given)?;
     let lock = DataDirLock::acquire(&config.data_dir)?;
-    let secrets = Secrets::load(lock.data_dir(), given)?;
     let mut signals = Signals::new()?;
     let (api_listener, api_address) = listen(config.api.listen, "CLOUDSERVE_API_LISTEN").await?;
     let (gateway_listener, gateway_address) =
         listen(config.gateway.listen, "CLOUDSERVE_GATEWAY_LISTEN").await?;
     let stores = storage.open(&lock).await?;
+    let secrets = Secrets::load_for(&stores, lock.data_dir(), given).await?;
     let roles = Roles::start(&config, &programs, &secrets, &lock, stores, gateway_address)?;
     announce(&[("api", api_address), ("gateway", gateway_address)]);
 
@@ -59,7 +59,9 @@ pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let mut api = {
         let router =
             status::router(roles.gateway.clone(), roles.sandbox.clone()).merge(roles.api.router());
-        tokio::spawn(serve_http(api_listener, router, stop.clone()))
+        let connections = parts::connections(&config);
+        let drain_ms = config.drain_timeout_ms;
+        tokio::spawn(serve_public(api_listener, router, connections, drain_ms, stop.clone()))
     };
 
     tokio::select! {

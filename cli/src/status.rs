@@ -1,5 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics` of what is not a gateway, which has its own: it shows the
-//! calls, the others what is behind them.
+//! calls, the others what is behind them. Of all roles in one process, the API's listener shows
+//! both, so that whoever asks it alone misses nothing.
 
 use std::fmt::Write;
 use std::future::Future;
@@ -26,10 +27,10 @@ pub(crate) fn of_sandbox(sandbox: Sandbox) -> Router {
 }
 
 fn of_workers(gateway: Option<Gateway>, sandbox: Sandbox) -> Router {
-    let workers = sandbox.clone();
+    let (calls, workers) = (gateway.clone(), sandbox.clone());
     Router::new()
         .route("/readyz", get(move || readiness(gateway.clone(), sandbox.clone())))
-        .route("/metrics", get(move || async move { metrics(&workers.metrics()) }))
+        .route("/metrics", get(move || async move { metrics(calls.as_ref(), &workers.metrics()) }))
 }
 
 /// Of an API, beside its routes. Whoever gets the token says by it that the API is leaving.
@@ -83,28 +84,30 @@ fn not_ready(reason: &str) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n"))
 }
 
-async fn readiness(gateway: Option<Gateway>, sandbox: Sandbox) -> impl IntoResponse {
-    let workers = sandbox.readiness();
-    let calls_can_come = match gateway {
-        Some(gateway) => gateway.is_ready().await,
-        None => true,
-    };
-    if workers.is_ready && calls_can_come {
-        let missing = workers.jail.missing();
-        let jail = if missing.is_empty() {
-            "full".to_owned()
-        } else {
-            format!("without {}", missing.join(", "))
-        };
-        let memory = if workers.jail.control_groups { "bounded by the kernel" } else { "watched" };
-        return (StatusCode::OK, format!("ready\njail: {jail}\nmemory: {memory}\n"));
+async fn readiness(gateway: Option<Gateway>, sandbox: Sandbox) -> (StatusCode, String) {
+    if let Some(gateway) = gateway
+        && let Err(reason) = gateway.readiness().await
+    {
+        return not_ready(&reason.to_string());
     }
-    let reason = workers.last_failure.unwrap_or_else(|| "starting or shutting down".to_owned());
-    not_ready(&reason)
+    let workers = sandbox.readiness();
+    if !workers.is_ready {
+        let reason = workers.last_failure.unwrap_or_else(|| "starting or shutting down".to_owned());
+        return not_ready(&reason);
+    }
+    let missing = workers.jail.missing();
+    let jail = if missing.is_empty() {
+        "full".to_owned()
+    } else {
+        format!("without {}", missing.join(", "))
+    };
+    let memory = if workers.jail.control_groups { "bounded by the kernel" } else { "watched" };
+    (StatusCode::OK, format!("ready\njail: {jail}\nmemory: {memory}\n"))
 }
 
-fn metrics(sandbox: &SandboxMetrics) -> impl IntoResponse + use<> {
-    prometheus(render(sandbox).unwrap_or_default())
+fn metrics(gateway: Option<&Gateway>, sandbox: &SandboxMetrics) -> impl IntoResponse + use<> {
+    let calls = gateway.map(|gateway| gateway.metrics().to_string()).unwrap_or_default();
+    prometheus(calls + &render(sandbox).unwrap_or_default())
 }
 
 fn prometheus(text: String) -> impl IntoResponse + use<> {

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use cloudserve_store::{
-    DataDirLock, MongoOptions, OpenError, S3Options, Stores, open_embedded_exclusive,
+    Ages, DataDirLock, MongoOptions, OpenError, S3Options, Stores, open_embedded_exclusive,
     open_production,
 };
 
@@ -57,6 +57,15 @@ impl Storage {
         Ok(Self::Production(Box::new((mongo, s3))))
     }
 
+    /// The same for a command of the operator. How long logs and calls are kept is a setting of the
+    /// servers, which the command need not have.
+    pub(crate) fn for_operator(mut self) -> Self {
+        if let Self::Production(servers) = &mut self {
+            servers.0.ages = None;
+        }
+        self
+    }
+
     /// Opens it to serve.
     pub(crate) async fn open(&self, lock: &DataDirLock) -> Result<Stores, OpenError> {
         match self {
@@ -66,7 +75,7 @@ impl Storage {
     }
 }
 
-/// The database, for a role of its own.
+/// The database, for those who serve.
 pub(crate) fn mongo_options(
     config: &Config,
     given: &FromEnvironment,
@@ -75,9 +84,11 @@ pub(crate) fn mongo_options(
         uri: text(MONGODB_VARIABLE, given.storage.mongodb_uri.as_ref())?,
         max_connections: config.mongodb.max_connections,
         operation_timeout_ms: config.mongodb.operation_timeout_ms,
-        log_retention: DAY.saturating_mul(config.log_retention_days),
-        usage_retention: (config.mongodb.usage_retention_days > 0)
-            .then(|| DAY.saturating_mul(config.mongodb.usage_retention_days)),
+        ages: Some(Ages {
+            logs: DAY.saturating_mul(config.log_retention_days),
+            usages: (config.mongodb.usage_retention_days > 0)
+                .then(|| DAY.saturating_mul(config.mongodb.usage_retention_days)),
+        }),
         ..MongoOptions::default()
     })
 }
@@ -131,7 +142,10 @@ mod tests {
         assert!(matches!(choose(false, StorageSecrets::default()), Ok(Storage::Embedded)));
         let Ok(Storage::Production(servers)) = choose(true, all()) else { panic!("refused") };
         assert_eq!((servers.0.uri.as_str(), servers.1.bucket.as_str()), ("mongodb://h/db", "b"));
-        assert_eq!(servers.0.usage_retention, None);
+        assert_eq!(servers.0.ages, Some(Ages { logs: DAY * 30, usages: None }));
+        let for_operator = Storage::Production(servers).for_operator();
+        let Storage::Production(servers) = for_operator else { panic!("embedded") };
+        assert_eq!(servers.0.ages, None);
 
         let without_secret = StorageSecrets { s3_secret_key: None, ..all() };
         for (outcome, names) in [

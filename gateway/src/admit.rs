@@ -1,5 +1,6 @@
 //! How often one credential may call: a token bucket per credential, as one number each (GCRA).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +10,6 @@ use cloudserve_protocol::ids::{ApiKeyId, UserId};
 use moka::sync::Cache;
 
 use crate::authenticate::Caller;
-use crate::gateway::Peer;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// After this long without a call a bucket is full again, and as good as a new one.
@@ -20,7 +20,8 @@ enum Credential {
     Key(ApiKeyId),
     /// All sessions of an account: a new token is no new allowance.
     Sessions(UserId),
-    Address(Peer),
+    /// Who shows none of ours; all whose address is not known are one.
+    Address(Option<IpAddr>),
 }
 
 /// Bounds the rate of each credential.
@@ -38,8 +39,13 @@ impl RateLimit {
         Self { per_second, epoch: Instant::now(), full_at }
     }
 
-    /// Takes one token. `Err` holds the bound: there is none.
-    pub(crate) fn admit(&self, caller: &Caller, peer: &Peer) -> Result<(), u32> {
+    /// Takes one token. `Err` holds the bound: there is none. `address` is asked for only where it
+    /// counts.
+    pub(crate) fn admit(
+        &self,
+        caller: &Caller,
+        address: impl FnOnce() -> Option<IpAddr>,
+    ) -> Result<(), u32> {
         let (credential, own) = match caller {
             Caller::Known(principal) => {
                 let credential = match &principal.via {
@@ -48,7 +54,7 @@ impl RateLimit {
                 };
                 (credential, principal.rate_per_second)
             }
-            _ => (Credential::Address(peer.clone()), None),
+            _ => (Credential::Address(address()), None),
         };
         let per_second = own.unwrap_or(self.per_second);
         if per_second == 0 {

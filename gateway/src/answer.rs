@@ -42,6 +42,9 @@ enum Content {
     Whole(Bytes),
     Stream {
         pieces: BodyStream,
+        /// What is still to come, if the function has said how long its answer is. HTTP takes no more
+        /// than that, and does not ask whether there is more.
+        left: Option<u64>,
         /// Fires when even the grace has passed.
         last_moment: Pin<Box<Sleep>>,
     },
@@ -60,7 +63,7 @@ enum End {
 /// What is needed to record a call whose answer has begun.
 struct Settlement {
     call: Call,
-    outcome: oneshot::Receiver<Outcome>,
+    outcome: Option<oneshot::Receiver<Outcome>>,
     cold: bool,
     timings: Timings,
     last_moment: Instant,
@@ -76,7 +79,8 @@ pub(crate) fn answer(
 ) -> Response<AnswerBody> {
     let execution = ExecutionText::of(call.execution_id());
     let last_moment = call.deadline() + options.deadline_grace();
-    let Reply { head, body, cold, timings, outcome } = reply;
+    let Reply { head, body, cold, timings } = reply;
+    let outcome = call.outcome();
     call.answered(head.status);
     let status = StatusCode::from_u16(head.status).ok().filter(|s| !s.is_informational());
     let bodiless =
@@ -85,11 +89,11 @@ pub(crate) fn answer(
         Body::Full(bytes) if is_head => Some(bytes.len()),
         _ => None,
     };
-    let content = match body {
+    let mut content = match body {
         Body::Stream(pieces) if bodiless => Content::Unsent(pieces),
         Body::Stream(pieces) => {
             let last_moment = Box::pin(tokio::time::sleep_until(last_moment.into()));
-            Content::Stream { pieces, last_moment }
+            Content::Stream { pieces, left: None, last_moment }
         }
         Body::Full(bytes) if !bodiless && !bytes.is_empty() => Content::Whole(bytes),
         Body::Full(_) | Body::Empty => Content::Empty,
@@ -99,6 +103,9 @@ pub(crate) fn answer(
     let mut headers = response_headers(&head.headers, is_open);
     if let Some(length) = length {
         headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    if let Content::Stream { left, .. } = &mut content {
+        *left = headers.get(CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
     }
     stamp(&mut headers, &execution, cold, timings);
 
@@ -244,10 +251,10 @@ impl AnswerBody {
         let Some(mut settlement) = self.settlement.take() else { return };
         settlement.call.stop_clock();
         if unsent.is_none() {
-            match settlement.outcome.try_recv() {
-                Ok(outcome) => return settlement.finish(end, outcome),
-                Err(TryRecvError::Closed) => return settlement.finish_lost(end),
-                Err(TryRecvError::Empty) => {}
+            match settlement.outcome.as_mut().map(oneshot::Receiver::try_recv) {
+                Some(Ok(outcome)) => return settlement.finish(end, outcome),
+                Some(Err(TryRecvError::Closed)) | None => return settlement.finish_lost(end),
+                Some(Err(TryRecvError::Empty)) => {}
             }
         }
         match Handle::try_current() {
@@ -266,11 +273,14 @@ impl Settlement {
             if let Some(mut pieces) = unsent {
                 while let Some(Ok(_)) = pieces.next().await {}
             }
-            (&mut self.outcome).await
+            match &mut self.outcome {
+                Some(outcome) => outcome.await.ok(),
+                None => None,
+            }
         });
         match outcome.await {
-            Ok(Ok(outcome)) => self.finish(end, outcome),
-            Ok(Err(_)) => self.finish_lost(end),
+            Ok(Some(outcome)) => self.finish(end, outcome),
+            Ok(None) => self.finish_lost(end),
             Err(_) => {
                 let timeout = Fault::timeout(self.call.target().limits.timeout_ms);
                 let end = if matches!(end, End::Complete) { End::Faulted(timeout) } else { end };
@@ -302,6 +312,9 @@ impl Drop for AnswerBody {
         match std::mem::replace(&mut self.content, Content::Empty) {
             Content::Empty | Content::Whole(_) => self.settle(End::Complete, None),
             Content::Unsent(pieces) => self.settle(End::Complete, Some(pieces)),
+            Content::Stream { pieces, left: Some(0), .. } => {
+                self.settle(End::Complete, Some(pieces));
+            }
             Content::Stream { pieces, .. } => {
                 // First, for it tells the sandbox that nobody listens.
                 drop(pieces);
@@ -326,9 +339,10 @@ impl http_body::Body for AnswerBody {
                 self.content = Content::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Content::Stream { pieces, last_moment } => {
+            Content::Stream { pieces, left, last_moment } => {
                 let fault = match pieces.poll_next_unpin(cx) {
                     Poll::Ready(Some(Ok(Piece::Data(piece)))) => {
+                        *left = left.map(|left| left.saturating_sub(piece.len() as u64));
                         return Poll::Ready(Some(Ok(Frame::data(piece))));
                     }
                     Poll::Ready(Some(Ok(Piece::Trailers(trailers)))) => {

@@ -29,7 +29,7 @@ pub(crate) struct Permitted {
     /// What its owner may use.
     pub(crate) allowance: Arc<Allowance>,
     /// Whether the caller may see the function's logs in the answer.
-    pub(crate) by_owner: bool,
+    pub(crate) may_read_logs: bool,
 }
 
 pub(crate) async fn authorise(
@@ -48,13 +48,15 @@ pub(crate) async fn authorise(
     }
     match found {
         Ok(Entry::Active(target, allowance)) => {
-            let by_owner = view == View::Owner;
             let target = match request.headers.get(&VERSION) {
                 None => target,
-                Some(_) if !by_owner => return Err(Refusal::VersionChosen),
+                Some(_) if view != View::Owner => return Err(Refusal::VersionChosen),
                 Some(version) => chosen(routes, &target, version).await?,
             };
-            Ok(Permitted { target, allowance, by_owner })
+            // A key that is for calls alone may be in the hands of those who call.
+            let may_read_logs =
+                matches!(standing, Standing::Owner(principal) if principal.may(Scope::Read));
+            Ok(Permitted { target, allowance, may_read_logs })
         }
         Ok(Entry::Inactive { failed, .. }) => Err(Refusal::NotActive { failed }),
         Ok(Entry::Absent) => Err(match standing {

@@ -17,13 +17,15 @@ use crate::patience::Patience;
 pub(crate) async fn dispatch<B: Incoming>(
     invoker: &dyn Invoker,
     options: &GatewayOptions,
-    call: &Call,
+    call: &mut Call,
     patience: &Patience,
     head: RequestHead,
     body: B,
     leftover: Leftover,
 ) -> Result<Reply, Box<Outcome>> {
-    in_time(options, call, patience, async {
+    let told = call.told();
+    let call = &*call;
+    in_time(options, call, patience, async move {
         let limit = call.target().limits.request_body_bytes;
         let received = receive(body, &head.headers, limit, options.whole_body_bytes, leftover)
             .await
@@ -34,6 +36,7 @@ pub(crate) async fn dispatch<B: Incoming>(
             deadline: call.deadline(),
             head,
             body: received.body,
+            told,
         });
         let Some(mut overflow) = received.overflow else { return reply.await };
         let reply = tokio::select! {

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::answer::{AnswerBody, crashed, explain_refusal, stamp, status_of, told};
 use crate::head::ExecutionText;
-use crate::mask::mask;
+use crate::mask::masked;
 use crate::meter::{Call, log_fault, megabytes, milliseconds};
 use crate::options::GatewayOptions;
 use crate::refusal::json;
@@ -72,11 +72,11 @@ enum Value<'a> {
 }
 
 /// Waits for the call to end and tells all of it. Logs are for the owner alone: a stranger may
-/// call a public function but not read what it writes.
+/// call a public function but not read what it writes, and nor may a key that is for calls alone.
 pub(crate) async fn envelope(
     mut call: Call,
     reply: Result<Reply, Box<Outcome>>,
-    by_owner: bool,
+    may_read_logs: bool,
     options: &GatewayOptions,
 ) -> Response<AnswerBody> {
     let mut answered = None;
@@ -86,15 +86,20 @@ pub(crate) async fn envelope(
             let last_moment = call.deadline() + options.deadline_grace();
             let max_bytes = call.target().limits.response_body_bytes;
             let (cold, timings) = (reply.cold, reply.timings);
+            let told = call.outcome();
             let whole = tokio::time::timeout_at(last_moment.into(), async {
                 let body = collect(reply.body, max_bytes).await;
-                (body, reply.outcome.await)
+                let outcome = match told {
+                    Some(outcome) => outcome.await.ok(),
+                    None => None,
+                };
+                (body, outcome)
             });
             let failed = |fault| Outcome { cold, timings, ..Outcome::not_started(fault) };
             match whole.await {
                 Err(_) => failed(Fault::timeout(call.target().limits.timeout_ms)),
                 Ok((body, outcome)) => {
-                    let mut outcome = outcome.unwrap_or_else(|_| failed(crashed()));
+                    let mut outcome = outcome.unwrap_or_else(|| failed(crashed()));
                     match body {
                         Ok(body) => answered = Some((reply.head, body)),
                         // That we have stopped reading is not why the call failed.
@@ -110,9 +115,11 @@ pub(crate) async fn envelope(
     };
     let duration = milliseconds(call.stop_clock());
     log_fault(&mut outcome);
-    mask(&mut outcome.logs, &call.target().env);
+    if may_read_logs {
+        outcome.logs = masked(outcome.logs, call.target().clone()).await;
+    }
     let fault = outcome.fault.as_ref();
-    let lines = outcome.logs.iter().filter(|_| by_owner);
+    let lines = outcome.logs.iter().filter(|_| may_read_logs);
     let document = Envelope {
         success: fault.is_none(),
         status_code: answered.as_ref().map(|(head, _)| head.status),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
-use cloudserve_identity::{Authenticator, Sealer};
+use cloudserve_identity::{Authenticator, Sealer, client_address};
 use cloudserve_protocol::call::Invoker;
 use cloudserve_store::{AccountStore, Stores, Timestamp};
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
@@ -53,23 +53,24 @@ struct Inner {
     tracer: Option<Tracer>,
 }
 
-/// The address a request comes from; empty if it is not known.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Peer(Arc<str>);
+/// The address of who is at the other end of a connection, if it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Peer {
+    address: Option<IpAddr>,
+    /// The same, written once for all requests; empty if it is not known.
+    text: Arc<str>,
+}
 
 impl Peer {
-    pub(crate) fn new(text: &str) -> Self {
-        Self(text.into())
-    }
-
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl From<IpAddr> for Peer {
     fn from(address: IpAddr) -> Self {
-        Self::new(&address.to_canonical().to_string())
+        let address = address.to_canonical();
+        Self { address: Some(address), text: address.to_string().into() }
     }
 }
 
@@ -161,7 +162,14 @@ impl Gateway {
         let close = leftover.ends_connection(&body) && parts.version < Version::HTTP_2;
 
         let inner = &*self.0;
+        let trust_forwarded = inner.options.trust_forwarded;
         let caller = authenticate(&inner.authenticator, &parts.headers).await;
+        // Before anything is looked up: what will be refused counts, too.
+        let address = || client_address(peer.address, &parts.headers, trust_forwarded);
+        if let Err(per_second) = inner.rate.admit(&caller, address) {
+            leftover.discard_unread(body);
+            return self.refuse(Refusal::TooOften { per_second }, close);
+        }
         let permitted = match authorise(&inner.routes, &caller, &path, &parts).await {
             Ok(permitted) => permitted,
             Err(refusal) => {
@@ -169,11 +177,7 @@ impl Gateway {
                 return self.refuse(refusal, close);
             }
         };
-        let Permitted { target, allowance, by_owner } = permitted;
-        if let Err(per_second) = inner.rate.admit(&caller, peer) {
-            leftover.discard_unread(body);
-            return self.refuse(Refusal::TooOften { per_second }, close);
-        }
+        let Permitted { target, allowance, may_read_logs } = permitted;
         let deadline = deadline_of(arrived, target.limits.timeout_ms);
         let Some(place) = inner.meter.place(deadline).await else {
             leftover.discard_unread(body);
@@ -185,13 +189,12 @@ impl Gateway {
             return self.refuse(Refusal::QuotaExceeded(exceeded), close);
         }
         let trace = inner.tracer.as_ref().and_then(|t| t.begin(&parts.method, &parts.headers));
-        let call =
+        let mut call =
             inner.meter.begin(place, target, allowance, began, arrived, deadline).traced(trace);
 
         let wants_envelope = envelope::is_wanted(&parts.headers);
         strip_credentials(&mut parts.headers, &caller, &inner.authenticator);
         let execution = ExecutionText::of(call.execution_id());
-        let trust_forwarded = inner.options.trust_forwarded;
         let is_upgrade = upgrade.is_some();
         if let Some(traceparent) = call.traceparent() {
             parts.headers.insert(TRACEPARENT, traceparent);
@@ -201,12 +204,13 @@ impl Gateway {
             return upgrade.serve(&*inner.invoker, &inner.options, call, patience, head).await;
         }
         let reply =
-            dispatch(&*inner.invoker, &inner.options, &call, patience, head, body, leftover).await;
+            dispatch(&*inner.invoker, &inner.options, &mut call, patience, head, body, leftover)
+                .await;
 
         let refused = reply.as_ref().err().is_some_and(|o| !o.started) && close;
         let mut response = match reply {
             reply if wants_envelope => {
-                envelope::envelope(call, reply, by_owner, &inner.options).await
+                envelope::envelope(call, reply, may_read_logs, &inner.options).await
             }
             Ok(reply) => answer(call, reply, parts.method == Method::HEAD, &inner.options),
             Err(outcome) => failure(call, *outcome),
@@ -231,10 +235,12 @@ impl Gateway {
         let reads = matches!(request.method, Method::GET | Method::HEAD);
         match request.uri.path() {
             "/healthz" if reads => text(StatusCode::OK, "ok\n".to_owned()),
-            "/readyz" if reads && self.is_ready().await => {
-                text(StatusCode::OK, "ready\n".to_owned())
-            }
-            "/readyz" if reads => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
+            "/readyz" if reads => match self.readiness().await {
+                Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
+                Err(reason) => {
+                    text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n"))
+                }
+            },
             "/metrics" if reads => {
                 let below = self.0.downstream.as_ref().map(|below| below.metrics());
                 let ours = self.metrics().to_string();
@@ -244,13 +250,30 @@ impl Gateway {
         }
     }
 
-    /// Whether calls can be served: the gateway is not draining, storage answers, and sandboxes that
-    /// are other processes have been found.
-    pub async fn is_ready(&self) -> bool {
-        !self.0.draining.load(Relaxed)
-            && self.0.downstream.as_ref().is_none_or(|below| below.is_ready())
-            && self.0.accounts.answers().await.is_ok()
+    /// Whether calls can be served, and if not, why.
+    pub async fn readiness(&self) -> Result<(), NotReady> {
+        if self.0.draining.load(Relaxed) {
+            return Err(NotReady::Draining);
+        }
+        if self.0.downstream.as_ref().is_some_and(|below| !below.is_ready()) {
+            return Err(NotReady::NoSandbox);
+        }
+        self.0.accounts.answers().await.map_err(|_| NotReady::Storage)
     }
+}
+
+/// Why a gateway cannot serve calls. What storage said is not for whoever can reach a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// It takes no more calls, or will not for long.
+    #[error("shutting down")]
+    Draining,
+    /// Sandboxes are other processes, and none is there.
+    #[error("no sandbox was found")]
+    NoSandbox,
+    /// Nothing can be decided without it.
+    #[error("storage does not answer")]
+    Storage,
 }
 
 fn text(status: StatusCode, body: String) -> Response<AnswerBody> {

@@ -3,6 +3,9 @@
 //! Hop-by-hop headers, our own names and what callers claim about themselves stay here. The rest
 //! goes into one buffer, without an allocation per header.
 
+use std::borrow::Cow;
+use std::iter;
+
 use cloudserve_protocol::call::RequestHead;
 use cloudserve_protocol::headers::HeaderBlockBuilder;
 use cloudserve_protocol::ids::ExecutionId;
@@ -67,12 +70,9 @@ pub(crate) fn request_head(
         block.push(b"connection", b"Upgrade");
         block.push(b"upgrade", b"websocket");
     }
-    match (claimed("x-forwarded-for"), peer.as_str()) {
-        (Some(before), peer) => {
-            block.push(b"x-forwarded-for", &[before, b", ", peer.as_bytes()].concat());
-        }
-        (None, "") => {}
-        (None, peer) => block.push(b"x-forwarded-for", peer.as_bytes()),
+    let forwarded_for = forwarded_for(&request.headers, peer, trust_forwarded);
+    if !forwarded_for.is_empty() {
+        block.push(b"x-forwarded-for", &forwarded_for);
     }
     block.push(b"x-forwarded-proto", claimed("x-forwarded-proto").unwrap_or(b"http"));
     block.push(b"x-forwarded-host", claimed("x-forwarded-host").unwrap_or(host));
@@ -85,6 +85,22 @@ pub(crate) fn request_head(
         target: path.target(path_and_query),
         headers: block.finish(),
     }
+}
+
+/// Whom the request has passed, the peer last. What the caller says of it may be spread over lines.
+fn forwarded_for<'a>(
+    headers: &'a HeaderMap,
+    peer: &'a Peer,
+    trust_forwarded: bool,
+) -> Cow<'a, [u8]> {
+    let peer = peer.as_str().as_bytes();
+    let mut lines = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+    let Some(first) = lines.next().filter(|_| trust_forwarded) else {
+        return Cow::Borrowed(peer);
+    };
+    let all = iter::once(first).chain(lines).chain([peer]);
+    let named: Vec<_> = all.filter(|line| !line.is_empty()).collect();
+    Cow::Owned(named.join(&b", "[..]))
 }
 
 /// Headers that describe a connection and not a message.
@@ -151,6 +167,8 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use http::Request;
 
     use super::*;
@@ -163,7 +181,7 @@ mod tests {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let path = RunPath::parse(parts.uri.path()).unwrap();
         let execution = ExecutionText::of(ExecutionId::from_bytes([0x11; 16]));
-        let peer = Peer::new("10.0.0.9");
+        let peer = Peer::from(IpAddr::from([10, 0, 0, 9]));
         let head = request_head(&parts, &path, &peer, &execution, trust_forwarded, false);
         assert_eq!(head.method, "GET");
         assert_eq!(head.target, "/x?y=1");
@@ -211,7 +229,8 @@ mod tests {
         let got = head_of(
             &[
                 ("host", "inner"),
-                ("x-forwarded-for", "1.2.3.4"),
+                ("x-forwarded-for", "1.2.3.4, 5.6.7.8"),
+                ("x-forwarded-for", "9.9.9.9"),
                 ("x-forwarded-proto", "https"),
                 ("x-forwarded-host", "outer.test"),
             ],
@@ -219,7 +238,7 @@ mod tests {
         );
         for expected in [
             ("host", "inner"),
-            ("x-forwarded-for", "1.2.3.4, 10.0.0.9"),
+            ("x-forwarded-for", "1.2.3.4, 5.6.7.8, 9.9.9.9, 10.0.0.9"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "outer.test"),
         ] {

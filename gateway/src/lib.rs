@@ -1,6 +1,6 @@
 //! The data plane: from an HTTP request under `/run` to a call in a sandbox and back.
 //!
-//! One module per step, in this order: [`authenticate`], [`authorise`], [`route`], [`admit`],
+//! One module per step, in this order: [`authenticate`], [`admit`], [`authorise`], [`route`],
 //! [`quota`], [`dispatch`], [`meter`]. A warm call makes no database round trip; usage and logs leave in
 //! batches, off the request path.
 //!
@@ -14,6 +14,7 @@ mod answer;
 mod authenticate;
 mod authorise;
 mod body;
+mod connections;
 mod dispatch;
 mod downstream;
 mod envelope;
@@ -31,13 +32,15 @@ mod quota;
 mod refusal;
 mod route;
 mod serve;
+mod socket;
 mod trace;
 mod trailers;
 mod upgrade;
 
 pub use crate::downstream::Downstream;
-pub use crate::gateway::{Gateway, Peer};
+pub use crate::gateway::{Gateway, NotReady, Peer};
+pub use crate::http::serve_router;
 pub use crate::metrics::MetricsSnapshot;
-pub use crate::options::GatewayOptions;
+pub use crate::options::{ConnectionOptions, GatewayOptions};
 pub use crate::route::MAX_STALENESS;
 pub use crate::trace::{TraceError, TraceOptions, Tracer};

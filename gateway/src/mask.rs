@@ -4,7 +4,12 @@
 //! recognised. Short values are left: `true` or `8080` is no secret, and masking it would make logs
 //! unreadable.
 
-use cloudserve_protocol::call::{Env, LogLine};
+use std::sync::Arc;
+
+use cloudserve_protocol::call::{Env, LogLine, Target};
+
+/// Log text that is copied and masked in less time than it takes to wake another thread.
+pub(crate) const INLINE_LOG_BYTES: usize = 16 * 1024;
 
 /// Shorter values are not masked.
 const MIN_SECRET_BYTES: usize = 8;
@@ -12,6 +17,22 @@ const MIN_SECRET_BYTES: usize = 8;
 const MAX_SECRETS: usize = 64;
 
 const MASK: &str = "***";
+
+/// [`mask`] with the environment of this function, long logs by a thread that serves nobody: each value
+/// is looked for in all of the text.
+pub(crate) async fn masked(mut lines: Vec<LogLine>, target: Arc<Target>) -> Vec<LogLine> {
+    let bytes: usize = lines.iter().map(|line| line.message.len()).sum();
+    if bytes <= INLINE_LOG_BYTES || target.env.0.is_empty() {
+        mask(&mut lines, &target.env);
+        return lines;
+    }
+    let masked = tokio::task::spawn_blocking(move || {
+        mask(&mut lines, &target.env);
+        lines
+    });
+    // An error says that the runtime ends.
+    masked.await.unwrap_or_default()
+}
 
 /// Masks the values of this environment.
 pub(crate) fn mask(lines: &mut [LogLine], env: &Env) {

@@ -41,16 +41,11 @@ pub struct GatewayOptions {
     /// After the caller has hung up: how long the sandbox may take to say what the call used.
     /// Longer than the time it gives the function to end.
     pub hang_up_wait_ms: u32,
-    /// Take `x-forwarded-*` from the caller. Only behind a proxy that sets them.
+    /// Take `x-forwarded-*` from the caller. Only behind a proxy that sets them. A caller's address
+    /// is then the last one in `x-forwarded-for`.
     pub trust_forwarded: bool,
-    /// Open connections; more wait in the kernel's queue.
-    pub max_connections: usize,
-    /// A request line with its headers; longer ones get 431. At least 8 KB. Looked at between
-    /// reads, so somewhat more may pass.
-    pub max_head_bytes: usize,
-    /// Time until the next request's headers have come; then the connection is closed. It also
-    /// bounds how long a connection may idle.
-    pub head_timeout_ms: u32,
+    /// Bounds of connections.
+    pub connections: ConnectionOptions,
     /// On shutdown, time for calls that have begun to end, and again for rows to be stored.
     pub drain_ms: u32,
 }
@@ -72,9 +67,7 @@ impl Default for GatewayOptions {
             deadline_grace_ms: 800,
             hang_up_wait_ms: 2_000,
             trust_forwarded: false,
-            max_connections: 10_000,
-            max_head_bytes: 64 * 1024,
-            head_timeout_ms: 75_000,
+            connections: ConnectionOptions::default(),
             drain_ms: 30_000,
         }
     }
@@ -91,5 +84,42 @@ impl GatewayOptions {
 
     pub(crate) fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms.into())
+    }
+}
+
+/// Bounds of the connections of one listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConnectionOptions {
+    /// Open connections; more wait in the kernel's queue.
+    pub max_connections: usize,
+    /// A request line with its headers; longer ones get 431. At least 8 KB. Looked at between
+    /// reads, so somewhat more may pass.
+    pub max_head_bytes: usize,
+    /// Time until the next request's headers have come; then the connection is closed. It also
+    /// bounds how long a connection may idle.
+    pub head_timeout_ms: u32,
+    /// Time in which some of what waits to be sent must be taken; then the connection is closed.
+    pub write_timeout_ms: u32,
+}
+
+impl Default for ConnectionOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_head_bytes: 64 * 1024,
+            head_timeout_ms: 75_000,
+            write_timeout_ms: 30_000,
+        }
+    }
+}
+
+impl ConnectionOptions {
+    pub(crate) fn head_timeout(&self) -> Duration {
+        Duration::from_millis(self.head_timeout_ms.into())
+    }
+
+    pub(crate) fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms.into())
     }
 }

@@ -88,7 +88,7 @@ impl Upgrade {
         self,
         invoker: &dyn Invoker,
         options: &GatewayOptions,
-        call: Call,
+        mut call: Call,
         patience: &Patience,
         head: RequestHead,
     ) -> Response<AnswerBody> {
@@ -101,6 +101,7 @@ impl Upgrade {
             deadline: call.deadline(),
             head,
             body: Body::Stream(Box::pin(pieces)),
+            told: call.told(),
         });
         match in_time(options, &call, patience, reply).await {
             Ok(reply) if reply.head.status == StatusCode::SWITCHING_PROTOCOLS.as_u16() => {

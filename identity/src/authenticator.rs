@@ -1,10 +1,16 @@
-//! Where a credential becomes a principal. Answers from a cache whose entries are dropped when
-//! the store reports a change and, in any case, after [`Authenticator::MAX_STALENESS`].
+//! Where a credential becomes a principal. Answers from a cache whose entries count for nothing once
+//! the store has reported a change and, in any case, after [`Authenticator::MAX_STALENESS`].
+//!
+//! Invariant: what is being looked up while a change is reported is not taken for what it was
+//! before: an entry belongs to the epoch in which its lookup began, and a change begins another.
 //!
 //! That a key was used is noted once a minute, by a task of its own: no request waits for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicI64, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::Duration;
 
 use cloudserve_protocol::ids::{ApiKeyId, FunctionId, UserId, UserName};
@@ -109,6 +115,13 @@ struct Known {
     noted_at: AtomicI64,
 }
 
+/// What was looked up, and in which epoch that began.
+#[derive(Clone)]
+struct Entry {
+    known: Arc<Known>,
+    epoch: u64,
+}
+
 impl Known {
     /// Whether this use of a key is to be noted.
     fn is_to_be_noted(&self, now: Timestamp) -> bool {
@@ -128,7 +141,8 @@ const MAX_NOTES: usize = 1_024;
 pub struct Authenticator {
     accounts: Arc<dyn AccountStore>,
     tokens: SessionTokens,
-    known: Cache<Fingerprint, Arc<Known>>,
+    known: Cache<Fingerprint, Entry>,
+    epoch: Arc<AtomicU64>,
     used: mpsc::Sender<(ApiKeyId, Timestamp)>,
 }
 
@@ -145,25 +159,26 @@ impl Authenticator {
         tokens: SessionTokens,
         changes: &dyn ChangeFeed,
     ) -> Self {
-        let known: Cache<Fingerprint, Arc<Known>> = Cache::builder()
+        let known = Cache::builder()
             .max_capacity(Self::MAX_CACHED)
             .time_to_live(Self::MAX_STALENESS)
             .build();
+        let epoch = Arc::new(AtomicU64::new(0));
         let (used, notes) = mpsc::channel(MAX_NOTES);
         tokio::spawn(note_uses(accounts.clone(), notes));
         let mut feed = changes.subscribe();
-        let to_clear = known.clone();
+        let ended = epoch.clone();
         tokio::spawn(async move {
             loop {
                 match feed.recv().await {
                     Ok(Change::ApiKey(_) | Change::User(_) | Change::Token)
-                    | Err(RecvError::Lagged(_)) => to_clear.invalidate_all(),
+                    | Err(RecvError::Lagged(_)) => drop(ended.fetch_add(1, Release)),
                     Ok(Change::Function(_) | Change::DeploymentQueued) => {}
                     Err(RecvError::Closed) => break,
                 }
             }
         });
-        Self { accounts, tokens, known, used }
+        Self { accounts, tokens, known, epoch, used }
     }
 
     /// The tokens it verifies.
@@ -174,7 +189,7 @@ impl Authenticator {
 
     /// Forgets whom it knows, so that the next request sees what was just revoked.
     pub fn forget(&self) {
-        self.known.invalidate_all();
+        self.epoch.fetch_add(1, Release);
     }
 
     /// Who presents these headers; `None` if they present no credential.
@@ -182,7 +197,9 @@ impl Authenticator {
         &self,
         headers: &http::HeaderMap,
     ) -> Result<Option<(Arc<Principal>, Presented)>, AuthError> {
-        let Some((credential, presented)) = Credential::of(headers) else { return Ok(None) };
+        let Some((credential, presented)) = Credential::of(headers, &self.tokens) else {
+            return Ok(None);
+        };
         Ok(Some((self.check(&credential).await?, presented)))
     }
 
@@ -203,15 +220,17 @@ impl Authenticator {
             Credential::Session(text) | Credential::ApiKey(text) => text,
         };
         let fingerprint: Fingerprint = Sha256::digest(text.as_bytes()).into();
-        let known = if let Some(known) = self.known.get(&fingerprint) {
-            known
+        let epoch = self.epoch.load(Acquire);
+        let found = self.known.get(&fingerprint).filter(|entry| entry.epoch == epoch);
+        let known = if let Some(entry) = found {
+            entry.known
         } else {
-            let looked_up = Arc::new(match credential {
+            let known = Arc::new(match credential {
                 Credential::Session(token) => self.session(token).await?,
                 Credential::ApiKey(key) => self.api_key(key).await?,
             });
-            self.known.insert(fingerprint, looked_up.clone());
-            looked_up
+            self.known.insert(fingerprint, Entry { known: known.clone(), epoch });
+            known
         };
         let now = Timestamp::now();
         if known.principal.has_ended(now) {

@@ -33,11 +33,13 @@ pub enum Presented {
 }
 
 impl Credential {
-    /// The credential of this request, if it presents one.
+    /// The credential of this request, if it presents one. Of several session cookies the first that
+    /// we signed counts.
     #[must_use]
-    pub fn of(headers: &HeaderMap) -> Option<(Self, Presented)> {
+    pub fn of(headers: &HeaderMap, tokens: &SessionTokens) -> Option<(Self, Presented)> {
         Self::in_header(headers).map(|credential| (credential, Presented::Header)).or_else(|| {
-            let token = session_cookie(headers)?;
+            let signed = session_cookies(headers).find(|token| tokens.is_ours(token));
+            let token = signed.or_else(|| session_cookies(headers).next())?;
             Some((Self::Session(token.to_owned()), Presented::Cookie))
         })
     }
@@ -68,20 +70,21 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// The session tokens among the cookies. More than one, if a page has set cookies of that name for
+/// other paths: which one is ours, their order does not say.
+fn session_cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(COOKIE)
         .into_iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|b| *b == b';'))
+        .filter_map(|cookie| std::str::from_utf8(session_token(cookie)?).ok())
 }
 
-fn session_cookie(headers: &HeaderMap) -> Option<&str> {
-    cookies(headers).find_map(|cookie| {
-        let (name, value) = cookie.split_once('=')?;
-        (name == SESSION_COOKIE).then_some(value)
-    })
+/// The value of this cookie, if it has the name of the session's.
+fn session_token(cookie: &[u8]) -> Option<&[u8]> {
+    let cookie = cookie.trim_ascii();
+    let value = cookie.strip_prefix(SESSION_COOKIE.as_bytes())?.strip_prefix(b"=")?;
+    Some(value.trim_ascii())
 }
 
 /// Removes what is ours: a bearer token we signed or that has the form of our keys, key headers
@@ -97,14 +100,30 @@ pub fn strip_platform_credentials(headers: &mut HeaderMap, tokens: &SessionToken
             headers.remove(name);
         }
     }
-    if session_cookie(headers).is_some_and(is_ours) {
-        let own_prefix = format!("{SESSION_COOKIE}=");
-        let kept: Vec<_> = cookies(headers).filter(|c| !c.starts_with(&own_prefix)).collect();
-        let kept = HeaderValue::from_str(&kept.join("; ")).ok().filter(|v| !v.is_empty());
-        headers.remove(COOKIE);
-        if let Some(kept) = kept {
-            headers.insert(COOKIE, kept);
-        }
+    if session_cookies(headers).any(is_ours) {
+        strip_session_cookies(headers, is_ours);
+    }
+}
+
+/// Removes each cookie that is ours and leaves the others byte for byte: what is in them is the
+/// page's business, and need not be text.
+fn strip_session_cookies(headers: &mut HeaderMap, is_ours: impl Fn(&str) -> bool) {
+    let stays = |cookie: &&[u8]| {
+        session_token(cookie).and_then(|t| std::str::from_utf8(t).ok()).is_none_or(|t| !is_ours(t))
+    };
+    let kept: Vec<_> = headers
+        .get_all(COOKIE)
+        .into_iter()
+        .map(|value| {
+            let cookies = value.as_bytes().split(|b| *b == b';').filter(stays);
+            cookies.collect::<Vec<_>>().join(&b';')
+        })
+        .filter_map(|kept| HeaderValue::from_bytes(kept.trim_ascii()).ok())
+        .filter(|kept| !kept.is_empty())
+        .collect();
+    headers.remove(COOKIE);
+    for value in kept {
+        headers.append(COOKIE, value);
     }
 }
 
@@ -130,6 +149,7 @@ mod tests {
         let bearer_key = format!("bearer {}", key.reveal());
         let cookie = format!("a=1; token={session}; b=2");
         let only_cookie = format!("token={session}");
+        let after_another = format!("token=x; token={session}; b=2");
         for (before, after) in [
             (("authorization", bearer_session.as_str()), None),
             (("authorization", &bearer_key), None),
@@ -141,6 +161,7 @@ mod tests {
             (("authorization", "Basic dTpw"), Some("Basic dTpw")),
             (("x-api-key", "the functions own"), Some("the functions own")),
             (("cookie", "token=the-functions-own"), Some("token=the-functions-own")),
+            (("cookie", &after_another), Some("token=x; b=2")),
         ] {
             let mut map = headers(&[before]);
             strip_platform_credentials(&mut map, &tokens);
@@ -148,13 +169,49 @@ mod tests {
         }
     }
 
+    /// A page of a function can set any cookie for its own path, and browsers send that first.
+    #[test]
+    fn no_other_cookie_hides_the_session() {
+        let tokens = SessionTokens::new(&Secret::generate().unwrap(), Duration::from_secs(60));
+        let session = format!("token={}", tokens.issue(UserId::new()));
+        let not_text: &[u8] = b"a=\xc3\xa9\xff";
+        for (before, after) in [
+            ([not_text, b"; ", session.as_bytes()].concat(), vec![not_text]),
+            ([session.as_bytes(), b";", not_text].concat(), vec![not_text]),
+            ([&b"token=\xff; "[..], session.as_bytes()].concat(), vec![&b"token=\xff"[..]]),
+            ([&b"b=1;  "[..], session.as_bytes(), b" ; c=2"].concat(), vec![b"b=1; c=2"]),
+        ] {
+            let mut map = HeaderMap::new();
+            map.insert(COOKIE, HeaderValue::from_bytes(&before).unwrap());
+            strip_platform_credentials(&mut map, &tokens);
+            let left: Vec<_> = map.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+            assert_eq!(left, after, "{}", before.escape_ascii());
+        }
+        let mut map = headers(&[("a", "1")]);
+        for cookie in ["x=1", &session, "y=2"] {
+            map.append(COOKIE, cookie.parse().unwrap());
+        }
+        strip_platform_credentials(&mut map, &tokens);
+        assert_eq!(map.get_all(COOKIE).iter().collect::<Vec<_>>(), ["x=1", "y=2"]);
+    }
+
     #[test]
     fn the_first_credential_counts() {
-        let map = headers(&[("authorization", "Bearer abc"), ("cookie", "token=def")]);
-        let Some((Credential::Session(text), Presented::Header)) = Credential::of(&map) else {
-            panic!("no session credential in a header");
-        };
-        assert_eq!(text, "abc");
-        assert!(Credential::of(&headers(&[("authorization", "Basic dTpw")])).is_none());
+        let tokens = SessionTokens::new(&Secret::generate().unwrap(), Duration::from_secs(60));
+        let signed = tokens.issue(UserId::new());
+        let behind_another = format!("token=abc; token={signed}");
+        for (presented, expected) in [
+            (vec![("authorization", "Bearer abc"), ("cookie", "token=def")], Some(("abc", false))),
+            (vec![("authorization", "Basic dTpw")], None),
+            (vec![("cookie", "token=abc; token=def")], Some(("abc", true))),
+            (vec![("cookie", behind_another.as_str())], Some((signed.as_str(), true))),
+        ] {
+            let found = Credential::of(&headers(&presented), &tokens);
+            let found = found.as_ref().map(|(credential, presented)| match credential {
+                Credential::Session(text) => (text.as_str(), *presented == Presented::Cookie),
+                Credential::ApiKey(_) => panic!("no API key was presented"),
+            });
+            assert_eq!(found, expected, "{presented:?}");
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Who is asking, and what only we may read.
 //!
 //! Session tokens, API keys, the credentials of a request, the one place where a credential
-//! becomes a [`Principal`], and the sealing of environments. Used by the API and the gateway, so
-//! that both decide alike. Invariant: a secret is in no `Debug` output, no log and no error.
+//! becomes a [`Principal`], the address of a caller, and the sealing of environments. Used by the
+//! API and the gateway, so that both decide alike. Invariant: a secret is in no `Debug` output, no
+//! log and no error.
 
+mod address;
 mod api_key;
 mod authenticator;
 mod credential;
@@ -11,6 +13,7 @@ mod sealer;
 mod secret;
 mod session;
 
+pub use address::client_address;
 pub use api_key::ApiKeySecret;
 pub use authenticator::{AuthError, Authenticator, Principal, Via};
 pub use credential::{Credential, Presented, strip_platform_credentials};

@@ -137,6 +137,14 @@ impl Sealer {
         }
     }
 
+    /// The same environment, sealed under the current master key. Not opened if it is already.
+    pub fn renew(&self, function: FunctionId, sealed: &SealedEnv) -> Result<SealedEnv, SealError> {
+        if self.is_current(sealed) {
+            return Ok(sealed.clone());
+        }
+        self.seal(function, &self.open(function, sealed)?)
+    }
+
     /// The id (hex) of the master key this is sealed under; `None` if it is empty, or of the format
     /// that does not say.
     #[must_use]
@@ -189,6 +197,14 @@ mod tests {
         let current = [&before, &unnamed, &after].map(|sealed| rotating.is_current(sealed));
         assert_eq!(current, [false, false, true]);
         assert!(rotating.is_current(&SealedEnv::default()));
+        // What is copied on is sealed under the new key, and the old one is needed no more.
+        for sealed in [&before, &unnamed, &after] {
+            let renewed = rotating.renew(function, sealed).unwrap();
+            assert!(Sealer::new(&new).open(function, &renewed).unwrap() == env);
+            assert_eq!(renewed == *sealed, rotating.is_current(sealed));
+        }
+        assert!(Sealer::new(&new).renew(function, &before).is_err());
+        assert_eq!(rotating.renew(function, &SealedEnv::default()).unwrap(), SealedEnv::default());
         let ids = [&before, &unnamed, &after].map(Sealer::key_id);
         assert!(ids[0].is_some() && ids[1].is_none() && ids[2].is_some() && ids[0] != ids[2]);
         assert_eq!(Sealer::key_id(&SealedEnv::default()), None);

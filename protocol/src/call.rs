@@ -183,6 +183,10 @@ pub struct Invocation {
     pub head: RequestHead,
     /// Request body.
     pub body: Body,
+    /// Told when a call that has begun is over, unless [`Invoker::invoke`] says so itself: also to
+    /// whoever has given up waiting for the answer. Dropped without a word, the call has not begun,
+    /// or the sandbox lost the worker.
+    pub told: oneshot::Sender<Outcome>,
 }
 
 /// Where the time of a call went, in microseconds.
@@ -271,15 +275,14 @@ pub struct Reply {
     pub cold: bool,
     /// What is known of the timings at this point.
     pub timings: Timings,
-    /// Resolves when the call is over. A dropped sender means the sandbox lost the worker.
-    pub outcome: oneshot::Receiver<Outcome>,
 }
 
 /// Runs calls. Implemented by the sandbox, in process or remote.
 #[async_trait]
 pub trait Invoker: Send + Sync {
     /// Runs one call. `Err` holds the outcome of a call that failed before its answer began, its
-    /// `fault` set. Answers or fails by the deadline plus a small grace.
+    /// `fault` set; that of any other goes to [`Invocation::told`]. Answers or fails by the deadline
+    /// plus a small grace. Dropping it gives the call up.
     async fn invoke(&self, call: Invocation) -> Result<Reply, Box<Outcome>>;
 }
 

@@ -1,6 +1,7 @@
-//! Who has a call that waits in a worker for the one before it to end: the worker, which begins
-//! it, or the supervisor, which takes it back to run it elsewhere. Decided in memory both share,
-//! since a worker that computes reads no frames.
+//! Who has a call that was sent to a worker and may be run elsewhere: the worker, which begins it, or
+//! the supervisor, which takes it back because the call before it lasts, or the worker is lost.
+//! Decided in memory both share, since a worker that computes reads no frames, and one that is lost
+//! says nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +10,10 @@ pub const MAX_WAITING_CALLS: usize = 32;
 
 /// More than may wait, so that a call that was taken back long ago shares its slot with none that
 /// waits.
-const SLOTS: usize = 64;
+const SLOTS: usize = MAX_DISTANCE as usize + 1;
+
+/// How far the number of a call may be from that of another which may still be taken back.
+pub const MAX_DISTANCE: u32 = 63;
 
 const OFFERED: u64 = 0;
 const CLAIMED: u64 = 1;

@@ -9,23 +9,20 @@
 //! much as the other side has granted with `Credit`. A worker is not trusted: the supervisor
 //! kills one that sends what it may not.
 
+mod size;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+pub use self::size::{
+    Announced, INITIAL_CREDIT_BYTES, MAX_CHUNK_BYTES, MAX_CODE_CACHE_BYTES, MAX_FRAME_BYTES,
+    MAX_HEAD_BYTES,
+};
 pub use crate::assignment::{Assignment, JailTerms, Jailed};
 use crate::call::{HandlerKind, LogLevel};
 use crate::fault::Fault;
 use crate::headers::HeaderBlock;
 use crate::ids::ExecutionId;
-
-/// Body bytes a sender may have under way before it has been granted more.
-pub const INITIAL_CREDIT_BYTES: u32 = 256 * 1024;
-
-/// Largest piece of a body in one frame.
-pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
-
-/// Largest frame. A code cache of a large bundle is the largest thing that is ever sent.
-pub const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
 
 /// The one status below 200 that ends a request: the connection belongs to the function.
 pub const SWITCHING_PROTOCOLS: u16 = 101;

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use cloudserve_protocol::call::{Body, Invocation, RequestHead, Target};
+use cloudserve_protocol::call::{Body, Invocation, Outcome, RequestHead, Target};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::ids::{ExecutionId, FunctionId};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 /// Runs a call.
 pub(crate) const INVOKE: &str = "/v1/invoke";
@@ -73,16 +74,21 @@ pub(crate) struct Status {
 pub(crate) struct Malformed;
 
 /// What comes before the function's request body.
-pub(crate) fn preamble(call: &Invocation) -> Result<BytesMut, serde_json::Error> {
-    let time_left = call.deadline.saturating_duration_since(Instant::now());
+pub(crate) fn preamble(
+    execution_id: ExecutionId,
+    function: &Arc<Target>,
+    deadline: Instant,
+    request: &RequestHead,
+) -> Result<BytesMut, serde_json::Error> {
+    let time_left = deadline.saturating_duration_since(Instant::now());
     let head = serde_json::to_vec(&CallHead {
-        execution_id: call.execution_id,
+        execution_id,
         time_left_us: u64::try_from(time_left.as_micros()).unwrap_or(u64::MAX),
-        method: call.head.method.clone(),
-        target: call.head.target.clone(),
-        function: call.target.clone(),
+        method: request.method.clone(),
+        target: request.target.clone(),
+        function: function.clone(),
     })?;
-    let headers = call.head.headers.as_bytes();
+    let headers = request.headers.as_bytes();
     let mut out = BytesMut::with_capacity(2 * PREFIX + head.len() + headers.len());
     for part in [&head[..], headers] {
         // Both are far below: the head has a bound, and the headers came with one.
@@ -140,6 +146,7 @@ impl CallHead {
         headers: HeaderBlock,
         body: Body,
         arrived: Instant,
+        told: oneshot::Sender<Outcome>,
     ) -> Result<Invocation, Malformed> {
         let time_left = Duration::from_micros(self.time_left_us);
         Ok(Invocation {
@@ -148,6 +155,7 @@ impl CallHead {
             deadline: arrived.checked_add(time_left).ok_or(Malformed)?,
             head: RequestHead { method: self.method, target: self.target, headers },
             body,
+            told,
         })
     }
 }
@@ -181,13 +189,15 @@ pub(crate) mod tests {
                 headers: [("host", "h"), ("a", "1"), ("a", "2")].into_iter().collect(),
             },
             body,
+            told: oneshot::channel().0,
         }
     }
 
     #[test]
     fn a_call_arrives_as_it_was_sent_however_it_is_cut() {
         let sent = call(Body::Empty);
-        let mut whole = preamble(&sent).unwrap();
+        let mut whole =
+            preamble(sent.execution_id, &sent.target, sent.deadline, &sent.head).unwrap();
         let length = whole.len();
         whole.extend_from_slice(b"body");
         let whole = whole.freeze();
@@ -197,7 +207,8 @@ pub(crate) mod tests {
         let mut rest = whole.clone();
         let (head, headers) = take_preamble(&mut rest).unwrap().unwrap();
         assert_eq!(rest, "body");
-        let got = head.into_call(headers, Body::Empty, Instant::now()).unwrap();
+        let got =
+            head.into_call(headers, Body::Empty, Instant::now(), oneshot::channel().0).unwrap();
         assert_eq!((got.execution_id, &got.target), (sent.execution_id, &sent.target));
         assert_eq!(got.head, sent.head);
         let lost = sent.deadline.saturating_duration_since(got.deadline);

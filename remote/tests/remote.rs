@@ -116,14 +116,17 @@ impl Invoker for Seen {
         self.calls.fetch_add(1, Relaxed);
         let left = call.deadline.saturating_duration_since(Instant::now());
         *self.last.lock() = Some((call.execution_id, call.target, call.head, left));
-        let (told, outcome) = oneshot::channel();
+        let told = call.told;
         let over = Outcome { started: true, cpu_us: 42, ..Outcome::default() };
         let body = match self.does {
             Does::Declines => {
                 let fault = Fault::new(FaultClass::SandboxUnavailable, "no");
                 return Err(Box::new(Outcome::not_started(fault)));
             }
-            Does::Hangs => std::future::pending().await,
+            Does::Hangs => {
+                let _given_up = TellsWhenDropped(Some((told, over)));
+                std::future::pending().await
+            }
             Does::Echo => {
                 let body = match call.body.collect().await {
                     Ok(body) => body,
@@ -155,7 +158,18 @@ impl Invoker for Seen {
         };
         let head = ResponseHead { status: 207, headers: [("a", "1")].into_iter().collect() };
         let timings = Timings { queue_us: 1, boot_us: 2, exec_us: 3 };
-        Ok(Reply { head, body, cold: true, timings, outcome })
+        Ok(Reply { head, body, cold: true, timings })
+    }
+}
+
+/// As the sandbox does for whoever has given up waiting.
+struct TellsWhenDropped(Option<(oneshot::Sender<Outcome>, Outcome)>);
+
+impl Drop for TellsWhenDropped {
+    fn drop(&mut self) {
+        let (told, over) = self.0.take().unwrap();
+        let fault = Fault::new(FaultClass::Cancelled, "nobody listens");
+        let _ = told.send(Outcome { fault: Some(fault), ..over });
     }
 }
 
@@ -183,7 +197,13 @@ impl DependencyBuilder for Seen {
 }
 
 fn call(body: Body) -> Invocation {
-    Invocation {
+    told_call(body).0
+}
+
+/// A call, and where its outcome will be.
+fn told_call(body: Body) -> (Invocation, oneshot::Receiver<Outcome>) {
+    let (told, outcome) = oneshot::channel();
+    let call = Invocation {
         execution_id: ExecutionId::new(),
         target: target(3),
         deadline: Instant::now() + Duration::from_secs(20),
@@ -193,7 +213,9 @@ fn call(body: Body) -> Invocation {
             headers: [("host", "h"), ("x", "1"), ("x", "2")].into_iter().collect(),
         },
         body,
-    }
+        told,
+    };
+    (call, outcome)
 }
 
 fn target(version: u32) -> Arc<Target> {
@@ -224,14 +246,14 @@ async fn a_call_and_its_answer_cross_unchanged() {
     let large = Bytes::from(vec![b'y'; 3_000_000]);
     for body in [Bytes::new(), Bytes::from_static(b"hello"), large] {
         let sent = if body.is_empty() { Body::Empty } else { Body::Full(body.clone()) };
-        let sent = call(sent);
+        let (sent, outcome) = told_call(sent);
         let (id, target, head) = (sent.execution_id, sent.target.clone(), sent.head.clone());
         let reply = sandboxes.invoke(sent).await.unwrap();
         assert_eq!((reply.head.status, reply.cold), (207, true));
         assert_eq!(reply.head.headers.get("a"), Some(&b"1"[..]));
         assert_eq!(reply.timings, Timings { queue_us: 1, boot_us: 2, exec_us: 3 });
         assert_eq!(reply.body.collect().await.unwrap(), body);
-        let outcome = reply.outcome.await.unwrap();
+        let outcome = outcome.await.unwrap();
         assert_eq!((outcome.cpu_us, outcome.started), (42, true));
         let (got_id, got_target, got_head, left) = node.seen.last.lock().take().unwrap();
         assert_eq!((got_id, got_target, got_head), (id, target, head));
@@ -248,7 +270,8 @@ async fn bodies_stream_both_ways_and_the_outcome_comes_last() {
     let body = stream::unfold(receive, |mut receive| async {
         receive.recv().await.map(|piece| (piece, receive))
     });
-    let reply = sandboxes.invoke(call(Body::Stream(Box::pin(body)))).await.unwrap();
+    let (call, outcome) = told_call(Body::Stream(Box::pin(body)));
+    let reply = sandboxes.invoke(call).await.unwrap();
     let Body::Stream(mut answer) = reply.body else { panic!("whole") };
     // Each piece comes back before the next is sent.
     for text in ["one", "two", "three"] {
@@ -261,20 +284,35 @@ async fn bodies_stream_both_ways_and_the_outcome_comes_last() {
     assert_eq!(answer.next().await.unwrap().unwrap(), trailers);
     drop(send);
     assert!(answer.next().await.is_none());
-    assert_eq!(reply.outcome.await.unwrap().cpu_us, 42);
+    assert_eq!(outcome.await.unwrap().cpu_us, 42);
 }
 
 #[tokio::test]
 async fn a_node_hears_that_nobody_listens_and_says_what_the_call_used() {
     let node = node(Does::Endless, TOKEN).await;
     let sandboxes = client(&[&node]).await;
-    let reply = sandboxes.invoke(call(Body::Empty)).await.unwrap();
+    let (call, outcome) = told_call(Body::Empty);
+    let reply = sandboxes.invoke(call).await.unwrap();
     let Body::Stream(mut answer) = reply.body else { panic!("whole") };
     assert!(answer.next().await.unwrap().is_ok());
     drop(answer);
-    let outcome = reply.outcome.await.unwrap();
+    let outcome = outcome.await.unwrap();
     assert_eq!(outcome.fault.unwrap().class, FaultClass::Cancelled);
     assert_eq!(outcome.cpu_us, 42);
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_before_its_answer_says_what_it_used() {
+    let node = node(Does::Hangs, TOKEN).await;
+    let sandboxes = client(&[&node]).await;
+    let (call, outcome) = told_call(Body::Empty);
+    tokio::select! {
+        _ = sandboxes.invoke(call) => panic!("it hangs"),
+        () = wait_for(|| node.seen.calls.load(Relaxed) == 1) => {}
+    }
+    let outcome = tokio::time::timeout(Duration::from_secs(5), outcome).await.unwrap().unwrap();
+    assert_eq!(outcome.fault.unwrap().class, FaultClass::Cancelled);
+    assert_eq!((outcome.cpu_us, outcome.started), (42, true));
 }
 
 #[tokio::test]

@@ -118,7 +118,8 @@ pub const AUDIT_KEPT_DAYS: i64 = 400;
 /// Storage of accounts.
 #[async_trait]
 pub trait AccountStore: Send + Sync {
-    /// Adds an account. `Taken` names `userName` or `email`.
+    /// Adds an account. `Taken` names `userName` or `email`. Announces nothing: no cache knows of an
+    /// account before it is there.
     async fn create_user(&self, user: User) -> Result<(), StoreError>;
 
     /// The account with this identity.

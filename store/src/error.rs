@@ -15,6 +15,12 @@ pub enum StoreError {
     /// The record to change does not exist.
     #[error("the record does not exist")]
     Missing,
+    /// The account has as many versions in the deploy queue as it may.
+    #[error("{max} deploys of the account wait or are in work")]
+    QueueFull {
+        /// How many it may have.
+        max: u32,
+    },
     /// A cursor that no page of this list ever gave.
     #[error("the cursor is not one that this list gave")]
     BadCursor,

@@ -13,7 +13,6 @@
 //! rollback holds against the deploys accepted before it: they end superseded.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -228,7 +227,20 @@ pub struct Route {
     /// Status of the newest version.
     pub status: DeployStatus,
     /// The version that is served, with `built` set; `None` before the first activation.
-    pub active: Option<Arc<Version>>,
+    pub active: Option<Served>,
+}
+
+/// What it takes to serve a version. Not its source, which may hold a large lock file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Served {
+    /// Its number.
+    pub version: u32,
+    /// Its environment.
+    pub env: SealedEnv,
+    /// Its bounds.
+    pub limits: Limits,
+    /// What the build made.
+    pub built: Option<BuiltVersion>,
 }
 
 /// A version taken off the queue. The lease keeps others away; an expired one lets them in.
@@ -299,10 +311,22 @@ pub struct Page<T> {
 /// Storage of functions.
 #[async_trait]
 pub trait FunctionStore: Send + Sync {
+    /// [`Self::accept_within`], whatever the account has in the queue.
+    async fn accept(&self, new: NewVersion) -> Result<FunctionRecord, StoreError> {
+        self.accept_within(new, None).await
+    }
+
     /// Adds a version and, with version 1, its function, and queues it. `Conflict`: that version
-    /// number or, for version 1, that name exists already. The source's objects are durable
-    /// before this is called.
-    async fn accept(&self, new: NewVersion) -> Result<FunctionRecord, StoreError>;
+    /// number or, for version 1, that name exists already. `QueueFull`: the account has `max_queued`
+    /// in the queue. The source's objects are durable before this is called.
+    async fn accept_within(
+        &self,
+        new: NewVersion,
+        max_queued: Option<u32>,
+    ) -> Result<FunctionRecord, StoreError>;
+
+    /// How many versions the account has in the queue: those that wait and those in work.
+    async fn queued(&self, user_id: UserId) -> Result<u32, StoreError>;
 
     /// A function of this account.
     async fn function(
@@ -394,7 +418,8 @@ pub trait FunctionStore: Send + Sync {
     ) -> Result<Option<Route>, StoreError>;
 
     /// Takes the oldest version that is pending, or deploying under an expired lease, and marks
-    /// it deploying. `holder` names the claiming process and task.
+    /// it deploying: of accounts with nothing in work, if there is one, else of all. `holder` names
+    /// the claiming process and task.
     async fn claim(&self, holder: &str, lease: Duration) -> Result<Option<Claimed>, StoreError>;
 
     /// Extends a lease. `false`: it is no longer held.

@@ -34,7 +34,7 @@ pub use embedded::{
 };
 pub use error::StoreError;
 pub use function::FunctionStore;
-pub use mongo::MongoOptions;
+pub use mongo::{Ages, MongoOptions};
 pub use production::{
     open_production, open_production_import, open_production_objects, open_production_records,
     open_production_transfer,

@@ -17,8 +17,8 @@ use crate::{OpenError, Stores};
 
 /// Opens an installation on servers. Any number of processes may have it open.
 ///
-/// Must be called inside a Tokio runtime, which also follows changes for as long as a clone of
-/// the returned stores lives.
+/// Must be called inside a Tokio runtime, which also follows changes, and brings the database to the
+/// ages in the options, for as long as a clone of the returned stores lives.
 pub async fn open_production(mongo: &MongoOptions, s3: &S3Options) -> Result<Stores, OpenError> {
     // At the same time, so that the first error is not the only one for long.
     let (records, objects) = tokio::join!(mongo::open(mongo), Box::pin(S3Objects::open(s3)));
@@ -50,7 +50,8 @@ pub async fn open_production_objects(s3: &S3Options) -> Result<Arc<dyn ArtifactS
     Ok(Arc::new(Box::pin(S3Objects::open(s3)).await?))
 }
 
-/// Opens an installation on servers to read all of it, beside whoever serves it.
+/// Opens an installation on servers to read all of it, beside whoever serves it. Its ages stay as they
+/// are, whatever the options say.
 pub async fn open_production_transfer(
     mongo: &MongoOptions,
     s3: &S3Options,
@@ -58,7 +59,8 @@ pub async fn open_production_transfer(
     open_transfer(mongo, s3, false).await
 }
 
-/// Opens an installation on servers to import into it, also where an import was cut off.
+/// Opens an installation on servers to import into it, also where an import was cut off. Its ages stay
+/// as they are, too.
 pub async fn open_production_import(
     mongo: &MongoOptions,
     s3: &S3Options,

@@ -1,6 +1,6 @@
 //! What only the production back ends promise: processes that share them see each other's changes,
-//! servers that are down are said to be down, large objects arrive in parts, and damaged ones are
-//! mended.
+//! servers that are down are said to be down, only those who serve say how long things are kept, large
+//! objects arrive in parts, and damaged ones are mended.
 
 #![allow(clippy::unwrap_used, clippy::large_futures)]
 
@@ -17,13 +17,15 @@ use cloudserve_protocol::limits::Limits;
 use cloudserve_store::account::{Quota, User};
 use cloudserve_store::function::{NewVersion, SealedEnv, Source, Visibility};
 use cloudserve_store::{
-    Change, ChecksumMode, MongoOptions, OpenError, S3Options, StoreError, Stores, Timestamp,
-    open_production,
+    Ages, Change, ChecksumMode, MongoOptions, OpenError, S3Options, StoreError, Stores, Timestamp,
+    open_production, open_production_import, open_production_transfer,
 };
 use futures::TryStreamExt;
+use mongodb::IndexModel;
 use mongodb::bson::{Document, doc};
 
 const PART_BYTES: usize = 5 * 1024 * 1024;
+const DAY: Duration = Duration::from_hours(24);
 
 /// Options of a new installation on the shared servers.
 async fn new_options() -> (MongoOptions, S3Options) {
@@ -73,17 +75,9 @@ fn version(user_id: UserId, name: &str) -> NewVersion {
     }
 }
 
-/// The next change that is not of an account.
 async fn next(feed: &mut tokio::sync::broadcast::Receiver<Change>) -> Change {
-    let wait = async {
-        loop {
-            match feed.recv().await.unwrap() {
-                Change::User(_) => {}
-                change => return change,
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_mins(1), wait).await.expect("the change arrives")
+    let change = tokio::time::timeout(Duration::from_mins(1), feed.recv()).await;
+    change.expect("the change arrives").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +170,7 @@ async fn what_is_not_ours_is_refused_untouched() {
         .await
         .unwrap();
     let error = open_production(&options.0, &options.1).await.err().unwrap();
-    assert!(error.to_string().contains("has version 99 but this release knows only 1"), "{error}");
+    assert!(error.to_string().contains("has version 99 but this release knows only 2"), "{error}");
     // One that stopped in the middle of making an older one goes on.
     meta.update_one(doc! { "_id": "schema" }, doc! { "$set": { "version": 0_i64 } }).await.unwrap();
     account(&open(&options).await).await;
@@ -219,6 +213,81 @@ async fn a_damaged_record_does_not_stop_the_queue() {
     assert!(stores.functions.claim("b", minute).await.unwrap().is_none());
     let found = versions.find_one(doc! { "status": "failed" }).await.unwrap().unwrap();
     assert_eq!(found.get_document("error").unwrap().get_str("code").unwrap(), "internal");
+}
+
+/// How long the server keeps logs and single calls.
+async fn ages(database: &mongodb::Database) -> [Option<Duration>; 2] {
+    let mut ages = [None; 2];
+    for (age, name) in ages.iter_mut().zip(["logs", "usages"]) {
+        let indexes = database.collection::<Document>(name).list_indexes().await.unwrap();
+        let indexes: Vec<IndexModel> = indexes.try_collect().await.unwrap();
+        *age = indexes.into_iter().find_map(|index| index.options?.expire_after);
+    }
+    ages
+}
+
+/// They are set beside the start. Waits for less than it takes until a failure is tried again.
+async fn wait_for_ages(database: &mongodb::Database, expected: [Option<Duration>; 2]) {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let found = ages(database).await;
+        if found == expected {
+            return;
+        }
+        assert!(Instant::now() < end, "{found:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn keeping(logs: Duration, usages: Option<Duration>, options: &MongoOptions) -> MongoOptions {
+    MongoOptions { ages: Some(Ages { logs, usages }), ..options.clone() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_those_who_serve_say_how_long_things_are_kept() {
+    let (mongo, s3) = new_options().await;
+    let raw = mongodb::Client::with_uri_str(&mongo.uri).await.unwrap();
+    let database = raw.default_database().unwrap();
+    let year = keeping(DAY * 365, Some(DAY * 400), &mongo);
+    let serving = open_production(&year, &s3).await.unwrap();
+    let for_a_year = [Some(DAY * 365), Some(DAY * 400)];
+    wait_for_ages(&database, for_a_year).await;
+    drop(serving);
+
+    let month = keeping(DAY * 30, None, &mongo);
+    drop(open_production_transfer(&month, &s3).await.unwrap());
+    drop(open_production_import(&month, &s3).await.unwrap());
+    // As commands of the operator do.
+    let unsaid = MongoOptions { ages: None, ..mongo.clone() };
+    let beside = open_production(&unsaid, &s3).await.unwrap();
+    account(&beside).await;
+    assert_eq!(ages(&database).await, for_a_year);
+
+    let serving = open_production(&month, &s3).await.unwrap();
+    wait_for_ages(&database, [Some(DAY * 30), None]).await;
+    drop(serving);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_an_age_may_take_longer_than_an_operation_and_holds_no_start_up() {
+    let (mongo, s3) = new_options().await;
+    drop(open_production(&mongo, &s3).await.unwrap());
+    let raw = mongodb::Client::with_uri_str(&mongo.uri).await.unwrap();
+    let database = raw.default_database().unwrap();
+    // An index over these rows waits for it, as it would for there being many.
+    let mut session = raw.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let usages = database.collection::<Document>("usages");
+    usages.insert_one(doc! { "_id": "under way" }).session(&mut session).await.unwrap();
+
+    let mongo = MongoOptions { operation_timeout_ms: 5_000, ..mongo };
+    let aging = keeping(DAY * 365, Some(DAY * 400), &mongo);
+    let serving = open_production(&aging, &s3).await.unwrap();
+    account(&serving).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    session.abort_transaction().await.unwrap();
+    wait_for_ages(&database, [Some(DAY * 365), Some(DAY * 400)]).await;
+    drop(serving);
 }
 
 async fn read(artifacts: &dyn ArtifactStore, key: &ArtifactKey) -> Vec<u8> {

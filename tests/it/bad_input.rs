@@ -134,6 +134,7 @@ async fn fields_are_checked_and_named() {
         function("dependencies", json!({ "lodash": "--registry=http://example.org" })),
         function("packageJson", json!("{")),
         function("packageLock", json!("{")),
+        function("packageLock", json!({ "packages": "x".repeat(4 << 20) })),
         function("env", json!("text")),
         function("env", json!({ "A=B": "1" })),
         function("env", json!({ "A": 1 })),

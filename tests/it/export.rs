@@ -1,5 +1,6 @@
 //! `admin export`, `import` and `verify`: an installation moves between the back ends with all it
-//! has, and what is not whole, not empty or not openable is refused before anything is written.
+//! has, and what is not whole, not empty or not openable is refused before anything is written; what
+//! was imported is not served without its master key.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -255,6 +256,16 @@ async fn what_is_not_whole_or_does_not_fit_is_refused() {
     // The same in its own installation, which has all of it, changes nothing.
     let own = done(admin("import", &from.file, Some(&from.home.data_dir()), &none));
     assert_eq!((&own["addedRecords"], &own["addedObjects"]), (&json!(0), &json!(0)));
+
+    // With the key in the environment alone the target does not know it later, and makes no other.
+    done(admin("import", &from.file, Some(&target), &with_key));
+    let said =
+        TestServer::start_refused(&[("CLOUDSERVE_DATA_DIR", target.to_str().unwrap())]).await;
+    assert!(said.contains(id) && said.contains("CLOUDSERVE_MASTER_KEY"), "{said}");
+    let mut rotate = cloudserve();
+    rotate.args(["admin", "rotate-master-key", "--data-dir"]).arg(&target);
+    refused(rotate, id);
+    assert!(!target.join("secrets").exists());
 
     refused(admin("export", &from.file, Some(&from.home.data_dir()), &none), "is there already");
     refused(admin("export", &at("nothing.tar.gz"), Some(&at("nowhere")), &none), "no installation");

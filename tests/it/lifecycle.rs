@@ -3,8 +3,11 @@
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use crate::support::{TestServer, cloudserve, deploy, send, server, try_send, wait_for};
+use crate::support::{PATIENCE, TestServer, cloudserve, deploy, send, server, try_send, wait_for};
 
 const SLOW: &str = "
 export default async ({ query }) => {
@@ -27,9 +30,14 @@ async fn both_listeners_answer_probes_and_metrics() {
             .await;
             if path == "/metrics" {
                 assert!(answer.header("content-type").starts_with("text/plain"));
-                assert!(answer.text().contains("# TYPE cloudserve_"), "{}", answer.text());
+                assert!(answer.text().contains("# TYPE cloudserve_gateway_"), "{}", answer.text());
             }
         }
+    }
+    // Whoever asks the API alone sees the calls and the workers, each once.
+    let shown = send(http.get(format!("{}/metrics", server.api))).await.text();
+    for line in ["# TYPE cloudserve_gateway_calls_total ", "# TYPE cloudserve_sandbox_workers "] {
+        assert_eq!(shown.matches(line).count(), 1, "{line}: {shown}");
     }
 }
 
@@ -121,6 +129,18 @@ async fn a_caller_that_hangs_up_frees_the_function() {
         owner.get(&path).await.text().contains("cancelled").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_is_not_waited_for() {
+    let server = TestServer::start_with(&[("CLOUDSERVE_HEAD_TIMEOUT_MS", "300")]).await;
+    for base in [&server.api, &server.gateway] {
+        let mut stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost:").await.unwrap();
+        let mut answer = Vec::new();
+        let ended = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "{base} still waits");
+    }
 }
 
 #[tokio::test]

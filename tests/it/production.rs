@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::servers;
-use crate::support::{Account, TestServer, cloudserve, deploy, wait_for};
+use crate::support::{Account, TestServer, cloudserve, deploy, send, wait_for};
 
 const SECRET: &str = "6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c6b1f0a4c";
 
@@ -16,16 +16,7 @@ async fn two_servers_over_mongodb_and_s3_do_the_main_job() {
     let name = servers::unique_name();
     let uri = format!("mongodb://{}/{name}?replicaSet=rs0", mongod.address);
     let endpoint = format!("http://{}", s3.address);
-    let settings = [
-        ("CLOUDSERVE_MONGODB_URI", uri.as_str()),
-        ("CLOUDSERVE_S3_ENDPOINT", &endpoint),
-        ("CLOUDSERVE_S3_BUCKET", &name),
-        ("CLOUDSERVE_S3_ACCESS_KEY", servers::ACCESS_KEY),
-        ("CLOUDSERVE_S3_SECRET_KEY", servers::SECRET_KEY),
-        // What one signs and seals, the other reads.
-        ("CLOUDSERVE_JWT_SECRET", SECRET),
-        ("CLOUDSERVE_MASTER_KEY", SECRET),
-    ];
+    let settings = settings(&uri, &endpoint, &name);
     let first = TestServer::start_with(&settings).await;
     let second = TestServer::start_with(&settings).await;
     let here = first.register().await;
@@ -78,11 +69,48 @@ async fn two_servers_over_mongodb_and_s3_do_the_main_job() {
     assert_eq!(owner.view(&kept.id).await["status"], "active");
     assert_eq!(owner.call("kept").await.expect(200).text(), "kept");
 
+    assert!(!third.output().contains(servers::SECRET_KEY), "a secret is in the log");
+    // It knows the old key alone.
+    third.kill().await;
     rotate_while_servers_run(&settings, &owner).await;
 
     let refused = TestServer::start_refused(&[("CLOUDSERVE_MONGODB_URI", &uri)]).await;
     assert!(refused.contains("CLOUDSERVE_S3_BUCKET"), "{refused}");
-    assert!(!third.output().contains(servers::SECRET_KEY), "a secret is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_storage_is_gone_says_so() {
+    let (mut mongod, s3) = tokio::join!(servers::start_mongod(), servers::s3());
+    let name = servers::unique_name();
+    let uri = format!("mongodb://{}/{name}?replicaSet=rs0", mongod.address);
+    let endpoint = format!("http://{}", s3.address);
+    let server = TestServer::start_with(&settings(&uri, &endpoint, &name)).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let both_say = async |status: u16, text: &str| {
+        for base in [&server.api, &server.gateway] {
+            wait_for(text, || async {
+                let answer = send(http.get(format!("{base}/readyz"))).await;
+                (answer.status == status && answer.text().starts_with(text)).then_some(())
+            })
+            .await;
+        }
+    };
+    both_say(200, "ready\n").await;
+    mongod.kill();
+    both_say(503, "not ready: storage does not answer\n").await;
+}
+
+/// Of servers that share everything: what one signs and seals, the other reads.
+fn settings<'a>(uri: &'a str, endpoint: &'a str, bucket: &'a str) -> [(&'static str, &'a str); 7] {
+    [
+        ("CLOUDSERVE_MONGODB_URI", uri),
+        ("CLOUDSERVE_S3_ENDPOINT", endpoint),
+        ("CLOUDSERVE_S3_BUCKET", bucket),
+        ("CLOUDSERVE_S3_ACCESS_KEY", servers::ACCESS_KEY),
+        ("CLOUDSERVE_S3_SECRET_KEY", servers::SECRET_KEY),
+        ("CLOUDSERVE_JWT_SECRET", SECRET),
+        ("CLOUDSERVE_MASTER_KEY", SECRET),
+    ]
 }
 
 /// A server that has both keys goes on meanwhile; afterwards the new key alone opens everything.
@@ -100,6 +128,8 @@ async fn rotate_while_servers_run(settings: &[(&'static str, &str)], owner: &Acc
         command.args(["admin", "rotate-master-key"]).envs(settings.iter().copied());
         command.output().unwrap()
     };
+    // A deploy that keeps its environment seals it under the new key by itself.
+    here.deploy(&deploy("kept", "k.mjs", "export default () => process.env.KEPT")).await;
     let refused = rotate(settings);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("_PREVIOUS"), "{said}");

@@ -35,6 +35,7 @@ async fn no_credential_reaches_user_code() {
         ("x-api-key", key.clone(), &key),
         ("api-key", key.clone(), &key),
         ("cookie", format!("theme=dark; token={token}"), &token),
+        ("cookie", format!("token=set-by-a-page; theme=dark; token={token}"), &token),
     ] {
         let answer = send(nobody.run(Method::GET, "mirror").header(name, &value)).await;
         let text = answer.expect(200).text();

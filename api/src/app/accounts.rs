@@ -106,6 +106,14 @@ impl App {
         if new.password.is(&new.email.0) || new.password.is(new.user_name.0.as_str()) {
             return Err(Refusal::field("password", "must not be the email or the userName"));
         }
+        // What is sure to be refused costs no hash.
+        let accounts = &self.stores.accounts;
+        if accounts.user_by_name(&new.user_name.0).await?.is_some() {
+            return Err(Refusal::UserExists { what: "userName" });
+        }
+        if accounts.user_by_email(&new.email.0).await?.is_some() {
+            return Err(Refusal::UserExists { what: "email" });
+        }
         let user = User {
             id: UserId::new(),
             full_name: new.full_name.0,
@@ -115,7 +123,7 @@ impl App {
             quota: Quota::default(),
             created_at: Timestamp::now(),
         };
-        match self.stores.accounts.create_user(user.clone()).await {
+        match accounts.create_user(user.clone()).await {
             Ok(()) => {
                 tracing::info!(user = %user.user_name, "registered");
                 Ok(self.begin_session(user))

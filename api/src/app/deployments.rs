@@ -23,6 +23,7 @@ use tokio::time::{Duration, Instant, timeout};
 use super::audit::Act;
 use super::functions::Shown;
 use super::refusal::Refusal;
+use super::uploads::Room;
 use super::{App, access};
 use crate::build::dependencies::{Dependencies, PackageLock};
 use crate::build::source::{SourceFiles, is_code, source_key};
@@ -98,6 +99,8 @@ pub(crate) struct Deploy {
     pub(crate) env: Option<Env>,
     pub(crate) visibility: Option<Visibility>,
     pub(crate) limits: Option<LimitsPatch>,
+    /// The room of what was sent: taken for as long as any of it is in memory.
+    pub(crate) _room: Option<Arc<Room>>,
 }
 
 impl Deploy {
@@ -270,17 +273,25 @@ impl App {
                 if let Some((version, _)) = before {
                     new.source.stored_version = *version;
                 } else {
+                    self.check_queue(principal).await?;
                     let key = source_key(new.function_id, &new.source, &source.hash);
                     source.files.store(self.stores.artifacts.as_ref(), &key).await?;
                     stored = Some((new.source.stored_version, key));
                 }
             }
             let (id, is_new) = (new.function_id, new.version == 1);
-            match self.stores.functions.accept(new).await {
+            match self.enqueue(new).await {
                 Ok(record) => {
                     let version = record.latest.version;
                     self.note(principal, Act::Deployed { id, version }).await;
                     return Ok(Accepted { record, changes });
+                }
+                // Others of the account came in between.
+                Err(StoreError::QueueFull { max }) => {
+                    if is_new {
+                        self.stores.artifacts.delete_function(id).await?;
+                    }
+                    return Err(Refusal::QueueFull { max });
                 }
                 // Others were faster, or deleted it: look again.
                 Err(StoreError::Conflict | StoreError::Missing | StoreError::Taken { .. }) => {
@@ -293,6 +304,21 @@ impl App {
             }
         }
         Err(Refusal::Conflict)
+    }
+
+    /// Adds a version to the queue if the account may have one more there.
+    pub(super) async fn enqueue(&self, new: NewVersion) -> Result<FunctionRecord, StoreError> {
+        let max = self.options.deploys_queued_per_user;
+        self.stores.functions.accept_within(new, Some(max)).await
+    }
+
+    /// Before files are stored: those of a deploy that is refused would stay.
+    async fn check_queue(&self, principal: &Principal) -> Result<(), Refusal> {
+        let max = self.options.deploys_queued_per_user;
+        if self.stores.functions.queued(principal.user_id).await? >= max {
+            return Err(Refusal::QueueFull { max });
+        }
+        Ok(())
     }
 
     fn compose(
@@ -316,7 +342,8 @@ impl App {
         };
         let env = match (&deploy.env, previous) {
             (Some(env), _) => self.sealer.seal(function_id, env)?,
-            (None, Some(version)) => version.env.clone(),
+            // While the master key is rotated, a copy would need the old one for good.
+            (None, Some(version)) => self.sealer.renew(function_id, &version.env)?,
             (None, None) => self.sealer.seal(function_id, &Env(BTreeMap::new()))?,
         };
         let visibility = deploy.visibility;

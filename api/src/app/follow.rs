@@ -11,9 +11,9 @@ use cloudserve_identity::{AuthError, Credential, Principal};
 use cloudserve_protocol::ids::{FunctionId, UserId};
 use cloudserve_store::StoreError;
 use cloudserve_store::telemetry::{LogFilter, LogQuery, LogRow};
-use moka::sync::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::places::Places;
 use super::refusal::Refusal;
 use super::{App, access};
 
@@ -25,22 +25,16 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 const MAX_ROWS: u32 = 200;
 
 /// Followers by account.
-pub(crate) struct Followers {
-    per_account: usize,
-    places: Cache<UserId, Arc<Semaphore>>,
-}
+pub(crate) struct Followers(Places);
 
 impl Followers {
-    const MAX_ACCOUNTS: u64 = 100_000;
-
     pub(crate) fn new(per_account: usize) -> Self {
-        let places = Cache::builder().max_capacity(Self::MAX_ACCOUNTS).build();
-        Self { per_account, places }
+        Self(Places::new(per_account))
     }
 
     fn place(&self, user_id: UserId) -> Result<OwnedSemaphorePermit, Refusal> {
-        let places = self.places.get_with(user_id, || Arc::new(Semaphore::new(self.per_account)));
-        places.try_acquire_owned().map_err(|_| Refusal::TooManyFollowers { max: self.per_account })
+        let max = self.0.per_account();
+        self.0.of(user_id).try_acquire_owned().map_err(|_| Refusal::TooManyFollowers { max })
     }
 }
 

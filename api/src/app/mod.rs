@@ -10,10 +10,12 @@ pub(crate) mod functions;
 pub(crate) mod invoke;
 pub(crate) mod keys;
 mod passwords;
+mod places;
 pub(crate) mod quota;
 pub(crate) mod refusal;
 pub(crate) mod series;
 pub(crate) mod telemetry;
+pub(crate) mod uploads;
 mod version_source;
 pub(crate) mod versions;
 
@@ -23,11 +25,11 @@ use std::time::Duration;
 use cloudserve_identity::{Authenticator, Sealer};
 use cloudserve_protocol::call::VersionLoader;
 use cloudserve_store::Stores;
-use tokio::sync::Semaphore;
 
 use self::attempts::Attempts;
 use self::follow::Followers;
 use self::passwords::Passwords;
+use self::uploads::Uploads;
 use crate::options::ApiOptions;
 
 /// What the rules work with.
@@ -36,8 +38,7 @@ pub(crate) struct App {
     pub(crate) stores: Stores,
     pub(crate) authenticator: Authenticator,
     pub(crate) sealer: Sealer,
-    /// Held while the body of a deploy is in memory.
-    pub(crate) uploads: Semaphore,
+    pub(crate) uploads: Uploads,
     loader: Arc<dyn VersionLoader>,
     followers: Followers,
     caller: invoke::Caller,
@@ -65,11 +66,12 @@ impl App {
             passwords: Passwords::new(
                 options.password_hashes_in_parallel,
                 options.password_hashes_waiting,
+                options.registrations_waiting,
             ),
             logins_by_account: attempts(options.login_failures_per_account),
             logins_by_address: attempts(options.login_failures_per_address),
             followers: Followers::new(options.log_followers_per_user),
-            uploads: Semaphore::new(options.uploads_in_parallel.max(1)),
+            uploads: Uploads::new(options.uploads_in_parallel, options.upload_wait()),
             caller: invoke::Caller::new(&options),
             options,
             stores,

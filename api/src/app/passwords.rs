@@ -1,4 +1,5 @@
-//! Passwords: argon2id, off the async threads, a few at a time.
+//! Passwords: argon2id, off the async threads, a few at a time. Who registers and who logs in wait in
+//! rooms of their own: anybody can register, as often as they like, and must not keep people out.
 //!
 //! A password is checked in the same time whether there is such an account or not. Invariant: a
 //! password is in no log, no error and no `Debug` output.
@@ -55,22 +56,29 @@ impl fmt::Debug for NewPassword {
 /// Hashes and checks passwords.
 pub(crate) struct Passwords {
     running: Arc<Semaphore>,
-    admitted: Arc<Semaphore>,
+    logins: Arc<Semaphore>,
+    registrations: Arc<Semaphore>,
 }
 
 impl Passwords {
-    /// `parallel` at once; `waiting` more may wait.
-    pub(crate) fn new(parallel: usize, waiting: usize) -> Self {
+    /// `parallel` at once; of logins and of registrations so many more may wait.
+    pub(crate) fn new(
+        parallel: usize,
+        logins_waiting: usize,
+        registrations_waiting: usize,
+    ) -> Self {
         let parallel = parallel.max(1);
+        let room = |n| Arc::new(Semaphore::new(n));
         Self {
-            running: Arc::new(Semaphore::new(parallel)),
-            admitted: Arc::new(Semaphore::new(parallel + waiting)),
+            running: room(parallel),
+            logins: room(parallel + logins_waiting),
+            registrations: room(parallel + registrations_waiting),
         }
     }
 
     /// What is stored instead of the password, in PHC form.
     pub(crate) async fn hash(&self, password: NewPassword) -> Result<String, Refusal> {
-        self.off_thread(move || {
+        self.off_thread(&self.registrations, move || {
             let mut salt = [0; Salt::RECOMMENDED_LENGTH];
             getrandom::fill(&mut salt)?;
             let salt = SaltString::encode_b64(&salt)?;
@@ -85,7 +93,7 @@ impl Passwords {
         stored: Option<String>,
         password: Zeroizing<String>,
     ) -> Result<bool, Refusal> {
-        self.off_thread(move || {
+        self.off_thread(&self.logins, move || {
             let is_known = stored.is_some();
             let stored = stored.as_deref().unwrap_or(NOBODYS_HASH);
             let parsed = PasswordHash::new(stored)?;
@@ -103,9 +111,10 @@ impl Passwords {
 
     async fn off_thread<T: Send + 'static>(
         &self,
+        room: &Arc<Semaphore>,
         work: impl FnOnce() -> Result<T, HashError> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let admitted = self.admitted.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let admitted = room.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let running =
             self.running.clone().acquire_owned().await.expect("the semaphore is never closed");
         tokio::task::spawn_blocking(move || {
@@ -149,7 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn passwords_verify_and_nobody_has_one() {
-        let passwords = Passwords::new(1, 8);
+        let passwords = Passwords::new(1, 8, 0);
         let chosen = NewPassword::try_from("correct horse".to_owned()).unwrap();
         let stored = passwords.hash(chosen).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
@@ -162,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn nobodys_hash_costs_what_any_other_does() {
         let chosen = NewPassword::try_from("correct horse".to_owned()).unwrap();
-        let made = Passwords::new(1, 0).hash(chosen).await.unwrap();
+        let made = Passwords::new(1, 0, 0).hash(chosen).await.unwrap();
         let cost = |hash: &str| {
             let hash = PasswordHash::new(hash).unwrap();
             let salt = hash.salt.unwrap().as_str().len();
@@ -173,13 +182,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_may_wait_are_turned_away() {
-        let passwords = Passwords::new(1, 0);
-        let held = passwords.admitted.clone().try_acquire_owned().unwrap();
+    async fn more_than_may_wait_are_turned_away_and_others_are_not() {
+        let passwords = Passwords::new(1, 0, 0);
+        let chosen = || NewPassword::try_from("correct horse".to_owned()).unwrap();
+        let held = passwords.logins.clone().try_acquire_owned().unwrap();
         let refused = passwords.verify(None, text("x")).await;
         assert!(matches!(refused, Err(Refusal::Busy)));
+        assert!(passwords.hash(chosen()).await.is_ok());
         drop(held);
+        let held = passwords.registrations.clone().try_acquire_owned().unwrap();
+        assert!(matches!(passwords.hash(chosen()).await, Err(Refusal::Busy)));
         assert!(passwords.verify(None, text("x")).await.is_ok());
+        drop(held);
+        assert!(passwords.hash(chosen()).await.is_ok());
     }
 
     #[test]

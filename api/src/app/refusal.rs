@@ -42,6 +42,8 @@ pub(crate) enum Refusal {
     TooManyFollowers { max: usize },
     #[error("an account may have {max} {what}; delete some first")]
     TooMany { what: &'static str, max: usize },
+    #[error("an account may have {max} deploys that wait or are in work; wait for one to end")]
+    QueueFull { max: u32 },
     #[error("the function is being changed by others; try again")]
     Conflict,
     #[error("this installation does not say where its gateway is")]
@@ -72,6 +74,7 @@ impl From<StoreError> for Refusal {
         match error {
             StoreError::BadCursor => Self::field("cursor", "is not one that this list gave"),
             StoreError::Conflict => Self::Conflict,
+            StoreError::QueueFull { max } => Self::QueueFull { max },
             StoreError::Unavailable { .. } => Self::Unavailable(error.into()),
             StoreError::Taken { .. } | StoreError::Missing | StoreError::Corrupt { .. } => {
                 Self::Internal(error.into())

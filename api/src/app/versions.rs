@@ -154,7 +154,7 @@ impl App {
                 limits: base.limits,
                 built: base.built.clone(),
             };
-            match self.stores.functions.accept(new).await {
+            match self.enqueue(new).await {
                 Ok(record) => return Ok(Accepted::new(record, changes)),
                 // Others were faster: look again.
                 Err(StoreError::Conflict | StoreError::Missing) => {}

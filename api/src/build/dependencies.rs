@@ -142,25 +142,38 @@ impl Manifest {
     }
 }
 
-/// A `package-lock.json`: an object or the text of one, kept as text.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Value")]
+/// A `package-lock.json`, kept as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PackageLock(pub(crate) String);
 
-impl TryFrom<Value> for PackageLock {
-    type Error = String;
+impl PackageLock {
+    /// Reads a lock file that is parsed already, or still a text: of at most so many bytes.
+    pub(crate) fn from_value(value: Value, max_bytes: u64) -> Result<Self, String> {
+        let text = match value {
+            Value::Object(_) => value.to_string(),
+            Value::String(text) => return Self::parse(text, max_bytes),
+            _ => return Err("must be an object or the text of one".into()),
+        };
+        check_length(&text, max_bytes)?;
+        Ok(Self(text))
+    }
 
-    fn try_from(value: Value) -> Result<Self, String> {
-        match value {
-            Value::Object(_) => Ok(Self(value.to_string())),
-            Value::String(text) => match serde_json::from_str(&text) {
-                Ok(Value::Object(_)) => Ok(Self(text)),
-                Ok(_) => Err("must be an object".into()),
-                Err(error) => Err(format!("is not JSON: {error}")),
-            },
-            _ => Err("must be an object or the text of one".into()),
+    /// Reads the text of a lock file of at most so many bytes.
+    pub(crate) fn parse(text: String, max_bytes: u64) -> Result<Self, String> {
+        check_length(&text, max_bytes)?;
+        match serde_json::from_str(&text) {
+            Ok(Value::Object(_)) => Ok(Self(text)),
+            Ok(_) => Err("must be an object".into()),
+            Err(error) => Err(format!("is not JSON: {error}")),
         }
     }
+}
+
+fn check_length(text: &str, max_bytes: u64) -> Result<(), String> {
+    if text.len() as u64 > max_bytes {
+        return Err(format!("must have at most {max_bytes} bytes"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -205,6 +218,21 @@ mod tests {
         }
         for other in [json!(7), json!("lodash"), json!([7]), json!({ "lodash": 4 })] {
             assert!(Dependencies::try_from(other.clone()).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn lock_files_are_objects_or_their_text_and_bounded() {
+        let lock = json!({ "lockfileVersion": 3 });
+        let text = lock.to_string();
+        let bytes = text.len() as u64;
+        for value in [lock.clone(), json!(text)] {
+            assert_eq!(PackageLock::from_value(value.clone(), bytes).unwrap().0, text);
+            let wrong = PackageLock::from_value(value, bytes - 1).unwrap_err();
+            assert!(wrong.contains("at most"), "{wrong}");
+        }
+        for bad in [json!("{"), json!("[]"), json!(1), json!([])] {
+            assert!(PackageLock::from_value(bad.clone(), bytes).is_err(), "{bad}");
         }
     }
 

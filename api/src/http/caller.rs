@@ -7,7 +7,7 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Uri};
-use cloudserve_identity::{AuthError, Presented, Principal};
+use cloudserve_identity::{AuthError, Presented, Principal, client_address};
 
 use super::problem::Problem;
 use crate::app::refusal::Refusal;
@@ -64,12 +64,16 @@ impl FromRequestParts<Arc<App>> for LoggedIn {
 /// Where a request comes from, if the server says so.
 pub(crate) struct Address(pub(crate) Option<IpAddr>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Address {
+impl FromRequestParts<Arc<App>> for Address {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        app: &Arc<App>,
+    ) -> Result<Self, Self::Rejection> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        Ok(Self(peer.map(|ConnectInfo(peer)| peer.ip())))
+        let peer = peer.map(|ConnectInfo(peer)| peer.ip());
+        Ok(Self(client_address(peer, &parts.headers, app.options.trust_forwarded)))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use cloudserve_identity::Principal;
@@ -175,8 +175,10 @@ pub(super) async fn deploy(
     State(app): State<Arc<App>>,
     Deploying(principal): Deploying,
     parameters: Parameters,
-    Deployment { name, deploy }: Deployment,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let sent = Deployment::receive(request, &app, principal.user_id).await?;
+    let Deployment { name, deploy } = sent;
     let accepted = app.clone().deploy(principal.clone(), name, deploy).await?;
     accepted_or_ended(&app, &principal, accepted, &parameters).await
 }
@@ -203,8 +205,9 @@ pub(super) async fn update(
     Deploying(principal): Deploying,
     OfFunction(id): OfFunction,
     parameters: Parameters,
-    Update(deploy): Update,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let Update(deploy) = Update::receive(request, &app, principal.user_id).await?;
     match app.clone().update(principal.clone(), id, deploy).await? {
         Changed::Done(shown) => Ok(Json(view(&app, &principal, *shown)).into_response()),
         Changed::Queued(accepted) => {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::Request;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use cloudserve_protocol::call::Env;
-use cloudserve_protocol::ids::FunctionName;
+use cloudserve_protocol::ids::{FunctionName, UserId};
 use cloudserve_store::function::Visibility;
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ use super::{body, query};
 use crate::app::App;
 use crate::app::deployments::{Deploy, LimitsPatch, NewSource};
 use crate::app::refusal::Refusal;
+use crate::app::uploads::Room;
 use crate::build::dependencies::{Dependencies, Manifest, PackageLock, is_package_name};
 use crate::build::source::{SourceBounds, SourceError, SourceFiles, is_code};
 
@@ -68,45 +69,55 @@ pub(crate) struct Deployment {
 /// A change of a function that is there: all but the name, and nothing of it must be there.
 pub(crate) struct Update(pub(crate) Deploy);
 
-impl FromRequest<Arc<App>> for Deployment {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+impl Deployment {
+    /// Receives what this account sends.
+    pub(super) async fn receive(
+        request: Request,
+        app: &App,
+        user_id: UserId,
+    ) -> Result<Self, Problem> {
         let name = query_name(&request)?;
-        match receive(request, app).await? {
+        let (received, room) = receive(request, app, user_id).await?;
+        let (name, deploy) = match received {
             Received::Archive(bytes) => {
                 let name = name.ok_or_else(|| {
                     Problem::from(Refusal::field("name", "is missing: deploy?name=..."))
                 })?;
-                let name =
-                    name.parse().map_err(|e| Refusal::field("name", format!("is no name: {e}")))?;
-                Ok(Self { name, deploy: from_archive(app, bytes).await? })
+                let name = name
+                    .parse::<FunctionName>()
+                    .map_err(|e| Refusal::field("name", format!("is no name: {e}")))?;
+                (name, from_archive(app, bytes).await?)
             }
             Received::Json(mut fields) => {
                 let name = fields.required("name");
                 let sent = Sent::read(app, &mut fields, true);
                 let (name, sent) = fields.finish(name.map(|name| (name, sent)))?;
-                Ok(Self { name, deploy: sent.into_deploy(app).await? })
+                (name, sent.into_deploy(app).await?)
             }
-        }
+        };
+        Ok(Self { name, deploy: Deploy { _room: Some(Arc::new(room)), ..deploy } })
     }
 }
 
-impl FromRequest<Arc<App>> for Update {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        match receive(request, app).await? {
-            Received::Archive(bytes) => Ok(Self(from_archive(app, bytes).await?)),
+impl Update {
+    /// Receives what this account sends.
+    pub(super) async fn receive(
+        request: Request,
+        app: &App,
+        user_id: UserId,
+    ) -> Result<Self, Problem> {
+        let (received, room) = receive(request, app, user_id).await?;
+        let deploy = match received {
+            Received::Archive(bytes) => from_archive(app, bytes).await?,
             Received::Json(mut fields) => {
                 for name in READ_ONLY {
                     fields.refuse(name, "cannot be changed");
                 }
                 let sent = Sent::read(app, &mut fields, false);
-                let sent = fields.finish(Some(sent))?;
-                Ok(Self(sent.into_deploy(app).await?))
+                fields.finish(Some(sent))?.into_deploy(app).await?
             }
-        }
+        };
+        Ok(Self(Deploy { _room: Some(Arc::new(room)), ..deploy }))
     }
 }
 
@@ -120,7 +131,11 @@ enum Received {
     Archive(Bytes),
 }
 
-async fn receive(request: Request, app: &App) -> Result<Received, Problem> {
+async fn receive(
+    request: Request,
+    app: &App,
+    user_id: UserId,
+) -> Result<(Received, Room), Problem> {
     let (parts, body) = request.into_parts();
     let is_archive =
         body::media_type(&parts.headers).is_some_and(|kind| ARCHIVES.contains(&kind.as_str()));
@@ -128,13 +143,14 @@ async fn receive(request: Request, app: &App) -> Result<Received, Problem> {
         return Err(Problem::unsupported_media_type("application/json or application/gzip"));
     }
     let options = &app.options;
-    let _permit = app.uploads.acquire().await.map_err(Refusal::internal)?;
+    let room = app.uploads.room(user_id).await?;
     let bytes = body::read(body, options.deploy_body_bytes(), options.body_read()).await?;
-    if is_archive {
-        Ok(Received::Archive(bytes))
+    let received = if is_archive {
+        Received::Archive(bytes)
     } else {
-        Ok(Received::Json(Fields::parse(bytes).await?))
-    }
+        Received::Json(Fields::parse(bytes).await?)
+    };
+    Ok((received, room))
 }
 
 fn bounds(app: &App) -> SourceBounds {
@@ -144,11 +160,11 @@ fn bounds(app: &App) -> SourceBounds {
 
 /// Everything a project says about itself is in its archive.
 async fn from_archive(app: &App, bytes: Bytes) -> Result<Deploy, Problem> {
-    let bounds = bounds(app);
+    let (bounds, max_lock_bytes) = (bounds(app), app.options.package_lock_bytes);
     let deploy = move || {
         let files =
             SourceFiles::unpack(&bytes, bounds).map_err(|error| source_refused("body", error))?;
-        let (manifest, lock) = manifest_and_lock(&files, "body")?;
+        let (manifest, lock) = manifest_and_lock(&files, "body", max_lock_bytes)?;
         let dependencies = manifest.as_ref().map(|manifest| manifest.dependencies.clone());
         let entries = manifest.map(|manifest| manifest.entries).unwrap_or_default();
         Ok(Deploy {
@@ -184,13 +200,17 @@ fn source_refused(field: &str, error: SourceError) -> Refusal {
 type ManifestAndLock = (Option<Manifest>, Option<PackageLock>);
 
 /// What `package.json` and `package-lock.json` among the files say.
-fn manifest_and_lock(files: &SourceFiles, field: &str) -> Result<ManifestAndLock, Refusal> {
+fn manifest_and_lock(
+    files: &SourceFiles,
+    field: &str,
+    max_lock_bytes: u64,
+) -> Result<ManifestAndLock, Refusal> {
     let named = |name: &str, error: String| Refusal::field(field, format!("{name} {error}"));
     let manifest = files
         .get("package.json")
         .map(|text| Manifest::parse(text).map_err(|error| named("package.json", error)));
     let lock = files.get("package-lock.json").map(|text| {
-        PackageLock::try_from(Value::from(String::from_utf8_lossy(text)))
+        PackageLock::parse(String::from_utf8_lossy(text).into_owned(), max_lock_bytes)
             .map_err(|error| named("package-lock.json", error))
     });
     Ok((manifest.transpose()?, lock.transpose()?))
@@ -219,11 +239,16 @@ impl Sent {
             Manifest::from_value(value).map_err(|e| fields.wrong("packageJson", e)).ok()
         });
         let dependencies = fields.optional("dependencies");
+        let max_lock_bytes = app.options.package_lock_bytes;
+        let package_lock = fields.value("packageLock").and_then(|value| {
+            let lock = PackageLock::from_value(value, max_lock_bytes);
+            lock.map_err(|e| fields.wrong("packageLock", e)).ok()
+        });
         let rest = Deploy {
             entry: fields
                 .optional::<String>("entry")
                 .map(|entry| entry.trim_start_matches("./").to_owned()),
-            package_lock: fields.optional("packageLock"),
+            package_lock,
             external: read_external(fields),
             env: read_variables(fields, "env", app.options.limits.env_bytes),
             visibility: fields.optional::<Visibility>("visibility"),
@@ -236,12 +261,12 @@ impl Sent {
     async fn into_deploy(self, app: &App) -> Result<Deploy, Problem> {
         let Self { files, mut manifest, dependencies, rest: mut deploy } = self;
         if let Some(SentFiles { field, files, is_unnamed }) = files {
-            let bounds = bounds(app);
+            let (bounds, max_lock_bytes) = (bounds(app), app.options.package_lock_bytes);
             let preferred = manifest.as_ref().map(|m| m.entries.clone()).unwrap_or_default();
             let (source, own_manifest, own_lock) = off_thread(move || {
                 let files = SourceFiles::check(files, bounds)
                     .map_err(|error| source_refused(field, error))?;
-                let (own, lock) = manifest_and_lock(&files, field)?;
+                let (own, lock) = manifest_and_lock(&files, field, max_lock_bytes)?;
                 let own_entries = own.iter().flat_map(|own| own.entries.clone());
                 let preferred: Vec<_> = preferred.into_iter().chain(own_entries).collect();
                 Ok((examined(files, &preferred), own, lock))

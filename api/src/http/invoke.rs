@@ -85,7 +85,8 @@ pub(super) async fn invoke(
     headers: HeaderMap,
     mut fields: Fields,
 ) -> Result<Json<AnswerView>, Problem> {
-    let (credential, _) = Credential::of(&headers).ok_or_else(Problem::unauthorized)?;
+    let credential = Credential::of(&headers, app.authenticator.tokens());
+    let (credential, _) = credential.ok_or_else(Problem::unauthorized)?;
     // What is another's is unknown, whatever is said of it.
     let callee = app.callee(&principal, id).await?;
     let method = fields.optional("method").unwrap_or_else(|| "GET".to_owned());

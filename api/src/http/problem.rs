@@ -117,6 +117,10 @@ impl From<Refusal> for Problem {
             Refusal::AnswerCutOff => new(StatusCode::BAD_GATEWAY, "answer_cut_off"),
             Refusal::ApiKeyNotFound => new(StatusCode::NOT_FOUND, "api_key_not_found"),
             Refusal::TooMany { .. } => new(StatusCode::CONFLICT, "limit_exceeded"),
+            Refusal::QueueFull { .. } => Self {
+                retry_after: Some(Duration::from_secs(1)),
+                ..new(StatusCode::TOO_MANY_REQUESTS, "limit_exceeded")
+            },
             Refusal::Conflict => new(StatusCode::CONFLICT, "conflict"),
             Refusal::Busy => Self {
                 retry_after: Some(Duration::from_secs(1)),

@@ -131,7 +131,8 @@ async fn follow(
     start: Start,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let (credential, _) = Credential::of(headers).ok_or_else(Problem::unauthorized)?;
+    let credential = Credential::of(headers, app.authenticator.tokens());
+    let (credential, _) = credential.ok_or_else(Problem::unauthorized)?;
     let follower = app.follow(principal, credential, function_id, filter, start).await?;
     let events = stream::unfold(follower, |mut follower: Follower| async move {
         let (row, position) = follower.next().await?;

@@ -1,6 +1,9 @@
 //! Accounts, sessions and keys.
 
+use std::net::SocketAddr;
+
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::Request;
 use serde_json::{Value, json};
 
@@ -81,6 +84,35 @@ async fn a_login_hashes_a_password_whether_there_is_such_an_account_or_not() {
     }
 }
 
+async fn register(plane: &Plane, name: &str) -> u16 {
+    let body = json!({
+        "fullName": name, "userName": name, "email": format!("{name}@example.org"),
+        "password": "correct horse",
+    });
+    plane.call("", "POST", "/api/auth/register", &body).await.status
+}
+
+#[tokio::test]
+async fn registrations_leave_room_for_logins() {
+    let plane = Plane::start_with(|options| {
+        options.password_hashes_in_parallel = 1;
+        options.password_hashes_waiting = 0;
+        options.registrations_waiting = 1;
+    });
+    plane.register("ada").await;
+    let names: Vec<_> = (0..20).map(|n| format!("new-{n}")).collect();
+    let registrations = futures::future::join_all(names.iter().map(|name| register(&plane, name)));
+    let known = json!({ "userName": "ada", "password": "correct horse" });
+    let (statuses, session) = futures::join!(registrations, login(&plane, &known));
+    session.expect(200);
+    assert!(statuses.contains(&201) && statuses.contains(&503), "{statuses:?}");
+    assert!(statuses.iter().all(|status| [201, 503].contains(status)), "{statuses:?}");
+
+    // What is taken costs no hash: nobody waits for one.
+    let again = futures::future::join_all((0..20).map(|_| register(&plane, "ada"))).await;
+    assert!(again.iter().all(|status| *status == 409), "{again:?}");
+}
+
 #[tokio::test]
 async fn every_failed_login_looks_alike_and_many_cost_time() {
     let plane = Plane::start();
@@ -114,6 +146,35 @@ async fn every_failed_login_looks_alike_and_many_cost_time() {
     plane.register("bob").await;
     let other = json!({ "email": "bob@example.org", "password": "correct horse" });
     login(&plane, &other).await.expect(200);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_failed_logins_cost_time_to_who_made_them() {
+    for (trust_forwarded, another) in [(true, 401), (false, 429)] {
+        let plane = Plane::start_with(|options| {
+            options.trust_forwarded = trust_forwarded;
+            options.login_failures_per_address = 3;
+            options.login_backoff_ms = 60_000;
+        });
+        let attempt = |n: usize, address: &str| {
+            let body = json!({ "userName": format!("nobody-{n}"), "password": "wrong horse" });
+            let mut request = Request::post("/api/auth/login")
+                .header("content-type", "application/json")
+                // What the caller says of itself, and what the proxy adds.
+                .header("x-forwarded-for", "203.0.113.2")
+                .header("x-forwarded-for", address)
+                .body(Body::from(body.to_string()))
+                .unwrap();
+            let proxy = SocketAddr::from(([10, 0, 0, 9], 4711));
+            request.extensions_mut().insert(ConnectInfo(proxy));
+            plane.send(request)
+        };
+        for n in 0..3 {
+            attempt(n, "203.0.113.1").await.expect(401);
+        }
+        attempt(3, "203.0.113.1").await.expect(429);
+        attempt(4, "203.0.113.2").await.expect(another);
+    }
 }
 
 #[tokio::test]

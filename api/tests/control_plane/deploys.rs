@@ -1,14 +1,22 @@
 //! The way of a version through the queue.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
+use axum::http::Request;
+use cloudserve_api::ApiOptions;
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::build::DependencyError;
 use cloudserve_protocol::fault::{Fault, FaultClass};
+use futures::stream;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::Notify;
+use tower::ServiceExt;
 
 use crate::support::Plane;
 
@@ -161,6 +169,84 @@ async fn deploys_of_one_name_at_once_each_make_a_version_of_their_own() {
     let listed = plane.get(&token, &format!("/api/function/{id}/versions")).await.expect(200).body;
     assert_eq!(listed.as_array().unwrap().len(), 8);
     assert_eq!((&listed[0]["version"], &listed[0]["active"]), (&json!(8), &json!(true)));
+}
+
+#[tokio::test]
+async fn an_account_has_a_bounded_number_of_deploys_in_the_queue() {
+    let set = |options: &mut ApiOptions| options.deploys_queued_per_user = 2;
+    let mut plane = Plane::at(Arc::new(TempDir::new().unwrap()), set);
+    let (ada, eve) = (plane.register("ada").await, plane.register("eve").await);
+    let named = |name: &str| {
+        let mut body = version(1);
+        body["name"] = json!(name);
+        body
+    };
+    let accepted =
+        plane.call(&ada, "POST", "/api/function/deploy", &named("a")).await.expect(202).body;
+    plane.call(&ada, "POST", "/api/function/deploy", &named("b")).await.expect(202);
+    let stored = || std::fs::read_dir(plane.data.path().join("data/objects")).unwrap().count();
+    let before = stored();
+    let path = format!("/api/function/{}", accepted["id"].as_str().unwrap());
+    for (method, path, body) in [
+        ("POST", "/api/function/deploy".to_owned(), named("c")),
+        ("PUT", path.clone(), json!({ "limits": { "memoryMb": 64 } })),
+        ("POST", format!("{path}/redeploy"), Value::Null),
+        ("PATCH", format!("{path}/env"), json!({ "set": { "A": "1" } })),
+    ] {
+        let refused = plane.call(&ada, method, &path, &body).await.expect(429);
+        assert_eq!(refused.code(), "limit_exceeded", "{method} {path}");
+        assert!(refused.text.contains("2 deploys"), "{}", refused.text);
+        assert!(!refused.header("retry-after").is_empty());
+    }
+    assert_eq!(stored(), before, "what is refused takes no room");
+    // Others have places of their own, and no place is needed for what makes no version.
+    plane.call(&eve, "POST", "/api/function/deploy", &named("a")).await.expect(202);
+    plane.call(&ada, "PUT", &path, &json!({ "visibility": "public" })).await.expect(200);
+
+    plane.start_deployer();
+    let id = accepted["id"].as_str().unwrap();
+    wait_for(&plane, &ada, id, "status", &json!("active")).await;
+    plane.deploy(&ada, &named("c")).await;
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_keep_nobody_else_out() {
+    let plane = Plane::start_with(|options| {
+        options.uploads_in_parallel = 2;
+        options.upload_wait_ms = 50;
+    });
+    let (ada, bob) = (plane.register("ada").await, plane.register("bob").await);
+    let eve = plane.register("eve").await;
+    let deploy = |token: String| {
+        let plane = &plane;
+        async move { plane.call(&token, "POST", "/api/function/deploy", &version(1)).await }
+    };
+    stall(&plane, &ada).await;
+    let refused = deploy(ada).await.expect(503);
+    assert_eq!((refused.code(), refused.header("retry-after")), ("unavailable", "1"));
+    deploy(bob.clone()).await.expect(202);
+    // Where all the room is taken, one waits for a while and no longer.
+    stall(&plane, &eve).await;
+    deploy(bob).await.expect(503);
+}
+
+/// Begins a deploy whose body never comes; returns when it is waited for.
+async fn stall(plane: &Plane, token: &str) {
+    let begun = Arc::new(Notify::new());
+    let told = begun.clone();
+    let body = stream::poll_fn(move |_| {
+        told.notify_one();
+        Poll::<Option<Result<Bytes, Infallible>>>::Pending
+    });
+    let request = Request::builder()
+        .method("POST")
+        .uri("/api/function/deploy")
+        .header("content-type", "application/json")
+        .header("authorization", format!("Bearer {token}"))
+        .body(Body::from_stream(body))
+        .unwrap();
+    tokio::spawn(plane.api.router().oneshot(request));
+    begun.notified().await;
 }
 
 #[tokio::test]

@@ -128,6 +128,31 @@ async fn fields_are_checked_and_named() {
 }
 
 #[tokio::test]
+async fn lock_files_are_bounded_wherever_they_come_from() {
+    let plane = Plane::start_with(|options| options.package_lock_bytes = 100);
+    let token = plane.register("ada").await;
+    let code = "export default 1";
+    for (bytes, status) in [(100, 202), (101, 422)] {
+        let lock = json!({ "a": "x".repeat(bytes - r#"{"a":""}"#.len()) });
+        let text = lock.to_string();
+        assert_eq!(text.len(), bytes);
+        for (name, field, mut body) in [
+            ("object", "packageLock", json!({ "code": code, "packageLock": lock })),
+            ("text", "packageLock", json!({ "code": code, "packageLock": text })),
+            ("file", "files", json!({ "files": { "index.mjs": code, "package-lock.json": text } })),
+        ] {
+            body["name"] = json!(name);
+            let answer = plane.call(&token, "POST", "/api/function/deploy", &body).await;
+            let answer = answer.expect(status);
+            if status == 422 {
+                let wrong = answer.body["error"]["details"][field].as_str().unwrap();
+                assert!(wrong.ends_with("must have at most 100 bytes"), "{name}: {wrong}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn ids_queries_and_routes_are_checked() {
     let plane = Plane::start();
     let token = plane.register("ada").await;

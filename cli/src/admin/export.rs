@@ -1,8 +1,8 @@
 //! `cloudserve admin export`: everything an installation holds, into one file.
 //!
 //! Records first, then objects: an object is there before the record that names it. What happens
-//! meanwhile may be in the file or not, but each function is of one moment, with its versions.
-//! Invariant: under its name the file is whole and durable.
+//! meanwhile may be in the file or not, but each function is of one moment, with its versions, and
+//! the only one of its name. Invariant: under its name the file is whole and durable.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf, Bytes};
 use clap::Args;
 use cloudserve_protocol::artifact::ArtifactError;
-use cloudserve_store::transfer::{Kind, ObjectTransfer, StoredObject, Transfer};
+use cloudserve_protocol::ids::FunctionId;
+use cloudserve_store::transfer::{Key, Kind, ObjectTransfer, Record, StoredObject, Transfer};
 use cloudserve_store::{OpenError, StoreError, open_embedded_transfer, open_production_transfer};
 use futures::stream::{BoxStream, TryStreamExt};
 use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 
-use super::archive::{ArchiveWriter, Manifest};
+use super::archive::{ArchiveWriter, Manifest, Names};
 use super::progress::Progress;
 use super::{Place, installed, summary};
 use crate::secrets::FromEnvironment;
@@ -115,7 +116,8 @@ fn write(runtime: &Runtime, transfer: &Transfer, file: &Path) -> Result<Manifest
         NamedTempFile::with_prefix_in(".cloudserve-export-", directory).map_err(failed)?;
     let out = BufWriter::new(temporary.as_file_mut());
     let mut archive = ArchiveWriter::begin(out).map_err(failed)?;
-    records(runtime, transfer, &mut archive, failed)?;
+    let read = |kind, after: Option<&Key>| runtime.block_on(transfer.records.read(kind, after));
+    records(read, &mut archive, failed)?;
     objects(runtime, transfer, &mut archive)?;
     let (out, manifest) = archive.finish().map_err(failed)?;
     out.into_inner().map_err(|error| failed(error.into_error()))?;
@@ -128,21 +130,46 @@ fn write(runtime: &Runtime, transfer: &Transfer, file: &Path) -> Result<Manifest
     Ok(manifest)
 }
 
-fn records<W: Write>(
-    runtime: &Runtime,
-    transfer: &Transfer,
+/// A function that is deleted and deployed again between two pages of them is in both, and in the
+/// file as it was first: that is written by then. Its objects are gone, as those of others that are
+/// deleted meanwhile.
+#[derive(Default)]
+struct Once {
+    names: Names,
+    left_out: Option<FunctionId>,
+}
+
+impl Once {
+    fn takes(&mut self, record: &Record) -> bool {
+        match record {
+            Record::Function(function) => {
+                let is_first = self.names.add(function);
+                self.left_out = (!is_first).then_some(function.id);
+                is_first
+            }
+            // It comes right after its function.
+            Record::Version(version) => self.left_out != Some(version.function_id),
+            _ => true,
+        }
+    }
+}
+
+/// Writes what is read page by page: the records of a kind from the one after a key on.
+pub(super) fn records<W: Write>(
+    mut read: impl FnMut(Kind, Option<&Key>) -> Result<Vec<Record>, StoreError>,
     archive: &mut ArchiveWriter<W>,
     failed: impl Fn(io::Error) -> ExportError,
 ) -> Result<(), ExportError> {
     let mut progress = Progress::begin("exporting records");
+    let mut once = Once::default();
     for kind in Kind::ALL {
         let (mut after, mut count) = (None, 0);
         loop {
-            let page = runtime.block_on(transfer.records.read(kind, after.as_ref()))?;
+            let page = read(kind, after.as_ref())?;
             let Some(last) = page.last() else { break };
             after = Some(last.key());
             count += page.len() as u64;
-            for record in &page {
+            for record in page.iter().filter(|record| once.takes(record)) {
                 archive.record(record).map_err(&failed)?;
             }
             progress.at(&kind, count);

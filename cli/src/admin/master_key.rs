@@ -25,12 +25,12 @@ nothing any more and may be taken away.";
 /// this is cut off, everything opens, and it may be run again.
 pub(super) async fn rotate(data_dir: &Path, given: &FromEnvironment) -> Result<String, AdminError> {
     let lock = DataDirLock::acquire(data_dir)?;
-    let mut secrets = Secrets::load(data_dir, given)?;
+    let stores = open_embedded_exclusive(&lock)?;
+    let mut secrets = Secrets::load_for(&stores, data_dir, given).await?;
     let is_ours = !given.has_master_key();
     if is_ours {
         secrets.renew_master(data_dir)?;
     }
-    let stores = open_embedded_exclusive(&lock)?;
     let sealer = Sealer::with_previous(&secrets.master, &secrets.previous);
     let resealed = reseal(&stores, &sealer).await?;
     if is_ours {
@@ -72,11 +72,8 @@ async fn reseal(stores: &Stores, sealer: &Sealer) -> Result<u64, AdminError> {
         after = Some((last.function_id, last.version));
         for sealed in page.into_iter().filter(|sealed| !sealer.is_current(&sealed.env)) {
             let (id, version) = (sealed.function_id, sealed.version);
-            let again = sealer.open(id, &sealed.env).and_then(|env| sealer.seal(id, &env));
-            let again = again.map_err(|source| AdminError::DoesNotOpen {
-                function: id.to_string(),
-                version,
-                source,
+            let again = sealer.renew(id, &sealed.env).map_err(|source| {
+                AdminError::DoesNotOpen { function: id.to_string(), version, source }
             })?;
             if stores.functions.replace_env(id, version, sealed.env, again).await? {
                 resealed += 1;

@@ -132,7 +132,7 @@ impl Place {
     /// What keeps the installation, and its data directory if it is that.
     fn storage(&self, given: &FromEnvironment) -> Result<(Storage, PathBuf), Box<dyn Error>> {
         let settings = config::load_without_flags(self.config.as_deref())?;
-        let storage = Storage::choose(&settings, given)?;
+        let storage = Storage::choose(&settings, given)?.for_operator();
         Ok((storage, self.data_dir.clone().unwrap_or(settings.data_dir)))
     }
 }

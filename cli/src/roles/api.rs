@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{begin_to_drain, give_notice};
 use crate::config::Config;
 use crate::parts::{self, ApiParts};
-use crate::process::{ServeError, Signals, announce, end, finish, listen, serve_http};
+use crate::process::{ServeError, Signals, announce, end, finish, listen, serve_public};
 use crate::secrets::{FromEnvironment, Secrets};
 use crate::storage::{mongo_options, s3_options};
 use crate::{programs, status};
@@ -26,6 +26,7 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let (listener, address) = listen(config.api.listen, "CLOUDSERVE_API_LISTEN").await?;
     let sandboxes = parts::sandboxes(&config, token)?;
     let stores = open_production(&mongo, &s3).await?;
+    secrets.check(&stores).await?;
     let identity = parts::identity(&config, &secrets, &stores);
     let cache = parts::cache(&config, data_dir, stores.artifacts.clone())?;
     let accounts = stores.accounts.clone();
@@ -49,7 +50,11 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
 
     let stop = CancellationToken::new();
     let mut deployer = tokio::spawn(api.run_deployer(stop.clone().cancelled_owned()));
-    let mut serving = tokio::spawn(serve_http(listener, status.merge(api.router()), stop.clone()));
+    let mut serving = {
+        let (router, connections) = (status.merge(api.router()), parts::connections(&config));
+        let drain_ms = config.drain_timeout_ms;
+        tokio::spawn(serve_public(listener, router, connections, drain_ms, stop.clone()))
+    };
     tokio::select! {
         () = signals.next() => {}
         _ = &mut deployer => return Err(ServeError::Ended { part: "deployer" }),

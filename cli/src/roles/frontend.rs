@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{begin_to_drain, give_notice};
 use crate::config::Config;
-use crate::process::{ServeError, Signals, announce, end, finish, listen, serve_http};
+use crate::parts;
+use crate::process::{ServeError, Signals, announce, end, finish, listen, serve_public};
 use crate::status;
 
 pub(super) async fn run(config: Config) -> Result<ExitCode, ServeError> {
@@ -18,7 +19,10 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, ServeError> {
     announce(&[("frontend", address)]);
 
     let stop = CancellationToken::new();
-    let mut serving = tokio::spawn(serve_http(listener, router, stop.clone()));
+    let connections = parts::connections(&config);
+    let drain_ms = config.drain_timeout_ms;
+    let mut serving =
+        tokio::spawn(serve_public(listener, router, connections, drain_ms, stop.clone()));
     signals.first(&mut serving, "frontend").await?;
     leaving.cancel();
     give_notice(&config, &mut signals).await;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::begin_to_drain;
 use crate::config::Config;
-use crate::process::{ServeError, Signals, announce, end, finish, listen, serve_http};
+use crate::process::{ServeError, Signals, announce, end, finish, listen, serve_roles};
 use crate::secrets::FromEnvironment;
 use crate::storage::s3_options;
 use crate::{parts, programs, status};
@@ -42,7 +42,7 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     announce(&[("sandbox", address)]);
 
     let stop = CancellationToken::new();
-    let mut serving = tokio::spawn(serve_http(listener, router, stop.clone()));
+    let mut serving = tokio::spawn(serve_roles(listener, router, stop.clone()));
     signals.first(&mut serving, "sandbox").await?;
     // What is refused from now on was not begun, and goes to another sandbox: no notice is needed.
     server.drain();

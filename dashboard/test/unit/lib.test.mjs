@@ -57,5 +57,19 @@ describe('lib', () => {
   test('a pasted .env', () => {
     assert.deepEqual(dotenv.parse('# c\nA=1\nexport B="x\\ny"\nC=\'$k\' \nD=v # note\n'), { A: '1', B: 'x\ny', C: '$k', D: 'v' });
     for (const text of ['', 'API_TOKEN', 'a b=1', '=x', 'DATABASE']) assert.equal(dotenv.parse(text), null, text);
+    const quoted = String.raw`A="s3cret" # prod
+      B='it "is"'#c
+      C="C:\\new"
+      D="say \"hi\" \d # no comment"
+      E=""
+      F='\n'
+      G=it's`;
+    assert.deepEqual(dotenv.parse(quoted), { A: 's3cret', B: 'it "is"', C: 'C:\\new', D: 'say "hi" \\d # no comment', E: '', F: '\\n', G: "it's" });
+    for (const [line, says] of [
+      ['B="secret', 'is not closed'], [String.raw`B="secret\"`, 'is not closed'], ["B='", 'is not closed'],
+      ['B="secret" secret', 'more than a comment'], ["B='secret''secret'", 'more than a comment'],
+    ]) {
+      assert.throws(() => dotenv.parse(`A=1\n${line}`), ({ message }) => message.startsWith('Line 2 ') && message.includes(says) && !message.includes('secret'), line);
+    }
   });
 });

@@ -16,12 +16,13 @@ use cloudserve_protocol::ids::ExecutionId;
 use cloudserve_store::{TelemetryStore, Timestamp};
 use http::HeaderValue;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use self::writer::Writer;
 pub(crate) use self::writer::{megabytes, milliseconds};
-use crate::mask::mask;
 use crate::metrics::Metrics;
 use crate::options::GatewayOptions;
 use crate::quota::{Allowance, Allowances, Spent};
@@ -40,6 +41,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     log_bytes: AtomicUsize,
     max_log_bytes: usize,
+    /// How long a sandbox may take to say what a call has used that nobody waits for.
+    hang_up_wait: Duration,
 }
 
 /// A place in the queue.
@@ -79,6 +82,7 @@ impl Meter {
             metrics,
             log_bytes: AtomicUsize::new(0),
             max_log_bytes: options.log_queue_bytes,
+            hang_up_wait: options.hang_up_wait(),
         });
         let closing = Arc::new(Notify::new());
         let writer = Writer {
@@ -126,6 +130,7 @@ impl Meter {
             arrived,
             deadline,
             ended: None,
+            outcome: None,
             trace: None,
         }
     }
@@ -158,6 +163,8 @@ pub(crate) struct Call {
     arrived: Instant,
     deadline: Instant,
     ended: Option<Instant>,
+    /// What the sandbox will say of it.
+    outcome: Option<oneshot::Receiver<Outcome>>,
     trace: Option<Box<Traced>>,
 }
 
@@ -197,9 +204,55 @@ impl Call {
         *self.ended.get_or_insert_with(Instant::now) - self.arrived
     }
 
+    /// Where the sandbox says how the call has ended.
+    pub(crate) fn told(&mut self) -> oneshot::Sender<Outcome> {
+        let (told, outcome) = oneshot::channel();
+        self.outcome = Some(outcome);
+        told
+    }
+
+    /// What it says, for whoever waits for it and then says [`Call::finish`].
+    pub(crate) fn outcome(&mut self) -> Option<oneshot::Receiver<Outcome>> {
+        self.outcome.take()
+    }
+
     /// The call is over.
     pub(crate) fn finish(mut self, outcome: Outcome) {
-        self.record(outcome);
+        self.conclude(outcome);
+    }
+
+    /// Records the call. If the sandbox is still to say what it has used and written, waits for that
+    /// elsewhere, for a bounded time.
+    fn conclude(&mut self, outcome: Outcome) {
+        let Some(mut told) = self.outcome.take() else { return self.record(outcome) };
+        match told.try_recv() {
+            Ok(over) => self.record(as_told(over, outcome)),
+            Err(TryRecvError::Closed) => self.record(outcome),
+            Err(TryRecvError::Empty) => {
+                let Ok(runtime) = Handle::try_current() else { return self.record(outcome) };
+                self.stop_clock();
+                let mut call = Self {
+                    place: self.place.take(),
+                    shared: self.shared.clone(),
+                    execution_id: self.execution_id,
+                    target: self.target.clone(),
+                    allowance: self.allowance.clone(),
+                    began: self.began,
+                    arrived: self.arrived,
+                    deadline: self.deadline,
+                    ended: self.ended,
+                    outcome: None,
+                    trace: self.trace.take(),
+                };
+                runtime.spawn(async move {
+                    let over = tokio::time::timeout(call.shared.hang_up_wait, told).await;
+                    call.record(match over {
+                        Ok(Ok(over)) => as_told(over, outcome),
+                        _ => outcome,
+                    });
+                });
+            }
+        }
     }
 
     fn record(&mut self, mut outcome: Outcome) {
@@ -217,7 +270,6 @@ impl Call {
             });
         }
         log_fault(&mut outcome);
-        mask(&mut outcome.logs, &self.target.env);
         let log_bytes = self.shared.admit_logs(&mut outcome);
         let finished = Finished {
             execution_id: self.execution_id,
@@ -235,8 +287,20 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.record(Outcome::not_started(cancelled()));
+        if self.place.is_some() {
+            self.conclude(Outcome::not_started(cancelled()));
+        }
     }
+}
+
+/// What the sandbox says of a call whose end was told already, and why. That its caller has gone
+/// explains less than what became of it.
+fn as_told(mut over: Outcome, told: Outcome) -> Outcome {
+    let has_gone = told.fault.as_ref().is_some_and(|f| f.class == FaultClass::Cancelled);
+    if !has_gone || over.fault.is_none() {
+        over.fault = told.fault;
+    }
+    over
 }
 
 /// The caller has gone.
@@ -309,8 +373,12 @@ mod tests {
 
     #[test]
     fn log_text_over_the_bound_is_dropped_and_counted() {
-        let shared =
-            Shared { metrics: Arc::default(), log_bytes: AtomicUsize::new(0), max_log_bytes: 20 };
+        let shared = Shared {
+            metrics: Arc::default(),
+            log_bytes: AtomicUsize::new(0),
+            max_log_bytes: 20,
+            hang_up_wait: Duration::ZERO,
+        };
         let outcome = |text: &str| Outcome {
             logs: vec![LogLine {
                 level: LogLevel::Info,

@@ -9,13 +9,12 @@ use cloudserve_store::telemetry::{CallStatus, LogRow, UsageRow};
 use tokio::sync::{Notify, mpsc};
 
 use super::{Finished, Shared};
+use crate::mask::{INLINE_LOG_BYTES, mask};
 use crate::metrics::OK;
 use crate::quota::Allowances;
 use crate::refusal::Chain;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Log text that is copied in less time than it takes to wake another thread.
-const INLINE_LOG_BYTES: usize = 64 * 1024;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct Writer {
@@ -93,7 +92,7 @@ impl Writer {
     }
 }
 
-/// The rows of these calls. Long logs are copied by a thread that serves nobody.
+/// The rows of these calls. Long logs are copied and masked by a thread that serves nobody.
 async fn rows(batch: &Arc<[Finished]>, log_bytes: usize) -> (Vec<UsageRow>, Vec<LogRow>) {
     let make = |batch: &[Finished]| {
         (batch.iter().map(usage_row).collect(), batch.iter().filter_map(log_row).collect())
@@ -126,11 +125,15 @@ fn usage_row(call: &Finished) -> UsageRow {
 /// Nothing was said and nothing went wrong: no row.
 fn log_row(call: &Finished) -> Option<LogRow> {
     let outcome = &call.outcome;
-    let silent = outcome.logs.is_empty() && !outcome.logs_truncated && outcome.fault.is_none();
-    (!silent).then(|| LogRow {
+    if outcome.logs.is_empty() && !outcome.logs_truncated && outcome.fault.is_none() {
+        return None;
+    }
+    let mut lines = outcome.logs.clone();
+    mask(&mut lines, &call.target.env);
+    Some(LogRow {
         function_id: call.target.function_id,
         execution_id: call.execution_id,
-        lines: outcome.logs.clone(),
+        lines,
         duration_ms: milliseconds(call.duration),
         memory_mb: megabytes(outcome.memory_bytes),
         status: status(call),

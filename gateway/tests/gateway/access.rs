@@ -162,11 +162,13 @@ async fn our_credentials_stay_here_and_the_functions_own_pass() {
     let w = World::new().await;
     w.deploy(&w.alice, "echo", Visibility::Public).await;
     let cookie = format!("a=1; token={}", w.bob.token);
+    let hidden = format!("token=set-by-a-page; token={}", w.bob.token);
     for (name, value, passes) in [
         ("authorization", w.alice.bearer(), None),
         ("authorization", format!("Bearer {}", w.bob.key), None),
         ("x-api-key", w.bob.key.clone(), None),
         ("cookie", cookie, Some("a=1")),
+        ("cookie", hidden, Some("token=set-by-a-page")),
         ("authorization", "Bearer theirs".to_owned(), Some("Bearer theirs")),
         ("cookie", "token=theirs".to_owned(), Some("token=theirs")),
     ] {

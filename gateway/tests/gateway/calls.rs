@@ -6,6 +6,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use cloudserve_gateway::GatewayOptions;
 use cloudserve_protocol::limits::Limits;
+use cloudserve_store::account::Scope;
 use cloudserve_store::function::Visibility;
 use http::{Method, Request};
 use http_body_util::BodyExt;
@@ -169,6 +170,8 @@ async fn the_envelope_tells_all_to_the_owner_and_no_logs_to_strangers() {
     assert!(json.get("error").is_none());
     assert_eq!(call("logs", None).await.json()["logs"], serde_json::json!([]));
     assert_eq!(call("logs", Some(w.bob.bearer())).await.json()["logs"], serde_json::json!([]));
+    let invoke_key = Some(format!("Bearer {}", w.key_with(&w.alice, &[Scope::Invoke]).await));
+    assert_eq!(call("logs", invoke_key).await.json()["logs"], serde_json::json!([]));
 
     let answer = call("throw", Some(w.alice.bearer())).await;
     assert_eq!(answer.status, 500);
@@ -180,7 +183,7 @@ async fn the_envelope_tells_all_to_the_owner_and_no_logs_to_strangers() {
     assert!(!call("throw", None).await.text().contains("secret.js"));
 
     assert_eq!(call("drip", None).await.json()["error"]["code"], "response_too_large");
-    w.usage(&w.alice, 6).await;
+    w.usage(&w.alice, 7).await;
 }
 
 #[tokio::test]
@@ -196,4 +199,50 @@ async fn the_rate_of_a_credential_is_bounded() {
     assert_eq!(answer.header("ratelimit-limit"), "3");
     assert_eq!(answer.header("retry-after"), "1");
     assert_eq!(w.get("/run/alice/version", &w.bob).await.status, 200);
+}
+
+#[tokio::test]
+async fn calls_that_are_refused_count_towards_the_rate() {
+    let options = GatewayOptions { rate_per_second: 2, ..GatewayOptions::default() };
+    let w = World::with(options, |stores| stores).await;
+    w.deploy(&w.alice, "version", Visibility::Private).await;
+    for (path, bearer, codes) in [
+        ("unknown", Some(w.alice.bearer()), ["function_not_found", "function_not_found"]),
+        ("version", Some(w.bob.bearer()), ["forbidden", "forbidden"]),
+        ("version", Some("Bearer made-up".to_owned()), ["unauthorized", "unauthorized"]),
+        // From the same address.
+        ("unknown", None, ["rate_limit", "rate_limit"]),
+    ] {
+        for code in codes.into_iter().chain(["rate_limit"]) {
+            let mut request = Request::get(format!("/run/alice/{path}"));
+            if let Some(bearer) = &bearer {
+                request = request.header("authorization", bearer);
+            }
+            let answer = w.send(request.body(Body::empty()).unwrap()).await;
+            assert_eq!(answer.fault().1, code, "{path} {bearer:?}");
+        }
+    }
+    w.gateway.drain().await;
+    assert_eq!(w.usage(&w.alice, 0).await.len(), 0);
+}
+
+#[tokio::test]
+async fn callers_behind_a_proxy_have_rates_of_their_own() {
+    let [first, second] = ["203.0.113.1", "203.0.113.2"];
+    let both = format!("{first}, {second}");
+    for (trust_forwarded, expected) in [(true, [401, 429, 401, 429]), (false, [401, 429, 429, 429])]
+    {
+        let options =
+            GatewayOptions { rate_per_second: 1, trust_forwarded, ..GatewayOptions::default() };
+        let w = World::with(options, |stores| stores).await;
+        let mut got = Vec::new();
+        for lines in [vec![first], vec![second, first], vec![both.as_str()], vec![first, second]] {
+            let mut request = Request::get("/run/alice/unknown");
+            for line in lines {
+                request = request.header("x-forwarded-for", line);
+            }
+            got.push(w.send(request.body(Body::empty()).unwrap()).await.status.as_u16());
+        }
+        assert_eq!(got, expected, "trusted: {trust_forwarded}");
+    }
 }

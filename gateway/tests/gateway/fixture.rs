@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::body::Body as HttpBody;
 use bytes::Bytes;
-use cloudserve_gateway::{Gateway, GatewayOptions};
+use cloudserve_gateway::{Downstream, Gateway, GatewayOptions};
 use cloudserve_identity::{ApiKeySecret, Authenticator, Sealer, Secret, SessionTokens};
 use cloudserve_protocol::call::{
     Body, Env, HandlerKind, Invocation, Invoker, LogLevel, LogLine, Outcome, Piece, Reply,
@@ -50,6 +50,15 @@ impl World {
 
     /// The same installation behind another gateway.
     pub(crate) fn another(&self, options: GatewayOptions) -> Self {
+        self.behind(options, None)
+    }
+
+    /// The same, which may show sandboxes that are other processes.
+    pub(crate) fn behind(
+        &self,
+        options: GatewayOptions,
+        downstream: Option<Arc<dyn Downstream>>,
+    ) -> Self {
         let authenticator = Authenticator::new(
             self.stores.accounts.clone(),
             self.tokens.clone(),
@@ -57,7 +66,8 @@ impl World {
         );
         let (stores, sealer) = (self.stores.clone(), self.sealer.clone());
         let invoker = Arc::new(ByName);
-        let gateway = Gateway::new(options, stores, authenticator, sealer, invoker, None, None);
+        let gateway =
+            Gateway::new(options, stores, authenticator, sealer, invoker, None, downstream);
         Self {
             gateway,
             stores: self.stores.clone(),
@@ -177,6 +187,11 @@ impl World {
     /// A key of this account for these functions alone.
     pub(crate) async fn key_for(&self, owner: &Account, functions: &[FunctionId]) -> String {
         create_key(owner.id, &Scope::ALL, functions, &self.stores).await
+    }
+
+    /// A key of this account with these scopes alone.
+    pub(crate) async fn key_with(&self, owner: &Account, scopes: &[Scope]) -> String {
+        create_key(owner.id, scopes, &[], &self.stores).await
     }
 
     pub(crate) async fn raw(&self, request: Request<HttpBody>) -> Response<HttpBody> {
@@ -309,27 +324,39 @@ fn outcome(fault: Option<Fault>) -> Outcome {
     }
 }
 
-fn reply(body: Body, headers: &[(&str, &str)]) -> (Reply, oneshot::Sender<Outcome>) {
-    let (sender, receiver) = oneshot::channel();
+fn reply(body: Body, headers: &[(&str, &str)]) -> Reply {
     let head = ResponseHead { status: 200, headers: headers.iter().copied().collect() };
     let timings = Timings { queue_us: 1, boot_us: 0, exec_us: 2_500 };
-    (Reply { head, body, cold: false, timings, outcome: receiver }, sender)
+    Reply { head, body, cold: false, timings }
 }
 
-fn answered(body: Body, headers: &[(&str, &str)]) -> Reply {
-    let (reply, sender) = reply(body, headers);
-    sender.send(outcome(None)).unwrap();
-    reply
+fn answered(told: oneshot::Sender<Outcome>, body: Body, headers: &[(&str, &str)]) -> Reply {
+    // Whoever is told may be gone.
+    let _ = told.send(outcome(None));
+    reply(body, headers)
+}
+
+/// As the sandbox does for whoever has given up waiting.
+struct TellsWhenDropped(Option<oneshot::Sender<Outcome>>);
+
+impl Drop for TellsWhenDropped {
+    fn drop(&mut self) {
+        let fault = Fault::new(FaultClass::Cancelled, "nobody waits");
+        let line = LogLine { level: LogLevel::Info, message: "begun".into(), timestamp_ms: 1 };
+        let over = Outcome { logs: vec![line], ..outcome(Some(fault)) };
+        let _ = self.0.take().unwrap().send(over);
+    }
 }
 
 #[async_trait]
 impl Invoker for ByName {
     async fn invoke(&self, call: Invocation) -> Result<Reply, Box<Outcome>> {
         let text = [("content-type", "text/plain")];
+        let told = call.told;
         match call.target.function_name.as_str() {
             "version" => {
                 let text = format!("{} {}", call.target.version, call.target.env.0["GREETING"]);
-                Ok(answered(Body::Full(text.into()), &[]))
+                Ok(answered(told, Body::Full(text.into()), &[]))
             }
             "echo" => {
                 let headers: Vec<_> = call
@@ -344,7 +371,7 @@ impl Invoker for ByName {
                     "method": call.head.method, "target": call.head.target, "headers": headers,
                 });
                 let json = Body::Full(json.to_string().into());
-                Ok(answered(json, &[("content-type", "application/json")]))
+                Ok(answered(told, json, &[("content-type", "application/json")]))
             }
             "count" => {
                 let kind = match &call.body {
@@ -355,16 +382,19 @@ impl Invoker for ByName {
                 match call.body.collect().await {
                     Ok(body) => {
                         let text = format!("{kind} {}", body.len());
-                        Ok(answered(Body::Full(text.into()), &text_headers()))
+                        Ok(answered(told, Body::Full(text.into()), &text_headers()))
                     }
                     // As a function that swallows the error and answers all the same.
-                    Err(_) => Ok(answered(Body::Full("cut".into()), &text)),
+                    Err(_) => Ok(answered(told, Body::Full("cut".into()), &text)),
                 }
             }
-            "hang" => std::future::pending().await,
+            "hang" => {
+                let _given_up = TellsWhenDropped(Some(told));
+                std::future::pending().await
+            }
             "slow" => {
                 tokio::time::sleep(Duration::from_millis(300)).await;
-                Ok(answered(Body::Full("slow".into()), &text))
+                Ok(answered(told, Body::Full("slow".into()), &text))
             }
             "throw" => {
                 let fault =
@@ -384,38 +414,61 @@ impl Invoker for ByName {
                 let fault = Fault::new(FaultClass::Crashed, "gone");
                 let pieces = vec![Ok(Bytes::from_static(b"begin").into()), Err(fault.clone())];
                 let body = Body::Stream(Box::pin(futures::stream::iter(pieces)));
-                let (reply, sender) = reply(body, &text);
-                sender.send(outcome(Some(fault))).unwrap();
-                Ok(reply)
+                told.send(outcome(Some(fault))).unwrap();
+                Ok(reply(body, &text))
             }
             "drip" | "stall" => {
-                let (reply, sender) = drip(call.target.function_name.as_str() == "stall");
-                tokio::spawn(sender);
+                let (reply, run) = drip(told, call.target.function_name.as_str() == "stall");
+                tokio::spawn(run);
                 Ok(reply)
             }
-            "lost" => Ok(reply(Body::Full("x".into()), &text).0),
+            // As fast as it is taken, without an end.
+            "flood" => {
+                let piece = Bytes::from(vec![b'x'; 64 * 1024]);
+                let read = (piece, TellsWhenDropped(Some(told)));
+                let pieces = futures::stream::unfold(read, |read| async move {
+                    Some((Ok::<Piece, Fault>(read.0.clone().into()), read))
+                });
+                Ok(reply(Body::Stream(Box::pin(pieces)), &text))
+            }
+            // Its end comes a moment after the last of its bytes.
+            "measured" => {
+                let pieces = futures::stream::iter([1, 2, 3]).then(|n| async move {
+                    if n == 3 {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    let piece = if n == 3 { "" } else { "12345" };
+                    Ok(Bytes::from_static(piece.as_bytes()).into())
+                });
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    told.send(outcome(None))
+                });
+                let headers = [("content-type", "text/plain"), ("content-length", "10")];
+                Ok(reply(Body::Stream(Box::pin(pieces)), &headers))
+            }
+            "lost" => Ok(reply(Body::Full("x".into()), &text)),
             "late" => {
-                let (reply, sender) = reply(Body::Full("x".into()), &text);
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     let fault = Fault::new(FaultClass::HandlerError, "rejected afterwards");
-                    sender.send(outcome(Some(fault)))
+                    told.send(outcome(Some(fault)))
                 });
-                Ok(reply)
+                Ok(reply(Body::Full("x".into()), &text))
             }
             "cookies" => Ok(answered(
+                told,
                 Body::Full("x".into()),
                 &[("set-cookie", "a=1"), ("set-cookie", "token=t"), ("set-cookie", "b=2")],
             )),
             "logs" => {
-                let (reply, sender) = reply(Body::Full("hi".into()), &text);
                 let line =
                     LogLine { level: LogLevel::Warn, message: "line".into(), timestamp_ms: 7 };
-                sender.send(Outcome { logs: vec![line], ..outcome(None) }).unwrap();
-                Ok(reply)
+                told.send(Outcome { logs: vec![line], ..outcome(None) }).unwrap();
+                Ok(reply(Body::Full("hi".into()), &text))
             }
             "nothing" => {
-                let mut reply = answered(Body::Empty, &[]);
+                let mut reply = answered(told, Body::Empty, &[]);
                 reply.head.status = 204;
                 Ok(reply)
             }
@@ -429,10 +482,10 @@ fn text_headers() -> [(&'static str, &'static str); 1] {
 }
 
 /// An answer that goes on until its reader has gone, or stops without an end.
-fn drip(stall: bool) -> (Reply, impl Future<Output = ()> + Send) {
+fn drip(told: oneshot::Sender<Outcome>, stall: bool) -> (Reply, impl Future<Output = ()> + Send) {
     let (pieces, receiver) = tokio::sync::mpsc::channel::<Result<Piece, Fault>>(1);
     let body = tokio_stream_of(receiver);
-    let (reply, sender) = reply(Body::Stream(body), &text_headers());
+    let reply = reply(Body::Stream(body), &text_headers());
     let run = async move {
         while pieces.send(Ok(Bytes::from_static(b"drop").into())).await.is_ok() && !stall {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -441,7 +494,7 @@ fn drip(stall: bool) -> (Reply, impl Future<Output = ()> + Send) {
             pieces.closed().await;
         }
         let fault = Fault::new(FaultClass::Cancelled, "nobody listens");
-        let _ = sender.send(outcome(Some(fault)));
+        let _ = told.send(outcome(Some(fault)));
     };
     (reply, run)
 }

@@ -5,7 +5,9 @@
 
 mod access;
 mod calls;
+mod connections;
 mod fixture;
 mod metering;
 mod quota;
+mod revoked;
 mod wire;

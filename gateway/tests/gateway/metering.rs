@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Body;
-use cloudserve_gateway::GatewayOptions;
+use cloudserve_gateway::{GatewayOptions, NotReady};
 use cloudserve_protocol::ids::FunctionId;
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::function::{Page, Visibility};
@@ -58,7 +58,8 @@ async fn faults_leave_a_row_and_a_log_with_the_stack() {
 #[tokio::test]
 async fn callers_who_hang_up_are_recorded_once() {
     let w = World::new().await;
-    for name in ["hang", "drip", "break"] {
+    let hang = w.deploy(&w.alice, "hang", Visibility::Public).await;
+    for name in ["drip", "break"] {
         w.deploy(&w.alice, name, Visibility::Public).await;
     }
     let request = |name| Request::get(format!("/run/alice/{name}")).body(Body::empty()).unwrap();
@@ -80,8 +81,9 @@ async fn callers_who_hang_up_are_recorded_once() {
     rows.sort_by_key(|row| row.execution_id);
     let codes: Vec<_> = rows.iter().map(|row| row.code.as_str()).collect();
     assert_eq!(codes, ["cancelled", "cancelled", "crashed"]);
-    // What the sandbox had to say about the abandoned answer is in its row.
-    assert!(rows[1].cpu_ms > 0.0);
+    // What the sandbox had to say about what was abandoned is in its row, and in its log.
+    assert!(rows[0].cpu_ms > 0.0 && rows[1].cpu_ms > 0.0);
+    assert_eq!(w.logs(hang).await[0].lines[0].message, "begun");
     assert_eq!(w.gateway.metrics().in_flight, 0);
 }
 
@@ -119,7 +121,7 @@ async fn draining_loses_nothing_even_when_storage_fails() {
     // Nothing is taken that could not be recorded.
     let answer = w.get("/run/alice/version", &w.alice).await;
     assert_eq!(answer.fault(), (503, "unavailable".to_owned()));
-    assert!(!w.gateway.is_ready().await);
+    assert_eq!(w.gateway.readiness().await, Err(NotReady::Draining));
 }
 
 #[tokio::test]

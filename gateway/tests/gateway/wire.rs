@@ -1,8 +1,11 @@
 //! The gateway on a real socket.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cloudserve_gateway::{Downstream, GatewayOptions};
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::function::Visibility;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,13 +15,13 @@ use tokio::task::JoinHandle;
 
 use crate::fixture::World;
 
-struct Served {
-    address: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
     stop: oneshot::Sender<()>,
     done: JoinHandle<()>,
 }
 
-async fn serve(w: &World) -> Served {
+pub(crate) async fn serve(w: &World) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -31,7 +34,7 @@ async fn serve(w: &World) -> Served {
 }
 
 /// Reads one answer with `content-length`.
-async fn read_answer(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_answer(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     let mut buffer = [0; 4_096];
     loop {
@@ -77,6 +80,31 @@ async fn a_connection_is_used_again() {
     assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 401 "));
     stream.write_all(b"GET /run/alice/version HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     assert!(read_answer(&mut stream).await.ends_with("1 hello 1"));
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_of_calls_is_said() {
+    struct Found(AtomicBool);
+    impl Downstream for Found {
+        fn is_ready(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+        fn metrics(&self) -> String {
+            String::new()
+        }
+    }
+    let w = World::new().await;
+    let found = Arc::new(Found(AtomicBool::new(false)));
+    let w = w.behind(GatewayOptions::default(), Some(found.clone()));
+    let ask = async || {
+        let answer = w.get("/readyz", &w.alice).await;
+        (answer.status.as_u16(), answer.text().to_owned())
+    };
+    assert_eq!(ask().await, (503, "not ready: no sandbox was found\n".to_owned()));
+    found.0.store(true, Ordering::Relaxed);
+    assert_eq!(ask().await, (200, "ready\n".to_owned()));
+    w.gateway.stop_being_ready();
+    assert_eq!(ask().await, (503, "not ready: shutting down\n".to_owned()));
 }
 
 #[tokio::test]
@@ -149,6 +177,21 @@ async fn a_closed_connection_ends_its_call() {
     let rows = w.usage(&w.alice, 1).await;
     assert_eq!(rows[0].code, "cancelled");
     assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+/// HTTP knows by the length that all of it is there, before the function has said that it is done.
+#[tokio::test]
+async fn an_answer_of_a_known_length_is_complete_with_its_last_byte() {
+    let w = World::new().await;
+    w.deploy(&w.alice, "measured", Visibility::Public).await;
+    let served = serve(&w).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    for _ in 0..2 {
+        stream.write_all(b"GET /run/alice/measured HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        assert!(read_answer(&mut stream).await.ends_with("1234512345"));
+    }
+    let rows = w.usage(&w.alice, 2).await;
+    assert!(rows.iter().all(|row| row.code == "ok" && row.cpu_ms > 0.0), "{rows:?}");
 }
 
 #[tokio::test]

@@ -80,3 +80,19 @@ fn hostile_frames_are_errors() {
         assert!(ToWorker::decode(&mut bytes).is_err(), "{cut}");
     }
 }
+
+#[test]
+fn a_frame_says_early_how_long_it_is_and_whether_it_is_a_code_cache() {
+    let announced = |frame: &FromWorker, so_far: usize| {
+        let mut wire = BytesMut::new();
+        frame.encode(&mut wire);
+        FromWorker::announced(&wire[..so_far])
+    };
+    let cache = FromWorker::CodeCache(Bytes::from_static(b"cache"));
+    let credit = FromWorker::Credit { call: 1, bytes: 2 };
+    assert_eq!(announced(&cache, 3), None);
+    let known = |length, is_code_cache| Some(Announced { length, is_code_cache });
+    assert_eq!(announced(&cache, 4), known(6, None));
+    assert_eq!(announced(&cache, 5), known(6, Some(true)));
+    assert_eq!(announced(&credit, 13), known(9, Some(false)));
+}

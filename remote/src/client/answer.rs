@@ -38,21 +38,27 @@ pub(super) struct Call {
     pub(super) node: Arc<Node>,
     pub(super) id: ExecutionId,
     pub(super) source: Source,
+    /// Who is told how it has ended.
+    pub(super) told: oneshot::Sender<Outcome>,
     /// The node has it for as long as this is held.
     pub(super) _occupied: Occupied,
 }
 
 impl Call {
-    /// Waits until the answer begins, and takes what there is of it.
-    pub(super) async fn answer(self, body: Incoming) -> Result<Reply, Box<Outcome>> {
-        let mut reader = FrameReader::new(BodyDataStream::new(body));
-        let (head, cold, timings) = match reader.next().await {
+    /// Waits until the answer begins, and takes what there is of it. The error: there is none.
+    pub(super) async fn answer(self, body: Incoming) -> Result<Reply, (Box<Outcome>, Self)> {
+        let reader = FrameReader::new(BodyDataStream::new(body));
+        let mut waiting = Waiting(Some(UnderWay { reader, call: self }));
+        let event = waiting.next().await;
+        let mut under_way = waiting.over();
+        let (head, cold, timings) = match event {
             Ok(Some(Event::Head { head, cold, timings })) => (head, cold, timings),
-            Ok(Some(Event::Failed(outcome))) => return Err(outcome),
-            other => return Err(Box::new(self.lost(unexpected(&other)))),
+            Ok(Some(Event::Failed(outcome))) => return Err((outcome, under_way.call)),
+            other => {
+                let outcome = under_way.call.lost(unexpected(&other));
+                return Err((Box::new(outcome), under_way.call));
+            }
         };
-        let (told, outcome) = oneshot::channel();
-        let mut under_way = UnderWay { reader, call: self, told };
         let mut gathered = Bytes::new();
         let mut cx = Context::from_waker(Waker::noop());
         let body = loop {
@@ -84,7 +90,7 @@ impl Call {
             };
             break Body::ending(gathered, Err(fault));
         };
-        Ok(Reply { head, body, cold, timings, outcome })
+        Ok(Reply { head, body, cold, timings })
     }
 
     /// The connection ended before the call did.
@@ -105,11 +111,34 @@ impl Call {
     }
 }
 
-/// An answer that has begun, and whose outcome is not known.
+/// A call that a node has taken, and whose outcome is not known.
 struct UnderWay {
     reader: Reader,
     call: Call,
-    told: oneshot::Sender<Outcome>,
+}
+
+/// Waits for the answer to begin. Dropping it gives the call up.
+struct Waiting(Option<UnderWay>);
+
+impl Waiting {
+    async fn next(&mut self) -> Result<Option<Event>, FrameError> {
+        match &mut self.0 {
+            Some(under_way) => under_way.reader.next().await,
+            None => Ok(None),
+        }
+    }
+
+    fn over(mut self) -> UnderWay {
+        self.0.take().expect("taken only by what consumes self")
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(under_way) = self.0.take() {
+            under_way.abandon();
+        }
+    }
 }
 
 impl UnderWay {
@@ -119,7 +148,7 @@ impl UnderWay {
         let mut cx = Context::from_waker(Waker::noop());
         match self.reader.poll_next(&mut cx) {
             // Whoever called may not care how it ended.
-            Poll::Ready(Ok(Some(Event::Outcome(outcome)))) => drop(self.told.send(*outcome)),
+            Poll::Ready(Ok(Some(Event::Outcome(outcome)))) => drop(self.call.told.send(*outcome)),
             // Nobody will say it.
             Poll::Ready(_) => {}
             Poll::Pending => {
@@ -147,8 +176,8 @@ impl UnderWay {
 
     async fn wait(mut self) {
         while let Ok(Some(event)) = self.reader.next().await {
-            if let Event::Outcome(outcome) = event {
-                let _ = self.told.send(*outcome);
+            if let Event::Outcome(outcome) | Event::Failed(outcome) = event {
+                let _ = self.call.told.send(*outcome);
                 return;
             }
         }

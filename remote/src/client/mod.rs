@@ -13,7 +13,7 @@ use cloudserve_protocol::build::{
     BuiltDependencies, DependencyBuilder, DependencyError, DependencySpec,
 };
 use cloudserve_protocol::call::{
-    Body, Invocation, Invoker, LoadReport, Outcome, Reply, Target, VersionLoader,
+    Invocation, Invoker, LoadReport, Outcome, Reply, Target, VersionLoader,
 };
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::{ExecutionId, FunctionId};
@@ -166,42 +166,50 @@ impl Shared {
 
     async fn invoke_somewhere(
         self: &Arc<Self>,
-        mut call: Invocation,
+        call: Invocation,
         key: u64,
     ) -> Result<Reply, Box<Outcome>> {
-        let source = Source::of(std::mem::replace(&mut call.body, Body::Empty));
-        let mut search = Search::new(self, key, call.deadline);
+        let Invocation { execution_id, target, deadline, head, body, mut told } = call;
+        let source = Source::of(body);
+        let mut search = Search::new(self, key, deadline);
         loop {
             let Some(node) = search.next().await else {
                 Counters::count(&self.counters.unavailable);
                 return Err(Box::new(search.refusal()));
             };
             // Anew each time: less time is left.
-            let Ok(preamble) = preamble(&call) else { return Err(Box::new(search.refusal())) };
-            let upload = source.upload(preamble);
-            match self.invoke_at(&node, call.execution_id, upload, &source).await {
-                Ok(Ok(reply)) => return Ok(reply),
-                Ok(Err(outcome)) if is_retryable(&outcome, &source) => {
-                    search.last_refusal = Some(outcome);
-                }
-                Ok(Err(outcome)) => return Err(outcome),
+            let Ok(preamble) = preamble(execution_id, &target, deadline, &head) else {
+                return Err(Box::new(search.refusal()));
+            };
+            let occupied = node.occupy();
+            let body = match self.offer(&node, source.upload(preamble)).await {
+                Ok(body) => body,
                 // Taken or not, there is nothing to send a second time.
                 Err(_) if source.was_read() => return Err(Box::new(search.refusal())),
-                Err(not_taken) => self.note(&node, &not_taken),
+                Err(not_taken) => {
+                    self.note(&node, &not_taken);
+                    Counters::count(&self.counters.retries);
+                    continue;
+                }
+            };
+            source.open();
+            let (shared, source) = (self.clone(), source.clone());
+            let call = Call { shared, node, id: execution_id, source, told, _occupied: occupied };
+            let (outcome, call) = match call.answer(body).await {
+                Ok(reply) => return Ok(reply),
+                Err(failed) => failed,
+            };
+            if !is_retryable(&outcome, &call.source) {
+                return Err(outcome);
             }
+            search.last_refusal = Some(outcome);
+            told = call.told;
             Counters::count(&self.counters.retries);
         }
     }
 
-    /// Asks one node. The outer error: it has not taken the call.
-    async fn invoke_at(
-        self: &Arc<Self>,
-        node: &Arc<Node>,
-        id: ExecutionId,
-        upload: Upload,
-        source: &Source,
-    ) -> Result<Result<Reply, Box<Outcome>>, NotTaken> {
-        let occupied = node.occupy();
+    /// Asks one node to make a call. What it answers is still to be read.
+    async fn offer(&self, node: &Node, upload: Upload) -> Result<Incoming, NotTaken> {
         let request = self.request(Method::POST, node.address, INVOKE, upload);
         let response = self.send(node, request).await?;
         match response.status() {
@@ -209,10 +217,7 @@ impl Shared {
             status => return Err(not_taken(node, status)),
         }
         node.took();
-        source.open();
-        let (shared, node) = (self.clone(), node.clone());
-        let call = Call { shared, node, id, source: source.clone(), _occupied: occupied };
-        Ok(call.answer(response.into_body()).await)
+        Ok(response.into_body())
     }
 
     /// Asks for something that is no call and may be done twice.

@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use cloudserve_protocol::call::{Body, Invocation, Invoker, Piece, Reply};
+use cloudserve_protocol::call::{Body, Invocation, Invoker, Outcome, Piece, Reply};
+use cloudserve_protocol::fault::{Fault, FaultClass};
 use futures::{Stream, StreamExt};
-use tokio::sync::mpsc;
-use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::oneshot::error::{RecvError, TryRecvError};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::frame;
@@ -68,15 +69,25 @@ impl Stream for Answer {
     }
 }
 
-/// Makes a call and says how it goes. `gone`: nobody reads the answer any more.
+/// Makes a call and says how it goes. `outcome`: what the call tells. `gone`: nobody reads the answer
+/// any more.
 pub(super) async fn run(
     invoker: &dyn Invoker,
     call: Invocation,
+    mut outcome: oneshot::Receiver<Outcome>,
     gone: &CancellationToken,
     out: mpsc::Sender<Bytes>,
 ) {
     let mut buffer = BytesMut::new();
-    let Reply { head, body, cold, timings, mut outcome } = match invoker.invoke(call).await {
+    let reply = tokio::select! {
+        reply = invoker.invoke(call) => Some(reply),
+        () = gone.cancelled() => None,
+    };
+    let reply = match reply {
+        Some(reply) => reply,
+        None => Err(Box::new(given_up((&mut outcome).await))),
+    };
+    let Reply { head, body, cold, timings } = match reply {
         Ok(reply) => reply,
         Err(outcome) => {
             frame::push_failed(&mut buffer, &outcome);
@@ -126,6 +137,12 @@ pub(super) async fn run(
         frame::push_outcome(&mut buffer, &over);
     }
     send(&out, buffer).await;
+}
+
+/// How a call has ended that nobody waits for; it may not even have begun.
+fn given_up(told: Result<Outcome, RecvError>) -> Outcome {
+    let fault = || Fault::new(FaultClass::Cancelled, "the caller went away before the answer");
+    told.unwrap_or_else(|_| Outcome::not_started(fault()))
 }
 
 async fn push_data(out: &mpsc::Sender<Bytes>, buffer: &mut BytesMut, bytes: Bytes) {

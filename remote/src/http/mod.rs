@@ -29,7 +29,7 @@ use futures::stream;
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, BodyStream};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::answer::Answer;
@@ -141,7 +141,8 @@ async fn invoke(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let Ok(place) = shared.places.clone().try_acquire_owned() else {
         return declined("the sandbox has too many calls; try again");
     };
-    let Ok(call) = receive(request.into_body(), arrived).await else {
+    let (told, outcome) = oneshot::channel();
+    let Ok(call) = receive(request.into_body(), arrived, told).await else {
         return StatusCode::BAD_REQUEST.into_response();
     };
     let id = call.execution_id;
@@ -150,7 +151,7 @@ async fn invoke(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let listed = Listed { shared: shared.clone(), id };
     let invoker = shared.offered.invoker.clone();
     let answer = Answer::new(move |out| async move {
-        answer::run(&*invoker, call, &gone, out).await;
+        answer::run(&*invoker, call, outcome, &gone, out).await;
         drop((listed, place));
     });
     let mut response = Response::new(HttpBody::from_stream(answer));
@@ -171,11 +172,15 @@ impl Drop for Listed {
     }
 }
 
-async fn receive(body: HttpBody, arrived: Instant) -> Result<Invocation, Malformed> {
+async fn receive(
+    body: HttpBody,
+    arrived: Instant,
+    told: oneshot::Sender<Outcome>,
+) -> Result<Invocation, Malformed> {
     if body.size_hint().exact().is_some_and(|length| length <= WHOLE_BYTES) {
         let mut received = body.collect().await.map_err(|_| Malformed)?.to_bytes();
         let (head, headers) = take_preamble(&mut received)?.ok_or(Malformed)?;
-        return head.into_call(headers, received.into(), arrived);
+        return head.into_call(headers, received.into(), arrived, told);
     }
     let mut pieces = BodyStream::new(body);
     let mut received = Bytes::new();
@@ -189,7 +194,7 @@ async fn receive(body: HttpBody, arrived: Instant) -> Result<Invocation, Malform
     let first = (!received.is_empty()).then_some(Ok(Piece::Data(received)));
     let rest = pieces.map(|frame| piece_of(frame.map_err(|_| gone())?));
     let body = Body::Stream(Box::pin(stream::iter(first).chain(rest)));
-    head.into_call(headers, body, arrived)
+    head.into_call(headers, body, arrived, told)
 }
 
 fn piece_of(frame: Frame<Bytes>) -> Result<Piece, Fault> {

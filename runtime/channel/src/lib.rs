@@ -9,10 +9,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// Pieces of one write.
+const PIECES: usize = 8;
 
 /// See the module. One task at a time reads; anybody writes.
 #[derive(Debug)]
@@ -85,25 +88,59 @@ impl Channel {
         Ok(n)
     }
 
-    /// Writes what the socket takes.
+    /// Writes of `from` what the socket takes.
     ///
     /// # Errors
-    /// `WouldBlock` when it takes nothing: see [`Channel::poll_writable`]; else the kernel's.
-    pub fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// `WouldBlock` when that is not all; else the kernel's.
+    pub fn write(&self, from: &mut impl Buf) -> io::Result<()> {
         let mut socket = self.socket.get_ref();
-        match pieces {
-            [one] => socket.write(one),
-            several => socket.write_vectored(several),
+        while from.has_remaining() {
+            let mut slots = [IoSlice::new(&[]); PIECES];
+            let written = match from.chunks_vectored(&mut slots) {
+                1 => socket.write(&slots[0]),
+                several => socket.write_vectored(&slots[..several]),
+            };
+            from.advance(written?);
+        }
+        Ok(())
+    }
+
+    /// Writes all of `from`, waiting for the socket to take it. One task at a time; what others
+    /// write meanwhile does not end its wait.
+    ///
+    /// # Errors
+    /// The kernel's, or tokio's: the runtime is going down.
+    pub fn poll_write(&self, cx: &mut Context<'_>, from: &mut impl Buf) -> Poll<io::Result<()>> {
+        loop {
+            match self.write(from) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_writable(cx))?;
+                }
+                done => {
+                    self.stop_waiting();
+                    return Poll::Ready(done);
+                }
+            }
         }
     }
 
-    /// Ready when the socket may take more than it did when it was last written to. One task at a
-    /// time waits; what others write meanwhile does not end its wait. [`Channel::stop_waiting`] comes
-    /// after it.
+    /// As [`Channel::poll_write`], blocking the thread.
     ///
     /// # Errors
-    /// tokio's: the runtime is going down.
-    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// The kernel's.
+    pub fn write_blocking(&self, from: &mut impl Buf) -> io::Result<()> {
+        loop {
+            match self.write(from) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.block_until_writable()?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Ready when the socket may take more than it did when it was last written to.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut again = self.again.lock();
         *again = match std::mem::replace(&mut *again, Again::Changing) {
             Again::Idle(socket) => {
@@ -131,7 +168,7 @@ impl Channel {
     }
 
     /// Whoever waited does not any more: until then each read of the peer is told to this side.
-    pub fn stop_waiting(&self) {
+    fn stop_waiting(&self) {
         let mut again = self.again.lock();
         *again = match std::mem::replace(&mut *again, Again::Changing) {
             Again::Watched(socket) => Again::Idle(socket.into_inner()),
@@ -139,11 +176,7 @@ impl Channel {
         };
     }
 
-    /// Blocks the thread until the socket may take more.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn block_until_writable(&self) -> io::Result<()> {
+    fn block_until_writable(&self) -> io::Result<()> {
         let fd = self.socket.get_ref().as_raw_fd();
         let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
         // SAFETY: one valid pollfd; the descriptor is open.
@@ -151,12 +184,6 @@ impl Channel {
             return Err(io::Error::last_os_error());
         }
         Ok(())
-    }
-}
-
-impl AsRawFd for Channel {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.socket.get_ref().as_raw_fd()
     }
 }
 
@@ -185,12 +212,12 @@ mod tests {
     #[tokio::test]
     async fn what_is_written_is_read_and_then_the_end() {
         let (one, other) = pair();
-        assert_eq!(one.write(&[IoSlice::new(b"ab"), IoSlice::new(b"cd")]).unwrap(), 4);
+        one.write(&mut Buf::chain(&b"ab"[..], &b"cd"[..])).unwrap();
         assert_eq!(read(&other, 3).await, b"abc");
         assert_eq!(read(&other, 3).await, b"d");
         let nothing = other.read(&mut BytesMut::with_capacity(1)).unwrap_err();
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
-        one.write(&[IoSlice::new(b"e")]).unwrap();
+        one.write(&mut &b"e"[..]).unwrap();
         drop(one);
         assert_eq!(read(&other, 9).await, b"e");
         assert_eq!(read(&other, 9).await, b"");
@@ -199,41 +226,36 @@ mod tests {
     #[tokio::test]
     async fn a_full_socket_takes_more_when_its_peer_has_read() {
         let (one, other) = pair();
-        let piece = vec![7; 64 * 1024];
-        let (mut sent, mut taken) = (0, 0);
-        for _ in 0..3 {
-            let full = loop {
-                match one.write(&[IoSlice::new(&piece)]) {
-                    Ok(n) => sent += n,
-                    Err(error) => break error,
-                }
-            };
-            assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
-            let mut cx = Context::from_waker(Waker::noop());
-            assert!(one.poll_writable(&mut cx).is_pending(), "it is still full");
-            let reader = async {
-                while taken < sent {
-                    taken += read(&other, 1 << 20).await.len();
-                }
-            };
-            let writable = poll_fn(|cx| one.poll_writable(cx));
-            let ((), writable) = tokio::join!(reader, writable);
-            writable.unwrap();
-        }
+        let more_than_it_takes = vec![7; 4 << 20];
+        let mut rest = &more_than_it_takes[..];
+        let full = one.write(&mut rest).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        assert!(!rest.is_empty() && rest.len() < more_than_it_takes.len());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(one.poll_write(&mut cx, &mut rest).is_pending(), "it is still full");
+        let reader = async {
+            let mut taken = 0;
+            while taken < more_than_it_takes.len() {
+                taken += read(&other, 1 << 20).await.len();
+            }
+        };
+        let writer = poll_fn(|cx| one.poll_write(cx, &mut rest));
+        let ((), written) = tokio::join!(reader, writer);
+        written.unwrap();
     }
 
     #[tokio::test]
     async fn what_others_write_leaves_nobody_waiting_for_good() {
         let (one, other) = pair();
         let piece = vec![7; 64 * 1024];
-        let fill = || while one.write(&[IoSlice::new(&piece)]).is_ok() {};
+        let fill = || while one.write(&mut &piece[..]).is_ok() {};
         fill();
         let waits = async {
             poll_fn(|cx| one.poll_writable(cx)).await.unwrap();
         };
         let others = async {
             // A little room, which somebody else takes at once.
-            while one.write(&[IoSlice::new(b"x")]).is_err() {
+            while one.write(&mut &b"x"[..]).is_err() {
                 assert!(!read(&other, 64 * 1024).await.is_empty());
             }
             fill();
@@ -255,14 +277,14 @@ mod tests {
         let (one, mut other) = UnixStream::pair().unwrap();
         let one = Channel::new(one).unwrap();
         // Not even when it was full before.
-        let mut filled = 0;
-        while let Ok(n) = one.write(&[IoSlice::new(&[0; 4096])]) {
-            filled += n;
-        }
-        assert!(one.poll_writable(&mut Context::from_waker(Waker::noop())).is_pending());
-        other.read_exact(&mut vec![0; filled]).unwrap();
-        poll_fn(|cx| one.poll_writable(cx)).await.unwrap();
-        one.stop_waiting();
+        let more_than_it_takes = vec![0; 4 << 20];
+        let mut rest = &more_than_it_takes[..];
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(one.poll_write(&mut cx, &mut rest).is_pending());
+        let mut emptied = other.try_clone().unwrap();
+        let emptier = std::thread::spawn(move || emptied.read_exact(&mut vec![0; 4 << 20]));
+        poll_fn(|cx| one.poll_write(cx, &mut rest)).await.unwrap();
+        emptier.join().unwrap().unwrap();
         let peer = std::thread::spawn(move || {
             for _ in 0..CALLS {
                 // By then whoever asked sleeps.
@@ -275,7 +297,7 @@ mod tests {
         let metrics = tokio::runtime::Handle::current().metrics();
         let before = metrics.worker_park_count(0);
         for _ in 0..CALLS {
-            one.write(&[IoSlice::new(b"request")]).unwrap();
+            one.write(&mut &b"request"[..]).unwrap();
             assert_eq!(read(&one, 9).await, b"answer");
         }
         let slept = metrics.worker_park_count(0) - before;

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cloudserve_protocol::call::{Body, Invocation, Target};
+use cloudserve_protocol::call::{Body, Invocation, Outcome, Target};
 use cloudserve_protocol::wire::ToWorker;
+use tokio::sync::oneshot;
 
 use crate::upload::Upload;
 
-/// Requests with larger bodies do not wait in a worker: they would be sent again if they had to
-/// run elsewhere.
-const MAX_WAITING_BODY_BYTES: usize = 16 * 1024;
+/// Requests with larger bodies are not kept to be sent again: they do not wait in a worker, and fail
+/// with it.
+const MAX_KEPT_BODY_BYTES: usize = 16 * 1024;
 
 /// See the module.
 pub(crate) struct Asked {
@@ -21,6 +22,10 @@ pub(crate) struct Asked {
     pub(crate) upload: Option<Upload>,
     /// The caller asks for a connection; the answer may be 101.
     pub(crate) is_upgrade: bool,
+    /// Who is told how the call has ended.
+    pub(crate) told: oneshot::Sender<Outcome>,
+    /// Its place among the calls of its version, kept wherever it has to wait. None: it has just come.
+    pub(crate) ticket: Option<u64>,
     frame: ToWorker,
     is_small: bool,
     is_lone: bool,
@@ -28,12 +33,12 @@ pub(crate) struct Asked {
 
 impl Asked {
     pub(crate) fn new(request: Invocation) -> Self {
-        let Invocation { execution_id, target, deadline, head, body } = request;
+        let Invocation { execution_id, target, deadline, head, body, told } = request;
         let is_upgrade = matches!(body, Body::Stream(_)) && head.is_upgrade();
         let (body, upload) = Upload::split(body, target.limits.upload_bytes(is_upgrade));
         Self {
             deadline,
-            is_small: upload.is_none() && body.len() <= MAX_WAITING_BODY_BYTES,
+            is_small: upload.is_none() && body.len() <= MAX_KEPT_BODY_BYTES,
             frame: ToWorker::Request {
                 call: 0,
                 execution_id,
@@ -47,6 +52,8 @@ impl Asked {
                 is_lone: false,
             },
             is_lone: false,
+            told,
+            ticket: None,
             target,
             upload,
             is_upgrade,
@@ -63,18 +70,18 @@ impl Asked {
         self.is_lone
     }
 
-    /// Whether the call may wait in a worker for the one before it.
-    pub(crate) fn may_wait_in_worker(&self) -> bool {
+    /// Whether the request can be sent again, elsewhere.
+    pub(crate) fn is_repeatable(&self) -> bool {
         self.is_small
     }
 
-    /// The request as it is sent now.
-    pub(crate) fn frame(&mut self, number: u32, waits: bool) -> &ToWorker {
+    /// The request as it is sent now; `is_offered`: the worker has to claim it.
+    pub(crate) fn frame(&mut self, number: u32, is_offered: bool) -> &ToWorker {
         if let ToWorker::Request { call, budget_ms, revocable, is_lone, .. } = &mut self.frame {
             let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
             *call = number;
             *budget_ms = u32::try_from(left).unwrap_or(u32::MAX).max(1);
-            *revocable = waits;
+            *revocable = is_offered;
             *is_lone = self.is_lone;
         }
         &self.frame

@@ -1,4 +1,7 @@
 //! What a worker may say while it is in no call: late log lines, and once V8's code cache.
+//!
+//! Others wait for the lock meanwhile, so only some of it is taken in at once. And whoever writes
+//! frames has less to do than whoever reads them, so that their number is bounded besides.
 
 use std::task::Poll;
 
@@ -7,6 +10,12 @@ use tracing::warn;
 
 use crate::death::DeathCause;
 use crate::worker::{ChannelError, Worker};
+
+/// Frames that are taken in before others get their turn.
+const FRAMES_AT_ONCE: usize = 64;
+
+/// Frames of one rest: more than there are lines in the largest log.
+const MAX_FRAMES_AT_REST: u32 = 64 * 1024;
 
 /// Whether a worker that was attended to can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,15 +33,20 @@ impl Attended {
     }
 }
 
-/// Takes in what the worker has said and leaves its socket to its keeper.
+/// Takes in what the worker has said and leaves its socket to its keeper, who looks again if there
+/// is more.
 pub(crate) fn attend(worker: &mut Worker) -> Attended {
-    loop {
+    for _ in 0..FRAMES_AT_ONCE {
         let violation = match worker.poll_while_waiting() {
             Poll::Pending => return Attended::Alive,
-            Poll::Ready(Ok(frame)) => match aside(worker, frame) {
-                None => continue,
-                Some(_) => "a frame of a call outside of one".to_owned(),
-            },
+            Poll::Ready(Ok(frame)) => {
+                worker.frames_at_rest += 1;
+                match aside(worker, frame) {
+                    None if worker.frames_at_rest <= MAX_FRAMES_AT_REST => continue,
+                    None => format!("more than {MAX_FRAMES_AT_REST} frames outside of a call"),
+                    Some(_) => "a frame of a call outside of one".to_owned(),
+                }
+            }
             Poll::Ready(Err(error)) if error.is_violation() => error.to_string(),
             Poll::Ready(Err(ChannelError::Closed | _)) => return Attended::Gone,
         };
@@ -40,6 +54,8 @@ pub(crate) fn attend(worker: &mut Worker) -> Attended {
         worker.process.kill(DeathCause::ProtocolViolation);
         return Attended::Gone;
     }
+    worker.process.stirred.notify_one();
+    Attended::Alive
 }
 
 /// Deals with a frame that belongs to no call; gives back any other.

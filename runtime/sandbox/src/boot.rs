@@ -11,7 +11,7 @@ use cloudserve_protocol::call::{LogLine, Target};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::UserId;
 use cloudserve_protocol::wire::{
-    Assignment, FromWorker, JailTerms, Jailed, Loaded, MAX_FRAME_BYTES, ToWorker,
+    Assignment, FromWorker, JailTerms, Jailed, Loaded, MAX_FRAME_BYTES, MAX_HEAD_BYTES, ToWorker,
 };
 use tracing::{debug, error, warn};
 
@@ -223,11 +223,9 @@ impl Shared {
             idle_since: Instant::now(),
             at_rest: None,
             code_caches: (self.code_caches.clone(), CODE_CACHES),
-            answer_frame_bytes: answer_bytes
-                .saturating_add(self.options.response_head_bytes + FRAME_OVERHEAD_BYTES)
-                .min(MAX_FRAME_BYTES),
         });
-        worker.frame_limit_bytes = MAX_FRAME_BYTES;
+        worker.frame_limit_bytes =
+            answer_bytes.saturating_add(MAX_HEAD_BYTES + FRAME_OVERHEAD_BYTES).min(MAX_FRAME_BYTES);
         worker.process.pipes.set_limit(target.limits.log_bytes);
         let _ = worker.process.key.set(key);
         let _ = worker.process.memory_mb.set(target.limits.memory_mb);
@@ -327,6 +325,10 @@ fn settle_in(worker: &mut Worker, loaded: &Loaded) {
         assigned.loaded_at = Some(Instant::now());
         assigned.handler = Some(loaded.handler_kind);
         assigned.load_log = log;
+        // One that was given a cache makes none.
+        if loaded.code_cache_used {
+            assigned.code_caches.1 = 0;
+        }
     }
 }
 

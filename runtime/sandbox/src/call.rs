@@ -31,6 +31,9 @@ use crate::state::{Admission, Grant, Refusal, Turn};
 use crate::upload::too_large;
 use crate::worker::Worker;
 
+/// Workers that may die with a call that they have not begun.
+const WORKERS_TRIED: u32 = 3;
+
 /// Pieces of an answer that wait for their consumer. Credit bounds their bytes.
 const PIECES: usize = 64;
 
@@ -48,13 +51,30 @@ impl Shared {
             let fault = too_large(limits.request_body_bytes);
             return Err(Box::new(Outcome::not_started(fault)));
         }
-        if arrived >= request.deadline {
-            return Err(Box::new(Outcome::not_started(Fault::timeout(limits.timeout_ms))));
-        }
-        let mut exchange = self.begin(Asked::new(request), arrived).await?;
-        match exchange.get().next().await {
-            Event::Head { head, body, end } => Ok(answer(exchange, head, body, end).await),
-            ending => Err(Box::new(exchange.finish(ending).await)),
+        let mut asked = Asked::new(request);
+        let mut workers = 0;
+        loop {
+            if Instant::now() >= asked.deadline {
+                return Err(Box::new(Outcome::not_started(Fault::timeout(limits.timeout_ms))));
+            }
+            let mut exchange = self.begin(asked, arrived).await?;
+            workers += 1;
+            let ending = match exchange.get().next().await {
+                Event::Head { head, body, end } => {
+                    return Ok(answer(exchange, head, body, end).await);
+                }
+                ending => ending,
+            };
+            if workers < WORKERS_TRIED && matches!(ending, Event::Lost) {
+                match exchange.take_back() {
+                    Ok(back) => {
+                        asked = back;
+                        continue;
+                    }
+                    Err(begun) => exchange = begun,
+                }
+            }
+            return Err(Box::new(exchange.finish(ending).await.0));
         }
     }
 
@@ -137,6 +157,8 @@ impl Shared {
         let gone = Grant::Refused(Refusal::Draining);
         if turn != Turn::Insists {
             let patience = Duration::from_millis(self.options.scale_after_ms.into());
+            // Of a call that has waited before, what is left of it.
+            let patience = patience.saturating_sub(arrived.elapsed());
             if let Ok(granted) = timeout(patience, &mut waiting.granted).await {
                 return granted.unwrap_or(gone);
             }
@@ -230,7 +252,6 @@ impl Drop for Waiting<'_> {
 /// The answer has begun: takes what there is of it at once, and leaves the rest to a task.
 async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, mut end: bool) -> Reply {
     let (cold, timings) = (exchange.get().cold(), exchange.get().timings());
-    let (told, outcome) = oneshot::channel();
     let mut gathered = first;
     let mut trailers = None;
     let mut rest = BytesMut::new();
@@ -260,13 +281,11 @@ async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, mut end: b
     let body = match (ending, end) {
         // The body is complete, however the call ended.
         (Some(ending), true) => {
-            let over = exchange.finish(ending).await;
-            // The receiver is returned below.
-            let _ = told.send(over);
+            finish(exchange, ending).await;
             whole(gathered, trailers)
         }
         (None, true) => {
-            tokio::spawn(finish_quietly(exchange, told));
+            tokio::spawn(finish_quietly(exchange));
             whole(gathered, trailers)
         }
         (ending, false) => {
@@ -276,11 +295,11 @@ async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, mut end: b
                 // Cannot fail: the channel is new and its receiver is at hand.
                 let _ = pieces.try_send(Ok(Passed { piece: gathered.into(), end: false }));
             }
-            tokio::spawn(pass_on(exchange, ending, pieces, progress.clone(), told));
+            tokio::spawn(pass_on(exchange, ending, pieces, progress.clone()));
             Body::Stream(Box::pin(Answer { incoming, progress, is_over: false }))
         }
     };
-    Reply { head, body, cold, timings, outcome }
+    Reply { head, body, cold, timings }
 }
 
 fn whole(bytes: Bytes, trailers: Option<HeaderBlock>) -> Body {
@@ -290,11 +309,19 @@ fn whole(bytes: Bytes, trailers: Option<HeaderBlock>) -> Body {
     }
 }
 
-/// The answer is complete; the call goes on (`waitUntil`).
-async fn finish_quietly(mut exchange: Held, told: oneshot::Sender<Outcome>) {
-    let ending = exchange.get().next().await;
+/// Ends a call whose answer is complete, or was cut off. Says why it failed, if it did.
+async fn finish(exchange: Held, ending: Event) -> Option<Fault> {
+    let (over, told) = exchange.finish(ending).await;
+    let fault = over.fault.clone();
     // Whoever called may not care how it ended.
-    let _ = told.send(exchange.finish(ending).await);
+    let _ = told.send(over);
+    fault
+}
+
+/// The answer is complete; the call goes on (`waitUntil`).
+async fn finish_quietly(mut exchange: Held) {
+    let ending = exchange.get().next().await;
+    finish(exchange, ending).await;
 }
 
 /// What the consumer of an answer has taken.
@@ -310,52 +337,114 @@ struct Passed {
     end: bool,
 }
 
-/// Drives an exchange whose answer is streamed.
+/// Drives an exchange whose answer is streamed. Whoever reads slowly holds up neither the end of the
+/// call nor those that wait in the worker: what does not fit is kept here, and credit bounds it.
 async fn pass_on(
     mut exchange: Held,
-    ending: Option<Event>,
+    mut ending: Option<Event>,
     pieces: mpsc::Sender<Result<Passed, Fault>>,
     progress: Arc<Progress>,
-    told: oneshot::Sender<Outcome>,
 ) {
-    let mut is_complete = false;
-    let mut ending = ending;
+    let mut backlog = Backlog::default();
     let ending = loop {
         let event = if let Some(event) = ending.take() {
             event
         } else {
             tokio::select! {
                 event = exchange.get().next() => event,
+                Ok(place) = pieces.reserve(), if backlog.has_more() => {
+                    if let Some(passed) = backlog.take() {
+                        place.send(Ok(passed));
+                    }
+                    continue;
+                }
                 () = progress.step.notified() => {
                     exchange.get().grant(progress.taken_bytes.swap(0, Ordering::Relaxed));
                     continue;
                 }
-                () = pieces.closed(), if !is_complete => {
-                    // Nobody reads; somebody may want to know all the same.
-                    let _ = told.send(exchange.wind_down().await);
+                () = pieces.closed(), if !backlog.is_whole => {
+                    exchange.wind_down().await;
                     return;
                 }
             }
         };
-        let (piece, end) = match event {
-            Event::Chunk { bytes, end } => (bytes.into(), end),
-            Event::Trailers(trailers) => (Piece::Trailers(trailers), true),
+        match event {
+            Event::Chunk { bytes, end } => backlog.add(bytes, end),
+            Event::Trailers(trailers) => backlog.end_with(trailers),
             ending => break ending,
-        };
-        let kill_at = exchange.get().kill_at();
-        // When there is no place, the consumer is gone, which is dealt with above, or the call is
-        // overdue, which the exchange finds.
-        if let Ok(Ok(place)) = timeout_at(kill_at.into(), pieces.reserve()).await {
-            place.send(Ok(Passed { piece, end }));
         }
-        is_complete |= end;
+        while backlog.has_more()
+            && let Ok(place) = pieces.try_reserve()
+        {
+            let Some(passed) = backlog.take() else { break };
+            place.send(Ok(passed));
+        }
     };
-    let over = exchange.finish(ending).await;
-    let fault = over.fault.clone().unwrap_or_else(lost);
-    // Neither need be there still. The outcome comes first: the other may stall.
-    let _ = told.send(over);
-    if !is_complete {
+    // The outcome comes first: whoever reads may stall, for as long as it likes.
+    let fault = finish(exchange, ending).await.unwrap_or_else(lost);
+    while let Some(passed) = backlog.take() {
+        if pieces.send(Ok(passed)).await.is_err() {
+            return;
+        }
+    }
+    if !backlog.is_whole {
         let _ = pieces.send(Err(fault)).await;
+    }
+}
+
+/// What of a streamed answer found no place with its consumer yet.
+#[derive(Debug, Default)]
+struct Backlog {
+    bytes: BytesMut,
+    /// A piece that nothing has to be added to: it need not be copied.
+    piece: Bytes,
+    trailers: Option<HeaderBlock>,
+    /// All of the answer has come.
+    is_whole: bool,
+    /// The consumer has not been told that yet.
+    is_end_due: bool,
+}
+
+impl Backlog {
+    fn add(&mut self, bytes: Bytes, end: bool) {
+        if self.piece.is_empty() && self.bytes.is_empty() {
+            self.piece = bytes;
+        } else {
+            self.bytes.extend_from_slice(&bytes);
+        }
+        self.is_whole |= end;
+        self.is_end_due |= end;
+    }
+
+    fn end_with(&mut self, trailers: HeaderBlock) {
+        self.trailers = Some(trailers);
+        self.is_whole = true;
+        self.is_end_due = true;
+    }
+
+    fn has_more(&self) -> bool {
+        !self.piece.is_empty() || !self.bytes.is_empty() || self.is_end_due
+    }
+
+    /// What comes next.
+    fn take(&mut self) -> Option<Passed> {
+        if !self.has_more() {
+            return None;
+        }
+        let bytes = if self.piece.is_empty() {
+            self.bytes.split().freeze()
+        } else {
+            std::mem::take(&mut self.piece)
+        };
+        if bytes.is_empty()
+            && let Some(trailers) = self.trailers.take()
+        {
+            self.is_end_due = false;
+            return Some(Passed { piece: Piece::Trailers(trailers), end: true });
+        }
+        let end = self.is_end_due && self.bytes.is_empty() && self.trailers.is_none();
+        self.is_end_due &= !end;
+        Some(Passed { piece: bytes.into(), end })
     }
 }
 

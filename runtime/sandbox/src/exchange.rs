@@ -18,13 +18,14 @@ use cloudserve_protocol::wire::{
     Done, FromWorker, INITIAL_CREDIT_BYTES, MAX_CHUNK_BYTES, SWITCHING_PROTOCOLS, ToWorker,
 };
 use futures::poll;
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::asked::Asked;
 use crate::death::{DeathCause, as_claimed, cancelled};
 use crate::logs::LogBuffer;
 use crate::sandbox::Shared;
-use crate::upload::{Piece, Upload};
+use crate::upload::Piece;
 use crate::worker::{ChannelError, Worker};
 
 /// Frames that are taken in before the clock is looked at and other tasks get their turn.
@@ -73,14 +74,12 @@ enum Watch {
 pub(crate) struct Exchange {
     shared: Arc<Shared>,
     worker: Box<Worker>,
-    target: Arc<Target>,
+    /// What was asked, for as long as it may have to be asked elsewhere.
+    asked: Asked,
     call: u32,
     phase: Phase,
-    /// The caller asks for a connection; the answer may be 101.
-    is_upgrade: bool,
     is_cancelled: bool,
     kill_at: Instant,
-    upload: Option<Upload>,
     /// Why the request's body was cut off, if it was.
     upload_fault: Option<Fault>,
     /// Body bytes the worker may still send.
@@ -103,11 +102,11 @@ impl Exchange {
         timings: Timings,
     ) -> Self {
         let call = worker.line.ask(&mut asked);
-        let watch = asked.is_lone().then(|| shared.options.lone_call_watch());
+        let is_lone = asked.is_lone();
         let mut exchange = Self::resume(shared, worker, asked, call, timings);
         exchange.cold = cold;
-        if let Some(watch) = watch {
-            exchange.watch = Watch::Until(exchange.begun + watch);
+        if is_lone {
+            exchange.watch = Watch::Until(exchange.begun + shared.options.lone_call_watch());
         }
         exchange
     }
@@ -120,23 +119,20 @@ impl Exchange {
         call: u32,
         timings: Timings,
     ) -> Self {
-        let Asked { target, deadline, upload, is_upgrade, .. } = asked;
         let begun = Instant::now();
-        let mut log = LogBuffer::new(target.limits.log_bytes);
+        let mut log = LogBuffer::new(asked.target.limits.log_bytes);
         if let Some(earlier) = worker.assigned.as_mut().and_then(|a| a.load_log.take()) {
             log.merge(earlier);
         }
-        let kill_at = deadline + Duration::from_millis(shared.options.kill_grace_ms.into());
+        let kill_at = asked.deadline + Duration::from_millis(shared.options.kill_grace_ms.into());
         Self {
             shared: shared.clone(),
             worker,
-            target,
+            asked,
             call,
             phase: Phase::Asked,
-            is_upgrade,
             is_cancelled: false,
             kill_at,
-            upload,
             upload_fault: None,
             window_bytes: INITIAL_CREDIT_BYTES.into(),
             received_bytes: 0,
@@ -154,10 +150,6 @@ impl Exchange {
 
     pub(crate) fn timings(&self) -> Timings {
         self.timings
-    }
-
-    pub(crate) fn kill_at(&self) -> Instant {
-        self.kill_at
     }
 
     /// What happens next.
@@ -193,11 +185,9 @@ impl Exchange {
     }
 
     /// As [`Exchange::next`]. Looks at the clock itself: a worker that never stops talking would
-    /// keep the timer from being polled.
+    /// keep the timer from being polled. Reads first: what has been said counts, however late it is
+    /// read.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if Instant::now() >= self.kill_at {
-            return Poll::Ready(self.overdue());
-        }
         for _ in 0..FRAMES_AT_ONCE {
             // Reading comes first: it registers the caller's waker before the request leaves.
             match self.worker.poll_frame(cx) {
@@ -218,6 +208,9 @@ impl Exchange {
                     return Poll::Pending;
                 }
             }
+        }
+        if Instant::now() >= self.kill_at {
+            return Poll::Ready(self.overdue());
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -275,7 +268,7 @@ impl Exchange {
                 None
             }
             FromWorker::Credit { call, bytes } => {
-                if let Some(upload) = self.upload.as_mut().filter(|_| call == self.call) {
+                if let Some(upload) = self.asked.upload.as_mut().filter(|_| call == self.call) {
                     upload.grant(bytes);
                 }
                 None
@@ -290,8 +283,8 @@ impl Exchange {
 
     fn take_head(&mut self, status: u16, headers: HeaderBlock, body: Bytes, end: bool) -> Event {
         self.timings.exec_us = micros(self.begun.elapsed());
-        let limits = &self.target.limits;
-        let is_switch = status == SWITCHING_PROTOCOLS && self.is_upgrade && !end;
+        let limits = &self.asked.target.limits;
+        let is_switch = status == SWITCHING_PROTOCOLS && self.asked.is_upgrade && !end;
         if !is_switch && !(200..=599).contains(&status) {
             return self.violation("a status that no answer has");
         }
@@ -329,7 +322,7 @@ impl Exchange {
         }
         self.window_bytes -= len;
         self.received_bytes += len;
-        let limit = self.target.limits.streamed_response_bytes;
+        let limit = self.asked.target.limits.streamed_response_bytes;
         (self.received_bytes > limit).then(|| {
             self.too_large(&format!(
                 "its body is larger than {limit} bytes (limits.streamedResponseBytes raises it)"
@@ -359,9 +352,9 @@ impl Exchange {
             if matches!(self.worker.poll_flush(cx), Poll::Ready(Err(_))) {
                 // The socket is broken; what there is to know is found by reading.
                 self.worker.line.discard();
-                self.upload = None;
+                self.asked.upload = None;
             }
-            let Some(upload) = &mut self.upload else { return };
+            let Some(upload) = &mut self.asked.upload else { return };
             if self.worker.line.unsent() >= UPLOAD_AHEAD_BYTES {
                 return;
             }
@@ -370,16 +363,16 @@ impl Exchange {
                 Poll::Pending => return,
                 Poll::Ready(Piece::Body { bytes, end }) => {
                     if end {
-                        self.upload = None;
+                        self.asked.upload = None;
                     }
                     ToWorker::Body { call, bytes, end }
                 }
                 Poll::Ready(Piece::Trailers(trailers)) => {
-                    self.upload = None;
+                    self.asked.upload = None;
                     ToWorker::Trailers { call, trailers }
                 }
                 Poll::Ready(Piece::Aborted(fault)) => {
-                    self.upload = None;
+                    self.asked.upload = None;
                     self.upload_fault = Some(fault);
                     ToWorker::BodyAborted { call }
                 }
@@ -388,24 +381,18 @@ impl Exchange {
         }
     }
 
-    /// Ends the exchange and says what is known of the call. The worker goes back unless it is
-    /// lost or must not be used again. The books are kept before anything is waited for.
-    async fn finish(self, ending: Event) -> Outcome {
-        let Self { shared, worker, target, upload_fault, mut log, cold, timings, watch, .. } = self;
+    /// Ends the exchange and says what is known of the call, and who is to be told it. The worker
+    /// goes back unless it is lost or must not be used again. The books are kept before anything is
+    /// waited for.
+    async fn finish(self, ending: Event) -> (Outcome, oneshot::Sender<Outcome>) {
+        let Self { shared, worker, asked, upload_fault, mut log, cold, timings, watch, .. } = self;
+        let Asked { target, told, .. } = asked;
         let process = worker.process.clone();
         let mut outcome = Outcome { started: true, cold, timings, ..Outcome::default() };
-        let lose = |worker: Box<Worker>, cause: Option<DeathCause>| {
-            let id = worker.process.id;
-            let by_itself = !matches!(cause, Some(DeathCause::Cancelled | DeathCause::Drained));
-            match cause {
-                Some(cause) => worker.end(cause),
-                // It said that it would end.
-                None => drop(worker),
-            }
-            shared.with_state(|state, todo| state.lost(&target, id, by_itself, todo));
-        };
+        let lose = |worker, cause| lose(&shared, &target, worker, cause);
         match ending {
             Event::Done(done) => {
+                process.cpu.pay(done.cpu_us);
                 outcome.cpu_us = done.cpu_us;
                 outcome.memory_bytes = done.memory_bytes;
                 let busy_us = done.busy_us;
@@ -444,12 +431,23 @@ impl Exchange {
             log.push_fault(fault);
         }
         (outcome.logs, outcome.logs_truncated) = log.finish();
-        outcome
+        (outcome, told)
+    }
+
+    /// The worker is lost. The request, if it had not begun it: it may run elsewhere.
+    fn take_back(self: Box<Self>) -> Result<Asked, Box<Self>> {
+        if self.phase != Phase::Asked || !self.worker.line.take_back(self.call) {
+            return Err(self);
+        }
+        let Self { shared, worker, asked, .. } = *self;
+        let cause = worker.process.cause();
+        lose(&shared, &asked.target, worker, cause);
+        Ok(asked)
     }
 
     /// Nobody waits for the answer any more: gives the worker a moment to finish, then ends it.
-    async fn wind_down(mut self) -> Outcome {
-        self.upload = None;
+    async fn wind_down(mut self) {
+        self.asked.upload = None;
         self.is_cancelled = true;
         self.worker.send(&ToWorker::Cancel { call: self.call });
         let patience = Duration::from_millis(self.shared.options.cancel_grace_ms.into());
@@ -470,10 +468,22 @@ impl Exchange {
             self.worker.process.kill(DeathCause::Cancelled);
             Event::Lost
         });
-        let mut outcome = self.finish(ending).await;
+        let (mut outcome, told) = self.finish(ending).await;
         outcome.fault.get_or_insert_with(cancelled);
-        outcome
+        // Nobody may want to know.
+        let _ = told.send(outcome);
     }
+}
+
+/// A worker does not come back from its call, `cause` being why, unless it said that it would end.
+fn lose(shared: &Shared, target: &Target, worker: Box<Worker>, cause: Option<DeathCause>) {
+    let id = worker.process.id;
+    let by_itself = !matches!(cause, Some(DeathCause::Cancelled | DeathCause::Drained));
+    match cause {
+        Some(cause) => worker.end(cause),
+        None => drop(worker),
+    }
+    shared.with_state(|state, todo| state.lost(target, id, by_itself, todo));
 }
 
 /// The cause of death of a worker that is discarded after this fault; `None` if its exit says it.
@@ -504,15 +514,21 @@ impl Held {
     }
 
     /// See [`Exchange::finish`].
-    pub(crate) async fn finish(mut self, ending: Event) -> Outcome {
+    pub(crate) async fn finish(mut self, ending: Event) -> (Outcome, oneshot::Sender<Outcome>) {
         let exchange = self.0.take().expect("taken only by the methods that consume self");
         exchange.finish(ending).await
     }
 
-    /// See [`Exchange::wind_down`].
-    pub(crate) async fn wind_down(mut self) -> Outcome {
+    /// See [`Exchange::take_back`].
+    pub(crate) fn take_back(mut self) -> Result<Asked, Self> {
         let exchange = self.0.take().expect("taken only by the methods that consume self");
-        exchange.wind_down().await
+        exchange.take_back().map_err(|exchange| Self(Some(exchange)))
+    }
+
+    /// See [`Exchange::wind_down`].
+    pub(crate) async fn wind_down(mut self) {
+        let exchange = self.0.take().expect("taken only by the methods that consume self");
+        exchange.wind_down().await;
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) async fn keep(mut exit: Exit, process: Arc<Process>, sandbox: Weak<Sh
                 if let Some(sandbox) = sandbox.upgrade() {
                     sandbox.attend(&process);
                 }
+                // It may never stop.
+                tokio::task::yield_now().await;
             }
             () = process.dismissed.notified() => kill_at = Some(Instant::now() + DISMISSAL),
             () = overdue => {

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudserve_protocol::claims::MAX_WAITING_CALLS;
+use cloudserve_protocol::claims::{MAX_DISTANCE, MAX_WAITING_CALLS};
 use tokio::sync::oneshot;
 
 use crate::asked::Asked;
@@ -110,7 +110,10 @@ impl Lanes {
         let (at, lane) = lanes.min_by_key(|(_, lane)| lane.waiting.len())?;
         let depth = lane.waiting.len();
         let wait_us = self.service.of(depth + 1)?;
-        (depth < MAX_WAITING_CALLS && wait_us <= longest_us).then_some(at)
+        // Calls that have given up leave their numbers behind.
+        let is_near = |first: &Waiting| lane.line.sent_since(first.call) < MAX_DISTANCE;
+        let has_room = depth < MAX_WAITING_CALLS && lane.waiting.front().is_none_or(is_near);
+        (has_room && wait_us <= longest_us).then_some(at)
     }
 
     /// What so many calls are expected to take, if that is known.
@@ -122,7 +125,7 @@ impl Lanes {
     pub(crate) fn join(&mut self, at: usize, asked: &mut Asked, since: u64) -> InLane {
         let lane = &mut self.lanes[at];
         let (grant, granted) = oneshot::channel();
-        let call = lane.line.ask_to_wait(asked);
+        let call = lane.line.append(asked);
         lane.waiting.push_back(Waiting { call, since, grant });
         InLane { worker: lane.process.id, line: lane.line.clone(), call, granted }
     }
@@ -135,7 +138,7 @@ impl Lanes {
         let Some(at) = lane.waiting.iter().position(|waiting| waiting.call == call) else {
             return false;
         };
-        let is_revoked = lane.line.slots().is_some_and(|slots| slots.revoke(call));
+        let is_revoked = lane.line.take_back(call);
         if is_revoked {
             lane.waiting.remove(at);
             lane.is_stuck = true;
@@ -148,8 +151,9 @@ impl Lanes {
     pub(crate) fn take_back(&mut self, since: u64) -> usize {
         let mut count = 0;
         for lane in &mut self.lanes {
-            let Some(slots) = lane.line.slots() else { continue };
-            let is_taken = |waiting: &Waiting| waiting.since <= since && slots.revoke(waiting.call);
+            let line = lane.line.clone();
+            let is_taken =
+                |waiting: &Waiting| waiting.since <= since && line.take_back(waiting.call);
             while let Some(at) = lane.waiting.iter().position(is_taken) {
                 lane.is_stuck = true;
                 count += 1;
@@ -198,7 +202,7 @@ impl Lanes {
         let lane = self.lanes.swap_remove(at);
         let count = lane.waiting.len();
         for Waiting { call, grant, .. } in lane.waiting {
-            let is_revoked = lane.line.slots().is_some_and(|slots| slots.revoke(call));
+            let is_revoked = lane.line.take_back(call);
             // Whoever does not listen any more has gone.
             let _ = grant.send(if is_revoked { Grant::Again } else { Grant::Lost });
         }

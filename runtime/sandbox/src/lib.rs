@@ -21,6 +21,7 @@ mod boot;
 mod call;
 mod claims;
 mod code_cache;
+mod cpu;
 mod death;
 mod dependencies;
 mod exchange;

@@ -1,11 +1,12 @@
 //! What is sent to a worker. Unlike reading, which is its owner's alone, calls that are to wait in
 //! the worker send their requests while another call owns it.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
+use bytes::Buf;
 use cloudserve_channel::Channel;
 use cloudserve_protocol::claims::ClaimSlots;
 use cloudserve_protocol::wire::ToWorker;
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::asked::Asked;
 use crate::claims::Claims;
-use crate::outgoing::{Outgoing, PIECES};
+use crate::outgoing::Outgoing;
 
 /// See the module.
 #[derive(Debug)]
@@ -57,9 +58,20 @@ impl Line {
         self.claims.get().is_some() && self.leads.load(Ordering::Acquire)
     }
 
-    /// What decides who runs the calls that wait in the worker.
-    pub(crate) fn slots(&self) -> Option<&ClaimSlots> {
+    /// What decides who runs the calls that were sent to the worker.
+    fn slots(&self) -> Option<&ClaimSlots> {
         self.claims.get().map(Claims::slots)
+    }
+
+    /// Takes a call back from the worker. Whether it can be sent elsewhere: it has not begun, and
+    /// will not.
+    pub(crate) fn take_back(&self, call: u32) -> bool {
+        self.slots().is_some_and(|slots| slots.revoke(call))
+    }
+
+    /// Calls that were sent since this one.
+    pub(crate) fn sent_since(&self, call: u32) -> u32 {
+        self.sending.lock().last_call.wrapping_sub(call)
     }
 
     /// Appends a frame to what [`Line::flush`] sends.
@@ -67,24 +79,20 @@ impl Line {
         self.sending.lock().outgoing.push(frame);
     }
 
-    /// Appends a request; says the call's number on the wire.
+    /// Appends the request of the worker's owner; says the call's number on the wire.
     pub(crate) fn ask(&self, asked: &mut Asked) -> u32 {
-        let call = self.append(asked, false);
+        let call = self.append(asked);
         self.leads.store(true, Ordering::Release);
         call
     }
 
-    /// Appends a request that waits in the worker.
-    pub(crate) fn ask_to_wait(&self, asked: &mut Asked) -> u32 {
-        self.append(asked, true)
-    }
-
-    fn append(&self, asked: &mut Asked, waits: bool) -> u32 {
+    /// Appends a request, which waits in the worker if it is not the owner's.
+    pub(crate) fn append(&self, asked: &mut Asked) -> u32 {
         let mut sending = self.sending.lock();
         // 0 means "no call".
         sending.last_call = sending.last_call.checked_add(1).unwrap_or(1);
         let call = sending.last_call;
-        let slots = self.slots().filter(|_| waits);
+        let slots = self.slots().filter(|_| asked.is_repeatable());
         if let Some(slots) = slots {
             slots.offer(call);
         }
@@ -94,7 +102,7 @@ impl Line {
 
     /// Bytes that are not sent yet.
     pub(crate) fn unsent(&self) -> usize {
-        self.sending.lock().outgoing.len()
+        self.sending.lock().outgoing.remaining()
     }
 
     /// Gives up on what is not sent yet: the socket is broken.
@@ -110,33 +118,11 @@ impl Line {
     /// Sends what the socket takes now. The owner of the worker sends the rest; that the socket is
     /// broken, it finds when it reads.
     pub(crate) fn flush(&self) {
-        let _ = self.write(&mut self.sending.lock());
+        let _ = self.channel.write(&mut self.sending.lock().outgoing);
     }
 
     /// Sends what was appended, as far as the socket takes it. The owner's.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut sending = self.sending.lock();
-        loop {
-            match self.write(&mut sending) {
-                Ok(()) => {
-                    self.channel.stop_waiting();
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.channel.poll_writable(cx))?;
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-
-    fn write(&self, sending: &mut Sending) -> io::Result<()> {
-        while !sending.outgoing.is_empty() {
-            let mut slots = [IoSlice::new(&[]); PIECES];
-            let pieces = sending.outgoing.front(&mut slots);
-            let n = self.channel.write(&slots[..pieces])?;
-            sending.outgoing.advance(n);
-        }
-        Ok(())
+        self.channel.poll_write(cx, &mut self.sending.lock().outgoing)
     }
 }

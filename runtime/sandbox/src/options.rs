@@ -62,7 +62,8 @@ pub struct SandboxOptions {
     /// groups are delegated: what the platform holds in it, and garbage that is not collected yet.
     pub kernel_memory_beyond_mb: u32,
     /// CPU time a worker may use while it has no call; one that uses more is ended. What goes on
-    /// between calls belongs to none of them, and nobody's usage counts it.
+    /// between calls belongs to none of them, and nobody's usage counts it. So much in one rest, and
+    /// so much and a twentieth of its age over its life.
     pub idle_cpu_ms: u32,
     /// Time a worker has past a deadline to report the timeout itself before it is killed.
     pub kill_grace_ms: u32,

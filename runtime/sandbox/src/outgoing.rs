@@ -12,9 +12,6 @@ const COPIED_BYTES: usize = 4 * 1024;
 /// A buffer above this size is given back when a worker goes idle.
 const KEPT_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Pieces of one write.
-pub(crate) const PIECES: usize = 8;
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
@@ -36,28 +33,35 @@ impl Outgoing {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.pieces.iter().map(Bytes::len).sum::<usize>() + self.last.len()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pieces.is_empty() && self.last.is_empty()
-    }
-
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();
         self.last.clear();
     }
 
-    /// The beginning of what there is to write; says how many pieces it has.
-    pub(crate) fn front<'a>(&'a self, into: &mut [IoSlice<'a>; PIECES]) -> usize {
+    /// Gives a large buffer back.
+    pub(crate) fn shrink(&mut self) {
+        if !self.has_remaining() && self.last.capacity() > KEPT_BUFFER_BYTES {
+            self.last = BytesMut::new();
+        }
+    }
+}
+
+impl Buf for Outgoing {
+    fn remaining(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum::<usize>() + self.last.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.pieces.front().map_or(&self.last, |piece| piece)
+    }
+
+    fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
         let last = Some(&*self.last).filter(|last| !last.is_empty());
         let pieces = self.pieces.iter().map(|piece| &**piece).chain(last);
         into.iter_mut().zip(pieces).map(|(slot, piece)| *slot = IoSlice::new(piece)).count()
     }
 
-    /// So much is written.
-    pub(crate) fn advance(&mut self, mut written: usize) {
+    fn advance(&mut self, mut written: usize) {
         while let Some(first) = self.pieces.front_mut() {
             if written < first.len() {
                 first.advance(written);
@@ -67,13 +71,6 @@ impl Outgoing {
             self.pieces.pop_front();
         }
         self.last.advance(written);
-    }
-
-    /// Gives a large buffer back.
-    pub(crate) fn shrink(&mut self) {
-        if self.is_empty() && self.last.capacity() > KEPT_BUFFER_BYTES {
-            self.last = BytesMut::new();
-        }
     }
 }
 
@@ -103,10 +100,11 @@ mod tests {
                 outgoing.push(frame);
             }
             let mut written = Vec::new();
-            while !outgoing.is_empty() {
-                assert_eq!(outgoing.len(), whole.len() - written.len());
-                let mut slots = [IoSlice::new(&[]); PIECES];
-                let pieces = outgoing.front(&mut slots);
+            while outgoing.has_remaining() {
+                assert_eq!(outgoing.remaining(), whole.len() - written.len());
+                let mut slots = [IoSlice::new(&[]); 8];
+                let pieces = outgoing.chunks_vectored(&mut slots);
+                assert_eq!(*slots[0], *outgoing.chunk());
                 let front: Vec<u8> =
                     slots[..pieces].iter().flat_map(|slot| slot.to_vec()).collect();
                 let taken = front.len().min(step);

@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 use crate::attend::attend;
 use crate::call::shutting_down;
 use crate::code_cache::CodeCaches;
+use crate::cpu::Terms;
 use crate::death::{DeathCause, ExitReport};
 use crate::jail::{Holdings, Platform, policy};
 use crate::launcher::Launcher;
@@ -270,13 +271,20 @@ impl Shared {
         for process in processes {
             let Some(memory_mb) = process.memory_mb.get().copied() else { continue };
             let Some(holdings) = Holdings::of(process.pid) else { continue };
-            process.cpu_ms.store(holdings.cpu_ms, Ordering::Relaxed);
+            process.cpu.note(holdings.cpu_ms);
             if holdings.are_beyond_bounds(memory_mb) {
                 warn!(worker = process.id, pid = process.pid, "worker is beyond all bounds");
                 process.kill(DeathCause::MemoryLimit);
             } else if holdings.exceed(memory_mb, self.options.recycle_beyond_mb) {
                 process.wear_out();
             }
+        }
+    }
+
+    /// A worker has loaded its function: what it uses without a call is bounded from now on.
+    fn bound_cpu(&self, process: &Process) {
+        if let Some(holdings) = Holdings::of(process.pid) {
+            process.cpu.bound(Terms::new(holdings.cpu_ms, &self.options));
         }
     }
 
@@ -349,7 +357,10 @@ impl Boot {
                     // Nobody need wait for it still; the worker is warm all the same.
                     let _ = told.send(Ok(report(&mut worker)));
                 }
+                let process = worker.process.clone();
                 shared.with_state(|state, todo| state.loaded(worker, todo));
+                // Not before: no call need wait for it.
+                shared.bound_cpu(&process);
             }
             Ok(None) => shared.with_state(|state, todo| state.boot_failed(self.key, None, todo)),
             Err(failure) => {

@@ -18,15 +18,19 @@
 //! when it has nothing to do. A gateway with an older view may still call a retired version; it is
 //! then started again.
 
+mod boots;
 mod ending;
 mod patience;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloudserve_protocol::call::{Target, VersionKey};
 use cloudserve_protocol::ids::UserId;
+use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use crate::asked::Asked;
@@ -157,8 +161,10 @@ pub(crate) struct State {
     lone_calls: u32,
     idle_cpu_ms: u64,
     pool: Pool,
-    versions: HashMap<VersionKey, Version>,
-    users: HashMap<UserId, User>,
+    // Looked up several times for each call. A hash that resists whoever chooses the keys is of no
+    // use: ids are ours, and come here only when they were found in storage.
+    versions: FxHashMap<VersionKey, Version>,
+    users: FxHashMap<UserId, User>,
     next_ticket: u64,
     /// Counts while calls wait in workers.
     tick: u64,
@@ -182,8 +188,8 @@ impl State {
             lone_calls: 0,
             idle_cpu_ms: options.idle_cpu_ms.into(),
             pool: Pool::new(options),
-            versions: HashMap::new(),
-            users: HashMap::new(),
+            versions: FxHashMap::default(),
+            users: FxHashMap::default(),
             next_ticket: 0,
             tick: 0,
             is_ticking: false,
@@ -200,8 +206,14 @@ impl State {
         let key = target.key();
         let user = self.users.entry(target.owner_id).or_default();
         let version = self.versions.entry(key).or_insert_with(|| Version::new(target.clone()));
-        let may_wait = turn != Turn::Insists && asked.may_wait_in_worker();
-        if user.calls < self.user_concurrency && (version.queued() == 0 || turn == Turn::HasCome) {
+        let may_wait = turn != Turn::Insists && asked.is_repeatable();
+        let has_just_come = asked.ticket.is_none();
+        let ticket = *asked.ticket.get_or_insert_with(|| {
+            self.next_ticket += 1;
+            self.next_ticket
+        });
+        if user.calls < self.user_concurrency && (version.is_first(ticket) || turn == Turn::HasCome)
+        {
             let is_worth_waking = !version.idle.is_empty() && self.busy < self.cores;
             let longest_us = if is_worth_waking { self.wake_us } else { self.lane_wait_us };
             if may_wait && let Some(at) = version.lanes.room(longest_us.min(self.lane_wait_us)) {
@@ -223,12 +235,10 @@ impl State {
                 return Admission::Worker(worker);
             }
         }
-        if version.queued() >= self.queue_length {
+        if has_just_come && version.queued() >= self.queue_length {
             return Admission::Refused(Refusal::Busy);
         }
         self.lone_calls = 0;
-        self.next_ticket += 1;
-        let ticket = self.next_ticket;
         let granted = version.join_queue(ticket, may_wait);
         self.serve_queue(key, todo);
         Admission::Wait { ticket, granted }
@@ -242,11 +252,6 @@ impl State {
         self.tidy(key);
     }
 
-    /// Whether a worker is on its way for the calls that wait for this version.
-    pub(crate) fn is_loading(&self, key: VersionKey) -> bool {
-        self.versions.get(&key).is_some_and(|version| version.loading > 0)
-    }
-
     /// A call has waited long enough for a warm worker.
     pub(crate) fn insist(&mut self, key: VersionKey, ticket: u64, todo: &mut Todo) {
         if self.versions.get_mut(&key).is_some_and(|version| version.insist(ticket)) {
@@ -258,30 +263,31 @@ impl State {
     pub(crate) fn give_back(&mut self, mut worker: Box<Worker>, busy_us: u32, todo: &mut Todo) {
         let Some(assigned) = &mut worker.assigned else { return };
         assigned.calls += 1;
-        if let Some(version) = self.versions.get_mut(&assigned.target.key()) {
-            version.succeeded();
-            version.lanes.note(busy_us);
-        }
-        self.pass_on(worker, todo);
+        self.pass_on(worker, Some(busy_us), todo);
     }
 
     /// A worker was granted to a call that had given up.
     pub(crate) fn unused(&mut self, worker: Box<Worker>, todo: &mut Todo) {
-        self.pass_on(worker, todo);
+        self.pass_on(worker, None, todo);
     }
 
-    /// A worker's call is over: the worker goes to the one that waits in it, else it is free, or
-    /// ends when it has served long enough.
-    fn pass_on(&mut self, worker: Box<Worker>, todo: &mut Todo) {
+    /// A worker's call is over, if it had one after so long: the worker goes to the call that waits
+    /// in it, else it is free, or ends when it has served long enough.
+    fn pass_on(&mut self, worker: Box<Worker>, busy_us: Option<u32>, todo: &mut Todo) {
         let Some(assigned) = &worker.assigned else { return };
         let (key, owner) = (assigned.target.key(), assigned.target.owner_id);
-        let is_worn = assigned.calls >= self.recycle_after_calls
-            || assigned.begun_at.elapsed() >= self.recycle_after
-            || worker.process.is_worn();
+        let has_served = assigned.calls >= self.recycle_after_calls
+            || assigned.begun_at.elapsed() >= self.recycle_after;
+        let worn =
+            if has_served { Some(DeathCause::Recycled) } else { worker.process.reason_to_go() };
         let generation = assigned.generation;
         self.calls_over(owner, 1);
         let Some(version) = self.versions.get_mut(&key) else { return };
-        if is_worn || generation != version.generation {
+        if let Some(busy_us) = busy_us {
+            version.succeeded();
+            version.lanes.note(busy_us);
+        }
+        if worn.is_some() || generation != version.generation {
             version.lanes.close(Some(worker.process.id));
         }
         match version.lanes.hand_over(worker) {
@@ -292,8 +298,8 @@ impl State {
             }
             Some(worker) => {
                 self.busy -= 1;
-                if is_worn {
-                    worker.end(DeathCause::Recycled);
+                if let Some(cause) = worn {
+                    worker.end(cause);
                     self.serve_queue(key, todo);
                 } else {
                     self.settle(worker, todo);
@@ -329,33 +335,32 @@ impl State {
         }
     }
 
-    /// A worker has loaded this version, which was ordered with [`State::order_boot`] or by
-    /// [`State::admit`].
-    pub(crate) fn loaded(&mut self, worker: Box<Worker>, todo: &mut Todo) {
-        let Some(key) = worker.assigned.as_ref().map(|a| a.target.key()) else { return };
-        if let Some(version) = self.versions.get_mut(&key) {
-            version.loading -= 1;
-        }
-        self.settle(worker, todo);
-        self.refill(todo);
-    }
-
     /// Gives the worker to the next call, or lets it wait.
     fn settle(&mut self, mut worker: Box<Worker>, todo: &mut Todo) {
-        let Some(assigned) = &mut worker.assigned else { return };
-        let key = assigned.target.key();
+        let Some(assigned) = &worker.assigned else { return };
+        let (key, generation) = (assigned.target.key(), assigned.generation);
         let Some(version) = self.versions.get_mut(&key) else { return };
         if self.is_draining {
             worker.end(DeathCause::Drained);
             self.tidy(key);
             return;
         }
-        if assigned.generation != version.generation && version.queued() == 0 {
+        let is_wanted = version.queued() > 0;
+        if generation != version.generation && !is_wanted {
             worker.end(DeathCause::Redeployed);
             self.tidy(key);
             return;
         }
-        assigned.idle_since = Instant::now();
+        worker.rest();
+        if !is_wanted {
+            // As after nearly every call.
+            if attend(&mut worker).is_alive() {
+                version.idle.push(worker);
+            } else {
+                self.tidy(key);
+            }
+            return;
+        }
         version.idle.push(worker);
         self.serve_queue(key, todo);
         self.watch_last(key);
@@ -426,49 +431,6 @@ impl State {
             let Some(key) = user.held_up.pop_front() else { return };
             self.serve_queue(key, todo);
         }
-    }
-
-    /// A boot of this version begins that no waiting call asked for. Refused while draining.
-    #[must_use]
-    pub(crate) fn order_boot(&mut self, target: &Arc<Target>) -> bool {
-        if self.is_draining {
-            return false;
-        }
-        let version =
-            self.versions.entry(target.key()).or_insert_with(|| Version::new(target.clone()));
-        version.loading += 1;
-        true
-    }
-
-    /// The generation a worker that is being assigned belongs to.
-    pub(crate) fn generation(&self, key: VersionKey) -> u32 {
-        self.versions.get(&key).map_or(0, |version| version.generation)
-    }
-
-    /// Whether a call waits for this version.
-    pub(crate) fn is_wanted(&self, key: VersionKey) -> bool {
-        self.versions.get(&key).is_some_and(|version| version.queued() > 0)
-    }
-
-    /// A boot has ended without a worker. The call that has waited longest is told; when nothing
-    /// else is under way, all are, since they would meet the same end one after the other.
-    pub(crate) fn boot_failed(
-        &mut self,
-        key: VersionKey,
-        failure: Option<&Arc<BootFailure>>,
-        todo: &mut Todo,
-    ) {
-        let Some(version) = self.versions.get_mut(&key) else { return };
-        version.loading -= 1;
-        if let Some(failure) = failure {
-            if failure.started {
-                version.failed();
-            }
-            let is_last = version.workers() == 0;
-            while version.refuse_next(Refusal::Boot(failure.clone())) && is_last {}
-        }
-        self.serve_queue(key, todo);
-        self.refill(todo);
     }
 
     /// A READY worker, or a place in the line for the next.

@@ -134,10 +134,16 @@ impl Version {
         worth.max(usize::from(is_cold))
     }
 
-    /// A call waits from now on.
+    /// Whether nobody who waits has come before the call with this ticket.
+    pub(crate) fn is_first(&self, ticket: u64) -> bool {
+        self.queue.front().is_none_or(|first| ticket < first.ticket)
+    }
+
+    /// A call waits from now on, before all that came after it.
     pub(crate) fn join_queue(&mut self, ticket: u64, is_small: bool) -> oneshot::Receiver<Grant> {
         let (grant, granted) = oneshot::channel();
-        self.queue.push_back(Waiter { ticket, grant, is_impatient: false, is_small });
+        let at = self.queue.partition_point(|waiter| waiter.ticket < ticket);
+        self.queue.insert(at, Waiter { ticket, grant, is_impatient: false, is_small });
         granted
     }
 
@@ -155,6 +161,15 @@ impl Version {
         self.impatient += usize::from(!waiter.is_impatient);
         waiter.is_impatient = true;
         true
+    }
+
+    /// The impatient call that has waited longest is patient again: no other worker is loaded for
+    /// it.
+    pub(crate) fn calm(&mut self) {
+        if let Some(waiter) = self.queue.iter_mut().find(|waiter| waiter.is_impatient) {
+            waiter.is_impatient = false;
+            self.impatient -= 1;
+        }
     }
 
     /// Gives an idle worker to the call that has waited longest. Whether there were both.

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
@@ -21,12 +21,13 @@ use cloudserve_artifacts::VersionLease;
 use cloudserve_channel::Channel;
 use cloudserve_protocol::alarm::Alarm;
 use cloudserve_protocol::call::{HandlerKind, Target, VersionKey};
-use cloudserve_protocol::wire::{FromWorker, ToWorker, WireError};
+use cloudserve_protocol::wire::{Announced, FromWorker, MAX_CODE_CACHE_BYTES, ToWorker, WireError};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 
 use crate::code_cache::CodeCaches;
+use crate::cpu::CpuTime;
 use crate::death::{DeathCause, ExitReport};
 use crate::jail::Group;
 use crate::line::Line;
@@ -89,8 +90,7 @@ pub(crate) struct Process {
     cause: OnceLock<DeathCause>,
     overstayed: AtomicBool,
     is_worn: AtomicBool,
-    /// CPU time it had used when it was looked at last.
-    pub(crate) cpu_ms: AtomicU64,
+    pub(crate) cpu: CpuTime,
     exit: watch::Sender<Option<Arc<ExitReport>>>,
 }
 
@@ -133,7 +133,7 @@ impl Process {
             cause: OnceLock::new(),
             overstayed: AtomicBool::new(false),
             is_worn: AtomicBool::new(false),
-            cpu_ms: AtomicU64::new(0),
+            cpu: CpuTime::default(),
             exit: watch::Sender::new(None),
         }
     }
@@ -172,6 +172,14 @@ impl Process {
 
     pub(crate) fn is_worn(&self) -> bool {
         self.is_worn.load(Ordering::Relaxed)
+    }
+
+    /// Why it is to go, if it is. Asked while it has no call.
+    pub(crate) fn reason_to_go(&self) -> Option<DeathCause> {
+        if self.is_worn() {
+            return Some(DeathCause::Recycled);
+        }
+        self.cpu.is_overdrawn().then_some(DeathCause::CpuLimit)
     }
 
     /// One of its descriptors, as one of ours.
@@ -245,8 +253,6 @@ pub(crate) struct Assigned {
     pub(crate) at_rest: Option<(Instant, u64)>,
     /// Where its code caches go, and how many more it may send.
     pub(crate) code_caches: (CodeCaches, u8),
-    /// The largest frame of an answer.
-    pub(crate) answer_frame_bytes: usize,
 }
 
 /// The control socket of a worker.
@@ -254,8 +260,10 @@ pub(crate) struct Worker {
     pub(crate) process: Arc<Process>,
     pub(crate) code_cache_tag: String,
     pub(crate) assigned: Option<Assigned>,
-    /// The largest frame it may send in its present state.
+    /// The largest frame it may send in its present state, but for code caches.
     pub(crate) frame_limit_bytes: usize,
+    /// Frames that it has sent since it became idle.
+    pub(crate) frames_at_rest: u32,
     pub(crate) line: Arc<Line>,
     /// When the call in it is overdue.
     pub(crate) alarm: Alarm,
@@ -282,10 +290,19 @@ impl Worker {
             code_cache_tag: String::new(),
             assigned: None,
             frame_limit_bytes: READ_BYTES,
+            frames_at_rest: 0,
             line: Arc::new(Line::new(channel.clone())),
             alarm: Alarm::default(),
             channel,
             incoming: BytesMut::new(),
+        }
+    }
+
+    /// It has become idle.
+    pub(crate) fn rest(&mut self) {
+        self.frames_at_rest = 0;
+        if let Some(assigned) = &mut self.assigned {
+            assigned.idle_since = Instant::now();
         }
     }
 
@@ -294,9 +311,10 @@ impl Worker {
         self.assigned.as_ref().map(|assigned| assigned.idle_since)
     }
 
-    /// CPU time it has used since it became idle, as far as it was looked at.
+    /// CPU time it has used since it became idle, as far as it was looked at. What it may use over
+    /// its life ([`CpuTime`]) is not to be saved up for one rest.
     pub(crate) fn idle_cpu_ms(&mut self) -> u64 {
-        let cpu_ms = self.process.cpu_ms.load(Ordering::Relaxed);
+        let cpu_ms = self.process.cpu.used_ms();
         let Some(assigned) = &mut self.assigned else { return 0 };
         match assigned.at_rest {
             Some((since, at_first)) if since == assigned.idle_since => {
@@ -320,9 +338,9 @@ impl Worker {
         cx: &mut Context<'_>,
     ) -> Poll<Result<FromWorker, ChannelError>> {
         loop {
-            if let Some(length) = self.incoming.first_chunk() {
-                let length = u32::from_le_bytes(*length) as usize;
-                if length > self.frame_limit_bytes {
+            if let Some(announced) = FromWorker::announced(&self.incoming) {
+                let length = announced.length;
+                if length > self.frame_limit_bytes && !self.may_be_code_cache(announced) {
                     return Poll::Ready(Err(ChannelError::FrameTooLarge(length)));
                 }
                 if let Some(frame) = FromWorker::decode(&mut self.incoming)? {
@@ -334,6 +352,12 @@ impl Worker {
                 return Poll::Ready(Err(ChannelError::Closed));
             }
         }
+    }
+
+    /// Whether the frame is a code cache that the worker may send, or may turn out to be one.
+    fn may_be_code_cache(&self, Announced { length, is_code_cache }: Announced) -> bool {
+        let left = self.assigned.as_ref().map_or(0, |assigned| assigned.code_caches.1);
+        left > 0 && length <= MAX_CODE_CACHE_BYTES && is_code_cache != Some(false)
     }
 
     /// Takes in what there is, past tokio, which sees it only when the event loop has looked: and
@@ -378,9 +402,6 @@ impl Worker {
             return Err(bytes);
         }
         *left -= 1;
-        if *left == 0 {
-            self.frame_limit_bytes = assigned.answer_frame_bytes;
-        }
         caches.store(&assigned.target, &self.code_cache_tag, bytes);
         Ok(())
     }

@@ -38,6 +38,13 @@ fn act_as_a_worker() {
     Actor { socket, incoming: BytesMut::new() }.act();
 }
 
+/// More than an answer and its head may be.
+const LARGE_BYTES: u32 = 4 << 20;
+
+/// The beginning of such a frame, and the kind of an answer's.
+const LARGE: [u8; 4] = LARGE_BYTES.to_le_bytes();
+const HEAD: u8 = 69;
+
 /// Without what a test program does when it ends.
 fn exit(code: i32) -> ! {
     // SAFETY: ends this process and runs nothing else.
@@ -123,8 +130,8 @@ impl Actor {
             }
             _ => {}
         }
-        let handler_kind = HandlerKind::Event;
-        self.say(&FromWorker::Loaded(Loaded { handler_kind, load_us: 1, code_cache_used: false }));
+        let (handler_kind, code_cache_used) = (HandlerKind::Event, role == "large-cached");
+        self.say(&FromWorker::Loaded(Loaded { handler_kind, load_us: 1, code_cache_used }));
         let call = if role == "early" { 1 } else { self.call() };
         match role.as_str() {
             "status" => self.head(call, 99, true),
@@ -144,7 +151,16 @@ impl Actor {
                 for _ in 0..2 {
                     self.say(&FromWorker::CodeCache(Bytes::from_static(b"cache")));
                 }
-                self.raw(&(2_u32 << 20).to_le_bytes());
+                self.raw(&LARGE);
+            }
+            // It was given one, so it may send none at all.
+            "large-cached" => self.raw(&LARGE),
+            "large-answer" => self.raw(&[&LARGE[..], &[HEAD]].concat()),
+            "large-cache" => {
+                self.say(&FromWorker::CodeCache(Bytes::from(vec![0; LARGE_BYTES as usize])));
+                self.head(call, 200, true);
+                self.done(call, None);
+                self.behave();
             }
             "over-credit" => {
                 self.head(call, 200, false);
@@ -181,6 +197,17 @@ impl Actor {
                 let level = LogLevel::Info;
                 self.say(&FromWorker::Log { call, level, timestamp_ms: 1, message });
             },
+            "flood-idle" => {
+                self.head(call, 200, true);
+                self.done(call, None);
+                let mut frames = BytesMut::new();
+                for _ in 0..1_000 {
+                    FromWorker::Credit { call, bytes: 1 }.encode(&mut frames);
+                }
+                loop {
+                    self.raw(&frames);
+                }
+            }
             "caches" => {
                 for _ in 0..5 {
                     self.say(&FromWorker::CodeCache(Bytes::from_static(b"cache")));
@@ -241,6 +268,8 @@ async fn workers_that_break_the_protocol_are_ended_and_their_calls_answered() {
         ("garbage", FaultClass::Crashed, "misbehaved"),
         ("huge", FaultClass::Crashed, "misbehaved"),
         ("large", FaultClass::Crashed, "misbehaved"),
+        ("large-cached", FaultClass::Crashed, "misbehaved"),
+        ("large-answer", FaultClass::Crashed, "misbehaved"),
         ("caches", FaultClass::Crashed, "misbehaved"),
         ("early", FaultClass::Timeout, "1000 ms"),
         ("large-head", FaultClass::ResponseTooLarge, "headers"),
@@ -270,11 +299,18 @@ async fn workers_that_break_the_protocol_are_ended_and_their_calls_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_code_cache_may_be_larger_than_an_answer() {
+    let (bench, _dir) = bench().await;
+    assert_eq!(call(&bench, "large-cache").await.unwrap().text(), "fine");
+    bench.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_sends_more_than_its_consumer_takes_is_ended() {
     let (bench, _dir) = bench().await;
-    let call = Bench::invocation(&actor(&bench, "over-credit"), "/", Body::Empty);
+    let (call, outcome) = Bench::invocation(&actor(&bench, "over-credit"), "/", Body::Empty);
     let reply = bench.sandbox.invoke(call).await.unwrap();
-    let fault = reply.outcome.await.unwrap().fault.unwrap();
+    let fault = outcome.await.unwrap().fault.unwrap();
     assert!(fault.message.contains("misbehaved"), "{fault:?}");
     assert_eq!(reply.body.collect().await.unwrap_err(), fault);
     bench.is_well().await;
@@ -316,5 +352,21 @@ async fn a_load_that_nobody_waits_for_leaves_the_books_in_order() {
     assert!(tokio::time::timeout(Duration::from_millis(50), load).await.is_err());
     wait_until("it is loaded", || bench.sandbox.metrics().workers_idle == 1).await;
     bench.sandbox.retire_below(target.function_id, u32::MAX);
+    bench.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_never_stops_talking_holds_up_nobody_and_is_ended() {
+    let (bench, _dir) = bench().await;
+    let other = actor(&bench, "behave");
+    assert_eq!(bench.get(&other, "/").await.text(), "fine");
+    assert_eq!(call(&bench, "flood-idle").await.unwrap().text(), "fine");
+    let begun = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(bench.get(&other, "/").await.text(), "fine");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let ended = || bench.sandbox.metrics().deaths.contains(&("protocol_violation", 1));
+    wait_until("it is ended", ended).await;
     bench.is_well().await;
 }

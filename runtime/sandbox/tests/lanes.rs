@@ -6,6 +6,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloudserve_protocol::call::{Body, Invoker, Target};
 use cloudserve_protocol::fault::FaultClass;
@@ -26,6 +27,19 @@ const CALLS: &str = "
         case 'sleep': await new Promise((resolve) => setTimeout(resolve, 3_000)); break;
         case 'exit': process.exit(9);
         case 'throw': throw new Error(`thrown by ${query.n}`);
+        case 'leave': setTimeout(() => {
+          for (const end = Date.now() + 300; Date.now() < end;);
+          process.exit(9);
+        }, 5); break;
+        case 'stream': {
+          let left = 200;
+          const pull = (controller) => {
+            if (left === 0) return controller.close();
+            left -= 1;
+            controller.enqueue(new Uint8Array(1024));
+          };
+          return new Response(new ReadableStream({ pull }));
+        }
       }
       return `${query.n} ${process.pid} ${calls}`;
     };";
@@ -114,6 +128,34 @@ async fn they_run_elsewhere_when_the_one_before_ends_the_worker() {
 }
 
 #[tokio::test]
+async fn a_call_that_a_lost_worker_had_not_begun_runs_elsewhere() {
+    let (bench, function) = start().await;
+    let worker = |call: &Called| call.text().split(' ').nth(1).unwrap().to_owned();
+    for n in 0..5 {
+        let left = bench.get(&function, &format!("/?n={n}&way=leave")).await;
+        // The worker seems idle; it computes, reads nothing, and then ends.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_ne!(worker(&short(&bench, &function, n).await), worker(&left));
+    }
+    bench.is_well().await;
+}
+
+#[tokio::test]
+async fn who_reads_slowly_holds_up_neither_the_end_of_a_call_nor_the_next() {
+    const LONG: Duration = Duration::from_secs(10);
+    let (bench, function) = start_with(waiting(60_000), 1).await;
+    let (call, outcome) = Bench::invocation(&function, "/?n=0&way=stream", Body::Empty);
+    let reply = bench.sandbox.invoke(call).await.unwrap();
+    // Nobody reads the answer yet.
+    let next = tokio::time::timeout(LONG, short(&bench, &function, 1)).await.unwrap();
+    assert!(next.text().starts_with("1 "));
+    let outcome = tokio::time::timeout(LONG, outcome).await.unwrap().unwrap();
+    assert_eq!(outcome.fault, None);
+    assert_eq!(reply.body.collect().await.unwrap().len(), 200 * 1024);
+    bench.is_well().await;
+}
+
+#[tokio::test]
 async fn an_error_is_the_one_calls_that_made_it() {
     let (bench, function) = start().await;
     let calls = (0..30).map(|n| {
@@ -143,7 +185,7 @@ async fn one_that_is_given_up_does_not_run() {
     let give_up = async {
         wait_until("it runs", || bench.sandbox.metrics().workers_busy == 1).await;
         let calls = (0..5).map(|n| Bench::invocation(&function, &format!("/?n={n}"), Body::Empty));
-        let calls = join_all(calls.map(|call| bench.sandbox.invoke(call)));
+        let calls = join_all(calls.map(|(call, _)| bench.sandbox.invoke(call)));
         let waiting = async {
             wait_until("they wait", || bench.sandbox.metrics().queue_length == 5).await;
         };

@@ -8,10 +8,9 @@ mod support;
 use std::collections::HashSet;
 use std::fs;
 
-use cloudserve_protocol::zygote::ZYGOTE_ARGUMENT;
 use cloudserve_sandbox::{LaunchMode, SandboxOptions};
 
-use support::{Bench, kill, options, wait_until};
+use support::{Bench, kill, options, wait_until, zygotes_and_workers};
 
 const MODES: [LaunchMode; 2] = [LaunchMode::Zygote, LaunchMode::Process];
 
@@ -102,23 +101,7 @@ async fn a_rehearsal_leaves_no_trace() {
 }
 
 fn zygotes() -> Vec<i32> {
-    let tasks = fs::read_dir("/proc/self/task").unwrap();
-    let children = tasks.flat_map(|task| {
-        let list = fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
-        list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
-    });
-    children
-        .filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-            arguments.get(1) == Some(&ZYGOTE_ARGUMENT.as_bytes())
-        })
-        // Its workers have its command line.
-        .filter(|pid| {
-            fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|to| to.ends_with("dev/null"))
-        })
-        .map(|pid| pid.parse().unwrap())
-        .collect()
+    zygotes_and_workers().0
 }
 
 #[tokio::test(flavor = "multi_thread")]

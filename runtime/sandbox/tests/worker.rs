@@ -107,6 +107,11 @@ async fn every_way_to_fail_has_its_class_and_harms_no_other_function() {
             "64 MB",
         ),
         ("return 'x'.repeat(7 << 20);", FaultClass::ResponseTooLarge, "larger"),
+        (
+            "return { statusCode: 200, headers: { x: 'y'.repeat(2 << 20) } };",
+            FaultClass::ResponseTooLarge,
+            "headers",
+        ),
     ] {
         let code = format!("export default async () => {{ {body} }};");
         let bad = bench.function_with(&code, limits(class));
@@ -129,20 +134,19 @@ async fn every_way_to_fail_has_its_class_and_harms_no_other_function() {
 async fn a_worker_killed_from_outside_fails_its_call_only() {
     let bench = Bench::start().await;
     let slow = bench.function(
-        "export default ({ query }) =>
-           query.hang ? new Promise(() => setTimeout(() => {}, 60_000)) : process.pid;",
+        "const begun = new Uint8Array(1);
+         const hang = new ReadableStream({ start: (stream) => stream.enqueue(begun) });
+         export default ({ query }) => query.hang ? new Response(hang) : process.pid;",
     );
     let pid_of = |call: support::Called| call.text().parse().unwrap();
     let pid = pid_of(bench.get(&slow, "/").await);
-    let call = tokio::spawn({
-        let (bench, slow) = (bench.clone(), slow.clone());
-        async move { bench.try_get(&slow, "/?hang=1").await.unwrap_err() }
-    });
-    support::wait_until("it hangs", || bench.sandbox.metrics().workers_busy == 1).await;
+    let (call, outcome) = Bench::invocation(&slow, "/?hang=1", Body::Empty);
+    let reply = bench.sandbox.invoke(call).await.unwrap();
     support::kill(pid);
-    let fault = call.await.unwrap().fault.unwrap();
+    let fault = outcome.await.unwrap().fault.unwrap();
     assert_eq!(fault.class, FaultClass::Crashed);
     assert!(fault.message.contains("SIGKILL"), "{fault:?}");
+    assert_eq!(reply.body.collect().await.unwrap_err(), fault);
 
     // One that dies while it is idle fails no call.
     for _ in 0..5 {
@@ -199,9 +203,10 @@ async fn a_stream_is_bounded_by_its_limit_its_consumer_and_its_deadline() {
     // Nobody reads: the deadline ends it, and what was produced meanwhile is bounded by credit.
     let limits = Limits { timeout_ms: 1_000, ..Limits::default() };
     let endless = bench.function_with(ENDLESS, limits);
-    let reply = bench.sandbox.invoke(Bench::invocation(&endless, "/", Body::Empty)).await.unwrap();
+    let (call, outcome) = Bench::invocation(&endless, "/", Body::Empty);
+    let reply = bench.sandbox.invoke(call).await.unwrap();
     let Body::Stream(mut body) = reply.body else { panic!("it streams") };
-    let outcome = reply.outcome.await.unwrap();
+    let outcome = outcome.await.unwrap();
     assert_eq!(outcome.fault.unwrap().class, FaultClass::Timeout);
     let mut got = 0;
     let fault = loop {
@@ -220,15 +225,28 @@ async fn a_stream_is_bounded_by_its_limit_its_consumer_and_its_deadline() {
 async fn a_caller_that_hangs_up_ends_the_call() {
     let bench = Bench::start().await;
     let endless = bench.function(ENDLESS);
-    let reply = bench.sandbox.invoke(Bench::invocation(&endless, "/", Body::Empty)).await.unwrap();
+    let (call, outcome) = Bench::invocation(&endless, "/", Body::Empty);
+    let reply = bench.sandbox.invoke(call).await.unwrap();
     drop(reply.body);
-    let outcome =
-        tokio::time::timeout(Duration::from_secs(2), reply.outcome).await.unwrap().unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(2), outcome).await.unwrap().unwrap();
     assert_eq!(outcome.fault.unwrap().class, FaultClass::Cancelled);
 
     // Before the answer has begun, the future is dropped.
+    let slow = bench.function(
+        "export default async () => {
+           console.log('begun');
+           await new Promise((done) => setTimeout(done, 60_000));
+         };",
+    );
+    let (call, outcome) = Bench::invocation(&slow, "/", Body::Empty);
+    let call = bench.sandbox.invoke(call);
+    assert!(tokio::time::timeout(Duration::from_millis(500), call).await.is_err());
+    let outcome = tokio::time::timeout(Duration::from_secs(2), outcome).await.unwrap().unwrap();
+    assert!(outcome.started && outcome.fault.unwrap().class == FaultClass::Cancelled);
+    assert_eq!(outcome.logs[0].message, "begun");
+
     let stuck = bench.function("export default () => { while (true); };");
-    let call = bench.sandbox.invoke(Bench::invocation(&stuck, "/", Body::Empty));
+    let call = bench.sandbox.invoke(Bench::invocation(&stuck, "/", Body::Empty).0);
     assert!(tokio::time::timeout(Duration::from_millis(500), call).await.is_err());
     support::wait_until("the worker is gone", || bench.sandbox.metrics().workers_busy == 0).await;
     bench.is_well().await;
@@ -390,92 +408,6 @@ async fn redeploys_under_load_lose_no_call() {
     bench.sandbox.retire_below(first.function_id, u32::MAX);
     support::wait_until("no worker is left", || bench.sandbox.metrics().workers_idle == 0).await;
     bench.is_well().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn idle_and_worn_workers_end() {
-    let bench = Bench::start_with(SandboxOptions {
-        idle_evict_ms: 500,
-        recycle_after_calls: 3,
-        ..options()
-    })
-    .await;
-    let hello = bench.function(HELLO);
-    let cold: Vec<_> = {
-        let mut cold = Vec::new();
-        for _ in 0..7 {
-            cold.push(bench.get(&hello, "/").await.cold);
-        }
-        cold
-    };
-    assert_eq!(cold, [true, false, false, true, false, false, true]);
-    assert_eq!(bench.sandbox.metrics().workers_idle, 1);
-    support::wait_until("it is evicted", || bench.sandbox.metrics().workers_idle == 0).await;
-    let deaths = bench.sandbox.metrics().deaths;
-    assert!(deaths.contains(&("recycled", 2)), "{deaths:?}");
-    support::wait_until("it is buried", || bench.sandbox.metrics().deaths.contains(&("idle", 1)))
-        .await;
-    bench.is_well().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn old_workers_and_those_that_hold_too_much_end() {
-    let bench = Bench::start_with(SandboxOptions { recycle_after_ms: 1, ..options() }).await;
-    let hello = bench.function(HELLO);
-    for _ in 0..3 {
-        assert!(bench.get(&hello, "/").await.cold, "the one before was too old");
-    }
-    support::wait_until("three are recycled", || {
-        bench.sandbox.metrics().deaths.contains(&("recycled", 3))
-    })
-    .await;
-    bench.is_well().await;
-
-    let bench = Bench::start_with(SandboxOptions { recycle_beyond_mb: 0, ..options() }).await;
-    let code = "
-        const kept = [];
-        export default () => { kept.push(Buffer.alloc(50 << 20, 1)); return 'kept'; };
-    ";
-    let limits = Limits { memory_mb: 64, ..Limits::default() };
-    let hoarder = bench.function_with(code, limits);
-    assert_eq!(bench.get(&hoarder, "/").await.text(), "kept");
-    support::wait_until("it is recycled", || {
-        bench.sandbox.metrics().deaths.contains(&("recycled", 1))
-    })
-    .await;
-    assert!(bench.get(&hoarder, "/").await.cold);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn workers_that_are_busy_without_a_call_end() {
-    let bench = Bench::start_with(SandboxOptions { idle_cpu_ms: 200, ..options() }).await;
-    let short_turns = "
-        export default () => {
-          setInterval(() => { const end = Date.now() + 5; while (Date.now() < end); }, 1);
-          return 'busy';
-        };
-    ";
-    let other_threads = "
-        import { pbkdf2 } from 'node:crypto';
-        export default () => {
-          for (let i = 0; i < 2; i++) pbkdf2('a', 'b', 2_000_000_000, 64, 'sha512', () => {});
-          return 'busy';
-        };
-    ";
-    let calm = bench.function(HELLO);
-    assert!(bench.get(&calm, "/").await.cold);
-    for code in [short_turns, other_threads] {
-        let busy = bench.function(code);
-        assert_eq!(bench.get(&busy, "/").await.text(), "busy");
-        assert_eq!(bench.sandbox.metrics().workers_idle, 2);
-        support::wait_until("it is ended", || bench.sandbox.metrics().workers_idle == 1).await;
-        assert!(bench.get(&busy, "/").await.cold, "the next call has a worker of its own");
-        support::wait_until("that is ended, too", || bench.sandbox.metrics().workers_idle == 1)
-            .await;
-    }
-    let deaths = bench.sandbox.metrics().deaths;
-    assert!(deaths.iter().any(|(cause, n)| *cause == "cpu_limit" && *n >= 3), "{deaths:?}");
-    assert!(!bench.get(&calm, "/").await.cold, "one that rests is left alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]

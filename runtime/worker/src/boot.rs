@@ -16,7 +16,7 @@ use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use crate::bridge::Bridge;
 use crate::engine::Engine;
 use crate::host::Host;
-use crate::jail::{self, PlatformRules};
+use crate::jail;
 use crate::loader::{self, BundleLoader};
 use crate::memory::{BOOT_HEAP_BYTES, out_of_memory};
 use crate::permissions;
@@ -79,8 +79,8 @@ pub(crate) struct Booted {
     pub(crate) worker: MainWorker,
     pub(crate) bridge: Bridge,
     rehearsal: Rehearsal,
-    /// The rules for files that do not depend on the function, if they are made already.
-    pub(crate) rules: Option<PlatformRules>,
+    /// What of the jail does not depend on the function, if it is made already.
+    pub(crate) prepared_jail: Option<jail::Prepared>,
     pub(crate) loader: Rc<BundleLoader>,
     pub(crate) isolate: v8::IsolateHandle,
 }
@@ -172,15 +172,15 @@ impl Unsettled {
     pub(crate) fn settle(self) -> Booted {
         let Self { engine, host, mut worker, bridge, rehearsal, loader, isolate } = self;
         bridge.start(&mut worker.js_runtime);
-        Booted { engine, host, worker, bridge, rehearsal, loader, isolate, rules: None }
+        Booted { engine, host, worker, bridge, rehearsal, loader, isolate, prepared_jail: None }
     }
 }
 
 impl Booted {
     /// Makes of the jail what does not depend on the function.
     pub(crate) fn prepare_jail(&mut self) {
-        // Whoever needs them finds out why they cannot be made.
-        self.rules = jail::platform_rules().ok();
+        // Whoever needs it finds out why it cannot be made.
+        self.prepared_jail = jail::prepare().ok();
     }
 
     /// Once more, in this process: pages that the zygote shares become its own when they are first

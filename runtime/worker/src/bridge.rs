@@ -36,8 +36,46 @@ impl IncomingCall {
     }
 }
 
+/// What most requests have: methods, and names of headers, the most frequent first. V8 has one string
+/// of each, and looking it up takes longer than finding it here.
+const COMMON: [&str; 31] = [
+    "GET",
+    "POST",
+    "host",
+    "accept",
+    "user-agent",
+    "accept-encoding",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-cloudserve-execution-id",
+    "traceparent",
+    "content-type",
+    "content-length",
+    "cookie",
+    "authorization",
+    "accept-language",
+    "cache-control",
+    "origin",
+    "referer",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "if-none-match",
+    "connection",
+    "transfer-encoding",
+    "te",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "HEAD",
+];
+
 /// The functions of `bootstrap-js` that the host calls.
 pub(crate) struct Bridge {
+    /// [`COMMON`] as V8 has it.
+    common: Vec<(&'static [u8], v8::Global<v8::String>)>,
     offer: v8::Global<v8::Function>,
     boot: v8::Global<v8::Function>,
     assign: v8::Global<v8::Function>,
@@ -67,6 +105,12 @@ impl Bridge {
             .and_then(|value| value.to_object(scope))
             .expect("the snapshot holds the bridge");
         global.delete(scope, key.into());
+        let common = COMMON.map(|name| {
+            let kind = v8::NewStringType::Internalized;
+            let string = v8::String::new_from_one_byte(scope, name.as_bytes(), kind);
+            let string = v8::Global::new(scope, string.expect("a short string"));
+            (name.as_bytes(), string)
+        });
         let function = |name: &str| {
             let key = v8::String::new(scope, name).expect("a short string");
             let value = bridge.get(scope, key.into()).expect("the bridge has this function");
@@ -74,6 +118,7 @@ impl Bridge {
             v8::Global::new(scope, function)
         };
         Self {
+            common: common.into(),
             offer: function("offer"),
             boot: function("boot"),
             assign: function("assign"),
@@ -183,10 +228,10 @@ impl Bridge {
     /// Starts a call.
     pub(crate) fn request(&self, runtime: &mut JsRuntime, call: &IncomingCall) {
         scope!(scope, runtime);
-        let headers = flat(scope, &call.headers);
+        let headers = self.flat(scope, &call.headers);
         let id = v8::Integer::new_from_unsigned(scope, call.call);
         let execution_id = text(scope, &call.execution_id.to_string());
-        let method = latin1(scope, call.method.as_bytes(), v8::NewStringType::Internalized);
+        let method = self.one_of_a_kind(scope, call.method.as_bytes());
         let target = text(scope, &call.target);
         let body =
             if call.body.is_empty() { v8::null(scope).into() } else { bytes(scope, &call.body) };
@@ -218,7 +263,7 @@ impl Bridge {
     pub(crate) fn trailers(&self, runtime: &mut JsRuntime, call: u32, trailers: &HeaderBlock) {
         scope!(scope, runtime);
         let id = v8::Integer::new_from_unsigned(scope, call).into();
-        let flat = flat(scope, trailers);
+        let flat = self.flat(scope, trailers);
         let trailers = v8::Local::new(scope, &self.trailers);
         let this = v8::undefined(scope).into();
         trailers.call(scope, this, &[id, flat]);
@@ -247,6 +292,32 @@ impl Bridge {
     pub(crate) fn cancel(&self, runtime: &mut JsRuntime, call: u32) {
         notify(runtime, &self.cancel, &[call]);
     }
+
+    /// `[name, value, name, value, ...]`
+    fn flat<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        headers: &HeaderBlock,
+    ) -> v8::Local<'s, v8::Value> {
+        let mut flat: Vec<v8::Local<v8::Value>> = Vec::with_capacity(32);
+        for (name, value) in headers.iter() {
+            flat.push(self.one_of_a_kind(scope, name));
+            flat.push(latin1(scope, value, v8::NewStringType::Normal));
+        }
+        v8::Array::new_with_elements(scope, &flat).into()
+    }
+
+    /// A string that V8 keeps once: it is compared and looked up by its address.
+    fn one_of_a_kind<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        text: &[u8],
+    ) -> v8::Local<'s, v8::Value> {
+        match self.common.iter().find(|(common, _)| *common == text) {
+            Some((_, string)) => v8::Local::new(scope, string).into(),
+            None => latin1(scope, text, v8::NewStringType::Internalized),
+        }
+    }
 }
 
 fn notify(runtime: &mut JsRuntime, function: &v8::Global<v8::Function>, numbers: &[u32]) {
@@ -256,16 +327,6 @@ fn notify(runtime: &mut JsRuntime, function: &v8::Global<v8::Function>, numbers:
     let function = v8::Local::new(scope, function);
     let this = v8::undefined(scope).into();
     function.call(scope, this, &args);
-}
-
-/// `[name, value, name, value, ...]`
-fn flat<'s>(scope: &mut v8::PinScope<'s, '_>, headers: &HeaderBlock) -> v8::Local<'s, v8::Value> {
-    let mut flat: Vec<v8::Local<v8::Value>> = Vec::with_capacity(32);
-    for (name, value) in headers.iter() {
-        flat.push(latin1(scope, name, v8::NewStringType::Internalized));
-        flat.push(latin1(scope, value, v8::NewStringType::Normal));
-    }
-    v8::Array::new_with_elements(scope, &flat).into()
 }
 
 fn text<'s>(scope: &mut v8::PinScope<'s, '_>, text: &str) -> v8::Local<'s, v8::Value> {

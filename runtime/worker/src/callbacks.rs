@@ -5,12 +5,13 @@
 
 #![allow(clippy::needless_pass_by_value, reason = "V8's signature of callbacks")]
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::headers::{HeaderBlock, HeaderBlockBuilder};
-use cloudserve_protocol::wire::{FromWorker, SWITCHING_PROTOCOLS};
+use cloudserve_protocol::wire::SWITCHING_PROTOCOLS;
 use deno_core::{JsRuntime, v8};
 
 use crate::host::{Host, NO_STATUS};
@@ -30,23 +31,63 @@ fn status_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) 
     u16::try_from(number(scope, value)).ok().filter(is_one).unwrap_or(NO_STATUS)
 }
 
+/// Names and values of headers up to this length are read without a buffer of their own.
+const SHORT_BYTES: usize = 256;
+
+type Room = [u8; SHORT_BYTES];
+
+/// `[name, value, name, value, ...]`
 fn headers_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> HeaderBlock {
     let mut block = HeaderBlockBuilder::new();
     let Ok(array) = v8::Local::<v8::Array>::try_from(value) else { return block.finish() };
-    let mut name = Vec::new();
-    for index in 0..array.length() {
-        let Some(item) = array.get_index(scope, index) else { break };
-        let item = item.to_rust_string_lossy(scope);
-        if index % 2 == 0 {
-            name = item.into_bytes();
-        } else {
-            block.push(&name, &header_bytes(&item));
-        }
+    let (mut name_room, mut value_room) = ([0; SHORT_BYTES], [0; SHORT_BYTES]);
+    for pair in 0..array.length() / 2 {
+        let Some(name) = array.get_index(scope, 2 * pair) else { break };
+        let name = name_of(scope, name, &mut name_room);
+        let Some(value) = array.get_index(scope, 2 * pair + 1) else { break };
+        let value = value_of(scope, value, &mut value_room);
+        block.push(&name, &value);
     }
     block.finish()
 }
 
-/// One byte per character, as the request's were shown; text beyond Latin-1 goes out as UTF-8.
+/// A name, as UTF-8.
+fn name_of<'r>(
+    scope: &v8::PinScope<'_, '_>,
+    name: v8::Local<'_, v8::Value>,
+    room: &'r mut Room,
+) -> Cow<'r, [u8]> {
+    match short_bytes(scope, name, room) {
+        Some(bytes) if bytes.is_ascii() => Cow::Borrowed(bytes),
+        _ => Cow::Owned(name.to_rust_string_lossy(scope).into_bytes()),
+    }
+}
+
+/// A value: one byte per character, as the request's were shown.
+fn value_of<'r>(
+    scope: &v8::PinScope<'_, '_>,
+    value: v8::Local<'_, v8::Value>,
+    room: &'r mut Room,
+) -> Cow<'r, [u8]> {
+    match short_bytes(scope, value, room) {
+        Some(bytes) => Cow::Borrowed(bytes),
+        None => Cow::Owned(header_bytes(&value.to_rust_string_lossy(scope))),
+    }
+}
+
+/// The characters of a short string, if V8 keeps them as a byte each.
+fn short_bytes<'r>(
+    scope: &v8::PinScope<'_, '_>,
+    value: v8::Local<'_, v8::Value>,
+    room: &'r mut Room,
+) -> Option<&'r [u8]> {
+    let text = v8::Local::<v8::String>::try_from(value).ok().filter(|text| text.is_onebyte())?;
+    let bytes = room.get_mut(..text.length())?;
+    text.write_one_byte_v2(scope, 0, bytes, v8::WriteFlags::empty());
+    Some(bytes)
+}
+
+/// One byte per character; text beyond Latin-1 goes out as UTF-8.
 fn header_bytes(text: &str) -> Vec<u8> {
     text.chars()
         .map(|c| u8::try_from(u32::from(c)))
@@ -129,7 +170,7 @@ pub(crate) fn credit(
 ) {
     let call = number(scope, args.get(0));
     let bytes = number(scope, args.get(1));
-    host_of(scope).send(&FromWorker::Credit { call, bytes });
+    host_of(scope).credit(call, bytes);
 }
 
 pub(crate) fn log(

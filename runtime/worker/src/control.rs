@@ -1,12 +1,12 @@
 //! The control socket: frames in, frames out.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use cloudserve_channel::Channel;
 use cloudserve_protocol::wire::{ToWorker, WireError};
 
@@ -96,31 +96,12 @@ impl Control {
         cx: &mut Context<'_>,
         out: &mut BytesMut,
     ) -> Poll<Result<(), ControlError>> {
-        while !out.is_empty() {
-            match self.channel.write(&[IoSlice::new(out)]) {
-                Ok(n) => out.advance(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.channel.poll_writable(cx))?;
-                }
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-        }
-        self.channel.stop_waiting();
-        Poll::Ready(Ok(()))
+        self.channel.poll_write(cx, out).map_err(ControlError::from)
     }
 
     /// Writes everything, waiting as long as it takes: the last words of a worker.
     pub(crate) fn flush_blocking(&mut self, out: &mut BytesMut) {
-        while !out.is_empty() {
-            match self.channel.write(&[IoSlice::new(out)]) {
-                Ok(n) => out.advance(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.channel.block_until_writable().is_err() {
-                        return;
-                    }
-                }
-                Err(_) => return,
-            }
-        }
+        // Nobody is left to tell that it did not arrive.
+        let _ = self.channel.write_blocking(out);
     }
 }

@@ -9,19 +9,32 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::limits::Limits;
-use cloudserve_protocol::wire::{Done, FromWorker, SWITCHING_PROTOCOLS, log_cut_marker};
+use cloudserve_protocol::wire::{
+    Done, FromWorker, MAX_HEAD_BYTES, SWITCHING_PROTOCOLS, log_cut_marker,
+};
 use deno_core::v8;
 
 use crate::cpu::process_cpu_us;
 use crate::memory::MemoryBudget;
 use crate::watchdog::NEVER;
+
+/// Room for what leaves at once, as most calls need it.
+const OUT_BYTES: usize = 16 * 1024;
+
+/// A buffer that had to hold more is given back: what an answer may be is far more than a small
+/// function's memory.
+const KEPT_OUT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Time for which the heap counts as what it was when it was looked at last. V8 takes microseconds
+/// to say it, a tenth of a short call.
+const HEAP_STAYS: Duration = Duration::from_millis(1);
 
 /// What is answered instead of a status that no answer has.
 pub(crate) const NO_STATUS: u16 = 500;
@@ -45,6 +58,7 @@ struct Finished {
     discard: bool,
     cpu_us: u64,
     busy_us: u32,
+    at: Instant,
 }
 
 /// The host of one isolate.
@@ -56,6 +70,8 @@ pub(crate) struct Host {
     /// URL of the directory packages are named relative to.
     pub(crate) tree_root: RefCell<String>,
     out: RefCell<BytesMut>,
+    /// The buffer of what leaves has grown beyond what is kept.
+    out_is_large: Cell<bool>,
     calls: RefCell<HashMap<u32, CallState>>,
     current: Cell<u32>,
     logged_bytes: Cell<usize>,
@@ -63,6 +79,8 @@ pub(crate) struct Host {
     finished: RefCell<Vec<Finished>>,
     /// The CPU time of the process when a call ended, until something else runs.
     cpu_at_end: Cell<Option<u64>>,
+    /// When the heap was looked at last.
+    heap_seen: Cell<Option<Instant>>,
 }
 
 impl Host {
@@ -72,24 +90,37 @@ impl Host {
             limits: Cell::new(Limits::default()),
             source_root: RefCell::default(),
             tree_root: RefCell::default(),
-            out: RefCell::new(BytesMut::with_capacity(16 * 1024)),
+            out: RefCell::new(BytesMut::with_capacity(OUT_BYTES)),
+            out_is_large: Cell::new(false),
             calls: RefCell::default(),
             current: Cell::new(0),
             logged_bytes: Cell::new(0),
             log_cut: Cell::new(false),
             finished: RefCell::default(),
             cpu_at_end: Cell::new(None),
+            heap_seen: Cell::new(None),
         })
     }
 
     /// Appends a frame to what leaves next.
     pub(crate) fn send(&self, frame: &FromWorker) {
-        frame.encode(&mut self.out.borrow_mut());
+        let mut out = self.out.borrow_mut();
+        frame.encode(&mut out);
+        if out.len() > KEPT_OUT_BYTES {
+            self.out_is_large.set(true);
+        }
     }
 
     /// What leaves next.
     pub(crate) fn outgoing(&self) -> std::cell::RefMut<'_, BytesMut> {
         self.out.borrow_mut()
+    }
+
+    /// All that was to leave has left.
+    pub(crate) fn has_sent(&self) {
+        if self.out_is_large.take() {
+            self.out.replace(BytesMut::with_capacity(OUT_BYTES));
+        }
     }
 
     /// A call enters the isolate.
@@ -147,8 +178,10 @@ impl Host {
             let now_us = process_cpu_us();
             let cpu_us = now_us.saturating_sub(state.cpu_start_us);
             self.cpu_at_end.set(Some(now_us));
-            let busy_us = u32::try_from(state.begun.elapsed().as_micros()).unwrap_or(u32::MAX);
-            self.finished.borrow_mut().push(Finished { call, fault, discard, cpu_us, busy_us });
+            let at = Instant::now();
+            let busy = at.saturating_duration_since(state.begun);
+            let busy_us = u32::try_from(busy.as_micros()).unwrap_or(u32::MAX);
+            self.finished.borrow_mut().push(Finished { call, fault, discard, cpu_us, busy_us, at });
         }
     }
 
@@ -163,19 +196,29 @@ impl Host {
     /// Writes the frames of the calls that ended. Returns whether the worker must go.
     pub(crate) fn report_finished(&self, isolate: &mut v8::Isolate) -> bool {
         let finished = std::mem::take(&mut *self.finished.borrow_mut());
-        if finished.is_empty() {
-            return false;
-        }
+        let Some(last) = finished.last() else { return false };
         self.current.set(self.calls.borrow().keys().copied().max().unwrap_or(0));
-        let heap = isolate.get_heap_statistics().used_heap_size();
-        let memory_bytes = self.memory.peak_bytes(heap) as u64;
+        self.look_at_heap(isolate, last.at);
+        let memory_bytes = self.memory.peak_bytes() as u64;
         let mut must_go = false;
-        for Finished { call, fault, discard, cpu_us, busy_us } in finished {
+        for Finished { call, fault, discard, cpu_us, busy_us, .. } in finished {
             must_go |= discard;
             let done = Done { fault, discard, cpu_us, busy_us, memory_bytes };
             self.send(&FromWorker::Done { call, done });
         }
         must_go
+    }
+
+    /// Short calls that follow each other at once share a look, unless V8 has outgrown its limit
+    /// meanwhile. Buffers are granted on it, too, but may be off by far more than a heap grows in
+    /// that time; what bounds the heap itself does not ask.
+    fn look_at_heap(&self, isolate: &mut v8::Isolate, now: Instant) {
+        let seen = self.heap_seen.get();
+        let is_old = seen.is_none_or(|at| now.saturating_duration_since(at) >= HEAP_STAYS);
+        if is_old || self.memory.heap_has_outgrown() {
+            self.memory.saw_heap(isolate.get_heap_statistics().used_heap_size());
+            self.heap_seen.set(Some(now));
+        }
     }
 
     /// A line of the current call's log, within its bound.
@@ -220,6 +263,11 @@ impl Host {
             self.end(call, Some(too_large("responseBodyBytes", limit)), false);
             return;
         }
+        if headers.as_bytes().len() > MAX_HEAD_BYTES {
+            // The source of a stream would go on.
+            self.end(call, Some(large_head()), !end);
+            return;
+        }
         if let Some(state) = self.calls.borrow_mut().get_mut(&call).filter(|c| !c.answered) {
             state.answered = true;
             let is_odd = status == SWITCHING_PROTOCOLS && !state.is_upgrade;
@@ -246,9 +294,23 @@ impl Host {
 
     /// The answer's body is complete, and this comes after it.
     pub(crate) fn trailers(&self, call: u32, trailers: HeaderBlock) {
-        if self.calls.borrow().contains_key(&call) {
+        if trailers.as_bytes().len() > MAX_HEAD_BYTES {
+            self.end(call, Some(large_head()), true);
+        } else if self.is_under_way(call) {
             self.send(&FromWorker::Trailers { call, trailers });
         }
+    }
+
+    /// The caller may send this much more of the request's body. What is read of one after its call
+    /// asks for nothing.
+    pub(crate) fn credit(&self, call: u32, bytes: u32) {
+        if self.is_under_way(call) {
+            self.send(&FromWorker::Credit { call, bytes });
+        }
+    }
+
+    fn is_under_way(&self, call: u32) -> bool {
+        self.calls.borrow().contains_key(&call)
     }
 
     /// Whether the current call's log is over its bound.
@@ -321,6 +383,15 @@ fn too_large(limit: &str, bytes: u64) -> Fault {
     Fault::new(
         FaultClass::ResponseTooLarge,
         format!("the function's answer is larger than {bytes} bytes (limits.{limit} raises it)"),
+    )
+}
+
+fn large_head() -> Fault {
+    Fault::new(
+        FaultClass::ResponseTooLarge,
+        format!(
+            "the function's answer is too large: its headers are larger than {MAX_HEAD_BYTES} bytes"
+        ),
     )
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct MemoryBudget {
     platform_bytes: AtomicUsize,
     /// The heap when it was looked at last.
     heap_bytes: AtomicUsize,
+    /// Its limit was raised since.
+    heap_has_outgrown: AtomicBool,
     buffer_bytes: AtomicUsize,
     /// Since a buffer was granted last.
     refusals: AtomicU32,
@@ -95,6 +97,7 @@ impl MemoryBudget {
             limit_bytes: AtomicUsize::new(usize::MAX / 2),
             platform_bytes: AtomicUsize::new(0),
             heap_bytes: AtomicUsize::new(0),
+            heap_has_outgrown: AtomicBool::new(false),
             buffer_bytes: AtomicUsize::new(0),
             refusals: AtomicU32::new(0),
             exceeded: AtomicBool::new(false),
@@ -163,10 +166,20 @@ impl MemoryBudget {
             .saturating_sub(self.platform_bytes.load(Ordering::Relaxed))
     }
 
-    /// The most that was in use since the call began, given the heap of this moment. What heap and
-    /// buffers do not show is what the process has grown by.
-    pub(crate) fn peak_bytes(&self, heap_bytes: usize) -> usize {
+    /// The heap was looked at.
+    pub(crate) fn saw_heap(&self, heap_bytes: usize) {
         self.heap_bytes.store(heap_bytes, Ordering::Relaxed);
+        self.heap_has_outgrown.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether its limit was raised since: what is known of it is what it was at most.
+    pub(crate) fn heap_has_outgrown(&self) -> bool {
+        self.heap_has_outgrown.load(Ordering::Relaxed)
+    }
+
+    /// The most that was in use since the call began, with the heap as it was looked at last. What
+    /// heap and buffers do not show is what the process has grown by.
+    pub(crate) fn peak_bytes(&self) -> usize {
         let [private, used] = &self.at_begin;
         let growth = self
             .most_private_bytes
@@ -192,6 +205,7 @@ impl MemoryBudget {
         let limit = self.limit_bytes.load(Ordering::Relaxed);
         let allowed = limit.saturating_sub(self.buffer_bytes.load(Ordering::Relaxed));
         self.heap_bytes.store(current, Ordering::Relaxed);
+        self.heap_has_outgrown.store(true, Ordering::Relaxed);
         if current < allowed {
             return allowed.min(current + STEP_BYTES);
         }
@@ -305,11 +319,25 @@ mod tests {
         let budget = MemoryBudget::new();
         budget.take_baseline(resident(60, 20));
         budget.begin();
-        assert_eq!(budget.peak_bytes(3 * MB), 3 * MB);
+        budget.saw_heap(3 * MB);
+        assert_eq!(budget.peak_bytes(), 3 * MB);
         budget.is_beyond(resident(70, 30));
-        assert_eq!(budget.peak_bytes(3 * MB), 10 * MB);
+        assert_eq!(budget.peak_bytes(), 10 * MB);
         budget.begin();
-        assert_eq!(budget.peak_bytes(4 * MB), 4 * MB);
+        budget.saw_heap(4 * MB);
+        assert_eq!(budget.peak_bytes(), 4 * MB);
+    }
+
+    #[test]
+    fn a_heap_whose_limit_was_raised_is_to_be_looked_at() {
+        let budget = MemoryBudget::new();
+        budget.assign(128);
+        budget.saw_heap(3 * MB);
+        assert!(!budget.heap_has_outgrown());
+        assert!(budget.near_heap_limit(BOOT_HEAP_BYTES) > BOOT_HEAP_BYTES);
+        assert!(budget.heap_has_outgrown());
+        budget.saw_heap(4 * MB);
+        assert!(!budget.heap_has_outgrown());
     }
 
     #[test]

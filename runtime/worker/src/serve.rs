@@ -17,7 +17,7 @@ use cloudserve_protocol::call::{HandlerKind, LogLevel};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::limits::EventFormat;
 use cloudserve_protocol::wire::{
-    Assignment, EXIT_UNCAUGHT, FromWorker, Jailed, Loaded, Ready, ToWorker,
+    Assignment, EXIT_UNCAUGHT, FromWorker, Jailed, Loaded, MAX_CODE_CACHE_BYTES, Ready, ToWorker,
 };
 use deno_core::error::{CoreError, CoreErrorKind};
 use deno_core::v8;
@@ -372,6 +372,9 @@ impl Serving {
                 Poll::Ready(Err(_)) => return Turn::Ended(0),
                 flushed => flushed.is_ready(),
             };
+            if is_flushed {
+                self.host.has_sent();
+            }
             // A caller that reads slowly is waited for: its answer is in the way of the next.
             if self.host.has_calls() || !is_flushed || !self.begin_next() {
                 self.host.rest();
@@ -425,7 +428,8 @@ impl Serving {
             url.to_file_path().ok().and_then(|path| std::fs::read_to_string(path).ok()).and_then(
                 |source| code_cache::make(&mut self.booted.worker.js_runtime, &url, &source),
             );
-        if let Some(bytes) = made {
+        // The frame's kind counts as well.
+        if let Some(bytes) = made.filter(|bytes| bytes.len() < MAX_CODE_CACHE_BYTES) {
             self.host.send(&FromWorker::CodeCache(bytes.into()));
         }
     }
@@ -461,7 +465,10 @@ impl Serving {
                     deadline: now + Duration::from_millis(budget_ms.into()),
                 };
                 self.waiting.push_back(incoming);
-                if is_free {
+                // What the call before has to say leaves first: `turn` begins this one then. One
+                // that cannot be taken back comes when nothing is left to say, and what follows of
+                // its body is taken only by a call that has begun.
+                if is_free && (!revocable || self.host.outgoing().is_empty()) {
                     self.begin_next();
                 }
                 return;

@@ -192,17 +192,14 @@ impl MongoAccounts {
 #[async_trait]
 impl AccountStore for MongoAccounts {
     async fn create_user(&self, user: User) -> Result<(), StoreError> {
-        let (id, name, email) = (user.id, user.user_name.clone(), user.email.clone());
+        let (name, email) = (user.user_name.clone(), user.email.clone());
         let row = document(&UserDocument::from(user))?;
         let added = in_transaction!(self.database, |tx| async {
             match self.insert_user(&row, &mut tx).await {
                 Err(Failed::Driver(error)) if is_duplicate(&error) => {
                     Err(StoreError::Conflict.into())
                 }
-                added => {
-                    tx.announce(Change::User(id));
-                    added
-                }
+                added => added,
             }
         });
         match added {

@@ -1,7 +1,9 @@
 //! One connection pool, and transactions over it.
 //!
 //! Invariant: no operation waits without end. Each has one deadline over retries, the wait for a
-//! connection and the server's own time; a server that hangs looks like one that is gone.
+//! connection and the server's own time; a server that hangs looks like one that is gone. Only what
+//! makes an index over records that are there has none: that of an age ([`super::ages`]), for which
+//! nobody waits, and that of a newer schema, once.
 
 use std::error::Error as StdError;
 use std::sync::Arc;

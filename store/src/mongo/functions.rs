@@ -16,8 +16,7 @@ use super::database::{Database, Failed, Transaction, in_transaction};
 use super::schema::{FUNCTIONS, USERS, VERSIONS};
 use super::telemetry::MongoTelemetry;
 use super::values::{Key, date, document, field, is_duplicate, older, parse, time};
-use super::{queue, versions};
-use crate::account::Quota;
+use super::{queue, route, versions};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, DeployStatus, Function, FunctionRecord,
@@ -74,6 +73,9 @@ pub(super) struct VersionDocument {
     /// While it waits or is in work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) queued_at: Option<DateTime>,
+    /// Its owner, meanwhile. Not there if it came with an import or from an earlier release.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) queued_by: Option<Uuid>,
     /// How often it was claimed.
     pub(super) attempts: u32,
 }
@@ -152,7 +154,10 @@ pub(super) fn versions_of(id: FunctionId) -> Document {
 }
 
 /// The query for [`RecordDocument`]s: functions that match, then, after `middle`, their versions.
-fn records(filter: Document, middle: impl IntoIterator<Item = Document>) -> Vec<Document> {
+pub(super) fn records(
+    filter: Document,
+    middle: impl IntoIterator<Item = Document>,
+) -> Vec<Document> {
     let key_of = |version: &str| doc! { "functionId": "$_id", "version": version };
     let is_other = doc! { "$and": [
         { "$ne": ["$activeVersion", "$latestVersion"] },
@@ -236,8 +241,12 @@ impl MongoFunctions {
     async fn try_accept(
         &self,
         new: &NewVersion,
+        max_queued: Option<u32>,
         tx: &mut Transaction,
     ) -> Result<FunctionRecord, Failed> {
+        if let Some(max) = max_queued {
+            queue::keep_within(&self.database, new.user_id, max, tx).await?;
+        }
         let now = Timestamp::now();
         if new.version == 1 {
             self.insert_function(new, now, tx).await?;
@@ -255,6 +264,7 @@ impl MongoFunctions {
             built: new.built.clone(),
             created_at: date(now),
             queued_at: Some(date(now)),
+            queued_by: Some(new.user_id.key()),
             attempts: 0,
         })?;
         self.insert(VERSIONS, row, tx).await?;
@@ -378,8 +388,16 @@ impl MongoFunctions {
 
 #[async_trait]
 impl FunctionStore for MongoFunctions {
-    async fn accept(&self, new: NewVersion) -> Result<FunctionRecord, StoreError> {
-        in_transaction!(self.database, |tx| self.try_accept(&new, &mut tx))
+    async fn accept_within(
+        &self,
+        new: NewVersion,
+        max_queued: Option<u32>,
+    ) -> Result<FunctionRecord, StoreError> {
+        in_transaction!(self.database, |tx| self.try_accept(&new, max_queued, &mut tx))
+    }
+
+    async fn queued(&self, user_id: UserId) -> Result<u32, StoreError> {
+        queue::queued(&self.database, user_id).await
     }
 
     async fn function(
@@ -515,23 +533,7 @@ impl FunctionStore for MongoFunctions {
         user_name: &UserName,
         function_name: &FunctionName,
     ) -> Result<Option<Route>, StoreError> {
-        let users = self.database.collection(USERS);
-        let owner =
-            users.find_one(doc! { "userName": user_name.as_str() }).projection(doc! { "quota": 1 });
-        let Some(owner) = self.database.bounded(owner).await? else { return Ok(None) };
-        let owner: OwnerDocument = parse("user", &owner)?;
-        let record =
-            self.one_record(doc! { "user": owner.id, "name": function_name.as_str() }).await?;
-        Ok(record.map(|FunctionRecord { function, active, .. }| Route {
-            function_id: function.id,
-            owner_id: function.user_id,
-            owner_name: user_name.clone(),
-            owner_quota: owner.quota,
-            function_name: function.name,
-            visibility: function.visibility,
-            status: function.status,
-            active: active.map(Arc::new),
-        }))
+        route::find(&self.database, user_name, function_name).await
     }
 
     async fn claim(&self, holder: &str, lease: Duration) -> Result<Option<Claimed>, StoreError> {
@@ -565,12 +567,4 @@ impl FunctionStore for MongoFunctions {
     ) -> Result<(), StoreError> {
         in_transaction!(self.database, |tx| queue::fail(self, id, version, &error, &mut tx))
     }
-}
-
-#[derive(Deserialize)]
-struct OwnerDocument {
-    #[serde(rename = "_id")]
-    id: Uuid,
-    #[serde(default)]
-    quota: Quota,
 }

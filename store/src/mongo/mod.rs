@@ -15,12 +15,14 @@
 //! | `meta` | the version of all this ([`schema`]), and whether an import is not finished |
 
 mod accounts;
+mod ages;
 mod audit;
 mod changes;
 mod database;
 mod functions;
 mod logs;
 mod queue;
+mod route;
 mod schema;
 mod telemetry;
 mod transfer;
@@ -29,10 +31,11 @@ mod values;
 mod versions;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::transfer::RecordTransfer;
 use crate::{AccountStore, ChangeFeed, FunctionStore, OpenError, TelemetryStore};
+
+pub use ages::Ages;
 
 /// How MongoDB is used.
 #[derive(Clone)]
@@ -46,10 +49,8 @@ pub struct MongoOptions {
     pub connect_timeout_ms: u32,
     /// How long an operation may take, retries and waiting for a connection included.
     pub operation_timeout_ms: u32,
-    /// How long logs are kept.
-    pub log_retention: Duration,
-    /// How long single calls are kept; their sums by day are kept for good. `None`: for good.
-    pub usage_retention: Option<Duration>,
+    /// How long what calls leave behind is kept, for those who serve. `None`: as long as before.
+    pub ages: Option<Ages>,
     /// How often changes are looked for while the server sends none by itself.
     pub poll_interval_ms: u32,
 }
@@ -61,8 +62,7 @@ impl Default for MongoOptions {
             max_connections: 32,
             connect_timeout_ms: 5_000,
             operation_timeout_ms: 10_000,
-            log_retention: Duration::from_secs(30 * 24 * 60 * 60),
-            usage_retention: None,
+            ages: None,
             poll_interval_ms: 1_000,
         }
     }
@@ -76,12 +76,14 @@ pub(crate) struct MongoStores {
     pub(crate) changes: Arc<dyn ChangeFeed>,
 }
 
-/// Connects, brings the database to the newest schema and begins to follow its changes.
+/// Connects, brings the database to the newest schema and begins to follow its changes, and to bring
+/// it to the ages that are asked for.
 pub(crate) async fn open(options: &MongoOptions) -> Result<MongoStores, OpenError> {
     let database = prepared(options).await?;
     refuse_unfinished(&database).await?;
     let feed = changes::follow(database.clone(), options).await?;
-    let telemetry = Arc::new(telemetry::MongoTelemetry::new(database.clone()));
+    let ages = options.ages.map(|ages| ages::Applying::begin(database.clone(), ages));
+    let telemetry = Arc::new(telemetry::MongoTelemetry::new(database.clone(), ages));
     Ok(MongoStores {
         accounts: Arc::new(accounts::MongoAccounts::new(database.clone())),
         functions: Arc::new(functions::MongoFunctions::new(database, telemetry.clone())),
@@ -91,6 +93,7 @@ pub(crate) async fn open(options: &MongoOptions) -> Result<MongoStores, OpenErro
 }
 
 /// Connects to read everything; with `importing`, to write it, also where an import was cut off.
+/// Ages stay as they are.
 pub(crate) async fn open_transfer(
     options: &MongoOptions,
     importing: bool,
@@ -104,7 +107,7 @@ pub(crate) async fn open_transfer(
 
 async fn prepared(options: &MongoOptions) -> Result<database::Database, OpenError> {
     let database = database::Database::connect(options).await?;
-    schema::prepare(&database, options).await?;
+    schema::prepare(&database).await?;
     Ok(database)
 }
 

@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
-use cloudserve_protocol::ids::{FunctionId, UserName};
-use mongodb::bson::{Bson, Document, RawDocumentBuf, deserialize_from_slice, doc};
+use cloudserve_protocol::ids::{FunctionId, UserId, UserName};
+use futures::TryStreamExt;
+use mongodb::bson::{Bson, Document, RawDocumentBuf, Uuid, deserialize_from_slice, doc};
 use mongodb::options::ReturnDocument;
 use serde::Deserialize;
 
-use super::database::{Failed, Transaction, in_transaction};
+use super::database::{Database, Failed, Transaction, in_transaction};
 use super::functions::{MongoFunctions, VersionDocument, VersionKey, version_key};
 use super::schema::{FUNCTIONS, USERS, VERSIONS};
 use super::values::{Key, date, field, parse};
@@ -24,12 +25,53 @@ fn lease_end(lease: Duration) -> Document {
     doc! { "$add": ["$$NOW", lease_ms] }
 }
 
+/// What an account has in the queue, as the index by account finds it.
+fn queued_by(user_id: UserId) -> Document {
+    doc! {
+        "status": { "$in": ["pending", "deploying"] },
+        "queuedBy": user_id.key(),
+        "queuedAt": { "$exists": true },
+    }
+}
+
+fn number(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+pub(super) async fn queued(database: &Database, user_id: UserId) -> Result<u32, StoreError> {
+    let versions = database.collection(VERSIONS);
+    database.bounded(versions.count_documents(queued_by(user_id))).await.map(number)
+}
+
+/// Fails unless the account may have one more in the queue.
+pub(super) async fn keep_within(
+    database: &Database,
+    user_id: UserId,
+    max: u32,
+    tx: &mut Transaction,
+) -> Result<(), Failed> {
+    // Written for the sake of another deploy of the account that is accepted meanwhile: both touch
+    // one document, so one of them begins again and counts the other.
+    let users = database.collection(USERS);
+    let touch =
+        users.update_one(doc! { "_id": user_id.key() }, doc! { "$inc": { "accepted": 1_i64 } });
+    if touch.session(tx.session()).await?.matched_count == 0 {
+        return Err(StoreError::Missing.into());
+    }
+    let versions = database.collection(VERSIONS);
+    let count = versions.count_documents(queued_by(user_id));
+    if number(count.session(tx.session()).await?) >= max {
+        return Err(StoreError::QueueFull { max }.into());
+    }
+    Ok(())
+}
+
 pub(super) async fn claim(
     store: &MongoFunctions,
     holder: &str,
     lease: Duration,
 ) -> Result<Option<Claimed>, StoreError> {
-    while let Some(found) = take(store, holder, lease).await? {
+    while let Some(found) = take_in_turn(store, holder, lease).await? {
         match claimed(store, &found).await {
             Ok(Some(claimed)) => return Ok(Some(claimed)),
             // Deleted since.
@@ -44,16 +86,61 @@ pub(super) async fn claim(
     Ok(None)
 }
 
-/// The oldest version that is pending, or deploying under a lease that has run out.
-async fn take(
+/// The oldest version of accounts with nothing in work; if there is none, the oldest. Two processes
+/// that ask at once may both take one of the same account: turns are fair, not exact.
+async fn take_in_turn(
     store: &MongoFunctions,
     holder: &str,
     lease: Duration,
 ) -> Result<Option<RawDocumentBuf>, StoreError> {
-    let is_free = doc! { "$or": [
+    let busy = busy(&store.database).await?;
+    if busy.is_empty() {
+        return take(store, Document::new(), holder, lease).await;
+    }
+    let of_others = doc! { "queuedBy": { "$nin": busy } };
+    match take(store, of_others, holder, lease).await? {
+        None => take(store, Document::new(), holder, lease).await,
+        taken => Ok(taken),
+    }
+}
+
+#[derive(Deserialize)]
+struct BusyDocument {
+    #[serde(rename = "_id")]
+    user: Option<Uuid>,
+}
+
+/// Accounts that have something in work.
+async fn busy(database: &Database) -> Result<Vec<Uuid>, StoreError> {
+    let in_work = doc! {
+        "status": "deploying",
+        "queuedAt": { "$exists": true },
+        "$expr": { "$gt": ["$leaseUntil", "$$NOW"] },
+    };
+    let by_account = [doc! { "$match": in_work }, doc! { "$group": { "_id": "$queuedBy" } }];
+    let versions = database.collection(VERSIONS);
+    let read = async {
+        let found = versions.aggregate(by_account).with_type::<RawDocumentBuf>().await?;
+        found.try_collect::<Vec<_>>().await
+    };
+    let mut accounts = Vec::new();
+    for found in database.bounded(read).await? {
+        accounts.extend(parse::<BusyDocument>("version", &found)?.user);
+    }
+    Ok(accounts)
+}
+
+/// The oldest version that is pending, or deploying under a lease that has run out.
+async fn take(
+    store: &MongoFunctions,
+    mut is_free: Document,
+    holder: &str,
+    lease: Duration,
+) -> Result<Option<RawDocumentBuf>, StoreError> {
+    is_free.extend(doc! { "$or": [
         { "status": "pending" },
         { "$expr": { "$lte": ["$leaseUntil", "$$NOW"] } },
-    ], "queuedAt": { "$exists": true } };
+    ], "queuedAt": { "$exists": true } });
     let mark = doc! { "$set": {
         "status": "deploying",
         "leaseHolder": { "$literal": holder },
@@ -111,7 +198,7 @@ async fn give_up(store: &MongoFunctions, found: &RawDocumentBuf) -> Result<(), S
     let key = found.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
     let key = key.ok_or_else(|| StoreError::corrupt("version", "it has no identity"))?;
     let versions = store.database.collection(VERSIONS);
-    let leave = doc! { "$set": { "status": "failed" }, "$unset": { "queuedAt": 1 } };
+    let leave = doc! { "$set": { "status": "failed" }, "$unset": { "queuedAt": 1, "queuedBy": 1 } };
     store.database.bounded(versions.update_one(doc! { "_id": key }, leave)).await.map(drop)
 }
 
@@ -178,7 +265,7 @@ pub(super) async fn activate(
     let end = if overtaken { DeployStatus::Superseded } else { DeployStatus::Active };
     let ended = doc! {
         "$set": { "status": field(&end)?, "built": field(built)? },
-        "$unset": { "queuedAt": 1, "leaseHolder": 1, "leaseUntil": 1 },
+        "$unset": { "queuedAt": 1, "queuedBy": 1, "leaseHolder": 1, "leaseUntil": 1 },
     };
     versions.update_one(this, ended).session(tx.session()).await?;
     // Whoever waits for this deploy to end learns of it either way.
@@ -208,7 +295,7 @@ pub(super) async fn fail(
     let open = doc! { "_id": version_key(id, version), "queuedAt": { "$exists": true } };
     let ended = doc! {
         "$set": { "status": "failed", "error": field(error)? },
-        "$unset": { "queuedAt": 1, "leaseHolder": 1, "leaseUntil": 1 },
+        "$unset": { "queuedAt": 1, "queuedBy": 1, "leaseHolder": 1, "leaseUntil": 1 },
     };
     let versions = store.database.collection(VERSIONS);
     let failed = versions.update_one(open, ended).session(tx.session()).await?;

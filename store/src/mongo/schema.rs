@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use mongodb::IndexModel;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
-use mongodb::error::{Error, ErrorKind};
 use mongodb::options::IndexOptions;
 use serde::Deserialize;
 
-use super::MongoOptions;
 use super::database::{Database, Failed};
 use super::values::{is_duplicate, parse};
 use crate::{OpenError, StoreError};
@@ -30,7 +28,7 @@ pub(super) const CHANGES: &str = "changes";
 pub(super) const META: &str = "meta";
 
 /// The newest version this release knows.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 const PRODUCT: &str = "cloudserve";
 /// How long notices of changes are kept.
 const CHANGES_KEPT: Duration = Duration::from_hours(1);
@@ -38,7 +36,7 @@ const CHANGES_KEPT: Duration = Duration::from_hours(1);
 const BEGUN_LOOKS: u32 = 50;
 const BEGUN_PAUSE: Duration = Duration::from_millis(100);
 /// The longest age the server can be told.
-const LONGEST_AGE: Duration = Duration::from_secs(i32::MAX as u64);
+pub(super) const LONGEST_AGE: Duration = Duration::from_secs(i32::MAX as u64);
 
 #[derive(Deserialize)]
 struct SchemaDocument {
@@ -46,8 +44,8 @@ struct SchemaDocument {
     version: i64,
 }
 
-/// Brings the database to the newest version and its ages to what the options say.
-pub(super) async fn prepare(database: &Database, options: &MongoOptions) -> Result<(), OpenError> {
+/// Brings the database to the newest version.
+pub(super) async fn prepare(database: &Database) -> Result<(), OpenError> {
     let failed = |error: StoreError| database.unreachable(error);
     let foreign = || OpenError::ForeignDatabase { name: database.name().to_owned() };
     let mut stored = read(database).await.map_err(failed)?;
@@ -72,14 +70,15 @@ pub(super) async fn prepare(database: &Database, options: &MongoOptions) -> Resu
         });
     }
     while version < VERSION {
-        if version == 0 {
-            version_1(database).await.map_err(failed)?;
-        }
+        let step = match version {
+            0 => version_1(database).await,
+            _ => version_2(database).await,
+        };
+        step.map_err(failed)?;
         advance(database, version).await.map_err(failed)?;
         version += 1;
     }
-    keep_for(database, LOGS, Some(options.log_retention)).await.map_err(failed)?;
-    keep_for(database, USAGES, options.usage_retention).await.map_err(failed)
+    Ok(())
 }
 
 async fn read(database: &Database) -> Result<Option<SchemaDocument>, StoreError> {
@@ -137,22 +136,21 @@ fn plain(keys: Document) -> IndexModel {
 }
 
 /// Removes a record this long after the time in its field.
-fn expiring(field: &str, name: &str, after: Duration) -> IndexModel {
+pub(super) fn expiring(field: &str, name: &str, after: Duration) -> IndexModel {
     let options =
         IndexOptions::builder().name(name.to_owned()).expire_after(after.min(LONGEST_AGE)).build();
     IndexModel::builder().keys(doc! { field: 1 }).options(options).build()
 }
 
+/// Only what waits or is in work, so it stays small whatever the history.
+fn of_the_queue(keys: Document) -> IndexModel {
+    let is_queued = doc! { "queuedAt": { "$exists": true } };
+    let options = IndexOptions::builder().partial_filter_expression(is_queued).build();
+    IndexModel::builder().keys(keys).options(options).build()
+}
+
 async fn version_1(database: &Database) -> Result<(), StoreError> {
-    let queued = IndexModel::builder()
-        .keys(doc! { "queuedAt": 1, "_id": 1 })
-        .options(
-            // Only what waits or is in work, so it stays small whatever the history.
-            IndexOptions::builder()
-                .partial_filter_expression(doc! { "queuedAt": { "$exists": true } })
-                .build(),
-        )
-        .build();
+    let queued = of_the_queue(doc! { "queuedAt": 1, "_id": 1 });
     for (collection, indexes) in [
         (USERS, vec![unique(doc! { "userName": 1 }), unique(doc! { "email": 1 })]),
         (
@@ -198,45 +196,10 @@ async fn version_1(database: &Database) -> Result<(), StoreError> {
     Ok(())
 }
 
-const INDEX_NOT_FOUND: i32 = 27;
-const INDEX_OPTIONS_CONFLICT: i32 = 85;
-const AGE_INDEX: &str = "age";
-
-fn has_code(error: &Error, code: i32) -> bool {
-    matches!(error.kind.as_ref(), ErrorKind::Command(command) if command.code == code)
-}
-
-/// Makes the server remove records of this age, or none.
-async fn keep_for(
-    database: &Database,
-    name: &'static str,
-    age: Option<Duration>,
-) -> Result<(), StoreError> {
-    let collection = database.collection(name);
-    let applied = async {
-        let Some(age) = age else {
-            // Even to drop what is not there waits for every transaction, and everybody else
-            // behind it.
-            let names = collection.list_index_names().await?;
-            if !names.iter().any(|name| name == AGE_INDEX) {
-                return Ok(());
-            }
-            return match collection.drop_index(AGE_INDEX).await {
-                Err(error) if !has_code(&error, INDEX_NOT_FOUND) => Err(Failed::Driver(error)),
-                _ => Ok(()),
-            };
-        };
-        match collection.create_index(expiring("timestamp", AGE_INDEX, age)).await {
-            // It was another age before.
-            Err(error) if has_code(&error, INDEX_OPTIONS_CONFLICT) => {
-                let seconds = i64::try_from(age.min(LONGEST_AGE).as_secs()).unwrap_or(i64::MAX);
-                let index = doc! { "name": AGE_INDEX, "expireAfterSeconds": seconds };
-                database.handle().run_command(doc! { "collMod": name, "index": index }).await?;
-                Ok(())
-            }
-            Err(error) => Err(Failed::Driver(error)),
-            Ok(_) => Ok(()),
-        }
-    };
-    database.bounded(applied).await
+/// Whose deploys wait, and whose are in work. Over versions that are there already this takes as long
+/// as there are many, so it has no deadline.
+async fn version_2(database: &Database) -> Result<(), StoreError> {
+    let by_account = of_the_queue(doc! { "status": 1, "queuedBy": 1 });
+    let versions = database.collection(VERSIONS);
+    versions.create_index(by_account).await.map(drop).map_err(StoreError::unavailable)
 }

@@ -23,7 +23,9 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, CreateBucketConfiguration, Delete, ObjectIdentifier,
+};
 use bytes::Bytes;
 use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
 use cloudserve_protocol::ids::FunctionId;
@@ -38,6 +40,9 @@ use write::Content;
 const ATTEMPTS: u32 = 3;
 /// Size of the pieces of [`ArtifactStore::stream`].
 const PIECE_BYTES: usize = 256 * 1024;
+/// The region of AWS where buckets are made that ask for none, and the only one that may not be asked
+/// for.
+const DEFAULT_REGION: &str = "us-east-1";
 /// The object that says what the bucket holds. No key of an artifact looks like it.
 const FORMAT_KEY: &str = "cloudserve.json";
 const PRODUCT: &str = "cloudserve";
@@ -88,7 +93,7 @@ impl Default for S3Options {
     fn default() -> Self {
         Self {
             endpoint: None,
-            region: "us-east-1".to_owned(),
+            region: DEFAULT_REGION.to_owned(),
             bucket: String::new(),
             access_key: String::new(),
             secret_key: String::new(),
@@ -147,7 +152,7 @@ impl S3Objects {
             place: place.clone(),
             source,
         };
-        store.provide_bucket().await.map_err(&unusable)?;
+        store.provide_bucket(location(options)).await.map_err(&unusable)?;
         let format = store.provide_format().await.map_err(&unusable)?;
         if format.product != PRODUCT {
             return Err(unusable(ForeignBucket.into()));
@@ -162,11 +167,15 @@ impl S3Objects {
         Ok(store)
     }
 
-    async fn provide_bucket(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn provide_bucket(
+        &self,
+        location: Option<CreateBucketConfiguration>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match self.client.head_bucket().bucket(&self.bucket).send().await {
             Ok(_) => Ok(()),
             Err(error) if status_of(&error) == Some(404) => {
-                match self.client.create_bucket().bucket(&self.bucket).send().await {
+                let create = self.client.create_bucket().bucket(&self.bucket);
+                match create.set_create_bucket_configuration(location).send().await {
                     // Another process was faster.
                     Err(error) if status_of(&error) == Some(409) => Ok(()),
                     Err(error) => Err(error.into()),
@@ -229,6 +238,17 @@ fn config(options: &S3Options) -> aws_sdk_s3::Config {
         Some(endpoint) => config.endpoint_url(endpoint).force_path_style(true).build(),
         None => config.build(),
     }
+}
+
+/// Where a bucket is to be made. AWS wants it said; other stores know where they are, and not all of
+/// them know the names of regions.
+fn location(options: &S3Options) -> Option<CreateBucketConfiguration> {
+    let region = options.region.as_str();
+    let is_said = options.endpoint.is_none() && region != DEFAULT_REGION;
+    is_said.then(|| {
+        let region = BucketLocationConstraint::from(region);
+        CreateBucketConfiguration::builder().location_constraint(region).build()
+    })
 }
 
 /// Whether all that is ever written under a key is equal.
@@ -337,4 +357,26 @@ impl S3Objects {
 /// Bytes as the body of a request.
 fn body(bytes: Bytes) -> ByteStream {
     ByteStream::from(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_of_aws_are_made_in_the_region_that_is_set() {
+        let made_in = |region: &str, endpoint: Option<&str>| {
+            let options = S3Options {
+                region: region.to_owned(),
+                endpoint: endpoint.map(str::to_owned),
+                ..S3Options::default()
+            };
+            location(&options).map(|said| said.location_constraint().unwrap().as_str().to_owned())
+        };
+        assert_eq!(made_in("eu-central-1", None).as_deref(), Some("eu-central-1"));
+        // One that the client does not know yet.
+        assert_eq!(made_in("xx-north-9", None).as_deref(), Some("xx-north-9"));
+        assert_eq!(made_in("us-east-1", None), None);
+        assert_eq!(made_in("eu-central-1", Some("http://127.0.0.1:9000")), None);
+    }
 }

@@ -134,9 +134,8 @@ pub(super) fn insert_api_key(c: &Connection, key: &ApiKey) -> Result<bool, Store
 impl AccountStore for SqliteAccounts {
     async fn create_user(&self, user: User) -> Result<(), StoreError> {
         self.meta
-            .write(move |c, changes| {
+            .write(move |c, _| {
                 if insert_user(c, &user)? {
-                    changes.push(Change::User(user.id));
                     return Ok(());
                 }
                 let (name_taken, email_taken): (bool, bool) = c

@@ -17,7 +17,7 @@ use super::{queue, versions};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, Function, FunctionRecord, NewVersion, Page,
-    Pruned, Rollback, Route, SealedEnv, SealedVersion, Version, Visibility,
+    Pruned, Rollback, Route, SealedEnv, SealedVersion, Served, Version, Visibility,
 };
 use crate::telemetry::forget_logs;
 use crate::{Change, FunctionStore, StoreError, Timestamp};
@@ -172,26 +172,30 @@ pub(super) const LIST: &str = record_where!(
      ORDER BY f.created_at DESC, f.id DESC LIMIT ?4"
 );
 
-pub(super) const ROUTE: &str = concat!(
-    "SELECT f.id, f.user_id, u.user_name, f.name, f.visibility, l.status, f.active_version, u.quota, ",
-    version_columns!("a"),
-    " FROM users u
+pub(super) const ROUTE: &str =
+    "SELECT f.id, f.user_id, u.user_name, f.name, f.visibility, l.status, u.quota,
+            f.active_version, a.env, a.limits, a.built
+     FROM users u
      JOIN functions f ON f.user_id = u.id
      JOIN versions l ON l.function_id = f.id AND l.version = f.latest_version
      LEFT JOIN versions a ON a.function_id = f.id AND a.version = f.active_version
-     WHERE u.user_name = ?1 AND f.name = ?2"
-);
+     WHERE u.user_name = ?1 AND f.name = ?2";
 
 fn read_route(row: &Row<'_>) -> rusqlite::Result<Route> {
-    let active = match row.get::<_, Option<u32>>(6)? {
+    let active = match row.get::<_, Option<u32>>(7)? {
         None => None,
-        Some(_) => Some(Arc::new(read_version(row, 8)?)),
+        Some(version) => Some(Served {
+            version,
+            env: SealedEnv(row.get(8)?),
+            limits: json(row, 9)?,
+            built: optional_json(row, 10)?,
+        }),
     };
     Ok(Route {
         function_id: FunctionId::from_bytes(row.get(0)?),
         owner_id: UserId::from_bytes(row.get(1)?),
         owner_name: parsed(row, 2)?,
-        owner_quota: json(row, 7)?,
+        owner_quota: json(row, 6)?,
         function_name: parsed(row, 3)?,
         visibility: visibility(row, 4)?,
         status: status(row, 5)?,
@@ -201,9 +205,18 @@ fn read_route(row: &Row<'_>) -> rusqlite::Result<Route> {
 
 #[async_trait]
 impl FunctionStore for SqliteFunctions {
-    async fn accept(&self, new: NewVersion) -> Result<FunctionRecord, StoreError> {
+    async fn accept_within(
+        &self,
+        new: NewVersion,
+        max_queued: Option<u32>,
+    ) -> Result<FunctionRecord, StoreError> {
         self.meta
             .write(move |c, changes| {
+                if let Some(max) = max_queued
+                    && queue::queued(c, new.user_id)? >= max
+                {
+                    return Err(StoreError::QueueFull { max });
+                }
                 let now = Timestamp::now();
                 if new.version == 1 {
                     insert_function(c, &new, now)?;
@@ -216,6 +229,10 @@ impl FunctionStore for SqliteFunctions {
                 record(c, RECORD_BY_ID, key)?.ok_or(StoreError::Missing)
             })
             .await
+    }
+
+    async fn queued(&self, user_id: UserId) -> Result<u32, StoreError> {
+        self.meta.read(move |c| queue::queued(c, user_id)).await
     }
 
     async fn function(

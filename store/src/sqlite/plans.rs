@@ -22,6 +22,8 @@ fn queries_use_their_indexes() {
         (meta, functions::ROUTE, "sqlite_autoindex_users_2 (user_name=?)", true),
         (meta, functions::LIST, "functions_by_age", true),
         (meta, queue::NEXT_IN_QUEUE, "versions_queue", true),
+        (meta, queue::NEXT_OF_THE_IDLE, "SCAN v USING INDEX versions_queue", true),
+        (meta, queue::QUEUED, "SCAN v USING INDEX versions_queue", true),
         (telemetry, logs::LOGS, "logs_by_function", true),
         (telemetry, logs::LOG_OF_CALL, "execution_id=?", true),
         (telemetry, usage::ROWS_OF_USER, "usage_by_user", true),

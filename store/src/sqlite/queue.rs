@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cloudserve_protocol::ids::FunctionId;
+use cloudserve_protocol::ids::{FunctionId, UserId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns::{parsed, reading, status, status_text, storage_failed, to_json};
@@ -20,6 +20,27 @@ use crate::{Change, StoreError, Timestamp};
 pub(super) const NEXT_IN_QUEUE: &str = "SELECT function_id, version FROM versions
      WHERE (status = 'pending' OR lease_until <= ?1) AND status IN ('pending', 'deploying')
      ORDER BY created_at, function_id, version LIMIT 1";
+
+/// The same of accounts with nothing in work. `CROSS`: the queue is small, so it is what is walked.
+pub(super) const NEXT_OF_THE_IDLE: &str = "SELECT v.function_id, v.version
+     FROM versions v CROSS JOIN functions f ON f.id = v.function_id
+     WHERE (v.status = 'pending' OR v.lease_until <= ?1) AND v.status IN ('pending', 'deploying')
+         AND f.user_id NOT IN (
+             SELECT o.user_id FROM versions w CROSS JOIN functions o ON o.id = w.function_id
+             WHERE w.status = 'deploying' AND w.lease_until > ?1
+                 AND w.status IN ('pending', 'deploying'))
+     ORDER BY v.created_at, v.function_id, v.version LIMIT 1";
+
+/// Walks the queue, too: an account may have any number of functions.
+pub(super) const QUEUED: &str = "SELECT count(*)
+     FROM versions v CROSS JOIN functions f ON f.id = v.function_id
+     WHERE v.status IN ('pending', 'deploying') AND f.user_id = ?1";
+
+pub(super) fn queued(c: &Connection, user_id: UserId) -> Result<u32, StoreError> {
+    c.prepare_cached(QUEUED)
+        .and_then(|mut query| query.query_row([user_id.as_bytes()], |row| row.get(0)))
+        .map_err(reading("version"))
+}
 
 const CLAIMED: &str = concat!(
     "SELECT ",
@@ -42,14 +63,11 @@ pub(super) fn claim(
 ) -> Result<Option<Claimed>, StoreError> {
     let now = Timestamp::now();
     loop {
-        let next = c
-            .prepare_cached(NEXT_IN_QUEUE)
-            .and_then(|mut query| {
-                query.query_row([now.0], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-            })
-            .map_err(reading("version"))?;
+        let next = match find(c, NEXT_OF_THE_IDLE, now)? {
+            None => find(c, NEXT_IN_QUEUE, now)?,
+            found => found,
+        };
         let Some((id, version)) = next else { return Ok(None) };
-        let id = FunctionId::from_bytes(id);
         match take(c, id, version, holder, now.after(lease)) {
             // Left in the queue, it would keep out all that came later.
             Err(StoreError::Corrupt { source, .. }) => {
@@ -63,6 +81,20 @@ pub(super) fn claim(
             taken => return taken.map(Some),
         }
     }
+}
+
+fn find(
+    c: &Connection,
+    sql: &str,
+    now: Timestamp,
+) -> Result<Option<(FunctionId, u32)>, StoreError> {
+    c.prepare_cached(sql)
+        .and_then(|mut query| {
+            query
+                .query_row([now.0], |row| Ok((FunctionId::from_bytes(row.get(0)?), row.get(1)?)))
+                .optional()
+        })
+        .map_err(reading("version"))
 }
 
 fn take(

@@ -102,6 +102,8 @@ macro_rules! backends {
                 functions::deletion_takes_versions_and_logs_but_not_usage,
                 functions::changes_are_announced_after_the_commit,
                 queue::claims_are_oldest_first_and_exclusive,
+                queue::accounts_with_nothing_in_work_come_first,
+                queue::an_account_has_a_bounded_number_in_the_queue,
                 queue::an_expired_lease_lets_others_in,
                 queue::activation_only_moves_forward,
                 queue::concurrent_activations_end_with_the_newest,

@@ -41,6 +41,61 @@ pub(crate) async fn claims_are_oldest_first_and_exclusive(stores: &Stores) {
     assert!(!distinct.contains(&accepted[0]));
 }
 
+pub(crate) async fn accounts_with_nothing_in_work_come_first(stores: &Stores) {
+    let (ada, bob) = (registered(stores, "ada").await, registered(stores, "bob").await);
+    let mut of_ada = Vec::new();
+    for number in 0..10 {
+        let new = first_version(ada, &format!("f{number}"));
+        of_ada.push(new.function_id);
+        stores.functions.accept(new).await.unwrap();
+    }
+    let claim = || async { stores.functions.claim("a", LEASE).await.unwrap().unwrap().function.id };
+    assert_eq!(claim().await, of_ada[0]);
+    let of_bob = [first_version(bob, "first"), first_version(bob, "second")];
+    for new in of_bob {
+        let id = new.function_id;
+        stores.functions.accept(new).await.unwrap();
+        assert_eq!(claim().await, id, "bob has nothing in work, ada has");
+        stores.functions.activate(id, 1, built()).await.unwrap();
+    }
+    // Nobody else waits: an account may have more than one in work.
+    assert_eq!((claim().await, claim().await), (of_ada[1], of_ada[2]));
+}
+
+pub(crate) async fn an_account_has_a_bounded_number_in_the_queue(stores: &Stores) {
+    const MAX: u32 = 20;
+    let (ada, bob) = (registered(stores, "ada").await, registered(stores, "bob").await);
+    let accept = |new| stores.functions.accept_within(new, Some(MAX));
+    let first = first_version(ada, "f0");
+    // Versions of one function and functions count alike, and at once as one after the other.
+    let more = (1..MAX).map(|number| {
+        let new = first_version(ada, &format!("f{number}"));
+        let functions = stores.functions.clone();
+        tokio::spawn(async move { functions.accept_within(new, Some(MAX)).await })
+    });
+    let more = join_all(more).await;
+    assert!(more.into_iter().all(|accepted| accepted.unwrap().is_ok()));
+    accept(first.clone()).await.unwrap();
+    assert_eq!(stores.functions.queued(ada).await.unwrap(), MAX);
+    for refused in [next_version(&first, 2), first_version(ada, "one-more")] {
+        let refused = accept(refused).await;
+        assert!(matches!(refused, Err(StoreError::QueueFull { max: MAX })), "{refused:?}");
+    }
+    assert_eq!(stores.functions.versions(ada, first.function_id, 9).await.unwrap().len(), 1);
+    accept(first_version(bob, "f")).await.unwrap();
+    assert_eq!(stores.functions.queued(bob).await.unwrap(), 1);
+
+    // What is in work counts, what has ended or was deleted does not.
+    let claimed = stores.functions.claim("a", LEASE).await.unwrap().unwrap().function.id;
+    assert!(matches!(accept(next_version(&first, 2)).await, Err(StoreError::QueueFull { .. })));
+    stores.functions.activate(claimed, 1, built()).await.unwrap();
+    accept(next_version(&first, 2)).await.unwrap();
+    stores.functions.fail(first.function_id, 2, deploy_error()).await.unwrap();
+    stores.functions.delete_function(ada, first.function_id).await.unwrap();
+    let left = if claimed == first.function_id { MAX - 1 } else { MAX - 2 };
+    assert_eq!(stores.functions.queued(ada).await.unwrap(), left);
+}
+
 pub(crate) async fn an_expired_lease_lets_others_in(stores: &Stores) {
     let ada = registered(stores, "ada").await;
     let id = stores.functions.accept(first_version(ada, "hello")).await.unwrap().function.id;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use cloudserve_store::{MongoOptions, S3Options};
+use cloudserve_store::{Ages, MongoOptions, S3Options};
 use mongodb::bson::doc;
 use tokio::sync::OnceCell;
 
@@ -30,7 +30,7 @@ pub(crate) fn options(mongod: &Server, s3: &Server, name: &str) -> (MongoOptions
     let mongo = MongoOptions {
         uri: format!("mongodb://{}/{name}?replicaSet=rs0", mongod.address),
         // The records of these tests are of the past.
-        log_retention: Duration::from_hours(24 * 365 * 50),
+        ages: Some(Ages { logs: Duration::from_hours(24 * 365 * 50), usages: None }),
         // Many tests share a few processors.
         operation_timeout_ms: 60_000,
         ..MongoOptions::default()

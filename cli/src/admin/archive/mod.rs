@@ -9,8 +9,10 @@
 //! ```
 //! Invariant: what a reader has accepted as a whole is what was written. The manifest comes last,
 //! so an archive that was cut off has none; its hashes are of the lines, whatever the pieces, so
-//! equal installations have equal ones.
+//! equal installations have equal ones. And an account has one function of a name, or nobody could
+//! put them back.
 
+mod names;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ use cloudserve_store::transfer::Kind;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub(super) use names::Names;
 pub(super) use read::{Step, Visitor, read};
 pub(super) use versions::Versions;
 pub(super) use write::ArchiveWriter;

@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ArchiveError, FORMAT, INDEX, INDEX_ROWS, IndexEntry, MANIFEST, Manifest, OBJECTS, OPENING,
-    Opening, PRODUCT, RECORDS, Tally, Versions,
+    ArchiveError, FORMAT, INDEX, INDEX_ROWS, IndexEntry, MANIFEST, Manifest, Names, OBJECTS,
+    OPENING, Opening, PRODUCT, RECORDS, Tally, Versions,
 };
 
 /// More than a piece of records or of the index ever is: the longest record, and what was before
@@ -86,6 +86,7 @@ struct Reading {
     opening: Option<Opening>,
     records: BTreeMap<Kind, Tally>,
     last: Option<(Kind, Key)>,
+    names: Names,
     versions: Versions,
     /// Objects that the index has not named yet.
     unnamed: Vec<IndexEntry>,
@@ -175,6 +176,16 @@ impl Reading {
             let place = (record.kind(), record.key());
             if self.last.as_ref().is_some_and(|last| *last >= place) {
                 let what = format!("{} {} is not in its place", place.0, place.1);
+                return Err(ArchiveError::damaged(what).into());
+            }
+            if let Record::Function(function) = &record
+                && !self.names.add(function)
+            {
+                let what = format!(
+                    "account {} has two functions {:?}; export again",
+                    function.user_id,
+                    function.name.as_str()
+                );
                 return Err(ArchiveError::damaged(what).into());
             }
             self.records.entry(place.0).or_default().line(line);

@@ -7,12 +7,15 @@ use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::call::HandlerKind;
 use cloudserve_protocol::ids::{BundleHash, DepHash, FunctionId, SourceHash, UserId};
 use cloudserve_protocol::limits::Limits;
-use cloudserve_store::Timestamp;
 use cloudserve_store::account::{Quota, User};
-use cloudserve_store::function::{BuiltVersion, DeployStatus, SealedEnv, Source, Version};
-use cloudserve_store::transfer::{Kind, Record, RevokedToken, StoredObject};
+use cloudserve_store::function::{
+    BuiltVersion, DeployStatus, SealedEnv, Source, Version, Visibility,
+};
+use cloudserve_store::transfer::{Key, Kind, Record, RevokedToken, StoredFunction, StoredObject};
+use cloudserve_store::{StoreError, Timestamp};
 
 use super::{ArchiveError, ArchiveWriter, Manifest, Step, Visitor, read};
+use crate::admin::export::records;
 
 /// What was read, as text.
 #[derive(Default, PartialEq, Debug)]
@@ -153,6 +156,58 @@ fn what_versions_need_is_told() {
         assert_eq!(written.master_keys, ["abcd000000000001".to_owned()].into());
         assert_eq!(read_bytes(&bytes).unwrap().1, written);
     }
+}
+
+/// A function of an account, and its only version.
+fn function(number: u8, account: u8, name: &str) -> [Record; 2] {
+    let id = FunctionId::from_bytes([number; 16]);
+    let function = StoredFunction {
+        id,
+        user_id: UserId::from_bytes([account; 16]),
+        name: name.parse().unwrap(),
+        latest_version: 1,
+        active_version: Some(1),
+        settled_version: 1,
+        visibility: Visibility::Private,
+        created_at: Timestamp(1),
+        updated_at: Timestamp(1),
+        deployed_at: Some(Timestamp(1)),
+    };
+    [Record::Function(function), Record::Version(version(id))]
+}
+
+#[test]
+fn a_function_that_is_deployed_again_between_two_pages_is_exported_once() {
+    let pages = [
+        function(1, 7, "a").to_vec(),
+        [function(2, 7, "a"), function(3, 7, "b"), function(4, 8, "a")].concat(),
+    ];
+    let read = |kind: Kind, after: Option<&Key>| -> Result<Vec<Record>, StoreError> {
+        // Keys are in order, over all pages.
+        let is_next = |page: &&Vec<Record>| Some(&page[0].key()) > after;
+        let next = pages.iter().filter(|_| kind == Kind::Functions).find(is_next);
+        Ok(next.cloned().unwrap_or_default())
+    };
+    let mut archive = ArchiveWriter::begin(Vec::new()).unwrap();
+    records(read, &mut archive, |error| panic!("{error}")).unwrap();
+    let (bytes, written) = archive.finish().unwrap();
+    let (seen, manifest) = read_bytes(&bytes).unwrap();
+    assert_eq!((&manifest, manifest.versions), (&written, 3));
+    let expected = [function(1, 7, "a"), function(3, 7, "b"), function(4, 8, "a")].concat();
+    let expected: Vec<_> = expected.iter().map(|record| record.to_line().unwrap()).collect();
+    assert_eq!(seen.0, expected);
+}
+
+#[test]
+fn two_functions_of_one_account_and_name_are_refused() {
+    let mut archive = ArchiveWriter::begin(Vec::new()).unwrap();
+    for record in [function(1, 7, "a"), function(2, 7, "a")].concat() {
+        archive.record(&record).unwrap();
+    }
+    archive.end_records(Kind::Functions).unwrap();
+    let (bytes, _) = archive.finish().unwrap();
+    let error = read_bytes(&bytes).err().unwrap();
+    assert!(error.to_string().contains("two functions \"a\""), "{error}");
 }
 
 #[test]

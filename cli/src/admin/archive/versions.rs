@@ -9,7 +9,7 @@ use cloudserve_store::transfer::Record;
 use sha2::{Digest, Sha256};
 
 /// Half a hash: enough to tell keys apart, and all that is kept of one.
-type Short = [u8; 16];
+pub(super) type Short = [u8; 16];
 
 /// What was learned of the versions so far.
 #[derive(Default)]
@@ -52,7 +52,7 @@ fn objects_of(version: &Version) -> impl Iterator<Item = String> {
     })
 }
 
-fn short(key: &str) -> Short {
+pub(super) fn short(key: &str) -> Short {
     let hash: [u8; 32] = Sha256::digest(key).into();
     let mut half = [0; 16];
     half.copy_from_slice(&hash[..16]);

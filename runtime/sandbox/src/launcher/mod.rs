@@ -15,7 +15,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudserve_channel::Channel;
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,22 @@ pub(crate) enum LaunchError {
     Stopped,
 }
 
+/// What the system says when it has no more of something just now.
+const SHORTAGES: [libc::c_int; 6] =
+    [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOSPC];
+
+impl LaunchError {
+    /// Whether it is a shortage of this moment, which says nothing of the zygote.
+    fn is_of_the_moment(&self) -> bool {
+        match self {
+            Self::Descriptors(source) | Self::Fork(source) | Self::Spawn { source, .. } => {
+                source.raw_os_error().is_some_and(|errno| SHORTAGES.contains(&errno))
+            }
+            Self::Group(_) | Self::Boot(_) | Self::Silent(_) | Self::Stopped => false,
+        }
+    }
+}
+
 /// A running process that has said nothing yet.
 pub(crate) struct Launched {
     pub(crate) pid: u32,
@@ -130,13 +146,21 @@ impl Launcher {
 /// Zygotes in a row that may fail before workers are started without one.
 const HOPELESS_ZYGOTES: u32 = 2;
 
+/// Time after which another one is tried nevertheless; twice as long each time, up to an hour or so.
+/// On platforms where none works, an attempt may take all the time that booting may.
+const WITHOUT_ZYGOTE: Duration = Duration::from_mins(1);
+const MAX_DOUBLINGS: u32 = 6;
+
 /// Where workers come from.
 struct Source {
     program: PathBuf,
     patience: Duration,
     mode: LaunchMode,
     zygote: Option<Zygote>,
+    /// Of zygotes, in a row.
     failures: u32,
+    /// Until then workers are started without a zygote.
+    without_until: Option<Instant>,
 }
 
 impl Source {
@@ -147,20 +171,28 @@ impl Source {
             mode: options.launch,
             zygote: None,
             failures: 0,
+            without_until: None,
         }
     }
 
     fn launch(&mut self) -> Result<Launched, LaunchError> {
-        while self.mode == LaunchMode::Zygote {
+        while self.forks() {
             match self.fork(group()) {
                 Ok(launched) => {
                     self.failures = 0;
                     return Ok(launched);
                 }
+                // The pool tries again, after a pause.
+                Err(error) if error.is_of_the_moment() => return Err(error),
                 Err(error) => self.zygote_failed(&error),
             }
         }
         process::launch(&self.program, group())
+    }
+
+    fn forks(&self) -> bool {
+        self.mode == LaunchMode::Zygote
+            && self.without_until.is_none_or(|until| Instant::now() >= until)
     }
 
     fn fork(&mut self, group: Option<Group>) -> Result<Launched, LaunchError> {
@@ -176,10 +208,14 @@ impl Source {
     fn zygote_failed(&mut self, error: &LaunchError) {
         warn!(error = error as &dyn std::error::Error, "the zygote failed");
         self.zygote = None;
-        self.failures += 1;
-        if self.failures >= HOPELESS_ZYGOTES {
-            info!("every worker is a program of its own from now on; they start more slowly");
-            self.mode = LaunchMode::Process;
+        self.failures = self.failures.saturating_add(1);
+        if let Some(more) = self.failures.checked_sub(HOPELESS_ZYGOTES) {
+            let pause = WITHOUT_ZYGOTE * (1_u32 << more.min(MAX_DOUBLINGS));
+            self.without_until = Some(Instant::now() + pause);
+            info!(
+                for_s = pause.as_secs(),
+                "every worker is a program of its own for now; they start more slowly"
+            );
         }
     }
 }
@@ -198,5 +234,55 @@ fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
         // SAFETY: the kernel has just given us this descriptor, close-on-exec as pidfds are.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_says_nothing_of_the_zygote() {
+        let of = io::Error::from_raw_os_error;
+        let spawn = |errno| LaunchError::Spawn { program: PathBuf::new(), source: of(errno) };
+        for shortage in SHORTAGES {
+            for error in [
+                LaunchError::Descriptors(of(shortage)),
+                LaunchError::Fork(of(shortage)),
+                spawn(shortage),
+            ] {
+                assert!(error.is_of_the_moment(), "{error}");
+            }
+            // A zygote that does not answer in time.
+            assert!(!LaunchError::Silent(of(shortage)).is_of_the_moment());
+            assert!(!LaunchError::Boot(of(shortage)).is_of_the_moment());
+        }
+        for error in [
+            LaunchError::Descriptors(of(libc::ENOSYS)),
+            LaunchError::Fork(of(libc::ENOSYS)),
+            LaunchError::Fork(of(libc::EPERM)),
+            spawn(libc::ENOENT),
+        ] {
+            assert!(!error.is_of_the_moment(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_zygote_is_tried_again_after_a_while() {
+        let options = SandboxOptions { launch: LaunchMode::Zygote, ..SandboxOptions::default() };
+        let mut source = Source::new(&options);
+        let error = LaunchError::Silent(io::ErrorKind::UnexpectedEof.into());
+        source.zygote_failed(&error);
+        assert!(source.forks(), "once is an accident");
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            source.zygote_failed(&error);
+            assert!(!source.forks());
+            pauses.push(source.without_until.unwrap().duration_since(Instant::now()));
+            source.without_until = Some(Instant::now());
+            assert!(source.forks());
+        }
+        assert!(pauses[0] <= WITHOUT_ZYGOTE && pauses[0] > WITHOUT_ZYGOTE / 2);
+        assert!(pauses[1] > pauses[0] && pauses[11] <= WITHOUT_ZYGOTE * 64);
     }
 }

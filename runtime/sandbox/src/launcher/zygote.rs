@@ -13,15 +13,18 @@ use std::time::{Duration, Instant};
 
 use cloudserve_channel::Channel;
 use cloudserve_protocol::zygote::{Forked, ZYGOTE_ARGUMENT};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, setsockopt,
     socketpair, sockopt,
 };
 use nix::sys::time::TimeVal;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use tokio::net::unix::pipe;
 use tracing::debug;
 
-use super::{LaunchError, Launched, exit, open_pidfd, process};
+use super::{Exit, LaunchError, Launched, exit, open_pidfd, process};
 use crate::jail::Group;
 
 /// Workers of one zygote share its layout of memory and V8's hash seeds: neither serves for long.
@@ -86,6 +89,7 @@ impl Zygote {
         };
         let stdout = receiver(stdout)?;
         let stderr = receiver(stderr)?;
+        let control = Channel::new(control).map_err(LaunchError::Descriptors)?;
 
         let mut descriptors =
             vec![worker_control.as_raw_fd(), worker_stdout.as_raw_fd(), worker_stderr.as_raw_fd()];
@@ -103,18 +107,13 @@ impl Zygote {
             forked.pid().map_err(|errno| LaunchError::Fork(io::Error::from_raw_os_error(errno)))?;
         self.forks += 1;
 
-        let pidfd = open_pidfd(pid).map_err(LaunchError::Descriptors)?;
-        let waited = pidfd.try_clone().map_err(LaunchError::Descriptors)?;
-        let exit = exit::of_child(pid.cast_signed(), waited).map_err(LaunchError::Descriptors)?;
-        Ok(Launched {
-            pid,
-            pidfd,
-            control: Channel::new(control).map_err(LaunchError::Descriptors)?,
-            stdout,
-            stderr,
-            exit,
-            group,
-        })
+        match follow(pid) {
+            Ok((pidfd, exit)) => Ok(Launched { pid, pidfd, control, stdout, stderr, exit, group }),
+            Err(error) => {
+                abandon(pid);
+                Err(LaunchError::Descriptors(error))
+            }
+        }
     }
 
     fn listen(&self) -> io::Result<Forked> {
@@ -128,6 +127,24 @@ impl Zygote {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// What there is to know a child by, and its end.
+fn follow(pid: u32) -> io::Result<(OwnedFd, Exit)> {
+    let pidfd = open_pidfd(pid)?;
+    let exit = exit::of_child(pid.cast_signed(), pidfd.try_clone()?)?;
+    Ok((pidfd, exit))
+}
+
+/// Ends a child that cannot be followed, and waits for it, since nobody else does.
+fn abandon(pid: u32) {
+    let pid = Pid::from_raw(pid.cast_signed());
+    // Other numbers are those of groups.
+    if pid.as_raw() > 0 {
+        // Neither fails: it is our child, and not waited for yet.
+        let _ = kill(pid, Signal::SIGKILL);
+        let _ = waitpid(pid, None);
     }
 }
 

@@ -42,11 +42,16 @@ impl State {
     /// are busy without a call.
     pub(crate) fn end_idle_since(&mut self, horizon: Instant) {
         for version in self.versions.values_mut() {
-            let worn = version.idle.extract_if(.., |worker| worker.process.is_worn());
-            worn.for_each(|worker| worker.end(DeathCause::Recycled));
             let most_ms = self.idle_cpu_ms;
-            let busy = version.idle.extract_if(.., |worker| worker.idle_cpu_ms() > most_ms);
-            busy.for_each(|worker| worker.end(DeathCause::CpuLimit));
+            version.idle.retain_mut(|worker| {
+                let is_busy = worker.idle_cpu_ms() > most_ms;
+                let busy = is_busy.then_some(DeathCause::CpuLimit);
+                let cause = worker.process.reason_to_go().or(busy);
+                if let Some(cause) = cause {
+                    worker.process.kill(cause);
+                }
+                cause.is_none()
+            });
             let n_old = version
                 .idle
                 .partition_point(|worker| worker.idle_since().is_some_and(|at| at <= horizon));

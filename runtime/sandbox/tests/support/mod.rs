@@ -15,8 +15,10 @@ use cloudserve_protocol::call::{
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::ids::{BundleHash, ExecutionId, FunctionId, UserId};
 use cloudserve_protocol::limits::Limits;
+use cloudserve_protocol::zygote::ZYGOTE_ARGUMENT;
 use cloudserve_sandbox::{Sandbox, SandboxOptions};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use store::MemoryStore;
 
@@ -123,9 +125,15 @@ impl Bench {
         })
     }
 
-    pub(crate) fn invocation(target: &Arc<Target>, path: &str, body: Body) -> Invocation {
+    /// A call, and where its outcome will be.
+    pub(crate) fn invocation(
+        target: &Arc<Target>,
+        path: &str,
+        body: Body,
+    ) -> (Invocation, oneshot::Receiver<Outcome>) {
         let timeout = Duration::from_millis(target.limits.timeout_ms.into());
-        Invocation {
+        let (told, outcome) = oneshot::channel();
+        let call = Invocation {
             execution_id: ExecutionId::new(),
             target: target.clone(),
             deadline: Instant::now() + timeout,
@@ -135,7 +143,9 @@ impl Bench {
                 headers: HeaderBlock::from_iter([("host", "example.org")]),
             },
             body,
-        }
+            told,
+        };
+        (call, outcome)
     }
 
     /// The whole answer. An answer that is cut off is the outcome that says why.
@@ -145,9 +155,10 @@ impl Bench {
         path: &str,
         body: Body,
     ) -> Result<Called, Box<Outcome>> {
-        let reply = self.sandbox.invoke(Self::invocation(target, path, body)).await?;
+        let (call, outcome) = Self::invocation(target, path, body);
+        let reply = self.sandbox.invoke(call).await?;
         let body = reply.body.collect().await;
-        let outcome = reply.outcome.await.expect("the outcome is always told");
+        let outcome = outcome.await.expect("the outcome is always told");
         let Ok(body) = body else { return Err(Box::new(outcome)) };
         assert_eq!(outcome.fault, None, "{outcome:#?}");
         let (cold, timings) = (reply.cold, reply.timings);
@@ -174,7 +185,8 @@ impl Bench {
                 && m.workers_loading == 0
                 && m.workers_starting == 0
                 && m.queue_length == 0
-                && m.workers_ready == 2
+                // A boot that nobody waits for any more leaves its worker there.
+                && m.workers_ready >= 2
                 && m.processes == m.workers_ready + m.workers_idle
         })
         .await;
@@ -196,4 +208,25 @@ pub(crate) fn kill(pid: i32) {
     assert_eq!(parent, Some(std::process::id().to_string().as_str()), "{pid} is no worker of ours");
     let pid = nix::unistd::Pid::from_raw(pid);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+/// The zygotes of this process, and the workers that were forked from them.
+pub(crate) fn zygotes_and_workers() -> (Vec<i32>, Vec<i32>) {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let children = tasks.flat_map(|task| {
+        let list = task.unwrap().path().join("children");
+        let list = std::fs::read_to_string(list).unwrap_or_default();
+        list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<i32>>()
+    });
+    children
+        .filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            arguments.get(1) == Some(&ZYGOTE_ARGUMENT.as_bytes())
+        })
+        // Workers have their zygote's command line.
+        .partition(|pid| {
+            let output = std::fs::read_link(format!("/proc/{pid}/fd/1"));
+            output.is_ok_and(|to| to.ends_with("dev/null"))
+        })
 }

@@ -59,7 +59,7 @@ pub(crate) enum FilesystemError {
 }
 
 /// The rules that are the same for every function, and stay right.
-pub(crate) struct PlatformRules(RulesetCreated);
+pub(super) struct PlatformRules(RulesetCreated);
 
 fn readable_rights() -> BitFlags<AccessFs> {
     AccessFs::ReadFile | AccessFs::ReadDir
@@ -81,7 +81,7 @@ fn with_system_files(
 }
 
 /// Makes them.
-pub(crate) fn platform_rules() -> Result<PlatformRules, FilesystemError> {
+pub(super) fn platform_rules() -> Result<PlatformRules, FilesystemError> {
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?

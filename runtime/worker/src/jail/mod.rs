@@ -2,7 +2,9 @@
 //!
 //! Two calls. [`isolate`] while the process has one thread, at its start or right after a fork:
 //! namespaces of its own. [`enter`] once, after the assignment and before user code: resource
-//! limits, the private `/tmp`, no privileges, Landlock, seccomp, in this order. One module per mechanism, each with its own error.
+//! limits, the private `/tmp`, no privileges, Landlock, seccomp, in this order. What of that does not
+//! depend on the function can be made before the assignment ([`prepare`]). One module per mechanism,
+//! each with its own error.
 //!
 //! Invariant: nothing here can be undone by what runs later. What the platform cannot give is
 //! named in [`Entered::missing`]; a mechanism that exists and fails is an error.
@@ -22,7 +24,6 @@ use std::path::{Path, PathBuf};
 
 use cloudserve_protocol::wire::Assignment;
 
-pub(crate) use filesystem::{PlatformRules, platform_rules};
 pub(crate) use namespaces::isolate;
 pub(crate) use threads::count as count_threads;
 
@@ -57,10 +58,21 @@ pub(crate) struct Entered {
     pub(crate) missing: Vec<String>,
 }
 
-/// Jails this process for good. `rules` are made if there are none yet.
+/// What is the same for every function, in this process.
+pub(crate) struct Prepared {
+    rules: filesystem::PlatformRules,
+    programs: syscalls::Programs,
+}
+
+/// Makes it. Nothing is confined by that.
+pub(crate) fn prepare() -> Result<Prepared, JailError> {
+    Ok(Prepared { rules: filesystem::platform_rules()?, programs: syscalls::programs()? })
+}
+
+/// Jails this process for good. What is `prepared` is made if it is not yet.
 pub(crate) fn enter(
     assignment: &Assignment,
-    rules: Option<PlatformRules>,
+    prepared: Option<Prepared>,
 ) -> Result<Entered, JailError> {
     let terms = &assignment.jail;
     let mut missing = Vec::new();
@@ -78,8 +90,8 @@ pub(crate) fn enter(
     };
     resources::limit(terms.tmp_bytes)?;
 
-    let platform = rules.map_or_else(platform_rules, Ok)?;
-    let rules = filesystem::rules(platform, &readable, &tmp)?;
+    let Prepared { rules, programs } = prepared.map_or_else(prepare, Ok)?;
+    let rules = filesystem::rules(rules, &readable, &tmp)?;
     if rules.is_none() {
         missing.push("Landlock".to_owned());
     }
@@ -91,6 +103,6 @@ pub(crate) fn enter(
     if let Some(rules) = &rules {
         filesystem::enforce(rules)?;
     }
-    let listener = syscalls::filter(terms.supervised_egress)?;
+    let listener = syscalls::filter(&programs, terms.supervised_egress)?;
     Ok(Entered { tmp, listener, missing })
 }

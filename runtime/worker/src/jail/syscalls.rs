@@ -179,6 +179,16 @@ const PRCTL_REFUSED: [i32; 6] = [
     libc::PR_CAP_AMBIENT,
 ];
 
+/// `fcntl` commands that say which process is sent a descriptor's signals, and which signals: a way
+/// to send them to others. The numbers are Linux's on every architecture this runs on.
+const FCNTL_REFUSED: [i32; 3] = [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX];
+const F_SETSIG: i32 = 10;
+const F_SETOWN_EX: i32 = 15;
+
+/// The same of sockets.
+const FIOSETOWN: i32 = 0x8901;
+const SIOCSPGRP: i32 = 0x8902;
+
 /// The newest call that was looked at. Later ones do not exist for a function.
 const NEWEST: u32 = 462;
 
@@ -196,6 +206,12 @@ fn word(argument: u8, op: SeccompCmpOp, value: i32) -> Result<SeccompCondition, 
 fn none_of(argument: u8, values: &[i32]) -> Result<SeccompRule, BackendError> {
     let each = values.iter().map(|value| word(argument, SeccompCmpOp::Ne, *value));
     SeccompRule::new(each.collect::<Result<_, _>>()?)
+}
+
+/// Rules that are met when the argument is one of these.
+fn one_of(argument: u8, values: &[i32]) -> Result<Vec<SeccompRule>, BackendError> {
+    let each = values.iter().map(|value| word(argument, SeccompCmpOp::Eq, *value));
+    each.map(|condition| SeccompRule::new(vec![condition?])).collect()
 }
 
 /// Calls that are refused only with some arguments.
@@ -220,14 +236,11 @@ fn refused_arguments() -> Result<Rules, BackendError> {
     }
     rules.push((libc::SYS_socket, socket));
     rules.push((libc::SYS_socketpair, vec![none_of(0, &[libc::AF_UNIX])?]));
-    let prctl = PRCTL_REFUSED
-        .iter()
-        .map(|option| SeccompRule::new(vec![word(0, SeccompCmpOp::Eq, *option)?]));
-    rules.push((libc::SYS_prctl, prctl.collect::<Result<_, _>>()?));
+    rules.push((libc::SYS_prctl, one_of(0, &PRCTL_REFUSED)?));
+    rules.push((libc::SYS_fcntl, one_of(1, &FCNTL_REFUSED)?));
     // Input for the terminal of whoever started the server.
     let tiocsti = libc::c_int::try_from(libc::TIOCSTI).unwrap_or(libc::c_int::MAX);
-    let is_tiocsti = SeccompRule::new(vec![word(1, SeccompCmpOp::Eq, tiocsti)?])?;
-    rules.push((libc::SYS_ioctl, vec![is_tiocsti]));
+    rules.push((libc::SYS_ioctl, one_of(1, &[tiocsti, FIOSETOWN, SIOCSPGRP])?));
     Ok(rules)
 }
 
@@ -338,16 +351,29 @@ fn network_program() -> Result<BpfProgram, BackendError> {
     Ok(program)
 }
 
+/// The filters of this process, which may send signals to itself.
+pub(super) struct Programs {
+    jail: BpfProgram,
+    network: BpfProgram,
+}
+
+/// Makes them. They hold for no other process, not even for a fork of this one.
+pub(super) fn programs() -> Result<Programs, SyscallsError> {
+    Ok(Programs { jail: jail_program()?, network: network_program()? })
+}
+
 /// Sets the filters on all threads, for good. Returns the listener of network calls, if there is
 /// to be one.
-pub(super) fn filter(with_listener: bool) -> Result<Option<OwnedFd>, SyscallsError> {
-    let listener = with_listener.then(listen).transpose()?;
-    seccompiler::apply_filter_all_threads(&jail_program()?).map_err(SyscallsError::Install)?;
+pub(super) fn filter(
+    programs: &Programs,
+    with_listener: bool,
+) -> Result<Option<OwnedFd>, SyscallsError> {
+    let listener = with_listener.then(|| listen(&programs.network)).transpose()?;
+    seccompiler::apply_filter_all_threads(&programs.jail).map_err(SyscallsError::Install)?;
     Ok(listener)
 }
 
-fn listen() -> Result<OwnedFd, SyscallsError> {
-    let program = network_program()?;
+fn listen(program: &[sock_filter]) -> Result<OwnedFd, SyscallsError> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).unwrap_or(u16::MAX),
         filter: program.as_ptr().cast_mut().cast(),

@@ -82,6 +82,7 @@ fn version_document(version: Version) -> VersionDocument {
         built: version.built,
         created_at: date(version.created_at),
         queued_at: waits.then(|| date(version.created_at)),
+        queued_by: None,
         attempts: 0,
     }
 }

@@ -1,0 +1,114 @@
+//! The connections of one listener: HTTP/1.1 straight on hyper, each within bounds.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::options::ConnectionOptions;
+use crate::patience::Patience;
+use crate::socket::Socket;
+
+/// After a failed accept, which is most often for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// hyper takes no smaller buffer.
+const MIN_HEAD_BYTES: usize = 8 * 1024;
+
+/// A connection that was accepted.
+pub(crate) struct Opened {
+    /// Who is at its other end.
+    pub(crate) peer: SocketAddr,
+    /// Its alarm, which hyper has, too.
+    pub(crate) patience: Patience,
+    /// For another connection when it is dropped.
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+/// Serves until `shutdown` resolves; then takes no new connection, lets requests in flight end and
+/// returns, after `drain` at the latest. `service_of` says who answers a connection's requests.
+pub(crate) async fn serve<S, B>(
+    listener: TcpListener,
+    options: &ConnectionOptions,
+    drain: Duration,
+    shutdown: impl Future<Output = ()>,
+    service_of: impl Fn(Opened) -> S,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let (ending, told) = watch::channel(());
+    let n_places = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+    let places = Arc::new(Semaphore::new(n_places));
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let (stream, peer, place) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let patience = Patience::default();
+        let http = http1(options, patience.clone());
+        let service = service_of(Opened { peer, patience, place });
+        let socket = Socket::new(stream, options.write_timeout());
+        let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
+        let mut told = told.clone();
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            // A broken connection is the peer's affair; its call has been recorded.
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                _ = told.changed() => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        });
+    }
+    drop((listener, told));
+    ending.send_replace(());
+    // Closed when the last connection has dropped its end.
+    if tokio::time::timeout(drain, ending.closed()).await.is_err() {
+        tracing::warn!("requests in flight were cut off");
+    }
+}
+
+fn http1(options: &ConnectionOptions, patience: Patience) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(patience)
+        .header_read_timeout(options.head_timeout())
+        .max_buf_size(options.max_head_bytes.max(MIN_HEAD_BYTES));
+    http
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, peer, place))
+}

@@ -1,0 +1,123 @@
+//! The socket of a connection, which fails when its peer takes nothing of what is written to it.
+//!
+//! hyper has no such bound: while its buffer is full it waits for the socket and looks at nothing
+//! else, so that an answer which nobody reads would keep its connection, its call and all they hold.
+
+use std::io::{self, IoSlice, Write};
+use std::net::TcpStream as BlockingStream;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use cloudserve_protocol::alarm::Alarm;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A TCP connection. As long as writes do not wait, it is nothing more.
+pub(crate) struct Socket {
+    stream: TcpStream,
+    timeout: Duration,
+    /// While a write waits: until when something must be taken.
+    deadline: Option<Instant>,
+    /// There was room of which tokio knows nothing, and there may be more.
+    is_filling: bool,
+    alarm: Alarm,
+}
+
+impl Socket {
+    pub(crate) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+        Self {
+            stream,
+            timeout: write_timeout,
+            deadline: None,
+            is_filling: false,
+            alarm: Alarm::default(),
+        }
+    }
+
+    /// A write of `bytes` has to wait, as tokio sees it: ready with what became of it.
+    ///
+    /// The kernel says that there is room when a third of its buffer is free, which may be more than
+    /// a slow reader takes in the time it has. A write finds whatever room there is, so one is tried at
+    /// the end of that time, and others until the room is filled.
+    fn wait(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_filling {
+            match self.try_directly(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_filling = false,
+                written => return Poll::Ready(written),
+            }
+        }
+        let timeout = self.timeout;
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + timeout);
+        ready!(self.alarm.poll(cx, deadline));
+        self.deadline = None;
+        let written = self.try_directly(bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                // The kernel would go on offering what it holds after the connection is closed.
+                let _ = self.stream.set_zero_linger();
+                io::ErrorKind::TimedOut.into()
+            }
+            _ => error,
+        });
+        self.is_filling = written.is_ok();
+        Poll::Ready(written)
+    }
+
+    /// Writes past tokio, which takes the socket for full.
+    fn try_directly(&self, bytes: &[u8]) -> io::Result<usize> {
+        // The same socket: it does not block, either.
+        BlockingStream::from(self.stream.as_fd().try_clone_to_owned()?).write(bytes)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, bytes) else {
+            return self.wait(cx, bytes);
+        };
+        self.deadline = None;
+        Poll::Ready(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        else {
+            let first = pieces.iter().map(|piece| &**piece).find(|piece| !piece.is_empty());
+            return self.wait(cx, first.unwrap_or_default());
+        };
+        self.deadline = None;
+        Poll::Ready(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// Never waits: a TCP socket keeps nothing back.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,75 @@
+//! Boots of versions: what is ordered, under way, and comes of it.
+
+use std::sync::Arc;
+
+use cloudserve_protocol::call::{Target, VersionKey};
+
+use super::{Refusal, State, Todo};
+use crate::boot::BootFailure;
+use crate::version::Version;
+use crate::worker::Worker;
+
+impl State {
+    /// A boot of this version begins that no waiting call asked for. Refused while draining.
+    #[must_use]
+    pub(crate) fn order_boot(&mut self, target: &Arc<Target>) -> bool {
+        if self.is_draining {
+            return false;
+        }
+        let version =
+            self.versions.entry(target.key()).or_insert_with(|| Version::new(target.clone()));
+        version.loading += 1;
+        true
+    }
+
+    /// The generation a worker that is being assigned belongs to.
+    pub(crate) fn generation(&self, key: VersionKey) -> u32 {
+        self.versions.get(&key).map_or(0, |version| version.generation)
+    }
+
+    /// Whether a call waits for this version.
+    pub(crate) fn is_wanted(&self, key: VersionKey) -> bool {
+        self.versions.get(&key).is_some_and(|version| version.queued() > 0)
+    }
+
+    /// Whether a worker is on its way for the calls that wait for this version.
+    pub(crate) fn is_loading(&self, key: VersionKey) -> bool {
+        self.versions.get(&key).is_some_and(|version| version.loading > 0)
+    }
+
+    /// A worker has loaded this version, which was ordered with [`State::order_boot`] or by
+    /// [`State::admit`].
+    pub(crate) fn loaded(&mut self, worker: Box<Worker>, todo: &mut Todo) {
+        let Some(key) = worker.assigned.as_ref().map(|a| a.target.key()) else { return };
+        if let Some(version) = self.versions.get_mut(&key) {
+            version.loading -= 1;
+        }
+        self.settle(worker, todo);
+        self.refill(todo);
+    }
+
+    /// A boot has ended without a worker. When nothing else is under way, the calls that wait are
+    /// refused, all of them, since they would meet the same end one after the other. Else they have
+    /// other workers to wait for, and one that wanted this one waits for those.
+    pub(crate) fn boot_failed(
+        &mut self,
+        key: VersionKey,
+        failure: Option<&Arc<BootFailure>>,
+        todo: &mut Todo,
+    ) {
+        let Some(version) = self.versions.get_mut(&key) else { return };
+        version.loading -= 1;
+        if let Some(failure) = failure {
+            if failure.started {
+                version.failed();
+            }
+            if version.workers() > 0 {
+                version.calm();
+            } else {
+                while version.refuse_next(Refusal::Boot(failure.clone())) {}
+            }
+        }
+        self.serve_queue(key, todo);
+        self.refill(todo);
+    }
+}

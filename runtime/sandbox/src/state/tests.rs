@@ -1,0 +1,105 @@
+use std::time::Instant;
+
+use cloudserve_protocol::call::{Body, Env, Invocation, RequestHead};
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::headers::HeaderBlock;
+use cloudserve_protocol::ids::{BundleHash, ExecutionId, FunctionId};
+use cloudserve_protocol::limits::Limits;
+
+use super::*;
+
+fn target() -> Arc<Target> {
+    Arc::new(Target {
+        function_id: FunctionId::new(),
+        owner_id: UserId::new(),
+        owner_name: "owner".parse().unwrap(),
+        function_name: "function".parse().unwrap(),
+        version: 1,
+        bundle_hash: BundleHash::of(b""),
+        runtime_deps: None,
+        limits: Limits::default(),
+        env: Env::default(),
+    })
+}
+
+fn asked(target: &Arc<Target>) -> Asked {
+    Asked::new(Invocation {
+        execution_id: ExecutionId::new(),
+        target: target.clone(),
+        deadline: Instant::now() + Duration::from_secs(5),
+        head: RequestHead {
+            method: "GET".to_owned(),
+            target: "/".to_owned(),
+            headers: HeaderBlock::default(),
+        },
+        body: Body::Empty,
+        told: oneshot::channel().0,
+    })
+}
+
+fn wait(state: &mut State, target: &Arc<Target>) -> (u64, oneshot::Receiver<Grant>) {
+    admitted(state, &mut asked(target), Turn::Comes)
+}
+
+fn admitted(state: &mut State, asked: &mut Asked, turn: Turn) -> (u64, oneshot::Receiver<Grant>) {
+    match state.admit(asked, turn, &mut Todo::default()) {
+        Admission::Wait { ticket, granted } => (ticket, granted),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_has_to_wait_again_keeps_its_place_even_in_a_full_queue() {
+    let options = SandboxOptions::default();
+    let mut state = State::new(&options);
+    state.queue_length = 3;
+    let target = target();
+    let mut first = asked(&target);
+    let (ticket, granted) = admitted(&mut state, &mut first, Turn::Comes);
+    let _waiting: Vec<_> = (0..2).map(|_| wait(&mut state, &target)).collect();
+    drop(granted);
+    state.leave_queue(target.key(), ticket);
+    let _last = wait(&mut state, &target);
+    let mut late = asked(&target);
+    let refused = state.admit(&mut late, Turn::Comes, &mut Todo::default());
+    assert!(matches!(refused, Admission::Refused(Refusal::Busy)), "it is full");
+    for turn in [Turn::HasCome, Turn::Comes] {
+        let (again, granted) = admitted(&mut state, &mut first, turn);
+        assert_eq!(again, ticket);
+        let version = &state.versions[&target.key()];
+        assert!(!version.is_first(ticket + 1) && version.queued() == 4, "it is before the others");
+        drop(granted);
+        state.leave_queue(target.key(), ticket);
+    }
+}
+
+#[test]
+fn a_boot_that_fails_costs_no_call_that_another_worker_may_serve() {
+    let mut state = State::new(&SandboxOptions::default());
+    let target = target();
+    let key = target.key();
+    let mut todo = Todo::default();
+    assert!(state.order_boot(&target));
+    let mut waiting: Vec<_> = (0..2).map(|_| wait(&mut state, &target)).collect();
+    for (ticket, _) in &waiting {
+        state.insist(key, *ticket, &mut todo);
+    }
+    assert_eq!(todo.boots.len(), 1, "two are worth it, and one is under way");
+
+    let failure = Arc::new(BootFailure {
+        fault: Fault::new(FaultClass::SandboxUnavailable, "no worker can be assigned; try again"),
+        log: Vec::new(),
+        log_is_cut: false,
+        started: false,
+        took: Duration::ZERO,
+    });
+    let mut todo = Todo::default();
+    state.boot_failed(key, Some(&failure), &mut todo);
+    assert!(waiting.iter_mut().all(|(_, granted)| granted.try_recv().is_err()), "they wait");
+    assert!(todo.boots.is_empty(), "no other one is tried at once");
+    state.boot_failed(key, Some(&failure), &mut todo);
+    for (_, mut granted) in waiting {
+        assert!(matches!(granted.try_recv(), Ok(Grant::Refused(Refusal::Boot(_)))));
+    }
+    assert!(todo.boots.is_empty() && state.census().queued == 0);
+}

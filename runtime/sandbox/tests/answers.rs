@@ -1,0 +1,59 @@
+//! Answers that are larger than what a socket takes at once.
+
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, reason = "shared with the other tests")]
+mod support;
+
+use std::time::Duration;
+
+use cloudserve_protocol::fault::FaultClass;
+use cloudserve_protocol::limits::Limits;
+use cloudserve_sandbox::SandboxOptions;
+use futures::future::join_all;
+
+use support::{Bench, options};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_may_be_as_large_as_its_limit() {
+    let bench = Bench::start().await;
+    let response_body_bytes = Limits::MAX.response_body_bytes;
+    let limits =
+        Limits { timeout_ms: 20_000, memory_mb: 512, response_body_bytes, ..Limits::default() };
+    let code = "export default () => new Uint8Array(70 << 20).fill(7);";
+    let called = bench.get(&bench.function_with(code, limits), "/").await;
+    assert_eq!(called.body.len(), 70 << 20);
+    assert!(called.body.iter().all(|byte| *byte == 7));
+    bench.is_well().await;
+}
+
+#[tokio::test]
+async fn an_answer_has_left_before_the_next_call_begins() {
+    // Calls wait in a worker, whatever they are expected to take.
+    let (worker_wait_us, worker_wake_us, scale_after_ms) = (1_000_000, 1_000_000, 60_000);
+    let bench = Bench::start_with(SandboxOptions {
+        worker_wait_us,
+        worker_wake_us,
+        scale_after_ms,
+        ..options()
+    })
+    .await;
+    let code = "export default (e) => e.query.abort ? process.abort() : 'x'.repeat(4 << 20);";
+    let large = bench.function_with(code, Limits { timeout_ms: 20_000, ..Limits::default() });
+    // Their length is known after a few.
+    for _ in 0..10 {
+        bench.get(&large, "/").await;
+    }
+    for round in 0..8 {
+        let abort = async {
+            // Nobody reads meanwhile: the worker has most of the answer left to send.
+            std::thread::sleep(Duration::from_millis(30));
+            let outcome = bench.try_get(&large, "/?abort=1").await.unwrap_err();
+            assert_eq!(outcome.fault.unwrap().class, FaultClass::Crashed, "{round}");
+        };
+        let others = join_all((0..5).map(|_| bench.get(&large, "/")));
+        let (first, (), others) = tokio::join!(bench.get(&large, "/"), abort, others);
+        assert!(others.iter().chain([&first]).all(|called| called.body.len() == 4 << 20));
+    }
+    bench.is_well().await;
+}

@@ -86,6 +86,9 @@ pub(crate) enum SecretsError {
     Unchecked(#[source] StoreError),
 }
 
+/// Environments that are looked at before a server starts.
+const LOOKED_AT: u32 = 100;
+
 /// What the environment held.
 pub(crate) struct FromEnvironment {
     jwt: Option<OsString>,
@@ -246,21 +249,37 @@ impl Secrets {
     }
 }
 
-/// Looks at one environment: a key that is forgotten opens none.
+/// Looks at some environments.
 async fn check(stores: &Stores, sealer: Option<&Sealer>) -> Result<(), SecretsError> {
-    let first = match stores.functions.sealed_envs(None, 1).await {
-        Ok(page) => page.into_iter().next(),
+    let some = match stores.functions.sealed_envs(None, LOOKED_AT).await {
+        Ok(page) => page,
         // Storage that is slow is no reason to end, but a key that is made is there for good.
         Err(error) if sealer.is_some() => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "whether the master key opens what is stored could not be looked at"
             );
-            None
+            Vec::new()
         }
         Err(error) => return Err(SecretsError::Unchecked(error)),
     };
-    first.map_or(Ok(()), |first| is_known(&first, sealer))
+    are_known(&some, sealer)
+}
+
+/// Whether the key is known of an installation that has these. One that it opens is enough: others
+/// may be left from a key that was lost, which is a matter of those versions.
+fn are_known(some: &[SealedVersion], sealer: Option<&Sealer>) -> Result<(), SecretsError> {
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        some.iter().map(|sealed| is_known(sealed, sealer)).partition(Result::is_ok);
+    let Some(Err(first)) = unknown.into_iter().next() else { return Ok(()) };
+    if known.is_empty() {
+        return Err(first);
+    }
+    tracing::warn!(
+        error = &first as &dyn std::error::Error,
+        "some environments cannot be opened; their versions are answered 503"
+    );
+    Ok(())
 }
 
 /// Whether the key is known that this is sealed under.
@@ -445,8 +464,8 @@ mod tests {
     fn a_master_key_that_is_missing_is_named_by_its_id() {
         let (needed, other) = (Secret::generate().unwrap(), Secret::generate().unwrap());
         let function_id = FunctionId::new();
-        let env = Env([("TOKEN".to_owned(), "s3cret".to_owned())].into());
-        let env = Sealer::new(&needed).seal(function_id, &env).unwrap();
+        let plain = Env([("TOKEN".to_owned(), "s3cret".to_owned())].into());
+        let env = Sealer::new(&needed).seal(function_id, &plain).unwrap();
         let id = Sealer::key_id(&env).unwrap();
         let mut sealed = SealedVersion { function_id, version: 1, env };
         let rotating = Sealer::with_previous(&other, std::slice::from_ref(&needed));
@@ -458,6 +477,13 @@ mod tests {
             let error = is_known(&sealed, sealer).err().unwrap().to_string();
             assert!(error.contains(&id) && error.contains(PREVIOUS_VARIABLE), "{error}");
         }
+        let of_a_lost_key = other.seal(function_id, &plain).unwrap();
+        let mut both = vec![SealedVersion { function_id, version: 0, env: of_a_lost_key }];
+        assert!(are_known(&both, Some(&needed)).is_err(), "none opens");
+        both.push(sealed.clone());
+        are_known(&both, Some(&needed)).unwrap();
+        assert!(are_known(&both, None).is_err() && are_known(&[], None).is_ok());
+
         sealed.env.0.pop();
         is_known(&sealed, Some(&needed)).unwrap();
     }

@@ -104,7 +104,10 @@ pub(crate) fn answer(
     if let Some(length) = length {
         headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
-    if let Content::Stream { left, .. } = &mut content {
+    // A connection that was switched has no length, whatever the function says.
+    if let Content::Stream { left, .. } = &mut content
+        && status.is_some()
+    {
         *left = headers.get(CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
     }
     stamp(&mut headers, &execution, cold, timings);

@@ -86,14 +86,9 @@ pub(crate) async fn envelope(
             let last_moment = call.deadline() + options.deadline_grace();
             let max_bytes = call.target().limits.response_body_bytes;
             let (cold, timings) = (reply.cold, reply.timings);
-            let told = call.outcome();
             let whole = tokio::time::timeout_at(last_moment.into(), async {
                 let body = collect(reply.body, max_bytes).await;
-                let outcome = match told {
-                    Some(outcome) => outcome.await.ok(),
-                    None => None,
-                };
-                (body, outcome)
+                (body, call.over().await)
             });
             let failed = |fault| Outcome { cold, timings, ..Outcome::not_started(fault) };
             match whole.await {
@@ -115,30 +110,32 @@ pub(crate) async fn envelope(
     };
     let duration = milliseconds(call.stop_clock());
     log_fault(&mut outcome);
-    if may_read_logs {
-        outcome.logs = masked(outcome.logs, call.target().clone()).await;
-    }
-    let fault = outcome.fault.as_ref();
-    let lines = outcome.logs.iter().filter(|_| may_read_logs);
+    let fault = outcome.fault.clone();
+    let status = fault.as_ref().map_or(StatusCode::OK, |fault| status_of(fault.class));
+    let (execution_id, target) = (call.execution_id(), call.target().clone());
+    let (cold, timings, memory_bytes) = (outcome.cold, outcome.timings, outcome.memory_bytes);
+    let lines = if may_read_logs { outcome.logs.clone() } else { Vec::new() };
+    // Whoever hangs up from here on costs the row nothing.
+    call.answered(status.as_u16());
+    call.finish(outcome);
+    let lines = masked(lines, target.clone()).await;
     let document = Envelope {
         success: fault.is_none(),
         status_code: answered.as_ref().map(|(head, _)| head.status),
         result: answered.as_ref().map_or(Value::None, |(head, body)| value_of(&head.headers, body)),
-        error: fault.map(|fault| Error { code: fault.class.code(), message: told(fault) }),
-        logs: lines.map(line).collect(),
-        memory_usage: megabytes(outcome.memory_bytes),
+        error: fault.as_ref().map(|f| Error { code: f.class.code(), message: told(f) }),
+        logs: lines.iter().map(line).collect(),
+        memory_usage: megabytes(memory_bytes),
         duration,
-        execution_id: call.execution_id().to_string(),
+        execution_id: execution_id.to_string(),
     };
-    let mut response = json(fault.map_or(StatusCode::OK, |f| status_of(f.class)), &document);
+    let mut response = json(status, &document);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-    if let Some(fault) = fault {
-        explain_refusal(headers, fault.class, call.target().limits.concurrency);
+    if let Some(fault) = &fault {
+        explain_refusal(headers, fault.class, target.limits.concurrency);
     }
-    stamp(headers, &ExecutionText::of(call.execution_id()), outcome.cold, outcome.timings);
-    call.answered(response.status().as_u16());
-    call.finish(outcome);
+    stamp(headers, &ExecutionText::of(execution_id), cold, timings);
     response
 }
 

@@ -3,20 +3,21 @@
 //! hyper has no such bound: while its buffer is full it waits for the socket and looks at nothing
 //! else, so that an answer which nobody reads would keep its connection, its call and all they hold.
 
-use std::io::{self, IoSlice, Write};
-use std::net::TcpStream as BlockingStream;
-use std::os::fd::AsFd;
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use cloudserve_protocol::alarm::Alarm;
+use nix::sys::socket::{MsgFlags, send};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A TCP connection. As long as writes do not wait, it is nothing more.
 pub(crate) struct Socket {
     stream: TcpStream,
+    /// Zero: a write may wait for good.
     timeout: Duration,
     /// While a write waits: until when something must be taken.
     deadline: Option<Instant>,
@@ -49,6 +50,9 @@ impl Socket {
             }
         }
         let timeout = self.timeout;
+        if timeout.is_zero() {
+            return Poll::Pending;
+        }
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + timeout);
         ready!(self.alarm.poll(cx, deadline));
         self.deadline = None;
@@ -66,8 +70,8 @@ impl Socket {
 
     /// Writes past tokio, which takes the socket for full.
     fn try_directly(&self, bytes: &[u8]) -> io::Result<usize> {
-        // The same socket: it does not block, either.
-        BlockingStream::from(self.stream.as_fd().try_clone_to_owned()?).write(bytes)
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        send(self.stream.as_raw_fd(), bytes, flags).map_err(io::Error::from)
     }
 }
 

@@ -216,6 +216,14 @@ impl Call {
         self.outcome.take()
     }
 
+    /// Waits for what it says. Whoever stops waiting leaves it to [`Call::finish`], or to the drop.
+    pub(crate) async fn over(&mut self) -> Option<Outcome> {
+        match &mut self.outcome {
+            Some(outcome) => outcome.await.ok(),
+            None => None,
+        }
+    }
+
     /// The call is over.
     pub(crate) fn finish(mut self, outcome: Outcome) {
         self.conclude(outcome);

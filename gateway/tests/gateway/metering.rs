@@ -59,7 +59,7 @@ async fn faults_leave_a_row_and_a_log_with_the_stack() {
 async fn callers_who_hang_up_are_recorded_once() {
     let w = World::new().await;
     let hang = w.deploy(&w.alice, "hang", Visibility::Public).await;
-    for name in ["drip", "break"] {
+    for name in ["drip", "break", "stall"] {
         w.deploy(&w.alice, name, Visibility::Public).await;
     }
     let request = |name| Request::get(format!("/run/alice/{name}")).body(Body::empty()).unwrap();
@@ -75,14 +75,20 @@ async fn callers_who_hang_up_are_recorded_once() {
     assert_eq!(answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "begin");
     assert!(answer.body_mut().frame().await.unwrap().is_err());
     drop(answer);
+    // Of an answer that was asked for in one document.
+    let mut in_one = request("stall");
+    let envelope = "application/vnd.cloudserve.invocation+json".parse().unwrap();
+    in_one.headers_mut().insert("accept", envelope);
+    let call = w.gateway.router().oneshot(in_one);
+    tokio::time::timeout(Duration::from_millis(100), call).await.unwrap_err();
 
     w.gateway.drain().await;
-    let mut rows = w.usage(&w.alice, 3).await;
+    let mut rows = w.usage(&w.alice, 4).await;
     rows.sort_by_key(|row| row.execution_id);
     let codes: Vec<_> = rows.iter().map(|row| row.code.as_str()).collect();
-    assert_eq!(codes, ["cancelled", "cancelled", "crashed"]);
+    assert_eq!(codes, ["cancelled", "cancelled", "crashed", "cancelled"]);
     // What the sandbox had to say about what was abandoned is in its row, and in its log.
-    assert!(rows[0].cpu_ms > 0.0 && rows[1].cpu_ms > 0.0);
+    assert!(rows.iter().all(|row| row.cpu_ms > 0.0), "{rows:?}");
     assert_eq!(w.logs(hang).await[0].lines[0].message, "begun");
     assert_eq!(w.gateway.metrics().in_flight, 0);
 }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use cloudserve_protocol::call::{Body, Invocation, Outcome, Target};
+use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::wire::ToWorker;
 use tokio::sync::oneshot;
 
+use crate::logs::LogBuffer;
 use crate::upload::Upload;
 
 /// Requests with larger bodies are not kept to be sent again: they do not wait in a worker, and fail
@@ -26,6 +29,8 @@ pub(crate) struct Asked {
     pub(crate) told: oneshot::Sender<Outcome>,
     /// Its place among the calls of its version, kept wherever it has to wait. None: it has just come.
     pub(crate) ticket: Option<u64>,
+    /// What was said in a worker that was lost before the call had begun.
+    pub(crate) earlier: Option<LogBuffer>,
     frame: ToWorker,
     is_small: bool,
     is_lone: bool,
@@ -54,6 +59,7 @@ impl Asked {
             is_lone: false,
             told,
             ticket: None,
+            earlier: None,
             target,
             upload,
             is_upgrade,
@@ -73,6 +79,14 @@ impl Asked {
     /// Whether the request can be sent again, elsewhere.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.is_small
+    }
+
+    /// The request has been sent and is not sent again: what it holds is given back.
+    pub(crate) fn forget_request(&mut self) {
+        if let ToWorker::Request { headers, body, .. } = &mut self.frame {
+            *headers = HeaderBlock::default();
+            *body = Bytes::new();
+        }
     }
 
     /// The request as it is sent now; `is_offered`: the worker has to claim it.

@@ -34,6 +34,9 @@ use crate::worker::Worker;
 /// Workers that may die with a call that they have not begun.
 const WORKERS_TRIED: u32 = 3;
 
+/// A call that waits asks for a worker of its own once more after this.
+const INSISTS_EVERY: Duration = Duration::from_secs(1);
+
 /// Pieces of an answer that wait for their consumer. Credit bounds their bytes.
 const PIECES: usize = 64;
 
@@ -52,12 +55,13 @@ impl Shared {
             return Err(Box::new(Outcome::not_started(fault)));
         }
         let mut asked = Asked::new(request);
+        let mut since = arrived;
         let mut workers = 0;
         loop {
             if Instant::now() >= asked.deadline {
                 return Err(Box::new(Outcome::not_started(Fault::timeout(limits.timeout_ms))));
             }
-            let mut exchange = self.begin(asked, arrived).await?;
+            let mut exchange = self.begin(asked, arrived, since).await?;
             workers += 1;
             let ending = match exchange.get().next().await {
                 Event::Head { head, body, end } => {
@@ -69,6 +73,7 @@ impl Shared {
                 match exchange.take_back() {
                     Ok(back) => {
                         asked = back;
+                        since = Instant::now();
                         continue;
                     }
                     Err(begun) => exchange = begun,
@@ -78,11 +83,12 @@ impl Shared {
         }
     }
 
-    /// Waits for a worker, or in one. When it returns, the worker has the request.
+    /// Waits, from `since` on, for a worker, or in one. When it returns, the worker has the request.
     async fn begin(
         self: &Arc<Self>,
         mut asked: Asked,
         arrived: Instant,
+        since: Instant,
     ) -> Result<Held, Box<Outcome>> {
         let mut turn = Turn::Comes;
         loop {
@@ -112,7 +118,7 @@ impl Shared {
                 Admission::Wait { ticket, granted } => {
                     let key = asked.target.key();
                     let waiting = Waiting { shared: self, key, ticket, granted };
-                    match self.wait(waiting, asked.deadline, turn, arrived).await {
+                    match self.wait(waiting, asked.deadline, turn, since).await {
                         Grant::Worker(worker) => match self.open(worker, asked, arrived) {
                             Ok(exchange) => return Ok(exchange),
                             Err(back) => asked = back,
@@ -151,27 +157,31 @@ impl Shared {
         mut waiting: Waiting<'_>,
         deadline: Instant,
         turn: Turn,
-        arrived: Instant,
+        since: Instant,
     ) -> Grant {
         let key = waiting.key;
         let gone = Grant::Refused(Refusal::Draining);
         if turn != Turn::Insists {
             let patience = Duration::from_millis(self.options.scale_after_ms.into());
             // Of a call that has waited before, what is left of it.
-            let patience = patience.saturating_sub(arrived.elapsed());
+            let patience = patience.saturating_sub(since.elapsed());
             if let Ok(granted) = timeout(patience, &mut waiting.granted).await {
                 return granted.unwrap_or(gone);
             }
         }
-        self.with_state(|state, todo| state.insist(key, waiting.ticket, todo));
         let longest = Duration::from_millis(self.options.platform.queue_wait_ms.into());
-        let until = deadline.min(arrived + longest);
-        match timeout_at(until.into(), &mut waiting.granted).await {
-            Ok(granted) => granted.unwrap_or(gone),
-            Err(_elapsed) => {
+        let until = deadline.min(since + longest);
+        loop {
+            // Again and again: a boot that was ordered for it may have failed.
+            self.with_state(|state, todo| state.insist(key, waiting.ticket, todo));
+            let soon = until.min(Instant::now() + INSISTS_EVERY);
+            if let Ok(granted) = timeout_at(soon.into(), &mut waiting.granted).await {
+                return granted.unwrap_or(gone);
+            }
+            if soon == until {
                 let is_loading = self.with_state(|state, _| state.is_loading(key));
                 let is_late = is_loading && until == deadline;
-                Grant::Refused(if is_late { Refusal::StillLoading } else { Refusal::Busy })
+                return Grant::Refused(if is_late { Refusal::StillLoading } else { Refusal::Busy });
             }
         }
     }

@@ -22,6 +22,12 @@ const SHARE_OF_CALLS: u64 = 2;
 /// What the platform does around a call that does nothing.
 const AROUND_A_CALL_US: u64 = 200;
 
+/// What it takes at most to compile a bundle for its code cache.
+const CODE_CACHE_US: u64 = 1_000_000;
+
+/// Bytes of an answer that are written in a microsecond, on a slow machine.
+const BYTES_PER_US: u64 = 500;
+
 /// No call takes longer. What a worker says of itself must not overflow a sum.
 const LONGEST_CALL_US: u64 = 3_600_000_000;
 
@@ -32,6 +38,8 @@ pub(crate) struct CpuTime {
     /// A worker that says more than it used has it in its function's usage.
     paid_us: AtomicU64,
     calls: AtomicU64,
+    /// What the platform did besides what it does around each call.
+    platform_us: AtomicU64,
     terms: OnceLock<Terms>,
 }
 
@@ -74,8 +82,16 @@ impl CpuTime {
         self.used_ms.load(Ordering::Relaxed)
     }
 
-    /// A call is over.
-    pub(crate) fn pay(&self, us: u64) {
+    /// The worker has made a code cache, after its call.
+    pub(crate) fn made_code_cache(&self) {
+        self.platform_us.fetch_add(CODE_CACHE_US, Ordering::Relaxed);
+    }
+
+    /// A call is over, which took so long and whose answer was so large.
+    pub(crate) fn pay(&self, us: u64, answer_bytes: u64) {
+        if answer_bytes > BYTES_PER_US {
+            self.platform_us.fetch_add(answer_bytes / BYTES_PER_US, Ordering::Relaxed);
+        }
         self.paid_us.fetch_add(us.min(LONGEST_CALL_US), Ordering::Relaxed);
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
@@ -90,7 +106,9 @@ impl CpuTime {
         // The clock need hardly ever be looked at.
         unpaid_us > terms.free_us && {
             let calls = self.calls.load(Ordering::Relaxed);
-            let for_calls_us = calls * terms.free_per_call_us + paid_us / SHARE_OF_CALLS;
+            let for_calls_us = calls * terms.free_per_call_us
+                + paid_us / SHARE_OF_CALLS
+                + self.platform_us.load(Ordering::Relaxed);
             let age = terms.since.elapsed();
             unpaid_us > terms.free_us + for_calls_us + micros(age) / SHARE_OF_AGE
         }
@@ -124,12 +142,12 @@ mod tests {
         for n in 1..=10 {
             // A tenth of a second between calls of a millisecond.
             cpu.note(70 + n * 101);
-            cpu.pay(1_000);
+            cpu.pay(1_000, 0);
             assert!(!cpu.is_overdrawn(), "{n}");
         }
         cpu.note(70 + 11 * 101);
         assert!(cpu.is_overdrawn());
-        cpu.pay(100_000);
+        cpu.pay(100_000, 0);
         assert!(!cpu.is_overdrawn(), "the last look was in a call, which has paid since");
     }
 
@@ -145,15 +163,23 @@ mod tests {
         // Lone calls of 20 us, each looked for, for as long as a look takes, and read and written.
         let cpu = loaded(Duration::ZERO);
         for second in 1..=60 {
-            (0..2_000).for_each(|_| cpu.pay(20));
+            (0..2_000).for_each(|_| cpu.pay(20, 0));
             cpu.note(70 + second * 2 * (20 + 300 + 150));
             assert!(!cpu.is_overdrawn(), "{second}");
         }
         // Garbage and answers of long ones.
         let cpu = loaded(Duration::ZERO);
         for second in 1..=60 {
-            (0..10).for_each(|_| cpu.pay(80_000));
+            (0..10).for_each(|_| cpu.pay(80_000, 0));
             cpu.note(70 + second * 10 * (80 + 35));
+            assert!(!cpu.is_overdrawn(), "{second}");
+        }
+        // Large answers that are at hand, and the code caches of a large bundle.
+        let cpu = loaded(Duration::ZERO);
+        (0..2).for_each(|_| cpu.made_code_cache());
+        for second in 1..=60 {
+            (0..100).for_each(|_| cpu.pay(1_000, 6 << 20));
+            cpu.note(70 + 2_000 + second * 100 * (1 + 4));
             assert!(!cpu.is_overdrawn(), "{second}");
         }
     }
@@ -170,7 +196,7 @@ mod tests {
     #[test]
     fn what_a_worker_says_of_itself_overflows_nothing() {
         let cpu = loaded(Duration::ZERO);
-        (0..3).for_each(|_| cpu.pay(u64::MAX));
+        (0..3).for_each(|_| cpu.pay(u64::MAX, 0));
         cpu.note(5_000);
         assert!(!cpu.is_overdrawn());
     }

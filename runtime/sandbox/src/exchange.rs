@@ -115,13 +115,19 @@ impl Exchange {
     pub(crate) fn resume(
         shared: &Arc<Shared>,
         mut worker: Box<Worker>,
-        asked: Asked,
+        mut asked: Asked,
         call: u32,
         timings: Timings,
     ) -> Self {
+        if !asked.is_repeatable() {
+            asked.forget_request();
+        }
         let begun = Instant::now();
         let mut log = LogBuffer::new(asked.target.limits.log_bytes);
         if let Some(earlier) = worker.assigned.as_mut().and_then(|a| a.load_log.take()) {
+            log.merge(earlier);
+        }
+        if let Some(earlier) = asked.earlier.take() {
             log.merge(earlier);
         }
         let kill_at = asked.deadline + Duration::from_millis(shared.options.kill_grace_ms.into());
@@ -191,11 +197,14 @@ impl Exchange {
         for _ in 0..FRAMES_AT_ONCE {
             // Reading comes first: it registers the caller's waker before the request leaves.
             match self.worker.poll_frame(cx) {
-                Poll::Ready(Ok(frame)) => {
-                    if let Some(event) = self.take(frame) {
-                        return Poll::Ready(event);
+                Poll::Ready(Ok(frame)) => match self.take(frame) {
+                    None => {}
+                    // The alarm is not looked at while there is always more.
+                    Some(Event::Chunk { end: false, .. }) if Instant::now() >= self.kill_at => {
+                        return Poll::Ready(self.overdue());
                     }
-                }
+                    Some(event) => return Poll::Ready(event),
+                },
                 Poll::Ready(Err(ChannelError::Closed | ChannelError::Io(_))) => {
                     return Poll::Ready(Event::Lost);
                 }
@@ -299,6 +308,7 @@ impl Exchange {
         }
         if end {
             self.phase = Phase::Answered;
+            self.received_bytes = body.len() as u64;
         } else {
             self.phase = Phase::Streaming;
             if let Some(refusal) = self.take_piece(body.len()) {
@@ -386,13 +396,14 @@ impl Exchange {
     /// waited for.
     async fn finish(self, ending: Event) -> (Outcome, oneshot::Sender<Outcome>) {
         let Self { shared, worker, asked, upload_fault, mut log, cold, timings, watch, .. } = self;
+        let received_bytes = self.received_bytes;
         let Asked { target, told, .. } = asked;
         let process = worker.process.clone();
         let mut outcome = Outcome { started: true, cold, timings, ..Outcome::default() };
         let lose = |worker, cause| lose(&shared, &target, worker, cause);
         match ending {
             Event::Done(done) => {
-                process.cpu.pay(done.cpu_us);
+                process.cpu.pay(done.cpu_us, received_bytes);
                 outcome.cpu_us = done.cpu_us;
                 outcome.memory_bytes = done.memory_bytes;
                 let busy_us = done.busy_us;
@@ -439,7 +450,11 @@ impl Exchange {
         if self.phase != Phase::Asked || !self.worker.line.take_back(self.call) {
             return Err(self);
         }
-        let Self { shared, worker, asked, .. } = *self;
+        let Self { shared, worker, mut asked, mut log, .. } = *self;
+        if let Some(lines) = worker.process.pipes.take_log(false) {
+            log.merge(lines);
+        }
+        asked.earlier = Some(log);
         let cause = worker.process.cause();
         lose(&shared, &asked.target, worker, cause);
         Ok(asked)
@@ -513,10 +528,25 @@ impl Held {
         self.0.as_mut().expect("taken only by the methods that consume self")
     }
 
-    /// See [`Exchange::finish`].
+    /// See [`Exchange::finish`]. Whoever stops waiting for it leaves it to be told.
     pub(crate) async fn finish(mut self, ending: Event) -> (Outcome, oneshot::Sender<Outcome>) {
         let exchange = self.0.take().expect("taken only by the methods that consume self");
-        exchange.finish(ending).await
+        if matches!(ending, Event::Done(_) | Event::Refused(_)) {
+            // It waits for nothing.
+            return exchange.finish(ending).await;
+        }
+        let runtime = exchange.shared.runtime.clone();
+        let (done, finished) = oneshot::channel();
+        runtime.spawn(async move {
+            if let Err((over, told)) = done.send(exchange.finish(ending).await) {
+                let _ = told.send(over);
+            }
+        });
+        match finished.await {
+            Ok(over) => over,
+            // The runtime is going down, and whoever waits with it.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// See [`Exchange::take_back`].

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudserve_protocol::claims::{MAX_DISTANCE, MAX_WAITING_CALLS};
+use cloudserve_protocol::claims::MAX_WAITING_CALLS;
 use tokio::sync::oneshot;
 
 use crate::asked::Asked;
@@ -110,10 +110,7 @@ impl Lanes {
         let (at, lane) = lanes.min_by_key(|(_, lane)| lane.waiting.len())?;
         let depth = lane.waiting.len();
         let wait_us = self.service.of(depth + 1)?;
-        // Calls that have given up leave their numbers behind.
-        let is_near = |first: &Waiting| lane.line.sent_since(first.call) < MAX_DISTANCE;
-        let has_room = depth < MAX_WAITING_CALLS && lane.waiting.front().is_none_or(is_near);
-        (has_room && wait_us <= longest_us).then_some(at)
+        (depth < MAX_WAITING_CALLS && wait_us <= longest_us).then_some(at)
     }
 
     /// What so many calls are expected to take, if that is known.
@@ -186,6 +183,7 @@ impl Lanes {
         self.lanes[at].is_stuck = false;
         let mut worker = worker;
         while let Some(next) = self.lanes[at].waiting.pop_front() {
+            self.lanes[at].line.hand_over(next.call);
             // Only a runtime that is going down drops the other end: see `behind`.
             let Err(Grant::Worker(back)) = next.grant.send(Grant::Worker(worker)) else {
                 return None;

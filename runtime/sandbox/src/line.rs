@@ -2,13 +2,13 @@
 //! the worker send their requests while another call owns it.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Buf;
 use cloudserve_channel::Channel;
-use cloudserve_protocol::claims::ClaimSlots;
+use cloudserve_protocol::claims::{ClaimSlots, MAX_DISTANCE};
 use cloudserve_protocol::wire::ToWorker;
 use parking_lot::Mutex;
 
@@ -22,14 +22,15 @@ pub(crate) struct Line {
     channel: Arc<Channel>,
     sending: Mutex<Sending>,
     claims: OnceLock<Claims>,
-    /// The call that owns the worker has sent its request: others may follow.
-    leads: AtomicBool,
+    /// The call that owns the worker, once it has sent its request: others may follow. 0: none.
+    owner: AtomicU32,
+    /// The call that was sent last.
+    last_call: AtomicU32,
 }
 
 #[derive(Debug, Default)]
 struct Sending {
     outgoing: Outgoing,
-    last_call: u32,
 }
 
 impl Line {
@@ -38,7 +39,8 @@ impl Line {
             channel,
             sending: Mutex::default(),
             claims: OnceLock::new(),
-            leads: AtomicBool::new(false),
+            owner: AtomicU32::new(0),
+            last_call: AtomicU32::new(0),
         }
     }
 
@@ -50,12 +52,20 @@ impl Line {
 
     /// The worker gets a new owner, whose request must be the first.
     pub(crate) fn begin(&self) {
-        self.leads.store(false, Ordering::Release);
+        self.owner.store(0, Ordering::Release);
     }
 
-    /// Whether a call that is to wait may send its request now.
+    /// A call that has waited owns the worker.
+    pub(crate) fn hand_over(&self, call: u32) {
+        self.owner.store(call, Ordering::Release);
+    }
+
+    /// Whether a call that is to wait may send its request now: the owner has sent its own, and calls
+    /// that gave up meanwhile have not used up the numbers that tell it from others.
     pub(crate) fn takes_more(&self) -> bool {
-        self.claims.get().is_some() && self.leads.load(Ordering::Acquire)
+        let owner = self.owner.load(Ordering::Acquire);
+        let sent_since = self.last_call.load(Ordering::Relaxed).wrapping_sub(owner);
+        self.claims.get().is_some() && owner != 0 && sent_since < MAX_DISTANCE
     }
 
     /// What decides who runs the calls that were sent to the worker.
@@ -69,11 +79,6 @@ impl Line {
         self.slots().is_some_and(|slots| slots.revoke(call))
     }
 
-    /// Calls that were sent since this one.
-    pub(crate) fn sent_since(&self, call: u32) -> u32 {
-        self.sending.lock().last_call.wrapping_sub(call)
-    }
-
     /// Appends a frame to what [`Line::flush`] sends.
     pub(crate) fn send(&self, frame: &ToWorker) {
         self.sending.lock().outgoing.push(frame);
@@ -82,7 +87,7 @@ impl Line {
     /// Appends the request of the worker's owner; says the call's number on the wire.
     pub(crate) fn ask(&self, asked: &mut Asked) -> u32 {
         let call = self.append(asked);
-        self.leads.store(true, Ordering::Release);
+        self.owner.store(call, Ordering::Release);
         call
     }
 
@@ -90,8 +95,8 @@ impl Line {
     pub(crate) fn append(&self, asked: &mut Asked) -> u32 {
         let mut sending = self.sending.lock();
         // 0 means "no call".
-        sending.last_call = sending.last_call.checked_add(1).unwrap_or(1);
-        let call = sending.last_call;
+        let call = self.last_call.load(Ordering::Relaxed).checked_add(1).unwrap_or(1);
+        self.last_call.store(call, Ordering::Relaxed);
         let slots = self.slots().filter(|_| asked.is_repeatable());
         if let Some(slots) = slots {
             slots.offer(call);

@@ -402,6 +402,7 @@ impl Worker {
             return Err(bytes);
         }
         *left -= 1;
+        self.process.cpu.made_code_cache();
         caches.store(&assigned.target, &self.code_cache_tag, bytes);
         Ok(())
     }

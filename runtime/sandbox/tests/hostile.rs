@@ -105,6 +105,21 @@ impl Actor {
         self.say(&FromWorker::Done { call, done });
     }
 
+    fn stream_without_pause(&mut self, call: u32) {
+        self.head(call, 200, false);
+        let mut frames = BytesMut::new();
+        for _ in 0..200 {
+            for _ in 0..60 {
+                FromWorker::Credit { call, bytes: 1 }.encode(&mut frames);
+            }
+            let bytes = Bytes::from_static(b"x");
+            FromWorker::Chunk { call, bytes, end: false }.encode(&mut frames);
+        }
+        loop {
+            self.raw(&frames);
+        }
+    }
+
     fn behave(&mut self) {
         loop {
             let call = self.call();
@@ -197,6 +212,7 @@ impl Actor {
                 let level = LogLevel::Info;
                 self.say(&FromWorker::Log { call, level, timestamp_ms: 1, message });
             },
+            "flood-stream" => self.stream_without_pause(call),
             "flood-idle" => {
                 self.head(call, 200, true);
                 self.done(call, None);
@@ -302,6 +318,18 @@ async fn workers_that_break_the_protocol_are_ended_and_their_calls_answered() {
 async fn a_code_cache_may_be_larger_than_an_answer() {
     let (bench, _dir) = bench().await;
     assert_eq!(call(&bench, "large-cache").await.unwrap().text(), "fine");
+    bench.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_never_stops_talking_is_ended_at_the_deadline() {
+    let (bench, _dir) = bench().await;
+    for role in ["flood", "flood-stream"] {
+        let begun = Instant::now();
+        let outcome = call(&bench, role).await.unwrap_err();
+        assert_eq!(outcome.fault.unwrap().class, FaultClass::Timeout, "{role}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{role}");
+    }
     bench.is_well().await;
 }
 

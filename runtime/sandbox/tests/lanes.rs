@@ -28,6 +28,7 @@ const CALLS: &str = "
         case 'exit': process.exit(9);
         case 'throw': throw new Error(`thrown by ${query.n}`);
         case 'leave': setTimeout(() => {
+          console.log('left');
           for (const end = Date.now() + 300; Date.now() < end;);
           process.exit(9);
         }, 5); break;
@@ -135,7 +136,11 @@ async fn a_call_that_a_lost_worker_had_not_begun_runs_elsewhere() {
         let left = bench.get(&function, &format!("/?n={n}&way=leave")).await;
         // The worker seems idle; it computes, reads nothing, and then ends.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        assert_ne!(worker(&short(&bench, &function, n).await), worker(&left));
+        let next = short(&bench, &function, n).await;
+        assert_ne!(worker(&next), worker(&left));
+        // Why it ended is told in the log of the call that it cost a moment.
+        let lines: Vec<_> = next.outcome.logs.iter().map(|line| line.message.as_str()).collect();
+        assert!(lines.contains(&"left"), "{lines:?}");
     }
     bench.is_well().await;
 }

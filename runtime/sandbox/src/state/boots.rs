@@ -50,7 +50,8 @@ impl State {
 
     /// A boot has ended without a worker. When nothing else is under way, the calls that wait are
     /// refused, all of them, since they would meet the same end one after the other. Else they have
-    /// other workers to wait for, and one that wanted this one waits for those.
+    /// other workers to wait for, and one that wanted this one waits for those; unless none is about
+    /// to come and the function is to blame, which its caller is told.
     pub(crate) fn boot_failed(
         &mut self,
         key: VersionKey,
@@ -63,10 +64,12 @@ impl State {
             if failure.started {
                 version.failed();
             }
-            if version.workers() > 0 {
-                version.calm();
-            } else {
+            if version.workers() == 0 {
                 while version.refuse_next(Refusal::Boot(failure.clone())) {}
+            } else if version.loading == 0 && failure.started {
+                version.refuse_next(Refusal::Boot(failure.clone()));
+            } else {
+                version.calm();
             }
         }
         self.serve_queue(key, todo);

@@ -7,7 +7,7 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Uri};
-use cloudserve_identity::{AuthError, Presented, Principal, client_address};
+use cloudserve_identity::{AuthError, Credential, Presented, Principal, client_address};
 
 use super::problem::Problem;
 use crate::app::refusal::Refusal;
@@ -33,6 +33,12 @@ impl FromRequestParts<Arc<App>> for Caller {
             }
         }
     }
+}
+
+/// What this request shows, for what is done with it later or elsewhere.
+pub(super) fn shown(app: &App, headers: &HeaderMap) -> Result<Credential, Problem> {
+    let shown = Credential::of(headers, app.authenticator.tokens());
+    shown.map(|(credential, _)| credential).ok_or_else(Problem::unauthorized)
 }
 
 /// Somebody who may deploy.

@@ -7,12 +7,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use base64::prelude::{BASE64_STANDARD, Engine};
-use cloudserve_identity::Credential;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::bodies;
-use super::caller::Caller;
+use super::caller::{Caller, shown};
 use super::describe::InvokeErrors;
 use super::fields::Fields;
 use super::problem::Problem;
@@ -85,8 +84,7 @@ pub(super) async fn invoke(
     headers: HeaderMap,
     mut fields: Fields,
 ) -> Result<Json<AnswerView>, Problem> {
-    let credential = Credential::of(&headers, app.authenticator.tokens());
-    let (credential, _) = credential.ok_or_else(Problem::unauthorized)?;
+    let credential = shown(&app, &headers)?;
     // What is another's is unknown, whatever is said of it.
     let callee = app.callee(&principal, id).await?;
     let method = fields.optional("method").unwrap_or_else(|| "GET".to_owned());

@@ -9,13 +9,13 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use cloudserve_identity::{Credential, Principal};
+use cloudserve_identity::Principal;
 use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::ids::{ExecutionId, FunctionId};
 use cloudserve_store::telemetry::{LogFilter, LogQuery, UsageQuery};
 use futures::stream::{self, Stream};
 
-use super::caller::Caller;
+use super::caller::{Caller, shown};
 use super::describe::ReadErrors;
 use super::problem::Problem;
 use super::query::{OfFunction, Parameters};
@@ -131,8 +131,7 @@ async fn follow(
     start: Start,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let credential = Credential::of(headers, app.authenticator.tokens());
-    let (credential, _) = credential.ok_or_else(Problem::unauthorized)?;
+    let credential = shown(&app, headers)?;
     let follower = app.follow(principal, credential, function_id, filter, start).await?;
     let events = stream::unfold(follower, |mut follower: Follower| async move {
         let (row, position) = follower.next().await?;

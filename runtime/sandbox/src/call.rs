@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use cloudserve_protocol::call::{
     Body, Invocation, Outcome, Piece, Reply, ResponseHead, Target, Timings, VersionKey,
 };
 use cloudserve_protocol::fault::{Fault, FaultClass};
-use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::wire::INITIAL_CREDIT_BYTES;
 use futures::Stream;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -23,6 +22,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::asked::Asked;
 use crate::attend::attend;
+use crate::backlog::{Backlog, Passed};
 use crate::behind::{Behind, Waited};
 use crate::exchange::{Event, Exchange, Held};
 use crate::metrics::Counters;
@@ -260,63 +260,41 @@ impl Drop for Waiting<'_> {
 }
 
 /// The answer has begun: takes what there is of it at once, and leaves the rest to a task.
-async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, mut end: bool) -> Reply {
+async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, end: bool) -> Reply {
     let (cold, timings) = (exchange.get().cold(), exchange.get().timings());
-    let mut gathered = first;
-    let mut trailers = None;
-    let mut rest = BytesMut::new();
+    let mut backlog = Backlog::default();
+    backlog.add(first, end);
     let ending = loop {
         let mut cx = Context::from_waker(Waker::noop());
         match exchange.get().poll_next(&mut cx) {
             Poll::Pending => break None,
-            Poll::Ready(Event::Chunk { bytes, end: last }) => {
-                if gathered.is_empty() && rest.is_empty() {
-                    gathered = bytes;
-                } else {
-                    if rest.is_empty() {
-                        rest.extend_from_slice(&gathered);
-                    }
-                    rest.extend_from_slice(&bytes);
-                }
-                end |= last;
-            }
-            Poll::Ready(Event::Trailers(last)) => {
-                trailers = Some(last);
-                end = true;
-            }
+            Poll::Ready(Event::Chunk { bytes, end }) => backlog.add(bytes, end),
+            Poll::Ready(Event::Trailers(trailers)) => backlog.end_with(trailers),
             Poll::Ready(ending) => break Some(ending),
         }
     };
-    let gathered = if rest.is_empty() { gathered } else { rest.freeze() };
-    let body = match (ending, end) {
+    let body = match (ending, backlog.is_whole()) {
         // The body is complete, however the call ended.
         (Some(ending), true) => {
             finish(exchange, ending).await;
-            whole(gathered, trailers)
+            backlog.into_body()
         }
         (None, true) => {
             tokio::spawn(finish_quietly(exchange));
-            whole(gathered, trailers)
+            backlog.into_body()
         }
         (ending, false) => {
             let (pieces, incoming) = mpsc::channel(PIECES);
             let progress = Arc::new(Progress::default());
-            if !gathered.is_empty() {
+            if let Some(first) = backlog.take() {
                 // Cannot fail: the channel is new and its receiver is at hand.
-                let _ = pieces.try_send(Ok(Passed { piece: gathered.into(), end: false }));
+                let _ = pieces.try_send(Ok(first));
             }
             tokio::spawn(pass_on(exchange, ending, pieces, progress.clone()));
             Body::Stream(Box::pin(Answer { incoming, progress, is_over: false }))
         }
     };
     Reply { head, body, cold, timings }
-}
-
-fn whole(bytes: Bytes, trailers: Option<HeaderBlock>) -> Body {
-    match trailers {
-        Some(trailers) => Body::ending(bytes, Ok(Piece::Trailers(trailers))),
-        None => bytes.into(),
-    }
 }
 
 /// Ends a call whose answer is complete, or was cut off. Says why it failed, if it did.
@@ -339,12 +317,6 @@ async fn finish_quietly(mut exchange: Held) {
 struct Progress {
     taken_bytes: AtomicU32,
     step: Notify,
-}
-
-/// What is on its way to the consumer.
-struct Passed {
-    piece: Piece,
-    end: bool,
 }
 
 /// Drives an exchange whose answer is streamed. Whoever reads slowly holds up neither the end of the
@@ -372,7 +344,7 @@ async fn pass_on(
                     exchange.get().grant(progress.taken_bytes.swap(0, Ordering::Relaxed));
                     continue;
                 }
-                () = pieces.closed(), if !backlog.is_whole => {
+                () = pieces.closed(), if !backlog.is_whole() => {
                     exchange.wind_down().await;
                     return;
                 }
@@ -383,10 +355,9 @@ async fn pass_on(
             Event::Trailers(trailers) => backlog.end_with(trailers),
             ending => break ending,
         }
-        while backlog.has_more()
-            && let Ok(place) = pieces.try_reserve()
+        while let Ok(place) = pieces.try_reserve()
+            && let Some(passed) = backlog.take()
         {
-            let Some(passed) = backlog.take() else { break };
             place.send(Ok(passed));
         }
     };
@@ -397,64 +368,8 @@ async fn pass_on(
             return;
         }
     }
-    if !backlog.is_whole {
+    if !backlog.is_whole() {
         let _ = pieces.send(Err(fault)).await;
-    }
-}
-
-/// What of a streamed answer found no place with its consumer yet.
-#[derive(Debug, Default)]
-struct Backlog {
-    bytes: BytesMut,
-    /// A piece that nothing has to be added to: it need not be copied.
-    piece: Bytes,
-    trailers: Option<HeaderBlock>,
-    /// All of the answer has come.
-    is_whole: bool,
-    /// The consumer has not been told that yet.
-    is_end_due: bool,
-}
-
-impl Backlog {
-    fn add(&mut self, bytes: Bytes, end: bool) {
-        if self.piece.is_empty() && self.bytes.is_empty() {
-            self.piece = bytes;
-        } else {
-            self.bytes.extend_from_slice(&bytes);
-        }
-        self.is_whole |= end;
-        self.is_end_due |= end;
-    }
-
-    fn end_with(&mut self, trailers: HeaderBlock) {
-        self.trailers = Some(trailers);
-        self.is_whole = true;
-        self.is_end_due = true;
-    }
-
-    fn has_more(&self) -> bool {
-        !self.piece.is_empty() || !self.bytes.is_empty() || self.is_end_due
-    }
-
-    /// What comes next.
-    fn take(&mut self) -> Option<Passed> {
-        if !self.has_more() {
-            return None;
-        }
-        let bytes = if self.piece.is_empty() {
-            self.bytes.split().freeze()
-        } else {
-            std::mem::take(&mut self.piece)
-        };
-        if bytes.is_empty()
-            && let Some(trailers) = self.trailers.take()
-        {
-            self.is_end_due = false;
-            return Some(Passed { piece: Piece::Trailers(trailers), end: true });
-        }
-        let end = self.is_end_due && self.bytes.is_empty() && self.trailers.is_none();
-        self.is_end_due &= !end;
-        Some(Passed { piece: bytes.into(), end })
     }
 }
 

@@ -16,6 +16,7 @@
 
 mod asked;
 mod attend;
+mod backlog;
 mod behind;
 mod boot;
 mod call;

@@ -218,7 +218,7 @@ impl Version {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use cloudserve_protocol::call::Env;
     use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
     use cloudserve_protocol::limits::Limits;
@@ -227,8 +227,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_millis(10);
 
-    fn version() -> Version {
-        Version::new(Arc::new(Target {
+    pub(crate) fn target() -> Arc<Target> {
+        Arc::new(Target {
             function_id: FunctionId::new(),
             owner_id: UserId::new(),
             owner_name: "owner".parse().unwrap(),
@@ -238,7 +238,11 @@ mod tests {
             runtime_deps: None,
             limits: Limits::default(),
             env: Env::default(),
-        }))
+        })
+    }
+
+    fn version() -> Version {
+        Version::new(target())
     }
 
     #[test]

@@ -1,26 +1,12 @@
 use std::time::Instant;
 
-use cloudserve_protocol::call::{Body, Env, Invocation, RequestHead};
+use cloudserve_protocol::call::{Body, Invocation, RequestHead};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
-use cloudserve_protocol::ids::{BundleHash, ExecutionId, FunctionId};
-use cloudserve_protocol::limits::Limits;
+use cloudserve_protocol::ids::ExecutionId;
 
 use super::*;
-
-fn target() -> Arc<Target> {
-    Arc::new(Target {
-        function_id: FunctionId::new(),
-        owner_id: UserId::new(),
-        owner_name: "owner".parse().unwrap(),
-        function_name: "function".parse().unwrap(),
-        version: 1,
-        bundle_hash: BundleHash::of(b""),
-        runtime_deps: None,
-        limits: Limits::default(),
-        env: Env::default(),
-    })
-}
+use crate::version::tests::target;
 
 fn asked(target: &Arc<Target>) -> Asked {
     Asked::new(Invocation {

@@ -37,6 +37,7 @@ RUN cargo build --release --locked --workspace \
     && strip -o /out/cloudserve target/release/cloudserve \
     && strip -o /out/cloudserve-worker target/release/cloudserve-worker \
     && cp tools/node_modules/@esbuild/linux-*/bin/esbuild /out/esbuild \
+    && cp -r tools/node_modules/npm /out/npm \
     && rm -rf target
 
 # What every image has: certificates for connections, a user, a place for data.
@@ -63,10 +64,11 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
     CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/$HEALTH_PORT; printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' >&3; read -r _ status _ <&3; [ \"$status\" = 200 ]"]
 ENTRYPOINT ["tini", "--", "cloudserve"]
 
-# npm fetches dependencies; functions run in the worker and not in Node.
+# npm fetches dependencies; functions run in the worker and not in Node. Not the npm that comes with
+# Node, which cannot be kept to the registry, but the one that tools/package-lock.json pins.
 FROM base AS npm
 COPY --from=node /usr/local/bin/node /usr/local/bin/node
-COPY --from=node /usr/local/lib/node_modules/npm /usr/local/lib/node_modules/npm
+COPY --from=build /out/npm /usr/local/lib/node_modules/npm
 RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm
 
 # The control plane. esbuild bundles; neither Node nor the worker is here.

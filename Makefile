@@ -6,15 +6,16 @@
 CARGO := env -u RUSTY_V8_ARCHIVE $(or $(CARGO),cargo)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 ESBUILD_PLATFORM := linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)
-# The program in the checkout, wherever cargo's target directory is.
+# The programs in the checkout, wherever cargo's target directory is.
 export CLOUDSERVE_ESBUILD ?= $(CURDIR)/tools/node_modules/@esbuild/$(ESBUILD_PLATFORM)/bin/esbuild
+export CLOUDSERVE_NPM ?= $(CURDIR)/tools/node_modules/npm/bin/npm-cli.js
 
 .PHONY: help setup build run servers test bench lint fmt clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup:  ## Provide the V8 library, libclang, esbuild and the dashboard's files
+setup:  ## Provide the V8 library, libclang, esbuild, npm and the dashboard's files
 	@tools/setup
 
 build: setup  ## Build everything (release; the first time takes 30 to 50 minutes on 2 cores)

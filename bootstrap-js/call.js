@@ -113,9 +113,9 @@ export class Call {
     return this.isUpgrade || this.ended && this.pieces.length <= 1;
   }
 
-  /** Whether there is no body at all. */
+  /** Whether there is no body at all, nor anything after it. */
   get isEmpty() {
-    return this.ended && this.pieces.length === 0;
+    return this.ended && this.pieces.length === 0 && this.trailers.length === 0;
   }
 
   /** Makes a body that was read available again. */
@@ -160,6 +160,7 @@ export class Call {
       ArrayPrototypePush(pieces, piece);
       total += TypedArrayPrototypeGetByteLength(piece);
     }
+    if (total === 0) return null;
     const whole = new Uint8Array(total);
     let at = 0;
     for (let i = 0; i < pieces.length; i++) {

@@ -12,6 +12,8 @@ const {
   Error,
   NumberPrototypeToString,
   PromisePrototypeThen,
+  RegExpPrototypeTest,
+  SafeRegExp,
   StringPrototypeIncludes,
   TypedArrayPrototypeGetByteLength,
   Uint8Array,
@@ -20,6 +22,8 @@ const {
 const NOTHING = new Uint8Array(0);
 const HOST = "127.0.0.1";
 const CRLF = Buffer.from("\r\n");
+/** A character beyond would be written as another one: its low byte may end the line. */
+const TARGET = new SafeRegExp(/^[\x21-\x7e]+$/);
 
 /** See the module. `settle` is called once, with an error if there is no answer. */
 export class Connection extends Duplex {
@@ -91,11 +95,10 @@ export class Connection extends Duplex {
 
   _read() {
     if (this.#isWaiting) return;
-    if (!this.#isHeadRead) {
-      this.#isHeadRead = true;
-      return void this.#push(this.#requestHead());
-    }
-    this.#pull();
+    if (this.#isHeadRead) return this.#pull();
+    this.#isHeadRead = true;
+    if (RegExpPrototypeTest(TARGET, this.#call.request.target)) this.#push(this.#requestHead());
+    else this.destroy(new Error("the target of the request is not visible ASCII"));
   }
 
   #pull() {

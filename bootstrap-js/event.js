@@ -25,31 +25,29 @@ export async function eventOf(call, settings) {
   return eventWith(call, await call.wholeBody(), settings);
 }
 
-/** `(event, context)` */
-export function callEvent(call, { handler }, settings) {
-  if (!call.isWhole) return callWithLateBody(call, handler, settings);
-  return callWith(call, handler, settings, eventWith(call, call.takeWhole(), settings));
+/** `(event, context, callback)` */
+export function callEvent(call, form, settings) {
+  if (!call.isWhole) return callWithLateBody(call, form, settings);
+  return callWith(call, form, settings, eventWith(call, call.takeWhole(), settings));
 }
 
-async function callWithLateBody(call, handler, settings) {
-  return callWith(call, handler, settings, await eventOf(call, settings));
+async function callWithLateBody(call, form, settings) {
+  return callWith(call, form, settings, await eventOf(call, settings));
 }
 
 /** What the handler answers, or a promise of it. */
-function callWith(call, handler, settings, event) {
+function callWith(call, { handler, answersLater }, settings, event) {
   const answer = new Answer();
   const context = new Context(call, settings, answer);
-  const takesCallback = handler.length >= 3;
-  const args = takesCallback ? [event, context, answer.callback] : [event, context];
   try {
-    const returned = ReflectApply(handler, undefined, args);
+    const returned = ReflectApply(handler, undefined, [event, context, answer.callback]);
     // What comes first is the answer: the callback, the context's methods, or what was returned.
     if (typeof returned?.then === "function") {
       returned.then(
         (value) => answer.returned(value, context),
         (error) => answer.settle(FAILED, error),
       );
-    } else if (!takesCallback || returned !== undefined) {
+    } else if (!answersLater || returned !== undefined) {
       answer.returned(returned, context);
     }
   } catch (error) {

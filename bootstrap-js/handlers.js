@@ -23,10 +23,21 @@ const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /** How AWS's runtime marks what `awslambda.streamifyResponse` was given. */
 export const STREAMING = SymbolFor("aws.lambda.runtime.handler.streaming");
 
-/** A function that calls its first two parameters `req` and `res` is a listener of `node:http`. */
+/** How the source of a function begins, arrows with one bare parameter aside. */
+const BEGIN = "^(?:async\\s+)?(?:function\\s*)?[\\w$]*\\s*\\(";
+const PARAMETER =
+  "(?:[^,()[\\]{}]|\\([^()]*\\)|\\[[^[\\]]*\\]|\\{(?:[^{}]|\\{[^{}]*\\})*\\})*";
+
+/** A function that calls its second parameter `res` is a listener of `node:http`. */
 const LISTENER = new SafeRegExp(
-  /^(?:async\s+)?(?:function\s*)?[\w$]*\s*\(\s*(?:_?req|request)\s*,\s*(?:_?res|response)\b/,
+  `${BEGIN}\\s*(?:[\\w$]+|\\{[^{}()]*\\})\\s*,\\s*(?:_?res|response)\\b`,
 );
+/** A third parameter, or a rest, of which `length` does not tell. */
+const MORE_PARAMETERS = new SafeRegExp(
+  `${BEGIN}(?:(?:${PARAMETER},){2}\\s*[^\\s)]|(?:${PARAMETER},)?\\s*\\.\\.\\.)`,
+);
+/** The callback by another way, and what the context has in its place. */
+const OTHER_CALLBACK = new SafeRegExp(/\barguments\b|\.(?:succeed|fail)\b|\.done\s*\(/);
 
 const isFunction = (value) => typeof value === "function";
 const hasProperties = (value) =>
@@ -97,10 +108,11 @@ function calledFunction(candidate) {
   const app = appListener(candidate);
   if (app !== null) return app;
   if (!isFunction(candidate)) return null;
-  if (RegExpPrototypeTest(LISTENER, FunctionPrototypeToString(candidate))) {
-    return { kind: "listener", listener: candidate };
-  }
-  return { kind: "event", handler: candidate };
+  const source = FunctionPrototypeToString(candidate);
+  if (RegExpPrototypeTest(LISTENER, source)) return { kind: "listener", listener: candidate };
+  const answersLater = candidate.length >= 3 || RegExpPrototypeTest(MORE_PARAMETERS, source) ||
+    RegExpPrototypeTest(OTHER_CALLBACK, source);
+  return { kind: "event", handler: candidate, answersLater };
 }
 
 /**

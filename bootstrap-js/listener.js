@@ -5,13 +5,14 @@ import { primordials } from "ext:core/mod.js";
 import { Buffer } from "node:buffer";
 import http from "node:http";
 import { exchange } from "ext:cloudserve/server.js";
-import { parsedBody, queryObjects, splitTarget } from "ext:cloudserve/request.js";
+import { isText, parsedBody, queryObjects, splitTarget } from "ext:cloudserve/request.js";
 
 const {
   ArrayBufferIsView,
   Error,
   ErrorPrototype,
   JSONStringify,
+  ObjectDefineProperties,
   ObjectDefineProperty,
   ObjectPrototypeIsPrototypeOf,
   ReflectApply,
@@ -33,36 +34,56 @@ const TYPES = {
   text: "text/plain; charset=utf-8",
 };
 
+function define(request, name, value) {
+  ObjectDefineProperty(request, name, {
+    __proto__: null,
+    value,
+    writable: true,
+    enumerable: true,
+    configurable: true,
+  });
+  return value;
+}
+
+/** Made when it is asked for; from then on, or once it is set, a property like any other. */
+function lazy(name, make) {
+  return {
+    __proto__: null,
+    get() {
+      return define(this, name, make(this));
+    },
+    set(value) {
+      define(this, name, value);
+    },
+    enumerable: true,
+    configurable: true,
+  };
+}
+
+/** Of the request itself: frameworks that are handed it put a prototype of theirs under it. */
+const ADDED = {
+  __proto__: null,
+  query: lazy("query", ({ url }) => queryObjects(splitTarget(url)[1])[0]),
+  cookies: lazy("cookies", ({ headers }) => parsedCookies(headers.cookie ?? "")),
+  /** The bytes of the body. */
+  rawBody: lazy("rawBody", ({ socket }) => socket[BODY]),
+  /** Parsed for JSON and forms, text for text, else bytes. */
+  body: lazy("body", ({ rawBody, headers }) => {
+    const type = headers["content-type"] ?? "";
+    return rawBody !== undefined && isText(type) ? parsedBody(rawBody.toString(), type) : rawBody;
+  }),
+};
+
 class ListenerRequest extends http.IncomingMessage {
-  get query() {
-    return queryObjects(splitTarget(this.url)[1])[0];
+  constructor(socket, options) {
+    super(socket, options);
+    ObjectDefineProperties(this, ADDED);
   }
   get path() {
     return splitTarget(this.url)[0];
   }
-  get cookies() {
-    return parsedCookies(this.headers.cookie ?? "");
-  }
-  /** The bytes of the body. */
-  get rawBody() {
-    return this.socket[BODY] ?? undefined;
-  }
-  /** Parsed for JSON and forms, text for text, else bytes. A listener may replace it. */
-  get body() {
-    const bytes = this.rawBody;
-    if (bytes === undefined) return undefined;
-    const type = this.headers["content-type"] ?? "";
-    if (type === "" || StringPrototypeIndexOf(type, "octet-stream") >= 0) return bytes;
-    return parsedBody(bytes.toString(), type);
-  }
-  set body(value) {
-    ObjectDefineProperty(this, "body", {
-      __proto__: null,
-      value,
-      writable: true,
-      enumerable: true,
-      configurable: true,
-    });
+  set path(value) {
+    define(this, "path", value);
   }
   get(name) {
     return this.headers[StringPrototypeToLowerCase(name)];

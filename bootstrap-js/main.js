@@ -9,6 +9,7 @@ import { core, internals, primordials } from "ext:core/mod.js";
 import { ANSWERED, Call } from "ext:cloudserve/call.js";
 import { captureDenoServe, captured } from "ext:cloudserve/capture.js";
 import "ext:cloudserve/deferred.js";
+import "ext:cloudserve/descriptors.js";
 import { describe } from "ext:cloudserve/errors.js";
 import { callEvent, callMain } from "ext:cloudserve/event.js";
 import { callDenoServe, callFetch, callMethod } from "ext:cloudserve/fetch.js";
@@ -31,6 +32,7 @@ const {
   PromisePrototypeThen,
   PromiseResolve,
   SymbolAsyncIterator,
+  SymbolFor,
   Uint8Array,
 } = primordials;
 const { nodeBootstrap } = globalThis;
@@ -90,7 +92,7 @@ function run(call) {
     const value = callHandler(call, handler, settings);
     rest = typeof value?.then === "function" ? respondTo(call, value) : respond(call, value);
   } catch (error) {
-    return finish(call, error);
+    return fail(call, error);
   }
   conclude(call, rest);
 }
@@ -112,22 +114,34 @@ async function conclude(call, rest) {
     call.conclude();
     if (call.background !== null) await call.backgroundDone();
   } catch (error) {
-    return finish(call, error);
+    return fail(call, error);
   }
   finish(call);
+}
+
+/** What was handed to `waitUntil` is finished first: afterwards nothing of the call runs. */
+async function fail(call, error) {
+  if (call.background !== null) await call.backgroundDone();
+  finish(call, error);
 }
 
 /** Sends the answer; undefined if all of it is sent. */
 function answer(call, { status, headers, body, webSocket }) {
   if (status === 101) return acceptUpgrade(call, headers, webSocket);
-  if (body === null || call.request.method === "HEAD") {
-    host.answer(call.id, status, headers, null);
-  } else if (typeof body === "string" || typeof body.getReader !== "function" && !isIterable(body)) {
-    host.answer(call.id, status, headers, body);
-  } else {
-    host.head(call.id, status, headers);
-    return pump(call, body);
+  const isWanted = call.request.method !== "HEAD";
+  if (
+    body === null || typeof body === "string" ||
+    typeof body.getReader !== "function" && !isIterable(body)
+  ) {
+    return host.answer(call.id, status, headers, isWanted ? body : null);
   }
+  const source = typeof body.getReader === "function" ? body.getReader() : readerOf(body);
+  if (isWanted) {
+    host.head(call.id, status, headers);
+    return pump(call, source);
+  }
+  host.answer(call.id, status, headers, null);
+  cancel(source);
 }
 
 function isIterable(body) {
@@ -135,18 +149,30 @@ function isIterable(body) {
 }
 
 /** Sends a stream piece by piece, as fast as the caller takes them. */
-async function pump(call, body) {
-  const source = typeof body.getReader === "function" ? body.getReader() : readerOf(body);
-  while (!call.cancelled) {
-    const next = await nextOf(call, source);
-    if (next.done) break;
-    const piece = pieceOf(next.value);
-    const bytes = typeof piece === "string" ? encode(piece) : piece;
-    if (!call.writeNow(bytes)) await call.write(bytes);
+async function pump(call, source) {
+  try {
+    while (!call.cancelled) {
+      const next = await nextOf(call, source);
+      if (next.done) break;
+      const piece = pieceOf(next.value);
+      const bytes = typeof piece === "string" ? encode(piece) : piece;
+      if (!call.writeNow(bytes)) await call.write(bytes);
+    }
+  } catch (error) {
+    cancel(source);
+    throw error;
   }
-  if (!call.cancelled) return host.chunk(call.id, NOTHING, true);
-  // Nobody waits for what the source does about it, or fails to.
-  PromisePrototypeThen(PromiseResolve(source.cancel()), undefined, () => {});
+  if (call.cancelled) cancel(source);
+  else host.chunk(call.id, NOTHING, true);
+}
+
+/** Nobody waits for what the source does about it, or fails to. */
+async function cancel(source) {
+  try {
+    await source.cancel();
+  } catch {
+    // See above.
+  }
 }
 
 /** What is read next; the end, once nobody waits for the answer. */
@@ -159,7 +185,14 @@ function nextOf(call, source) {
 
 function readerOf(iterable) {
   const iterator = iterable[SymbolAsyncIterator]();
-  return { read: () => iterator.next(), cancel: () => iterator.return?.() };
+  const cancel = () => {
+    if (typeof iterable.destroy !== "function") return iterator.return?.();
+    // A stream of Node's. Its iterator does not end it before it was read from, nor while it waits;
+    // and what fails then would end the process, if nobody listened.
+    iterable.on?.("error", () => {});
+    iterable.destroy();
+  };
+  return { read: () => iterator.next(), cancel };
 }
 
 function finish(call, ...thrown) {
@@ -171,6 +204,13 @@ function finish(call, ...thrown) {
     const text = describe(thrown[0]);
     host.failed(call.id, text[0], text[1]);
   }
+}
+
+/** `waitUntil` where Supabase has it, and where packages of Vercel look for it. */
+function offerWaitUntil(global) {
+  const waitUntil = (promise) => current?.waitUntil(promise);
+  global.EdgeRuntime = { waitUntil };
+  global[SymbolFor("@vercel/request-context")] = { get: () => ({ waitUntil }) };
 }
 
 function makeConsole() {
@@ -199,6 +239,7 @@ globalThis.__cloudserve = {
     captureDenoServe(globalThis.Deno);
     defineEventHandler(globalThis, "rejectionhandled");
     globalThis.awslambda = awslambda;
+    offerWaitUntil(globalThis);
     offerWebSocketPair(globalThis);
   },
 

@@ -17,6 +17,7 @@ const {
   SafeRegExp,
   StringPrototypeCharCodeAt,
   StringPrototypeIndexOf,
+  StringPrototypeLastIndexOf,
   StringPrototypeSlice,
   StringPrototypeSplit,
   StringPrototypeTrim,
@@ -86,9 +87,14 @@ export function queryObjects(rawQuery) {
   return [{ ...query }, { ...joined }];
 }
 
+/** Whether bytes of this type are text. */
+export function isText(contentType) {
+  return RegExpPrototypeTest(TEXT_TYPE, contentType);
+}
+
 /** `[text, isBase64Encoded]`: as it is where the bytes are text, else base64. */
 function rawBodyOf(bytes, contentType) {
-  if (contentType === "" || RegExpPrototypeTest(TEXT_TYPE, contentType)) {
+  if (contentType === "" || isText(contentType)) {
     try {
       return [FunctionPrototypeCall(decode, strictUtf8, bytes), false];
     } catch {
@@ -104,13 +110,24 @@ export function encodedBody(bytes, contentType) {
   return isEmpty ? [null, false] : rawBodyOf(bytes, contentType);
 }
 
-/** The address the request came from, as far as the gateway knows. */
+/**
+ * The address the request came from, as far as the gateway knows. The last one it passes on is that
+ * of its own peer. There are others only where that is a trusted proxy: it has added the one before,
+ * and what stands there first is what callers say of themselves.
+ */
 export function peerOf({ headers }) {
   for (let i = 0; i < headers.length; i += 2) {
-    if (headers[i] !== "x-forwarded-for") continue;
-    return StringPrototypeTrim(StringPrototypeSplit(headers[i + 1], ",", 1)[0]);
+    if (headers[i] === "x-forwarded-for") return callerAmong(headers[i + 1]);
   }
   return "";
+}
+
+function callerAmong(passed) {
+  const last = StringPrototypeLastIndexOf(passed, ",");
+  if (last < 0) return passed;
+  const before = StringPrototypeLastIndexOf(passed, ",", last - 1);
+  return StringPrototypeTrim(StringPrototypeSlice(passed, before + 1, last)) ||
+    StringPrototypeTrim(StringPrototypeSlice(passed, last + 1));
 }
 
 /** JSON and forms as objects, anything else as it is. */

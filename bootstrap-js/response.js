@@ -154,7 +154,7 @@ function isHttpResult(value) {
 export function headOf(result) {
   const headers = [];
   addAll(headers, result.headers);
-  addAll(headers, result.multiValueHeaders);
+  if (result.multiValueHeaders) addMissing(headers, result.multiValueHeaders);
   addEach(headers, "set-cookie", result.cookies);
   const status = Number(result.statusCode ?? result.status ?? 200);
   if (!isStatus(status)) {
@@ -186,6 +186,25 @@ function addAll(headers, from) {
   }
   const names = ObjectKeys(from);
   for (let i = 0; i < names.length; i++) addEach(headers, names[i], from[names[i]]);
+}
+
+/** As `addAll`, but what is in both is sent once. */
+function addMissing(headers, from) {
+  const more = [];
+  addAll(more, from);
+  const { length } = headers;
+  for (let i = 0; i < more.length; i += 2) {
+    if (!hasPair(headers, length, more[i], more[i + 1])) {
+      ArrayPrototypePush(headers, more[i], more[i + 1]);
+    }
+  }
+}
+
+function hasPair(headers, length, name, value) {
+  for (let i = 0; i < length; i += 2) {
+    if (headers[i] === name && headers[i + 1] === value) return true;
+  }
+  return false;
 }
 
 function addEach(headers, name, values) {

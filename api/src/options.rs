@@ -18,7 +18,7 @@ pub struct ApiOptions {
     /// Where callers reach the gateway, for `url` in function views: `http://127.0.0.1:8081`.
     pub gateway_url: Option<String>,
     /// Where this process reaches the gateway to call a function for somebody who looks at the
-    /// answer here; `gateway_url` if unset. `http`, since it is a way within the installation.
+    /// answer here; none are called if unset. `http`, since it is a way within the installation.
     pub invoke_url: Option<String>,
     /// Whether the session cookie is sent over TLS only.
     pub secure_cookie: bool,
@@ -66,7 +66,8 @@ pub struct ApiOptions {
 
     /// Time to receive a request body.
     pub body_read_ms: u32,
-    /// Calls made for the dashboard at the same time; more are turned away.
+    /// Calls made for the dashboard at the same time, a quarter of them for one account; more are
+    /// turned away.
     pub invocations_in_parallel: usize,
     /// How much of an answer is shown.
     pub invoke_answer_bytes: usize,

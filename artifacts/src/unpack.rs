@@ -4,13 +4,17 @@
 //! link, no device, nothing written through a link, and bounds on size and count. An archive that
 //! breaks a rule is refused as a whole; the caller removes what was extracted so far.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use tar::EntryType;
+
+use crate::entries::{Named, entries};
 
 /// What an archive may unpack to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,19 +60,20 @@ pub fn unpack(archive: impl Read, into: &Path, bounds: UnpackBounds) -> Result<(
     // is all headers, or lies about sizes, ends too.
     let most = bounds.bytes.saturating_add(u64::from(bounds.entries) * OVERHEAD_BYTES);
     let mut archive = tar::Archive::new(GzDecoder::new(archive).take(most));
-    let (mut bytes, mut entries) = (0_u64, 0_u32);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        entries += 1;
-        if entries > bounds.entries {
+    let (mut bytes, mut n_entries) = (0_u64, 0_u32);
+    for entry in entries(&mut archive)? {
+        let Named { mut entry, path, link } = entry?;
+        n_entries += 1;
+        if n_entries > bounds.entries {
             return Err(UnpackError::TooMany(bounds.entries));
         }
         bytes = bytes.saturating_add(entry.size());
         if bytes > bounds.bytes {
             return Err(UnpackError::TooLarge(bounds.bytes));
         }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let inside = inside(&entry.path()?).ok_or_else(|| UnpackError::Escapes(name.clone()))?;
+        let name = String::from_utf8_lossy(&path).into_owned();
+        let inside = inside(Path::new(OsStr::from_bytes(&path)))
+            .ok_or_else(|| UnpackError::Escapes(name.clone()))?;
         if inside.as_os_str().is_empty() {
             continue;
         }
@@ -98,8 +103,9 @@ pub fn unpack(archive: impl Read, into: &Path, bounds: UnpackBounds) -> Result<(
                 file.set_permissions(Permissions::from_mode(mode))?;
             }
             EntryType::Symlink => {
-                let target = entry.link_name()?.unwrap_or_default().into_owned();
-                if !stays_inside(&inside, &target) {
+                let target = link.unwrap_or_default();
+                let target = Path::new(OsStr::from_bytes(&target));
+                if !stays_inside(&inside, target) {
                     return Err(UnpackError::LinkEscapes(name));
                 }
                 match symlink(target, &path) {
@@ -223,6 +229,34 @@ mod tests {
             assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1, "{what}");
             assert!(!into.join("d/evil").exists(), "{what}");
         }
+    }
+
+    #[test]
+    fn names_are_bounded_and_may_be_long() {
+        let into = tempfile::tempdir().unwrap();
+        let long = format!("{}/a.js", "d".repeat(150));
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut header = Header::new_gnu();
+        header.set_size(1);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, &long, &b"1"[..]).unwrap();
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_size(0);
+        tar.append_link(&mut header, "link", &long).unwrap();
+        let whole = tar.into_inner().unwrap().finish().unwrap();
+        unpack(whole.as_slice(), into.path(), BOUNDS).unwrap();
+        assert_eq!(fs::read_to_string(into.path().join("link")).unwrap(), "1");
+
+        let into = tempfile::tempdir().unwrap();
+        let bounds = UnpackBounds { bytes: 1_000_000_000, entries: 10 };
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+            let name = "a".repeat(65_537);
+            let entries = [(kind, "././@LongLink", &*name), (EntryType::Regular, "a", "1")];
+            let refused = unpack(archive(&entries).as_slice(), into.path(), bounds);
+            assert!(matches!(refused, Err(UnpackError::Io(_))), "{kind:?}");
+        }
+        assert_eq!(fs::read_dir(into.path()).unwrap().count(), 0);
     }
 
     #[test]

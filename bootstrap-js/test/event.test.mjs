@@ -1,10 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { callEvent, callMain } from "ext:cloudserve/event.js";
+import { chooseHandler } from "ext:cloudserve/handlers.js";
+import { peerOf } from "ext:cloudserve/request.js";
 import { callStream, awslambda } from "ext:cloudserve/stream.js";
 import { makeCall, settings } from "./calls.mjs";
 
-const ask = async (handler, request) => callEvent(makeCall(request).call, { handler }, settings);
+const ask = async (handler, request) => {
+  const chosen = chooseHandler({ handler }, { serve: null, server: null });
+  assert.equal(chosen.kind, "event");
+  return callEvent(makeCall(request).call, chosen, settings);
+};
 
 test("what comes first is the answer", async () => {
   assert.equal(await ask(() => "returned"), "returned");
@@ -28,6 +34,38 @@ test("what comes first is the answer", async () => {
   assert.equal(await ask((event, context) => { context.done(null, 1); return 2; }), 1);
 });
 
+test("a callback is there, however it is asked for", async () => {
+  const later = (answer) => void setTimeout(answer, 1, null, "later");
+  for (const handler of [
+    (event, context, callback) => later(callback),
+    (event, context, callback = () => {}) => later(callback),
+    (event, context = {}, callback) => later(callback),
+    ({ query: { a } = {} }, { done } = {}, callback) => later(callback),
+    (...args) => later(args[2]),
+    (event, ...rest) => later(rest[1]),
+    function () { later(arguments[2]); },
+    { handler(event, context, callback = null) { later(callback); } }.handler,
+    function named(event, context) { later((_, value) => context.succeed(value)); },
+    (event, context) => later((error, value) => context.done(error, value)),
+    (event, context) => void Promise.resolve("later").then(context.succeed, context.fail),
+  ]) {
+    assert.equal(await ask(handler), "later", `${handler}`);
+  }
+  // Nothing of that kind: what is returned is the answer, be it nothing.
+  for (const handler of [
+    () => {},
+    (event) => {},
+    event => void [event, 1, 2],
+    async (event, context) => {},
+    (event, context = { a: [1, 2], b: (c, d, e) => {} }) => {},
+    ({ a, b, c }, { d, e } = { d: [1, 2, 3] }) => {},
+    (() => {}).bind(null),
+    (event) => { for (const _ of [1, 2, 3]); const step = { done: true }; if (step.done) return; },
+  ]) {
+    assert.equal(await ask(handler), undefined, `${handler}`);
+  }
+});
+
 test("the context of AWS's older style and of OpenFaaS answers", async () => {
   assert.equal(await ask((event, context) => context.succeed("done")), "done");
   await assert.rejects(ask((event, context) => context.fail(new Error("no"))), /no/);
@@ -40,6 +78,21 @@ test("the context of AWS's older style and of OpenFaaS answers", async () => {
     return new Promise(() => {});
   });
   assert.equal(later, "late");
+});
+
+test("a caller is whom the gateway's peer has spoken for", () => {
+  for (const [forwarded, address] of [
+    // The gateway adds its peer last. Before it stands what a trusted proxy has added.
+    ["10.0.0.9", "10.0.0.9"],
+    ["203.0.113.1, 10.0.0.9", "203.0.113.1"],
+    ["6.6.6.6, 203.0.113.1, 10.0.0.9", "203.0.113.1"],
+    ["6.6.6.6,203.0.113.1 ,10.0.0.9", "203.0.113.1"],
+    ["6.6.6.6, 2001:db8::1, 10.0.0.9", "2001:db8::1"],
+    ["6.6.6.6, , 10.0.0.9", "10.0.0.9"],
+  ]) {
+    assert.equal(peerOf({ headers: ["host", "h", "x-forwarded-for", forwarded] }), address);
+  }
+  assert.equal(peerOf({ headers: ["host", "h"] }), "");
 });
 
 test("main gets query and body as one object", async () => {

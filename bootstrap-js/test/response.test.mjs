@@ -42,6 +42,15 @@ test("HTTP results", () => {
   assert.deepEqual(typed.headers, ["content-type", "text/html"]);
   const repeated = { statusCode: 200, multiValueHeaders: { a: ["1", "2"] } };
   assert.deepEqual(normalise(repeated).headers, ["a", "1", "a", "2"]);
+  const both = {
+    statusCode: 200,
+    headers: { A: "1", "Set-Cookie": "a=1", b: 2 },
+    multiValueHeaders: { a: ["1", "2"], "set-cookie": ["a=1", "b=2", "b=2"], b: ["2"], c: ["3"] },
+  };
+  assert.deepEqual(normalise(both).headers, [
+    ...["a", "1", "set-cookie", "a=1", "b", "2"],
+    ...["a", "2", "set-cookie", "b=2", "set-cookie", "b=2", "c", "3"],
+  ]);
   assert.deepEqual(normalise({ statusCode: 200, headers: new Headers({ a: "b" }) }).headers, [
     "a",
     "b",

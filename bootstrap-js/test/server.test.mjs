@@ -149,6 +149,16 @@ test("a caller that hangs up is heard of", async () => {
   assert.equal(await closed, false);
 });
 
+test("a target that would not be one line is never written", async () => {
+  const listener = () => assert.fail("it was called");
+  // The low bytes of these are CR, LF, a blank and a letter.
+  for (const target of ["/\u010dx", "/\u010ax", "/x\u0120y", "/\u0161", "/a b", "/a\r\nb: c", "/\x7f"]) {
+    await assert.rejects(serve(listener, { target }), /target/, JSON.stringify(target));
+  }
+  const got = await serve((req, res) => res.end(req.url), { target: "/%C4%8D?a[]=1&b={\"c\"}" });
+  assert.equal(got.text(), "/%C4%8D?a[]=1&b={\"c\"}");
+});
+
 test("requests one after the other do not see each other", async () => {
   const server = serverOf({ listener: (req, res) => res.end(req.url) });
   for (let i = 0; i < 20; i++) {
@@ -158,13 +168,22 @@ test("requests one after the other do not see each other", async () => {
   }
 });
 
+async function ask(listener, request, send = () => {}) {
+  const server = serverOf({ server: serverForListener(listener) });
+  const { call, got } = makeCall({ headers: ["host", "h"], ...request });
+  send(call);
+  await callListener(call, { server }, settings);
+  return got;
+}
+
+const JSON_BODY = {
+  method: "POST",
+  target: "/p?a=1",
+  headers: ["host", "h", "cookie", "k=v", "content-type", "application/json"],
+  body: '{"b":3}',
+};
+
 test("listeners get what Vercel and functions-framework add", async () => {
-  const ask = async (listener, request) => {
-    const server = serverOf({ server: serverForListener(listener) });
-    const { call, got } = makeCall({ headers: ["host", "h"], ...request });
-    await callListener(call, { server }, settings);
-    return got;
-  };
   const got = await ask((req, res) => {
     res.status(202).json([req.query, req.cookies, req.body, req.path, req.get("Host")]);
   }, {
@@ -179,4 +198,72 @@ test("listeners get what Vercel and functions-framework add", async () => {
   assert.deepEqual([moved.status, moved.header("location")], [307, ["/else"]]);
   await assert.rejects(ask(async (req, res) => { throw new Error("mine"); }), /mine/);
   await assert.rejects(ask((req, res) => { throw new Error("mine"); }), /mine/);
+});
+
+test("what is added to a request is its own, and made once", async () => {
+  const names = ["query", "cookies", "body", "rawBody"];
+  const got = await ask((req, res) => {
+    const is = (test) => names.every(test);
+    const own = [
+      is((name) => Object.hasOwn(req, name)),
+      is((name) => Object.keys(req).includes(name)),
+      is((name) => req[name] === req[name]),
+    ];
+    // As frameworks do: they put their own prototype under it, and add to what is there.
+    Object.setPrototypeOf(req, Object.create(http.IncomingMessage.prototype));
+    req.body.user = "u";
+    req.cookies = { ...req.cookies, l: "w" };
+    const { query, cookies, body, rawBody } = req;
+    res.json([own, query, cookies, body, rawBody.toString()]);
+  }, JSON_BODY);
+  assert.deepEqual(JSON.parse(got.text()), [
+    [true, true, true],
+    { a: "1" },
+    { k: "v", l: "w" },
+    { b: 3, user: "u" },
+    '{"b":3}',
+  ]);
+
+  const replaced = await ask((req, res) => {
+    // Before anything is read of them.
+    for (const name of names) req[name] = name;
+    req.path = "/changed";
+    const { query, cookies, body, rawBody, path } = req;
+    res.json([query, cookies, body, rawBody, path]);
+  }, JSON_BODY);
+  assert.deepEqual(JSON.parse(replaced.text()), [...names, "/changed"]);
+});
+
+test("a listener's body is text where its type says so, else bytes", async () => {
+  const bodyOf = async (type, body) => {
+    const headers = ["host", "h", ...(type === undefined ? [] : ["content-type", type])];
+    const listener = (req, res) =>
+      res.json(Buffer.isBuffer(req.body) ? [...req.body] : req.body ?? null);
+    return JSON.parse((await ask(listener, { method: "POST", headers, body })).text());
+  };
+  assert.deepEqual(await bodyOf("application/json", "{}"), {});
+  assert.deepEqual(await bodyOf("application/x-www-form-urlencoded", "a=b"), { a: "b" });
+  assert.equal(await bodyOf("text/plain", "é"), "é");
+  for (const type of ["image/png", "application/octet-stream", "multipart/form-data; boundary=x", undefined]) {
+    assert.deepEqual(await bodyOf(type, new Uint8Array([255, 0])), [255, 0], type);
+  }
+  assert.equal(await bodyOf("application/json", null), null);
+});
+
+test("a body in pieces that has none is no body", async () => {
+  const listener = (req, res) => {
+    let length = 0;
+    req.on("data", (piece) => (length += piece.length));
+    req.on("end", () => res.json([req.body ?? null, length, req.trailers]));
+  };
+  const send = (...trailers) => (call) => {
+    call.receive(new Uint8Array(0), false);
+    if (trailers.length === 0) call.receive(new Uint8Array(0), true);
+    else call.receiveTrailers(trailers);
+  };
+  const request = { method: "POST", end: false };
+  const got = await ask(listener, request, send());
+  assert.deepEqual([got.status, JSON.parse(got.text())], [200, [null, 0, {}]]);
+  const trailed = await ask(listener, request, send("x-sum", "0"));
+  assert.deepEqual(JSON.parse(trailed.text()), [null, 0, { "x-sum": "0" }]);
 });

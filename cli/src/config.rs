@@ -154,7 +154,8 @@ pub(crate) struct Api {
     #[config(layer_attr(arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")))]
     pub(crate) secure_cookie: bool,
 
-    /// Where `api` reaches a gateway, for calls from the dashboard [default: where callers do].
+    /// Where `api` reaches a gateway, for calls from the dashboard: `http`, since the way is within
+    /// the installation [default: where callers do, if that is `http`].
     #[config(env = "CLOUDSERVE_INVOKE_URL")]
     #[config(layer_attr(arg(long, value_name = "URL")))]
     pub(crate) invoke_url: Option<String>,
@@ -177,6 +178,12 @@ pub(crate) struct Gateway {
     #[config(env = "CLOUDSERVE_RATE_PER_SECOND", default = 0)]
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) rate_per_second: u32,
+
+    /// Credentials that nobody has, looked up per second and address, at the API as well; 0 sets no
+    /// bound. What is valid does not count.
+    #[config(env = "CLOUDSERVE_UNKNOWN_CREDENTIALS_PER_SECOND", default = 10)]
+    #[config(layer_attr(arg(long, value_name = "N")))]
+    pub(crate) unknown_credentials_per_second: u32,
 
     /// Where callers reach the gateway, as the API tells them [default: where it listens].
     #[config(env = "CLOUDSERVE_PUBLIC_URL")]
@@ -397,6 +404,11 @@ pub(crate) struct Programs {
     #[config(env = "CLOUDSERVE_NPM_CACHE")]
     #[config(layer_attr(arg(long, value_name = "DIR")))]
     pub(crate) npm_cache: Option<PathBuf>,
+
+    /// Beyond so many bytes it is emptied before a build, while no other is under way; 0: no bound.
+    #[config(env = "CLOUDSERVE_NPM_CACHE_BYTES", default = 4_294_967_296_u64)]
+    #[config(layer_attr(arg(long, value_name = "BYTES")))]
+    pub(crate) npm_cache_bytes: u64,
 }
 
 /// The server's own log.

@@ -159,6 +159,10 @@ fn run_server(
         tracing::warn!(%name, "the variable sets nothing; is its name right?");
     }
     slice::shorten();
+    // What runs as the same user cannot read its environment and its memory, which hold secrets.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "other processes of this user can read this one's memory");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(serving_threads(role, config.threads))
         .enable_all()

@@ -33,8 +33,12 @@ pub(crate) fn identity(
 ) -> (Authenticator, Sealer) {
     let lifetime = Duration::from_secs(u64::from(config.api.session_hours) * 60 * 60);
     let tokens = SessionTokens::new(&secrets.jwt, lifetime);
-    let authenticator =
-        Authenticator::new(stores.accounts.clone(), tokens, stores.changes.as_ref());
+    let authenticator = Authenticator::new(
+        stores.accounts.clone(),
+        tokens,
+        stores.changes.as_ref(),
+        config.gateway.unknown_credentials_per_second,
+    );
     (authenticator, Sealer::with_previous(&secrets.master, &secrets.previous))
 }
 
@@ -87,6 +91,7 @@ pub(crate) fn builder(
     let npm = NpmOptions {
         npm: npm.to_owned(),
         cache_dir: config.programs.npm_cache.clone(),
+        cache_bytes: config.programs.npm_cache_bytes,
         work_dir: data_dir.join("npm"),
         limits: config.limits.clone(),
         ..NpmOptions::default()

@@ -53,6 +53,11 @@ pub(crate) enum ServeError {
     },
     #[error("CLOUDSERVE_SANDBOX_URLS is not set; this role runs no functions itself and needs it")]
     NoSandboxes,
+    #[error(
+        "CLOUDSERVE_INVOKE_URL is an https address; the API speaks no TLS to the gateway, which it \
+         reaches within the installation: set http://HOST:PORT"
+    )]
+    InvokeUrl,
     #[error("signals cannot be received")]
     Signals(#[source] io::Error),
     #[error("the {part} has ended by itself")]

@@ -28,6 +28,9 @@ pub(crate) struct Found {
 /// script around it, which costs a start of Node.
 const ESBUILD_IN_CHECKOUT: &str = "tools/node_modules/@esbuild/linux-x64/bin/esbuild";
 
+/// And npm: the one that comes with Node may be older than a build needs.
+const NPM_IN_CHECKOUT: &str = "tools/node_modules/npm/bin/npm-cli.js";
+
 impl Found {
     /// What was given, else what is where it usually is.
     pub(crate) fn look_up(given: &Programs) -> Result<Self, ProgramError> {
@@ -48,15 +51,15 @@ pub(crate) fn worker(given: &Programs) -> Result<PathBuf, ProgramError> {
 
 /// The bundler.
 pub(crate) fn esbuild(given: &Programs) -> Result<PathBuf, ProgramError> {
-    let own_dir = own_dir();
-    let checkouts = own_dir.iter().flat_map(|dir| dir.ancestors()).chain([Path::new(".")]);
-    let built_in_checkout = checkouts.map(|dir| dir.join(ESBUILD_IN_CHECKOUT));
     find(
         "esbuild",
         "CLOUDSERVE_ESBUILD",
         "`make setup` installs it",
         given.esbuild.as_deref(),
-        beside("esbuild").into_iter().chain(built_in_checkout).chain(in_path("esbuild")),
+        beside("esbuild")
+            .into_iter()
+            .chain(in_checkout(ESBUILD_IN_CHECKOUT))
+            .chain(in_path("esbuild")),
     )
 }
 
@@ -65,14 +68,21 @@ pub(crate) fn npm(given: &Programs) -> Result<PathBuf, ProgramError> {
     find(
         "npm",
         "CLOUDSERVE_NPM",
-        "install Node 20 or later, which brings it",
+        "`make setup` installs it in a checkout; elsewhere install Node and npm 11.15 or later",
         given.npm.as_deref(),
-        in_path("npm"),
+        in_checkout(NPM_IN_CHECKOUT).into_iter().chain(in_path("npm")),
     )
 }
 
 fn own_dir() -> Option<PathBuf> {
     Some(env::current_exe().ok()?.parent()?.to_owned())
+}
+
+/// In the checkouts that this program or the current directory may be in.
+fn in_checkout(program: &str) -> Vec<PathBuf> {
+    let own_dir = own_dir();
+    let checkouts = own_dir.iter().flat_map(|dir| dir.ancestors()).chain([Path::new(".")]);
+    checkouts.map(|dir| dir.join(program)).collect()
 }
 
 fn beside(name: &str) -> Option<PathBuf> {

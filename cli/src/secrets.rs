@@ -3,7 +3,7 @@
 //! From the environment, else from `<data>/secrets/`, where `serve` makes them once. Never from an
 //! argument: the process list is public. Invariant: a secret that was used is durable first, so a
 //! crash cannot leave tokens or environments behind that nothing opens any more; and no master key is
-//! made, or used, beside environments that need another one.
+//! made, or used, beside environments that need another one, unless the operator says that it is lost.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -13,14 +13,15 @@ use std::path::{Path, PathBuf};
 
 use cloudserve_identity::{SealError, Sealer, Secret, SecretError};
 use cloudserve_remote::{InternalToken, TokenError};
-use cloudserve_store::function::SealedVersion;
+use cloudserve_store::function::{SealedEnv, SealedVersion};
 use cloudserve_store::{StoreError, Stores};
 
 /// Variables that hold secrets. They are taken out of the environment before anything starts.
-pub(crate) const VARIABLES: [&str; 7] = [
+pub(crate) const VARIABLES: [&str; 8] = [
     JWT_VARIABLE,
     MASTER_VARIABLE,
     PREVIOUS_VARIABLE,
+    LOST_VARIABLE,
     MONGODB_VARIABLE,
     S3_ACCESS_VARIABLE,
     S3_SECRET_VARIABLE,
@@ -31,6 +32,8 @@ const JWT_VARIABLE: &str = "CLOUDSERVE_JWT_SECRET";
 const MASTER_VARIABLE: &str = "CLOUDSERVE_MASTER_KEY";
 /// Master keys of before, with commas between: what they sealed still opens.
 const PREVIOUS_VARIABLE: &str = "CLOUDSERVE_MASTER_KEY_PREVIOUS";
+/// Ids of master keys that nobody has any more, with commas between.
+const LOST_VARIABLE: &str = "CLOUDSERVE_MASTER_KEY_LOST";
 /// May hold a password.
 pub(crate) const MONGODB_VARIABLE: &str = "CLOUDSERVE_MONGODB_URI";
 pub(crate) const S3_ACCESS_VARIABLE: &str = "CLOUDSERVE_S3_ACCESS_KEY";
@@ -79,7 +82,9 @@ pub(crate) enum SecretsError {
     #[error(
         "environments are sealed under a master key that is not known here ({key_id}); give it in \
          CLOUDSERVE_MASTER_KEY or CLOUDSERVE_MASTER_KEY_PREVIOUS, or put it into \
-         secrets/master-key of the data directory; nothing was changed"
+         secrets/master-key of the data directory; if nobody has it any more, set \
+         CLOUDSERVE_MASTER_KEY_LOST={key_id}: versions with these environments then answer 503 until \
+         they are deployed again; nothing was changed"
     )]
     UnknownMaster { key_id: String },
     #[error("no master key is known here, and whether environments need one cannot be read")]
@@ -95,7 +100,31 @@ pub(crate) struct FromEnvironment {
     master: Option<OsString>,
     previous: Option<OsString>,
     internal: Option<OsString>,
+    pub(crate) lost: LostKeys,
     pub(crate) storage: StorageSecrets,
+}
+
+/// The ids of master keys that the operator says are lost. What is sealed under one is closed for good,
+/// and stays as it is: the key may be found.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LostKeys(Vec<String>);
+
+impl LostKeys {
+    fn parse(given: Option<&OsString>) -> Self {
+        let text = given.map(|given| given.to_string_lossy()).unwrap_or_default();
+        let ids = text.split(',').map(|id| id.trim().to_lowercase());
+        Self(ids.filter(|id| !id.is_empty()).collect())
+    }
+
+    /// Whether this is sealed under one.
+    pub(crate) fn sealed(&self, env: &SealedEnv) -> bool {
+        !self.0.is_empty() && self.0.contains(&key_id(env))
+    }
+}
+
+/// The id of the master key that this is sealed under, as it is told and given.
+pub(crate) fn key_id(env: &SealedEnv) -> String {
+    Sealer::key_id(env).unwrap_or_else(|| "unnamed".to_owned())
 }
 
 /// What opens the servers that records and objects are kept in.
@@ -120,6 +149,7 @@ impl FromEnvironment {
             master: take(MASTER_VARIABLE),
             previous: take(PREVIOUS_VARIABLE),
             internal: take(INTERNAL_VARIABLE),
+            lost: LostKeys::parse(take(LOST_VARIABLE).as_ref()),
             storage: StorageSecrets {
                 mongodb_uri: take(MONGODB_VARIABLE),
                 s3_access_key: take(S3_ACCESS_VARIABLE),
@@ -143,7 +173,8 @@ impl FromEnvironment {
 
     #[cfg(test)]
     pub(crate) fn of_storage(storage: StorageSecrets) -> Self {
-        Self { jwt: None, master: None, previous: None, internal: None, storage }
+        let lost = LostKeys::default();
+        Self { jwt: None, master: None, previous: None, internal: None, lost, storage }
     }
 }
 
@@ -177,14 +208,18 @@ impl Secrets {
         let known = Self::known_masters(Some(data_dir), given)?;
         let known = known.split_first();
         let sealer = known.map(|(current, previous)| Sealer::with_previous(current, previous));
-        check(stores, sealer.as_ref()).await?;
+        check(stores, sealer.as_ref(), &given.lost).await?;
         Self::load(data_dir, given)
     }
 
     /// Refused if what is sealed there needs a master key that is not known.
-    pub(crate) async fn check(&self, stores: &Stores) -> Result<(), SecretsError> {
+    pub(crate) async fn check(
+        &self,
+        stores: &Stores,
+        given: &FromEnvironment,
+    ) -> Result<(), SecretsError> {
         let sealer = Sealer::with_previous(&self.master, &self.previous);
-        check(stores, Some(&sealer)).await
+        check(stores, Some(&sealer), &given.lost).await
     }
 
     /// The secrets of an installation of many processes: from the environment alone.
@@ -250,7 +285,11 @@ impl Secrets {
 }
 
 /// Looks at some environments.
-async fn check(stores: &Stores, sealer: Option<&Sealer>) -> Result<(), SecretsError> {
+async fn check(
+    stores: &Stores,
+    sealer: Option<&Sealer>,
+    lost: &LostKeys,
+) -> Result<(), SecretsError> {
     let some = match stores.functions.sealed_envs(None, LOOKED_AT).await {
         Ok(page) => page,
         // Storage that is slow is no reason to end, but a key that is made is there for good.
@@ -263,22 +302,32 @@ async fn check(stores: &Stores, sealer: Option<&Sealer>) -> Result<(), SecretsEr
         }
         Err(error) => return Err(SecretsError::Unchecked(error)),
     };
-    are_known(&some, sealer)
+    are_known(&some, sealer, lost)
 }
 
 /// Whether the key is known of an installation that has these. One that it opens is enough: others
-/// may be left from a key that was lost, which is a matter of those versions.
-fn are_known(some: &[SealedVersion], sealer: Option<&Sealer>) -> Result<(), SecretsError> {
-    let (known, unknown): (Vec<_>, Vec<_>) =
-        some.iter().map(|sealed| is_known(sealed, sealer)).partition(Result::is_ok);
-    let Some(Err(first)) = unknown.into_iter().next() else { return Ok(()) };
-    if known.is_empty() {
-        return Err(first);
+/// may be left from a key that was lost, which is a matter of those versions. Where it opens none, the
+/// operator has to say of each that it is lost.
+fn are_known(
+    some: &[SealedVersion],
+    sealer: Option<&Sealer>,
+    lost: &LostKeys,
+) -> Result<(), SecretsError> {
+    let closed = |sealed| is_known(sealed, sealer).err().map(|error| (sealed, error));
+    let mut closed: Vec<(&SealedVersion, _)> = some.iter().filter_map(closed).collect();
+    let opens_none = closed.len() == some.len();
+    let unsaid = closed.iter().position(|(sealed, _)| opens_none && !lost.sealed(&sealed.env));
+    if let Some(unsaid) = unsaid {
+        return Err(closed.swap_remove(unsaid).1);
     }
-    tracing::warn!(
-        error = &first as &dyn std::error::Error,
-        "some environments cannot be opened; their versions are answered 503"
-    );
+    if let Some((sealed, _)) = closed.first() {
+        let master_key = key_id(&sealed.env);
+        tracing::warn!(
+            %master_key,
+            "some environments are sealed under a master key that is not known here; their versions \
+             are answered 503 until they are deployed again"
+        );
+    }
     Ok(())
 }
 
@@ -288,10 +337,7 @@ fn is_known(sealed: &SealedVersion, sealer: Option<&Sealer>) -> Result<(), Secre
     match (opened, Sealer::key_id(&sealed.env)) {
         // With a key that is known, bytes that do not open are damaged: a matter of one version.
         (Some(Ok(_)), _) | (Some(Err(SealError::DoesNotOpen)), Some(_)) => Ok(()),
-        (_, key_id) => {
-            let key_id = key_id.unwrap_or_else(|| "one without an id".to_owned());
-            Err(SecretsError::UnknownMaster { key_id })
-        }
+        _ => Err(SecretsError::UnknownMaster { key_id: key_id(&sealed.env) }),
     }
 }
 
@@ -479,10 +525,18 @@ mod tests {
         }
         let of_a_lost_key = other.seal(function_id, &plain).unwrap();
         let mut both = vec![SealedVersion { function_id, version: 0, env: of_a_lost_key }];
-        assert!(are_known(&both, Some(&needed)).is_err(), "none opens");
+        let none = LostKeys::default();
+        assert!(are_known(&both, Some(&needed), &none).is_err(), "none opens");
         both.push(sealed.clone());
-        are_known(&both, Some(&needed)).unwrap();
-        assert!(are_known(&both, None).is_err() && are_known(&[], None).is_ok());
+        are_known(&both, Some(&needed), &none).unwrap();
+        assert!(are_known(&both, None, &none).is_err() && are_known(&[], None, &none).is_ok());
+        // Each has to be said to be lost, by the id that is told.
+        let lost = |ids: &str| LostKeys::parse(Some(&OsString::from(ids)));
+        let of_both = both.iter().map(|sealed| key_id(&sealed.env)).collect::<Vec<_>>().join(", ");
+        are_known(&both, None, &lost(&of_both)).unwrap();
+        for ids in [id.as_str(), "another", "", ","] {
+            assert!(are_known(&both, None, &lost(ids)).is_err(), "{ids}");
+        }
 
         sealed.env.0.pop();
         is_known(&sealed, Some(&needed)).unwrap();

@@ -81,8 +81,9 @@ pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
         let _ = tokio::time::timeout_at(deadline.into(), deployer).await;
         // What may take longer waits for a deploy, which is in the queue.
         finish(api, deadline.min(begun + API_DRAIN)).await;
-        roles.gateway.drain().await;
         roles.sandbox.drain(deadline).await;
+        // After it: what calls have used that were cut off is known by now.
+        roles.gateway.drain().await;
     };
     end(&mut signals, drain).await
 }

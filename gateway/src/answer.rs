@@ -232,7 +232,12 @@ fn stays_here(name: &HeaderName, value: &HeaderValue) -> bool {
         || name.starts_with("x-cloudserve-")
         || matches!(
             name,
-            "alt-svc" | "clear-site-data" | "nel" | "report-to" | "service-worker-allowed"
+            "alt-svc"
+                | "clear-site-data"
+                | "nel"
+                | "report-to"
+                | "service-worker-allowed"
+                | "strict-transport-security"
         )
 }
 
@@ -430,6 +435,7 @@ mod tests {
             ("set-cookie", "b=2"),
             ("x-cloudserve-cold", "7"),
             ("clear-site-data", "\"cookies\""),
+            ("strict-transport-security", "max-age=0"),
             ("bad name", "x"),
             ("x-bad-value", "a\r\nb"),
         ];

@@ -1,10 +1,11 @@
 //! Who calls. What is not recognised is no error yet: a public function may have bearer tokens,
-//! keys and cookies of its own.
+//! keys and cookies of its own. What has the form of our keys is looked up only so often.
 //!
 //! The session cookie counts for nothing here, and is kept from functions all the same. Cookies
 //! know no ports, so a browser sends the dashboard's to the gateway, and the page of any function
 //! shares the gateway's origin: it could call private functions of whoever looks at it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use cloudserve_identity::{
@@ -13,6 +14,8 @@ use cloudserve_identity::{
 use cloudserve_store::StoreError;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
+
+use crate::refusal::Refusal;
 
 /// Who calls, as far as we can tell.
 #[derive(Debug)]
@@ -27,12 +30,19 @@ pub(crate) enum Caller {
     Known(Arc<Principal>),
 }
 
-pub(crate) async fn authenticate(authenticator: &Authenticator, headers: &HeaderMap) -> Caller {
-    match authenticator.authenticate_header(headers).await {
-        Ok(None) => Caller::Anonymous,
-        Ok(Some(principal)) => Caller::Known(principal),
-        Err(AuthError::Invalid) => Caller::Unrecognised,
-        Err(AuthError::Unavailable(error)) => Caller::Unchecked(error),
+pub(crate) async fn authenticate(
+    authenticator: &Authenticator,
+    headers: &HeaderMap,
+    address: impl FnOnce() -> Option<IpAddr>,
+) -> Result<Caller, Refusal> {
+    match authenticator.authenticate_header(headers, address).await {
+        Ok(None) => Ok(Caller::Anonymous),
+        Ok(Some(principal)) => Ok(Caller::Known(principal)),
+        Err(AuthError::Invalid) => Ok(Caller::Unrecognised),
+        Err(AuthError::Unavailable(error)) => Ok(Caller::Unchecked(error)),
+        Err(AuthError::TooOften { per_second, retry_after }) => {
+            Err(Refusal::TooManyUnknown { per_second, retry_after })
+        }
     }
 }
 

@@ -84,14 +84,20 @@ pub(crate) async fn serve<S, B>(
                 _ = told.changed() => {}
             }
             connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            tokio::select! {
+                _ = connection => {}
+                // It is cut off. Its call is recorded when it is dropped.
+                _ = told.changed() => {}
+            }
         });
     }
     drop((listener, told));
     ending.send_replace(());
     // Closed when the last connection has dropped its end.
     if tokio::time::timeout(drain, ending.closed()).await.is_err() {
-        tracing::warn!("requests in flight were cut off");
+        tracing::warn!("requests in flight are cut off");
+        ending.send_replace(());
+        ending.closed().await;
     }
 }
 

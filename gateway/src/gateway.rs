@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cloudserve_identity::{Authenticator, Sealer, client_address};
 use cloudserve_protocol::call::Invoker;
@@ -32,6 +32,9 @@ use crate::refusal::Refusal;
 use crate::route::Routes;
 use crate::trace::{TRACEPARENT, Tracer};
 use crate::upgrade::Upgrade;
+
+/// Time for the rows of the last calls to be stored.
+const STORING: Duration = Duration::from_secs(2);
 
 /// The data plane. Cheap to clone.
 #[derive(Clone)]
@@ -115,10 +118,13 @@ impl Gateway {
     }
 
     /// Takes no more calls, waits for those in flight and stores every usage row; for at most
-    /// [`GatewayOptions::drain_ms`]. To be called when nothing serves this gateway any more.
+    /// [`GatewayOptions::drain_ms`], or somewhat longer than calls that were cut off may take to be
+    /// told of. To be called when nothing serves this gateway any more.
     pub async fn drain(&self) {
         self.begin_to_drain();
-        self.0.meter.drain(self.0.options.drain()).await;
+        let options = &self.0.options;
+        let longest = options.drain().max(options.hang_up_wait() + STORING);
+        self.0.meter.drain(longest).await;
         if let Some(tracer) = &self.0.tracer {
             tracer.clone().shut_down().await;
         }
@@ -163,9 +169,15 @@ impl Gateway {
 
         let inner = &*self.0;
         let trust_forwarded = inner.options.trust_forwarded;
-        let caller = authenticate(&inner.authenticator, &parts.headers).await;
-        // Before anything is looked up: what will be refused counts, too.
         let address = || client_address(peer.address, &parts.headers, trust_forwarded);
+        let caller = match authenticate(&inner.authenticator, &parts.headers, address).await {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                leftover.discard_unread(body);
+                return self.refuse(refusal, close);
+            }
+        };
+        // Before anything is looked up: what will be refused counts, too.
         if let Err(per_second) = inner.rate.admit(&caller, address) {
             leftover.discard_unread(body);
             return self.refuse(Refusal::TooOften { per_second }, close);

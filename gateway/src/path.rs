@@ -1,13 +1,14 @@
 //! `/run/{user}/{function}{rest}`: which function a path means and what of it the function sees.
 //!
-//! The two names are percent-decoded and then must be names; the rest is passed on as it came.
+//! The two names are percent-decoded and then must be names; the rest is passed on as it came, but
+//! in ASCII: whoever takes a character for a byte would find line breaks and blanks in other text.
 //! A decoded name that cannot be one (a NUL, `..`, an encoded `/`, 300 characters) is a name that
 //! nobody has.
 
 use std::borrow::Cow;
 
 use cloudserve_protocol::ids::{FunctionName, UserName};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{CONTROLS, percent_decode_str, utf8_percent_encode};
 
 /// A path under `/run`.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,7 +59,8 @@ impl<'a> RunPath<'a> {
     pub(crate) fn target(&self, path_and_query: &str) -> String {
         // The path that was parsed is how this text begins.
         let rest = path_and_query.get(self.prefix.len()..).unwrap_or_default();
-        if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") }
+        let rest: Cow<'_, str> = utf8_percent_encode(rest, CONTROLS).into();
+        if rest.starts_with('/') { rest.into_owned() } else { format!("/{rest}") }
     }
 }
 
@@ -84,6 +86,13 @@ mod tests {
         check("/run/alice/hello/", Some(("alice", "hello", "/")));
         check("/run/alice/hello//a%2Fb/..?x", Some(("alice", "hello", "//a%2Fb/..?x")));
         check("/run/%61lice/h%65llo/z", Some(("alice", "hello", "/z")));
+    }
+
+    #[test]
+    fn what_is_not_ascii_is_encoded() {
+        check("/run/alice/hello/č?ü", Some(("alice", "hello", "/%C4%8D?%C3%BC")));
+        check("/run/alice/hello?Ċ%C4=Ġ", Some(("alice", "hello", "/?%C4%8A%C4=%C4%A0")));
+        check("/run/alice/hello/\u{7f}", Some(("alice", "hello", "/%7F")));
     }
 
     #[test]

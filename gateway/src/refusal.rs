@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use cloudserve_protocol::fault::FaultClass;
 use cloudserve_protocol::ids::ExecutionId;
@@ -36,6 +37,13 @@ pub(crate) enum Refusal {
         /// How many there may be.
         per_second: u32,
     },
+    /// Too many credentials that nobody has come from the caller's address.
+    TooManyUnknown {
+        /// How many there may be.
+        per_second: u32,
+        /// When one may be shown again.
+        retry_after: Duration,
+    },
     /// The owner's account has used up what it may.
     QuotaExceeded(Exceeded),
     /// The owner has no such function.
@@ -66,7 +74,7 @@ impl Refusal {
             }
             Self::NotFound => "function_not_found",
             Self::VersionNotFound => "version_not_found",
-            Self::TooOften { .. } => FaultClass::RateLimit.code(),
+            Self::TooOften { .. } | Self::TooManyUnknown { .. } => FaultClass::RateLimit.code(),
             Self::QuotaExceeded(_) => FaultClass::QuotaExceeded.code(),
             Self::NotActive { .. } => "not_active",
             Self::Unavailable => "unavailable",
@@ -93,7 +101,9 @@ impl Refusal {
             Self::Forbidden | Self::MissingScope | Self::OtherFunction | Self::VersionChosen => {
                 StatusCode::FORBIDDEN
             }
-            Self::TooOften { .. } | Self::QuotaExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooOften { .. } | Self::TooManyUnknown { .. } | Self::QuotaExceeded(_) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::NotActive { .. } | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -114,6 +124,13 @@ impl Refusal {
             Self::TooOften { per_second } => {
                 return format!(
                     "more than {per_second} calls per second with this credential; slow down"
+                )
+                .into();
+            }
+            Self::TooManyUnknown { per_second, .. } => {
+                return format!(
+                    "more than {per_second} credentials per second that are not valid come from \
+                     this address; wait before the next"
                 )
                 .into();
             }
@@ -144,8 +161,7 @@ impl Refusal {
         }
         let (code, message) = (self.code(), self.message());
         // Names the refusal, so that caller and operator can speak of it.
-        let execution_id =
-            matches!(self, Self::TooOften { .. } | Self::QuotaExceeded(_)).then(ExecutionId::new);
+        let execution_id = (self.status() == StatusCode::TOO_MANY_REQUESTS).then(ExecutionId::new);
         let error = Described { code, message: &message, execution_id };
         let body = Refused { error, message: &message };
         let mut response = json(self.status(), &body);
@@ -158,6 +174,10 @@ impl Refusal {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::TooOften { per_second } => limited(headers, &per_second.to_string(), 1),
+            Self::TooManyUnknown { per_second, retry_after } => {
+                let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+                limited(headers, &per_second.to_string(), seconds.max(1));
+            }
             Self::QuotaExceeded(Exceeded { limit, resets_at, .. }) => {
                 let ms = resets_at.0.saturating_sub(Timestamp::now().0).max(0);
                 limited(headers, &limit.to_string(), ms.unsigned_abs().div_ceil(1_000).max(1));

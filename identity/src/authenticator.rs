@@ -1,16 +1,16 @@
 //! Where a credential becomes a principal. Answers from a cache whose entries count for nothing once
-//! the store has reported a change and, in any case, after [`Authenticator::MAX_STALENESS`].
+//! the store has reported a change of the key, the sessions or the account they are about
+//! ([`super::epochs`]) and, in any case, after [`Authenticator::MAX_STALENESS`]. What is not in the
+//! cache is asked of the store, as often as [`super::strangers`] lets it be.
 //!
 //! Invariant: what is being looked up while a change is reported is not taken for what it was
-//! before: an entry belongs to the epoch in which its lookup began, and a change begins another.
+//! before.
 //!
 //! That a key was used is noted once a minute, by a task of its own: no request waits for it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicI64, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use cloudserve_protocol::ids::{ApiKeyId, FunctionId, UserId, UserName};
@@ -23,7 +23,9 @@ use tokio::sync::mpsc;
 
 use crate::api_key::ApiKeySecret;
 use crate::credential::{Credential, Presented};
-use crate::session::SessionTokens;
+use crate::epochs::Epochs;
+use crate::session::{SessionClaims, SessionTokens};
+use crate::strangers::{Fingerprint, Strangers};
 
 /// Who is asking.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,9 +106,15 @@ pub enum AuthError {
     /// It could not be checked.
     #[error("credentials cannot be checked now")]
     Unavailable(#[source] StoreError),
+    /// It was not looked up: too many came from its address that nobody has.
+    #[error("more than {per_second} unknown credentials per second come from this address")]
+    TooOften {
+        /// How many there may be.
+        per_second: u32,
+        /// When one may be looked up again.
+        retry_after: Duration,
+    },
 }
-
-type Fingerprint = [u8; 32];
 
 /// A principal in the cache.
 struct Known {
@@ -120,6 +128,12 @@ struct Known {
 struct Entry {
     known: Arc<Known>,
     epoch: u64,
+}
+
+/// A credential of our form, whose it is not known yet.
+enum Claimed {
+    Session(SessionClaims),
+    ApiKey(ApiKeySecret),
 }
 
 impl Known {
@@ -142,7 +156,8 @@ pub struct Authenticator {
     accounts: Arc<dyn AccountStore>,
     tokens: SessionTokens,
     known: Cache<Fingerprint, Entry>,
-    epoch: Arc<AtomicU64>,
+    epochs: Arc<Epochs>,
+    strangers: Arc<Strangers>,
     used: mpsc::Sender<(ApiKeyId, Timestamp)>,
 }
 
@@ -152,33 +167,35 @@ impl Authenticator {
 
     const MAX_CACHED: u64 = 100_000;
 
-    /// An authenticator over this store. Must be called within a tokio runtime.
+    /// An authenticator over this store, which is asked about so many credentials per second and
+    /// address that it does not know; 0 sets no bound. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(
         accounts: Arc<dyn AccountStore>,
         tokens: SessionTokens,
         changes: &dyn ChangeFeed,
+        unknown_per_second: u32,
     ) -> Self {
         let known = Cache::builder()
             .max_capacity(Self::MAX_CACHED)
             .time_to_live(Self::MAX_STALENESS)
             .build();
-        let epoch = Arc::new(AtomicU64::new(0));
+        let epochs = Arc::new(Epochs::new());
         let (used, notes) = mpsc::channel(MAX_NOTES);
         tokio::spawn(note_uses(accounts.clone(), notes));
         let mut feed = changes.subscribe();
-        let ended = epoch.clone();
+        let told = epochs.clone();
         tokio::spawn(async move {
             loop {
                 match feed.recv().await {
-                    Ok(Change::ApiKey(_) | Change::User(_) | Change::Token)
-                    | Err(RecvError::Lagged(_)) => drop(ended.fetch_add(1, Release)),
-                    Ok(Change::Function(_) | Change::DeploymentQueued) => {}
+                    Ok(change) => told.change(change),
+                    Err(RecvError::Lagged(_)) => told.change_all(),
                     Err(RecvError::Closed) => break,
                 }
             }
         });
-        Self { accounts, tokens, known, epoch, used }
+        let strangers = Arc::new(Strangers::new(unknown_per_second));
+        Self { accounts, tokens, known, epochs, strangers, used }
     }
 
     /// The tokens it verifies.
@@ -187,48 +204,52 @@ impl Authenticator {
         &self.tokens
     }
 
-    /// Forgets whom it knows, so that the next request sees what was just revoked.
-    pub fn forget(&self) {
-        self.epoch.fetch_add(1, Release);
+    /// Forgets whom this change is about, so that the next request sees it.
+    pub fn forget(&self, change: Change) {
+        self.epochs.change(change);
     }
 
-    /// Who presents these headers; `None` if they present no credential.
+    /// Who presents these headers; `None` if they present no credential. `from` tells the address they
+    /// come from, and is asked only where it counts.
     pub async fn authenticate(
         &self,
         headers: &http::HeaderMap,
+        from: impl FnOnce() -> Option<IpAddr>,
     ) -> Result<Option<(Arc<Principal>, Presented)>, AuthError> {
         let Some((credential, presented)) = Credential::of(headers, &self.tokens) else {
             return Ok(None);
         };
-        Ok(Some((self.check(&credential).await?, presented)))
+        Ok(Some((self.check(&credential, from).await?, presented)))
     }
 
-    /// Who presents these headers, the session cookie left out.
+    /// The same, the session cookie left out.
     pub async fn authenticate_header(
         &self,
         headers: &http::HeaderMap,
+        from: impl FnOnce() -> Option<IpAddr>,
     ) -> Result<Option<Arc<Principal>>, AuthError> {
         match Credential::in_header(headers) {
             None => Ok(None),
-            Some(credential) => self.check(&credential).await.map(Some),
+            Some(credential) => self.check(&credential, from).await.map(Some),
         }
     }
 
     /// Whose credential this is.
-    pub async fn check(&self, credential: &Credential) -> Result<Arc<Principal>, AuthError> {
+    pub async fn check(
+        &self,
+        credential: &Credential,
+        from: impl FnOnce() -> Option<IpAddr>,
+    ) -> Result<Arc<Principal>, AuthError> {
         let text = match credential {
             Credential::Session(text) | Credential::ApiKey(text) => text,
         };
         let fingerprint: Fingerprint = Sha256::digest(text.as_bytes()).into();
-        let epoch = self.epoch.load(Acquire);
-        let found = self.known.get(&fingerprint).filter(|entry| entry.epoch == epoch);
-        let known = if let Some(entry) = found {
+        let epoch = self.epochs.now();
+        let holds = |entry: &Entry| self.epochs.holds(entry.epoch, &entry.known.principal);
+        let known = if let Some(entry) = self.known.get(&fingerprint).filter(holds) {
             entry.known
         } else {
-            let known = Arc::new(match credential {
-                Credential::Session(token) => self.session(token).await?,
-                Credential::ApiKey(key) => self.api_key(key).await?,
-            });
+            let known = Arc::new(self.look_up(credential, fingerprint, from()).await?);
             self.known.insert(fingerprint, Entry { known: known.clone(), epoch });
             known
         };
@@ -245,8 +266,33 @@ impl Authenticator {
         Ok(known.principal.clone())
     }
 
-    async fn session(&self, token: &str) -> Result<Known, AuthError> {
-        let claims = self.tokens.verify(token).ok_or(AuthError::Invalid)?;
+    /// Asks the store, if it may be asked.
+    async fn look_up(
+        &self,
+        credential: &Credential,
+        fingerprint: Fingerprint,
+        from: Option<IpAddr>,
+    ) -> Result<Known, AuthError> {
+        // What cannot be ours is no question.
+        let claimed = match credential {
+            Credential::Session(token) => self.tokens.verify(token).map(Claimed::Session),
+            Credential::ApiKey(key) => ApiKeySecret::parse(key).map(Claimed::ApiKey),
+        };
+        let claimed = claimed.ok_or(AuthError::Invalid)?;
+        self.strangers.admit(&fingerprint, from)?;
+        let found = match claimed {
+            Claimed::Session(claims) => self.session(claims).await,
+            Claimed::ApiKey(secret) => self.api_key(&secret).await,
+        };
+        match &found {
+            Ok(_) => self.strangers.found(fingerprint),
+            Err(AuthError::Invalid) => self.strangers.not_found(fingerprint, from),
+            Err(AuthError::Unavailable(_) | AuthError::TooOften { .. }) => {}
+        }
+        found
+    }
+
+    async fn session(&self, claims: SessionClaims) -> Result<Known, AuthError> {
         let user_id = claims.user_id().ok_or(AuthError::Invalid)?;
         let revoked = self.accounts.is_token_revoked(&claims.jti).await;
         if revoked.map_err(AuthError::Unavailable)? {
@@ -257,8 +303,7 @@ impl Authenticator {
         self.known(user_id, via, Timestamp(i64::MAX)).await
     }
 
-    async fn api_key(&self, text: &str) -> Result<Known, AuthError> {
-        let secret = ApiKeySecret::parse(text).ok_or(AuthError::Invalid)?;
+    async fn api_key(&self, secret: &ApiKeySecret) -> Result<Known, AuthError> {
         let key = self
             .accounts
             .api_key_by_hash(&secret.hash())

@@ -1,21 +1,25 @@
 //! Who is asking, and what only we may read.
 //!
 //! Session tokens, API keys, the credentials of a request, the one place where a credential
-//! becomes a [`Principal`], the address of a caller, and the sealing of environments. Used by the
-//! API and the gateway, so that both decide alike. Invariant: a secret is in no `Debug` output, no
-//! log and no error.
+//! becomes a [`Principal`], the address of a caller, how often somebody may do something, and the
+//! sealing of environments. Used by the API and the gateway, so that both decide alike. Invariant: a
+//! secret is in no `Debug` output, no log and no error.
 
 mod address;
 mod api_key;
 mod authenticator;
+mod buckets;
 mod credential;
+mod epochs;
 mod sealer;
 mod secret;
 mod session;
+mod strangers;
 
 pub use address::client_address;
 pub use api_key::ApiKeySecret;
 pub use authenticator::{AuthError, Authenticator, Principal, Via};
+pub use buckets::Buckets;
 pub use credential::{Credential, Presented, strip_platform_credentials};
 pub use sealer::{SealError, Sealer};
 pub use secret::{Secret, SecretError};

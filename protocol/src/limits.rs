@@ -165,8 +165,9 @@ pub struct PlatformLimits {
     pub load_ms: u32,
     /// JSON body of an API request other than a deploy.
     pub api_body_bytes: u64,
-    /// Versions of one function that are kept, the newest; older ones go when a deploy ends. The
-    /// served one and those that wait stay in any case.
+    /// Versions of one function that are kept of those that were built, the newest; older ones go when
+    /// a deploy ends. The served one and those that wait stay in any case; of those that failed the
+    /// newest five do.
     pub versions_kept: u32,
 }
 

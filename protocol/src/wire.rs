@@ -5,9 +5,10 @@
 //! once in a worker's life are JSON.
 //!
 //! Several calls may be in one worker: `call` tells them apart and is chosen by the supervisor.
-//! Bodies flow under credit: each side may send [`INITIAL_CREDIT_BYTES`] of a body and then as
-//! much as the other side has granted with `Credit`. A worker is not trusted: the supervisor
-//! kills one that sends what it may not.
+//! Bodies flow under credit: each side may send so much of a body at first
+//! ([`INITIAL_UPLOAD_CREDIT_BYTES`] of a request's, [`INITIAL_CREDIT_BYTES`] of an answer's) and
+//! then as much as the other side has granted with `Credit`. A worker is not trusted: the
+//! supervisor kills one that sends what it may not.
 
 mod size;
 
@@ -15,8 +16,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 pub use self::size::{
-    Announced, INITIAL_CREDIT_BYTES, MAX_CHUNK_BYTES, MAX_CODE_CACHE_BYTES, MAX_FRAME_BYTES,
-    MAX_HEAD_BYTES,
+    Announced, Holds, INITIAL_CREDIT_BYTES, INITIAL_UPLOAD_CREDIT_BYTES, MAX_CHUNK_BYTES,
+    MAX_CODE_CACHE_BYTES, MAX_FRAME_BYTES, MAX_HEAD_BYTES,
 };
 pub use crate::assignment::{Assignment, JailTerms, Jailed};
 use crate::call::{HandlerKind, LogLevel};

@@ -52,12 +52,13 @@ const IMPORTED_FIRST: [&str; 14] = [
     "ext:deno_node/internal/fs/promises.ts",
 ];
 
-const BOOTSTRAP_FILES: [&str; 20] = [
+const BOOTSTRAP_FILES: [&str; 21] = [
     "answer_reader.js",
     "call.js",
     "capture.js",
     "connection.js",
     "deferred.js",
+    "descriptors.js",
     "errors.js",
     "event.js",
     "fetch.js",

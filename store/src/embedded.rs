@@ -82,6 +82,12 @@ pub enum OpenError {
         /// Its name.
         name: String,
     },
+    /// The bucket holds something else.
+    #[error("the bucket {name} holds objects that are not CloudServe's; name an empty one")]
+    ForeignBucket {
+        /// Its name.
+        name: String,
+    },
     /// What is stored on the server was written by a later release.
     #[error(
         "{name} has version {found} but this release knows only {known}; use a newer cloudserve"

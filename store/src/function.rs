@@ -98,6 +98,17 @@ pub struct Source {
     pub refresh_dependencies: bool,
 }
 
+impl Source {
+    /// The path of its file, if it is one.
+    #[must_use]
+    pub fn only_file(&self) -> Option<&str> {
+        match &self.files[..] {
+            [only] => Some(&only.path),
+            _ => None,
+        }
+    }
+}
+
 /// An environment encrypted with the master key and bound to its function. Opaque here.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SealedEnv(pub Vec<u8>);
@@ -152,6 +163,9 @@ pub struct Version {
     pub built: Option<BuiltVersion>,
     /// When it was accepted.
     pub created_at: Timestamp,
+    /// Whether the function becomes public when this version is served. Only of one that waits or
+    /// is in work.
+    pub makes_public: bool,
 }
 
 /// What the build of a version made.
@@ -183,6 +197,62 @@ pub struct FunctionRecord {
     pub active: Option<Version>,
 }
 
+/// A function as a list shows it: without what may be large of its source, which is the lock file and
+/// the names of its files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// The function.
+    pub function: Function,
+    /// What its newest version was made of.
+    pub source: ListedSource,
+    /// Hash of that.
+    pub source_hash: SourceHash,
+    /// The environment of its newest version.
+    pub env: SealedEnv,
+    /// The bounds of its newest version.
+    pub limits: Limits,
+    /// What was built of its newest version; until then, of the one that is served.
+    pub built: Option<BuiltVersion>,
+}
+
+/// What a list shows of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedSource {
+    /// The version under which its files are stored.
+    pub stored_version: u32,
+    /// The path of its file, if it is one.
+    pub only_file: Option<String>,
+    /// Package name to version range.
+    pub dependencies: BTreeMap<String, String>,
+    /// Packages the user wants left out of the bundle.
+    pub external: Vec<String>,
+}
+
+impl From<FunctionRecord> for Listed {
+    fn from(FunctionRecord { function, latest, active }: FunctionRecord) -> Self {
+        Self {
+            function,
+            source: latest.source.into(),
+            source_hash: latest.source_hash,
+            env: latest.env,
+            limits: latest.limits,
+            built: latest.built.or_else(|| active.and_then(|active| active.built)),
+        }
+    }
+}
+
+impl From<Source> for ListedSource {
+    fn from(source: Source) -> Self {
+        let only_file = source.only_file().map(str::to_owned);
+        Self {
+            stored_version: source.stored_version,
+            only_file,
+            dependencies: source.dependencies,
+            external: source.external,
+        }
+    }
+}
+
 /// A deploy that is to be accepted.
 #[derive(Debug, Clone)]
 pub struct NewVersion {
@@ -194,7 +264,9 @@ pub struct NewVersion {
     pub name: FunctionName,
     /// One more than the newest version that was read; 1 for a new function.
     pub version: u32,
-    /// New visibility; unchanged (or private) if `None`.
+    /// New visibility; if `None` unchanged (of a new function private), or what the version before
+    /// brings that still waits. A function that is there becomes private at once, but public only
+    /// with this version: until it is served, and if it fails, what is served stays private.
     pub visibility: Option<Visibility>,
     /// What is deployed.
     pub source: Source,
@@ -279,13 +351,36 @@ pub enum Rollback {
     Unknown,
 }
 
-/// The versions of a function that were removed and those that are left, each newest first.
+/// What of a version says which objects it refers to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredVersion {
+    /// Its number.
+    pub version: u32,
+    /// Hash of its source.
+    pub source_hash: SourceHash,
+    /// Where that is. Of a version that is left, only if a removed one may have the same.
+    pub source: Option<StoredSource>,
+    /// What the build made.
+    pub built: Option<BuiltVersion>,
+}
+
+/// Where a source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSource {
+    /// The version under which its files are stored.
+    pub version: u32,
+    /// The path of its file, if it is one.
+    pub only_file: Option<String>,
+}
+
+/// The versions of a function that were removed and those that are left, each newest first. Both are
+/// empty while a version waits or is in work, and of a function that is not there.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pruned {
     /// No longer there.
-    pub removed: Vec<Version>,
-    /// Still there. Empty if nothing was removed.
-    pub kept: Vec<Version>,
+    pub removed: Vec<StoredVersion>,
+    /// Still there.
+    pub kept: Vec<StoredVersion>,
 }
 
 /// The sealed environment of one version.
@@ -348,9 +443,10 @@ pub trait FunctionStore: Send + Sync {
         user_id: UserId,
         limit: u32,
         cursor: Option<&str>,
-    ) -> Result<Page<FunctionRecord>, StoreError>;
+    ) -> Result<Page<Listed>, StoreError>;
 
-    /// The versions of a function of this account, newest first, at most `limit`.
+    /// The versions of a function of this account, newest first, at most `limit`: without their lock
+    /// files, which may be large.
     async fn versions(
         &self,
         user_id: UserId,
@@ -375,9 +471,9 @@ pub trait FunctionStore: Send + Sync {
         version: u32,
     ) -> Result<Rollback, StoreError>;
 
-    /// Removes what is beyond the newest `keep` versions (at least 1), but never the served one.
-    /// While a version of the function waits or is in work, removes nothing: what it is about to
-    /// store may be what an old one refers to.
+    /// Removes what is beyond the newest `keep` versions that were built (at least 1), but never the
+    /// served one, and beyond the newest five that failed. While a version of the function waits or
+    /// is in work, removes nothing: what it is about to store may be what an old one refers to.
     async fn prune(&self, id: FunctionId, keep: u32) -> Result<Pruned, StoreError>;
 
     /// Versions of all accounts whose environment is not empty, in the order of function and
@@ -398,7 +494,8 @@ pub trait FunctionStore: Send + Sync {
         new: SealedEnv,
     ) -> Result<bool, StoreError>;
 
-    /// Changes who may call a function. `false`: the account has no such function.
+    /// Changes who may call a function, at once. A version that waits no longer changes it.
+    /// `false`: the account has no such function.
     async fn set_visibility(
         &self,
         user_id: UserId,
@@ -432,7 +529,8 @@ pub trait FunctionStore: Send + Sync {
     ) -> Result<bool, StoreError>;
 
     /// Ends a deploy well: stores what was built and, unless a newer version was active before or
-    /// a rollback came after its acceptance, moves the pointer. Idempotent. `Conflict`: it was given up as failed before.
+    /// a rollback came after its acceptance, moves the pointer and makes the function public if
+    /// that came with the version. Idempotent. `Conflict`: it was given up as failed before.
     async fn activate(
         &self,
         id: FunctionId,

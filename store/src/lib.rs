@@ -15,6 +15,7 @@ mod local;
 mod mongo;
 mod object_key;
 mod production;
+mod pruning;
 mod s3;
 mod span;
 mod sqlite;

@@ -275,7 +275,8 @@ pub struct FunctionStats {
 /// Storage of usage and logs.
 #[async_trait]
 pub trait TelemetryStore: Send + Sync {
-    /// Writes both batches, each row once: an execution id that is there already is left alone.
+    /// Writes both batches, each row once: a call that is there already is left alone. It keeps its
+    /// function and its time.
     async fn record(&self, usage: Vec<UsageRow>, logs: Vec<LogRow>) -> Result<(), StoreError>;
 
     /// Log rows of one function, newest first. A page may be short, or empty, and yet have a
@@ -286,8 +287,9 @@ pub trait TelemetryStore: Send + Sync {
     /// Log rows of one function that were recorded after `position`, oldest first, at most
     /// `limit`. Without a position: no rows, and the position of now. Long calls are recorded long
     /// after they began, so this is another order than that of [`TelemetryStore::logs`]. A row
-    /// may come twice where the order is not quite known, but none is left out. `BadCursor`: no
-    /// tail gave this position.
+    /// may come twice where the order is not quite known, but none is left out. What is looked
+    /// through is bounded: of a position of long ago a tail may be empty and yet have a successor.
+    /// `BadCursor`: no tail gave this position.
     async fn log_tail(
         &self,
         function_id: FunctionId,

@@ -15,11 +15,13 @@ use cloudserve_protocol::ids::{BundleHash, ExecutionId, FunctionId, SourceHash, 
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::account::{Quota, User};
 use cloudserve_store::function::{NewVersion, SealedEnv, Source};
-use cloudserve_store::telemetry::{CallStatus, UsageQuery, UsageRow};
+use cloudserve_store::telemetry::{CallStatus, LogRow, UsageQuery, UsageRow};
+use cloudserve_store::transfer::{Kind, Record};
 use cloudserve_store::{
     DataDirLock, OpenError, StoreError, Stores, Timestamp, open_embedded, open_embedded_exclusive,
+    open_embedded_transfer,
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 fn user(id: UserId) -> User {
     User {
@@ -228,7 +230,7 @@ async fn a_damaged_deploy_does_not_stop_the_queue() {
 #[test]
 fn foreign_and_newer_files_are_refused_untouched() {
     for (change, message) in [
-        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 2"),
+        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 3"),
         ("PRAGMA application_id = 7", "is not a CloudServe database"),
     ] {
         let directory = tempfile::tempdir().unwrap();
@@ -245,6 +247,122 @@ fn foreign_and_newer_files_are_refused_untouched() {
         assert!(open_embedded(directory.path()).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), content);
     }
+}
+
+/// Usage as a release wrote it that knew two schemas; the last call was imported without its sum.
+fn write_older_telemetry(path: &Path, rows: &[UsageRow]) {
+    let raw = Connection::open(path).unwrap();
+    raw.execute_batch(include_str!("../src/sqlite/schema/telemetry-1.sql")).unwrap();
+    raw.execute_batch(include_str!("../src/sqlite/schema/telemetry-2.sql")).unwrap();
+    raw.pragma_update(None, "application_id", i32::from_be_bytes(*b"CStd")).unwrap();
+    raw.pragma_update(None, "user_version", 2).unwrap();
+    let insert = |row: &UsageRow| {
+        raw.execute(
+            "INSERT INTO usage (execution_id, function_id, user_id, version, duration_ms, cpu_ms,
+                                memory_mb, failed, code, cold, timestamp)
+             VALUES (?1, ?2, ?3, 1, 1, 1, 1, 0, 'ok', 0, ?4)",
+            params![
+                row.execution_id.as_bytes(),
+                row.function_id.as_bytes(),
+                row.user_id.as_bytes(),
+                row.timestamp.0,
+            ],
+        )
+        .unwrap();
+    };
+    let (last, others) = rows.split_last().unwrap();
+    others.iter().for_each(insert);
+    raw.execute_batch(
+        "INSERT INTO usage_days
+         SELECT function_id, timestamp / 86400000, user_id, count(*), sum(failed), sum(cold),
+                sum(duration_ms), sum(cpu_ms), sum(memory_mb), sum(memory_mb / 1024000.0)
+         FROM usage GROUP BY function_id, timestamp / 86400000, user_id",
+    )
+    .unwrap();
+    insert(last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_of_an_older_release_stays_what_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("telemetry.db");
+    let (ada, bob) = (UserId::new(), UserId::new());
+    let functions = [FunctionId::new(), FunctionId::new(), FunctionId::new()];
+    let rows: Vec<_> = (0..61_u32)
+        .map(|n| UsageRow {
+            function_id: functions[if n == 60 { 2 } else { n as usize % 2 }],
+            // Some begin in the same moment.
+            timestamp: Timestamp(1_700_000_000_000 + i64::from(n / 4) * 30_000_000),
+            ..call(if n % 5 == 3 { bob } else { ada })
+        })
+        .collect();
+    write_older_telemetry(&path, &rows);
+
+    // What was stored before and is sent again is not new.
+    for _ in 0..2 {
+        let stores = open_embedded(directory.path()).unwrap();
+        stores.telemetry.record(rows.clone(), Vec::new()).await.unwrap();
+        for (owner, executed) in [(ada, 48), (bob, 12)] {
+            let query = UsageQuery { user_id: owner, function_id: None, from: None, to: None };
+            let totals = stores.telemetry.usage_totals(query.clone()).await.unwrap();
+            assert_eq!(totals.executed, executed);
+            let mut expected: Vec<_> = rows.iter().filter(|row| row.user_id == owner).collect();
+            expected.sort_by_key(|row| std::cmp::Reverse((row.timestamp, row.execution_id)));
+            let page = stores.telemetry.usage_rows(query, 100, None).await.unwrap();
+            assert_eq!(page.items.iter().collect::<Vec<_>>(), expected);
+        }
+    }
+    let transfer = open_embedded_transfer(directory.path()).unwrap();
+    let walked = transfer.records.read(Kind::Usages, None).await.unwrap();
+    let walked: Vec<_> = walked.iter().map(Record::key).collect();
+    assert!(walked.len() == rows.len() && walked.is_sorted(), "{walked:?}");
+    let sums = transfer.records.read(Kind::UsageDays, None).await.unwrap();
+    let is_of_the_last = |record: &Record| match record {
+        Record::UsageDay(sums) => sums.function_id == functions[2],
+        _ => false,
+    };
+    assert!(!sums.is_empty() && !sums.iter().any(is_of_the_last));
+
+    let raw = Connection::open(&path).unwrap();
+    let indexes = "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'usage'";
+    assert_eq!(raw.query_row(indexes, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    let state: String = raw.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(state, "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_from_long_ago_comes_in_bounded_steps() {
+    let directory = tempfile::tempdir().unwrap();
+    let stores = open_embedded(directory.path()).unwrap();
+    let (own, other) = (FunctionId::new(), FunctionId::new());
+    let rows: Vec<_> = (0..12_500)
+        .map(|n| LogRow {
+            function_id: if n % 4_000 == 1 { own } else { other },
+            execution_id: ExecutionId::new(),
+            lines: Vec::new(),
+            duration_ms: 1.0,
+            memory_mb: 1.0,
+            status: CallStatus::Success,
+            truncated: false,
+            timestamp: Timestamp(n),
+        })
+        .collect();
+    for batch in rows.chunks(2_500) {
+        stores.telemetry.record(Vec::new(), batch.to_vec()).await.unwrap();
+    }
+    let (mut position, mut seen, mut steps) = ("0".to_owned(), Vec::new(), 0);
+    loop {
+        let tail = stores.telemetry.log_tail(own, Some(&position), 200).await.unwrap();
+        seen.extend(tail.rows);
+        if tail.position == position {
+            break;
+        }
+        position = tail.position;
+        steps += 1;
+    }
+    assert_eq!(steps, 3, "5 000 rows at a time");
+    let expected: Vec<_> = rows.into_iter().filter(|row| row.function_id == own).collect();
+    assert_eq!((seen.len(), seen == expected), (4, true));
 }
 
 const CHILD_DIRECTORY: &str = "CLOUDSERVE_STORE_TEST_CHILD";

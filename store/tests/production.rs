@@ -183,6 +183,25 @@ async fn what_is_not_ours_is_refused_untouched() {
     assert!(matches!(error, OpenError::ForeignDatabase { .. }), "{error:?}");
     assert_eq!(database.list_collection_names().await.unwrap(), ["users"]);
 
+    let (mongo, foreign) = new_options().await;
+    let raw = servers::client(foreign.endpoint.as_deref().unwrap().trim_start_matches("http://"));
+    let keys = async || {
+        let listed = raw.list_objects_v2().bucket(&foreign.bucket).send().await.unwrap();
+        let objects = listed.contents.unwrap_or_default().into_iter();
+        objects.map(|object| object.key.unwrap()).collect::<Vec<_>>()
+    };
+    // An empty one that was made for us is as good as none.
+    raw.create_bucket().bucket(&foreign.bucket).send().await.unwrap();
+    drop(open_production(&mongo, &foreign).await.unwrap());
+    assert_eq!(keys().await, ["cloudserve.json"]);
+    raw.delete_object().bucket(&foreign.bucket).key("cloudserve.json").send().await.unwrap();
+    let body = Bytes::from_static(b"theirs").into();
+    let put = raw.put_object().bucket(&foreign.bucket).key("photos/1.jpg").body(body);
+    put.send().await.unwrap();
+    let error = open_production(&mongo, &foreign).await.err().unwrap();
+    assert!(matches!(error, OpenError::ForeignBucket { .. }), "{error:?}");
+    assert_eq!(keys().await, ["photos/1.jpg"]);
+
     let wrong = S3Options { secret_key: "wrong".into(), ..options.1.clone() };
     let error = open_production(&options.0, &wrong).await.err().unwrap();
     assert!(matches!(error, OpenError::Unreachable { server: "S3", .. }), "{error:?}");
@@ -287,6 +306,40 @@ async fn what_makes_an_age_may_take_longer_than_an_operation_and_holds_no_start_
     tokio::time::sleep(Duration::from_secs(6)).await;
     session.abort_transaction().await.unwrap();
     wait_for_ages(&database, [Some(DAY * 365), Some(DAY * 400)]).await;
+    drop(serving);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_schema_lacks_is_made_beside_the_start() {
+    const INDEX: &str = "status_1_queuedBy_1";
+    let (mongo, s3) = new_options().await;
+    let unsaid = MongoOptions { ages: None, ..mongo.clone() };
+    drop(open_production(&unsaid, &s3).await.unwrap());
+    let raw = mongodb::Client::with_uri_str(&mongo.uri).await.unwrap();
+    let database = raw.default_database().unwrap();
+    let older = doc! { "$set": { "version": 1_i64 } };
+    let meta = database.collection::<Document>("meta");
+    meta.update_one(doc! { "_id": "schema" }, older).await.unwrap();
+    let versions = database.collection::<Document>("versions");
+    let has_index = async || versions.list_index_names().await.unwrap().iter().any(|n| n == INDEX);
+    assert!(!has_index().await);
+    // An index over these rows waits for it, as it would for there being many.
+    let mut session = raw.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    versions.insert_one(doc! { "_id": "under way" }).session(&mut session).await.unwrap();
+
+    let mongo = MongoOptions { operation_timeout_ms: 5_000, ..mongo };
+    let serving = open_production(&mongo, &s3).await.unwrap();
+    account(&serving).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    session.abort_transaction().await.unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    while !has_index().await {
+        assert!(Instant::now() < end, "it is not made");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let schema = meta.find_one(doc! { "_id": "schema" }).await.unwrap().unwrap();
+    assert_eq!(schema.get_i64("version").unwrap(), 2);
     drop(serving);
 }
 

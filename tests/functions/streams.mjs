@@ -1,5 +1,6 @@
 // Bodies in pieces, both ways.
 import { createHash } from 'node:crypto';
+import { Readable } from 'node:stream';
 import { setTimeout as after } from 'node:timers/promises';
 
 const encoder = new TextEncoder();
@@ -23,9 +24,27 @@ const routes = {
   },
 };
 
+let cancelled = 0;
+const cancel = () => (cancelled += 1);
+
+/** Streams without an end. It counts when they are given up. */
+const endless = {
+  '/web': () => new ReadableStream({ pull: (c) => c.enqueue(encoder.encode('x')), cancel }),
+  '/node': () => new Readable({ read() {}, destroy: (error, done) => done(error, cancel()) }),
+  '/unusable': () => new ReadableStream({
+    start(controller) {
+      controller.enqueue(encoder.encode('before'));
+      after(50).then(() => controller.enqueue(() => 'no piece'));
+    },
+    cancel,
+  }),
+};
+
 export default {
   async fetch(request) {
     const url = new URL(request.url);
+    if (url.pathname === '/cancelled') return Response.json(cancelled);
+    if (endless[url.pathname]) return { statusCode: 200, body: endless[url.pathname]() };
     if (url.pathname === '/echo') return new Response(request.body);
     if (url.pathname === '/digest') {
       const hash = createHash('sha256');

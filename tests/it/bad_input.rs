@@ -5,8 +5,11 @@ use bytes::Bytes;
 use futures::stream;
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use crate::support::{Account, Answer, deploy, send, server, try_send};
+use crate::support::{Account, Answer, PATIENCE, deploy, send, server, try_send};
 
 #[track_caller]
 fn assert_refused(what: &str, answer: &Answer) {
@@ -193,6 +196,44 @@ async fn ids_and_queries_are_checked() {
     }
     let far = send(owner.run_of(&too_long(), Method::GET, "f")).await;
     assert_refused("a user name of 300 characters", &far);
+}
+
+/// Sends a request as it is written, its target as bytes; gives the body of the answer.
+async fn send_raw(owner: &Account, target: &str) -> String {
+    let request = owner.run(Method::GET, "f").build().unwrap();
+    let (url, key) = (request.url(), request.headers()["authorization"].to_str().unwrap());
+    let address = url.socket_addrs(|| None).unwrap()[0];
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "GET {}{target} HTTP/1.1\r\nhost: a\r\nauthorization: {key}\r\nconnection: close\r\n\r\n",
+        url.path(),
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an end").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{target}: {answer}");
+    answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
+}
+
+/// The low bytes of these characters are CR, LF and a blank: what a server would read of them, if
+/// each were taken for a byte, is a header, or another request.
+#[tokio::test]
+async fn a_target_beyond_ascii_stays_one_line() {
+    let owner = server().await.register().await;
+    let code = "
+        require('node:http').createServer((req, res) => {
+          res.end(JSON.stringify([req.url, req.headers['x-smuggled'] ?? null]));
+        }).listen(3000);
+    ";
+    owner.deploy(&deploy("f", "f.cjs", code)).await;
+    for (target, seen) in [
+        ("/č?ü", "/%C4%8D?%C3%BC"),
+        ("/ĠHTTP/1.1čĊx-smuggled:1čĊx:", "/%C4%A0HTTP/1.1%C4%8D%C4%8Ax-smuggled:1%C4%8D%C4%8Ax:"),
+        ("?čĊčĊGETĠ/secret", "/?%C4%8D%C4%8A%C4%8D%C4%8AGET%C4%A0/secret"),
+    ] {
+        let got: Value = serde_json::from_str(&send_raw(&owner, target).await).unwrap();
+        assert_eq!(got, json!([seen, null]), "{target}");
+    }
 }
 
 #[tokio::test]

@@ -111,6 +111,12 @@ async fn bodies_come_from_an_argument_a_file_or_standard_input() {
     assert!(shown.stderr.starts_with("404 ") && shown.stderr.contains("exec "), "{shown:#?}");
     let raw = script.run(&["invoke", "echo", "--raw"]).expect(0);
     assert!(raw.stdout.starts_with('{') && raw.stderr.is_empty(), "{raw:#?}");
+    // Below 400 it has answered, shown or passed on.
+    for (status, code) in [(302, 0), (399, 0), (400, 1)] {
+        let path = format!("?status={status}");
+        script.run(&["invoke", "echo", "--path", &path]).expect(code);
+        script.run(&["invoke", "echo", "--raw", "--path", &path]).expect(code);
+    }
 }
 
 #[tokio::test]
@@ -281,6 +287,13 @@ async fn logins_are_remembered_in_private_and_forgotten() {
     assert_eq!(wrong.expect(1).json()["error"]["code"], "invalid_credentials");
     let by_variable = Client::of(server).with("CLOUDSERVE_PASSWORD", &owner.password);
     by_variable.json(&["login", "--user", &owner.user_name]);
+    // Only the end of a line is left out: a password may begin and end as it likes.
+    for (password, code) in
+        [(format!("{}\n", owner.password), 0), (format!(" {}", owner.password), 1)]
+    {
+        let given = Client::of(server).with("CLOUDSERVE_PASSWORD", &password);
+        given.run(&["login", "--user", &owner.user_name]).expect(code);
+    }
     let by_key = Client::of(server);
     let key = owner.key(&ALL).await;
     by_key.json_in("", &["login", "--key"], key.as_bytes());

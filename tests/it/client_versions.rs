@@ -30,7 +30,7 @@ async fn an_earlier_version_is_served_again() {
 #[tokio::test]
 async fn variables_are_set_without_being_arguments_and_never_told() {
     let (script, _) = script(&ALL).await;
-    let script = script.with("FROM_CI", "third-value");
+    let script = script.with("FROM_CI", " third-value\n\n");
     script.write("env.mjs", "export default () => process.env;");
     script.json(&["deploy", "env.mjs"]);
     let on = ["--function", "env"];
@@ -44,7 +44,7 @@ async fn variables_are_set_without_being_arguments_and_never_told() {
     for (name, value) in [
         ("FIRST", "first-value"),
         ("SECOND", "second value"),
-        ("FROM_CI", "third-value"),
+        ("FROM_CI", " third-value\n"),
         ("LEVEL", "debug"),
     ] {
         assert_eq!(seen[name], value, "{seen:#}");

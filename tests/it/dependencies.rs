@@ -1,6 +1,6 @@
 //! npm packages: one tree for equal sets, inlined where that is safe, loaded where it is not.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{TestServer, deploy, server};
 
@@ -103,4 +103,38 @@ async fn a_lock_file_is_honoured() {
     let (locked, exact) = (owner.deploy(&locked).await, owner.deploy(&exact).await);
     assert_eq!(locked.view["depHash"], exact.view["depHash"]);
     assert_eq!(owner.call("locked").await.expect(200).json(), json!([[1, 2], [3]]));
+}
+
+#[tokio::test]
+async fn a_lock_file_has_nothing_fetched_but_packages_of_the_registry() {
+    // A server of its own: its npm calls are counted.
+    let server = TestServer::start().await;
+    let owner = server.register().await;
+    let integrity = format!("sha512-{}==", "A".repeat(86));
+    let a = |fields: Value| {
+        let mut package = json!({ "version": "1.0.0", "integrity": integrity });
+        package.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        package
+    };
+    let git = "github:attacker/repo#0123456789abcdef0123456789abcdef01234567";
+    for (package, told) in [
+        (a(json!({ "dependencies": { "x": git } })), "a needs x@github:attacker/repo"),
+        (a(json!({ "optionalDependencies": { "x": "git+file:///x" } })), "a needs x@git+file:"),
+        (a(json!({ "peerDependencies": { "x": "http://10.0.0.1/x.tgz" } })), "a needs x@http:"),
+        (a(json!({ "dependencies": { "x": "file:../x" } })), "a needs x@file:"),
+        (a(json!({ "version": git })), "does not come from the registry"),
+        (a(json!({ "resolved": "git+ssh://git@example.org/a.git#1" })), "does not come from"),
+    ] {
+        let lock = json!({
+            "lockfileVersion": 3,
+            "packages": { "": { "dependencies": { "a": "1.0.0" } }, "node_modules/a": package },
+        });
+        let locked = deploy("locked", "f.mjs", "export default 1")
+            .with("dependencies", json!({ "a": "1.0.0" }))
+            .with("packageLock", json!(lock.to_string()));
+        let error = owner.deploy_failing(&locked).await;
+        assert_eq!(error["code"], "dependency_error", "{error}");
+        assert!(error["message"].as_str().unwrap().contains(told), "{told}: {error}");
+    }
+    assert_eq!(server.npm_calls(), Vec::<String>::new(), "npm was not even started");
 }

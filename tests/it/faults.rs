@@ -79,6 +79,7 @@ async fn each_fault_has_its_code_and_its_rows_and_stays_alone() {
             assert!(!answer.text().contains(" at "), "no stack: {}", answer.text());
             assert_eq!(answer.json()["error"]["executionId"], answer.execution());
             assert_eq!((&usage["status"], &usage["code"]), (&json!("error"), &json!(case.code)));
+            assert!(usage["memoryUsed"].as_f64() > Some(0.0), "{way}: {usage:#}");
             assert_eq!(log["status"], "error", "{way}: {log:#}");
             assert!(log["logs"].to_string().contains(case.log), "{way}: {log:#}");
             assert_eq!(owner.call("faults?way=fine").await.expect(200).text(), "fine", "{way}");

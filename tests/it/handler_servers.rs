@@ -8,15 +8,16 @@ use reqwest::{Body, Client, Method, RequestBuilder, redirect};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Account, Deploy, send, server, spawn, wait_for};
+use crate::support::{Account, Deploy, deploy, send, server, spawn, wait_for};
 
 const MB: usize = 1024 * 1024;
 
 const APP: &str = include_str!("../functions/express/app.cjs");
 /// `(name, entry, handlerKind, what Node runs of it)`
-const PACKAGINGS: [(&str, &str, &str, &str); 5] = [
+const PACKAGINGS: [(&str, &str, &str, &str); 6] = [
     ("listen", include_str!("../functions/express/listen.cjs"), "server", "listen.cjs"),
     ("exported", include_str!("../functions/express/exported.cjs"), "app", "listen.cjs"),
+    ("listener", include_str!("../functions/express/listener.cjs"), "listener", "listen.cjs"),
     ("lambda", include_str!("../functions/express/lambda.cjs"), "event", "listen.cjs"),
     ("codegenie", include_str!("../functions/express/codegenie.cjs"), "event", "listen.cjs"),
     ("google", include_str!("../functions/express/google.cjs"), "server", "google.cjs"),
@@ -243,7 +244,7 @@ async fn deploy_packaging(owner: &Account, name: &str, entry: &str) -> Value {
 }
 
 #[tokio::test]
-async fn one_express_app_in_five_packagings_answers_as_on_node() {
+async fn one_express_app_in_six_packagings_answers_as_on_node() {
     let owner = server().await.register().await;
     let mut node = tokio::task::spawn_blocking(Node::install).await.unwrap();
     // A connection of its own for each request: Node ends those whose body it did not read.
@@ -279,4 +280,39 @@ async fn one_express_app_in_five_packagings_answers_as_on_node() {
             assert!(got.2 == expected.2, "{which}: {} <> {}", text(&got.2), text(&expected.2));
         }
     }
+}
+
+/// Express 4 puts a prototype of its own under the request, and parses no query where there is one.
+#[tokio::test]
+async fn an_express_4_app_that_a_listener_calls_has_query_and_body() {
+    let code = "
+        const express = require('express');
+        const app = express();
+        app.use((req, res, next) => {
+          req.body ??= {};
+          req.body.user = req.query.user;
+          next();
+        });
+        app.get('/body', (req, res) => res.json(req.body));
+        app.post('/items/:id', express.json(), (req, res) => {
+          res.json({ id: req.params.id, path: req.path, query: req.query, body: req.body });
+        });
+        module.exports = (req, res) => app(req, res);
+    ";
+    let owner = server().await.register().await;
+    let function =
+        deploy("four", "four.cjs", code).with("dependencies", json!({ "express": "4.22.3" }));
+    assert_eq!(owner.deploy(&function).await.view["handlerKind"], "listener");
+    let got = owner.call("four/body?user=u").await.expect(200).json();
+    assert_eq!(got, json!({ "user": "u" }));
+    let request =
+        owner.run(Method::POST, "four/items/7?user=u&x=1&x=2").json(&json!({ "n": [1, "ü"] }));
+    let got = send(request).await.expect(200).json();
+    assert_eq!(
+        got,
+        json!({
+            "id": "7", "path": "/items/7", "query": { "user": "u", "x": ["1", "2"] },
+            "body": { "n": [1, "ü"] },
+        })
+    );
 }

@@ -366,6 +366,42 @@ async fn work_handed_to_wait_until_is_finished() {
     assert_eq!(owner.call("w?ask=1").await.expect(200).json()["finished"], 1);
 }
 
+/// Also of a handler that throws, and by the names that other platforms have for it.
+#[tokio::test]
+async fn work_handed_to_wait_until_is_finished_whatever_becomes_of_the_call() {
+    let code = "
+        let finished = 0;
+        const later = () => new Promise((done) => setTimeout(() => { finished += 1; done(); }, 50));
+        const ways = {
+          context: (context) => context.waitUntil(later()),
+          supabase: () => EdgeRuntime.waitUntil(later()),
+          vercel: () => globalThis[Symbol.for('@vercel/request-context')].get().waitUntil(later()),
+        };
+        const ends = {
+          answered: () => 'answered',
+          thrown: () => { throw new Error('thrown'); },
+          rejected: async () => { throw new Error('rejected'); },
+        };
+        export default ({ query: { way, end } }, context) => {
+          if (way === undefined) return { finished };
+          ways[way](context);
+          return ends[end]();
+        };
+    ";
+    let owner = server().await.register().await;
+    let limits = json!({ "concurrency": 1 });
+    owner.deploy(&deploy("w", "w.mjs", code).with("limits", limits)).await;
+    let mut calls: u64 = 0;
+    for way in ["context", "supabase", "vercel"] {
+        for (end, status) in [("answered", 200), ("thrown", 500), ("rejected", 500)] {
+            owner.call(&format!("w?way={way}&end={end}")).await.expect(status);
+            calls += 1;
+            let finished = &owner.call("w").await.expect(200).json()["finished"];
+            assert_eq!(finished, calls, "{way}, {end}");
+        }
+    }
+}
+
 /// ECMA-429, the minimum that runtimes for servers have in common.
 #[tokio::test]
 async fn the_minimum_common_web_api_is_there() {

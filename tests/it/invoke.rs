@@ -1,6 +1,9 @@
 //! Calls through the API for somebody who looks at the answer: the function's own answer as data,
 //! with the caller's own credential, and never anybody else's function.
 
+use std::time::Duration;
+
+use futures::future::join_all;
 use reqwest::Method;
 use reqwest::header::COOKIE;
 use serde_json::{Value, json};
@@ -114,5 +117,30 @@ async fn a_call_leads_nowhere_else() {
     ] {
         let answer = invoke(&account, &id, &json!({ field: value })).await;
         assert_eq!(answer.status, 422, "{field} {value}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn no_account_takes_the_places_of_all() {
+    const SLOW: &str =
+        "export default () => new Promise((done) => setTimeout(() => done('slow'), 3000))";
+    let (account, other) = (server().await.register().await, server().await.register().await);
+    let id = account.deploy(&deploy("slow", "f.mjs", SLOW)).await.id;
+    let others = other.deploy(&deploy("fast", "f.mjs", "export default () => 'fast'")).await.id;
+    let body = json!({});
+    // As many as there are places for all accounts together.
+    let slow = join_all((0..16).map(|_| invoke(&account, &id, &body)));
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        invoke(&other, &others, &body).await.expect(200).json()
+    };
+    let (slow, told) = tokio::join!(slow, meanwhile);
+    assert_eq!(told["body"], "fast");
+    let (served, refused): (Vec<_>, Vec<_>) =
+        slow.into_iter().partition(|answer| answer.status == 200);
+    assert_eq!((served.len(), refused.len()), (4, 12));
+    for answer in refused {
+        let answer = answer.expect(429);
+        assert_eq!((answer.code().as_str(), answer.header("retry-after")), ("limit_exceeded", "1"));
     }
 }

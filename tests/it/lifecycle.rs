@@ -104,13 +104,21 @@ async fn a_drain_has_a_bound() {
     let server = TestServer::start_with(&[("CLOUDSERVE_DRAIN_TIMEOUT_MS", "200")]).await;
     let owner = server.register().await;
     let limits = json!({ "timeoutMs": 600_000 });
-    owner.deploy(&deploy("slow", "slow.mjs", SLOW).with("limits", limits)).await;
+    let function = owner.deploy(&deploy("slow", "slow.mjs", SLOW).with("limits", limits)).await;
     let call = tokio::spawn(try_send(owner.run(Method::GET, "slow?ms=500000")));
     server.wait_for_metric("cloudserve_gateway_in_flight", 1).await;
-    let (status, _) = server.stop().await;
+    let (status, home) = server.stop().await;
     assert_eq!(status.code(), Some(0), "{status}");
     let answer = call.await.unwrap();
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status >= 500));
+
+    // What it has used and said is not lost.
+    let server = TestServer::start_at(home).await;
+    let owner = owner.at(&server.api, &server.gateway);
+    let rows = owner.get(&format!("/api/usage?functionId={}&groupBy=none", function.id)).await;
+    assert_eq!(rows.text().matches("executionId").count(), 1, "{}", rows.text());
+    let logs = owner.get(&format!("/api/logs/{}", function.id)).await;
+    assert!(logs.text().contains("begun"), "{}", logs.text());
 }
 
 #[tokio::test]

@@ -138,6 +138,17 @@ async fn every_route_is_for_whom_it_is() {
 }
 
 #[tokio::test]
+async fn every_route_of_functions_is_there_under_its_other_name() {
+    let nobody = server().await.register().await.showing("");
+    for (method, path, _) in ROUTES {
+        let Some(rest) = path.strip_prefix("/api/function") else { continue };
+        // Where there is no route, nobody is asked who it is.
+        let status = ask(&nobody, method, &format!("/api/functions{rest}")).await;
+        assert_eq!(status, 401, "{method} {path}");
+    }
+}
+
+#[tokio::test]
 async fn the_description_is_complete() {
     let description = description().await;
     assert_eq!(description["openapi"], "3.1.0");
@@ -215,6 +226,7 @@ async fn a_key_for_chosen_functions_sees_no_others() {
         (format!("/api/logs/{other}"), 404),
         ("/api/usage".to_owned(), 403),
         ("/api/usage/latency".to_owned(), 403),
+        ("/api/account/quota".to_owned(), 403),
     ] {
         assert_eq!(key.get(&path).await.status, status, "{path}");
     }

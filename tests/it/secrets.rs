@@ -80,6 +80,46 @@ async fn the_disk_holds_no_password_no_key_and_no_environment_in_the_clear() {
     }
 }
 
+#[tokio::test]
+async fn a_master_key_that_is_lost_is_given_up_by_its_id_alone() {
+    let server = TestServer::start().await;
+    let owner = server.register().await;
+    let code = "export default () => process.env.TOKEN ?? 'none'";
+    let sealed =
+        |token: &str| deploy("sealed", "f.mjs", code).with("env", json!({ "TOKEN": token }));
+    owner.deploy(&sealed("before")).await;
+    owner.deploy(&deploy("open", "f.mjs", code)).await;
+    let (_, home) = server.stop().await;
+    let data_dir = home.data_dir();
+    let key_file = data_dir.join("secrets/master-key");
+    fs::remove_file(&key_file).unwrap();
+
+    let at = ("CLOUDSERVE_DATA_DIR", data_dir.to_str().unwrap());
+    let said = TestServer::start_refused(&[at]).await;
+    // What there is to do is said as it is to be written.
+    let remedy = said.split("CLOUDSERVE_MASTER_KEY_LOST=").nth(1).expect(&said);
+    let id = remedy.split(|c: char| !c.is_ascii_hexdigit()).next().unwrap();
+    let another = ("CLOUDSERVE_MASTER_KEY_LOST", "0123456789abcdef");
+    let said = TestServer::start_refused(&[at, another]).await;
+    assert!(said.contains(id) && !key_file.exists(), "{said}");
+
+    let server = TestServer::start_with(&[at, ("CLOUDSERVE_MASTER_KEY_LOST", id)]).await;
+    assert!(server.output().contains(id), "it is told at each start");
+    let here = owner.at(&server.api, &server.gateway);
+    assert_eq!(here.call("open").await.expect(200).text(), "none");
+    // It does not run without what it was deployed with.
+    assert_eq!(here.call("sealed").await.expect(503).code(), "unavailable");
+    let listed = here.get("/api/function").await.expect(200).json();
+    assert_eq!(listed["functions"].as_array().unwrap().len(), 2);
+    here.deploy(&sealed("after")).await;
+    assert_eq!(here.call("sealed").await.expect(200).text(), "after");
+    server.stop().await;
+    // From now on there is one that opens.
+    let server = TestServer::start_with(&[at]).await;
+    let here = owner.at(&server.api, &server.gateway);
+    assert_eq!(here.call("sealed").await.expect(200).text(), "after");
+}
+
 fn search(dir: &Path, secrets: &[&str]) -> usize {
     let mut n_files = 0;
     for entry in fs::read_dir(dir).unwrap() {

@@ -132,3 +132,19 @@ async fn a_caller_that_stops_reading_holds_nobody_up() {
     assert_eq!(usage.len(), 1);
     owner.call("streams/events").await.expect(200);
 }
+
+#[tokio::test]
+async fn a_stream_that_is_not_sent_to_its_end_is_cancelled() {
+    let owner = server().await.register().await;
+    let limits = json!({ "concurrency": 1 });
+    owner.deploy(&deploy("streams", "streams.mjs", STREAMS).with("limits", limits)).await;
+    let cancelled = || async { owner.call("streams/cancelled").await.expect(200).json() };
+    for (n, path) in [(1, "streams/web"), (2, "streams/node")] {
+        let answer = send(owner.run(Method::HEAD, path)).await.expect(200);
+        assert!(answer.body.is_empty());
+        assert_eq!(cancelled().await, n, "{path}");
+    }
+    let response = owner.run(Method::GET, "streams/unusable").send().await.unwrap();
+    assert!(response.bytes().await.is_err(), "a function is no piece of an answer");
+    assert_eq!(cancelled().await, 3);
+}

@@ -152,7 +152,11 @@ async fn an_environment_that_breaks_the_function_is_not_served() {
 async fn old_versions_go_with_what_only_they_refer_to() {
     let server = TestServer::start_with_file("[limits]\nversions_kept = 2\n").await;
     let owner = server.register().await;
-    let first = owner.deploy(&deploy("f", "f.mjs", &code(1))).await;
+    let mut project = deploy("f", "f.mjs", "");
+    project.0 = json!({
+        "name": "f", "entry": "f.mjs", "files": { "f.mjs": code(1), "data.txt": "read by nobody" }
+    });
+    let first = owner.deploy(&project).await;
     let id = &first.id;
     let objects = server.data_dir().join("objects").join(id);
     let exists = |view: &Value, field: &str| {
@@ -160,6 +164,9 @@ async fn old_versions_go_with_what_only_they_refer_to() {
         objects.join(path.trim_start_matches('/')).exists()
     };
     assert!(exists(&first.view, "bundlePath") && exists(&first.view, "sourcePath"));
+    let bundle = server.data_dir().join("objects").join(first.view["bundlePath"].as_str().unwrap());
+    let assets = bundle.with_file_name("assets.tar.gz");
+    assert!(assets.exists());
     owner.deploy(&deploy("f", "f.mjs", &code(2))).await;
     let rollback = format!("/api/function/{id}/rollback");
     owner.post(&rollback, &json!({ "version": 1 })).await.expect(200);
@@ -178,6 +185,7 @@ async fn old_versions_go_with_what_only_they_refer_to() {
     })
     .await;
     assert!(exists(&first.view, "bundlePath") && exists(&first.view, "sourcePath"));
+    assert!(assets.exists());
     owner.post(&rollback, &json!({ "version": 3 })).await.expect(200);
     assert_eq!(owner.call("f").await.expect(200).text(), "hello 1");
     for version in 5..=6 {
@@ -185,7 +193,7 @@ async fn old_versions_go_with_what_only_they_refer_to() {
     }
     wait_for("its objects to go", || async {
         let any = exists(&first.view, "bundlePath") || exists(&first.view, "sourcePath");
-        (!any).then_some(())
+        (!any && !assets.exists()).then_some(())
     })
     .await;
     assert_eq!(owner.call("f").await.expect(200).text(), "hello 6");

@@ -1,9 +1,10 @@
-"""The pipelines in examples/ci: what GitHub and GitLab would refuse, shell scripts, and commands of
-cloudserve that there are."""
+"""The pipelines in examples/ci: what GitHub and GitLab would refuse, shell scripts, what these leave in
+the project, and commands of cloudserve that there are."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from .consistency import text_of
@@ -27,6 +28,10 @@ GITLAB_JOB_KEYS = {
     "image", "interruptible", "needs", "parallel", "resource_group", "retry", "rules", "script", "secrets",
     "services", "stage", "tags", "timeout", "variables", "when",
 }
+# Variables that hold the project's own directory.
+PROJECT = {"CI_PROJECT_DIR", "GITHUB_WORKSPACE", "PWD"}
+# Commands of which arguments are files that they make: all of them, or the last.
+MAKE_ALL, MAKE_LAST = {"tee", "touch", "mkdir"}, {"cp", "mv", "ln", "install"}
 # Stages that there are where none are declared.
 GITLAB_STAGES = {".pre", "build", "test", "deploy", ".post"}
 
@@ -90,6 +95,45 @@ def gitlab_scripts(pipeline: dict, complain) -> list[str]:
     return scripts
 
 
+def written(line: str) -> list[str]:
+    """What a line of a script writes to, as far as its redirections, options and commands say."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    command, arguments, files, to_come = "", [], [], None
+    for token in [*lexer, ";"]:
+        if to_come == "redirection":
+            # What is left are other outputs of the same process.
+            files += [token] if not re.fullmatch(r"\d+|-", token) else []
+            to_come = None
+        elif set(token) <= set("<>&") and ">" in token:
+            to_come = "redirection"
+        elif set(token) <= set("();<>|&") or token in ("{", "}"):
+            files += arguments if command in MAKE_ALL else arguments[-1:] if command in MAKE_LAST else []
+            command, arguments = "", []
+        elif to_come == "option":
+            files.append(token)
+            to_come = None
+        elif token in ("-o", "-O", "--output"):
+            to_come = "option"
+        elif token.startswith("--output="):
+            files.append(token.partition("=")[2])
+        elif not command:
+            command = token
+        elif not token.startswith("-"):
+            arguments.append(token)
+    return files
+
+
+def check_writes(script: str, complain) -> None:
+    """A script leaves the project as it is: everything there is deployed."""
+    for line in script.replace("\\\n", " ").splitlines():
+        for path in written(line):
+            variable = re.match(r"\$\{?(\w+)", path)
+            is_outside = variable[1] not in PROJECT if variable else path.startswith("/")
+            if not is_outside:
+                complain(f"{path} is written into the project, and would be deployed")
+
+
 def check_commands(script: str, told: str, complain) -> None:
     """docs/CLI.md tells of every command, and of every option, of cloudserve in a script."""
     for command, rest in re.findall(r"(?:^|[\s/{])cloudserve ([a-z]+)([^\n|}&;]*)", script):
@@ -110,6 +154,7 @@ def check(report, tools, directory: Path) -> None:
             complain("it runs nothing")
         for number, script in enumerate(scripts, 1):
             check_commands(script, told, complain)
+            check_writes(script, complain)
             file = directory / f"{Path(path).stem}-{number}.sh"
             file.write_text(script, encoding="utf-8")
             report.ran(tools.run("shellcheck", "--shell=bash", str(file)), f"shellcheck, {path}, script {number}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import unittest
 
-from . import examples, rbac, references
+from . import consistency, examples, manifests, rbac, references
 
 
 def deployment():
@@ -217,6 +217,32 @@ class Examples(unittest.TestCase):
         for bad in ({"j": {"stage": "none", "script": ["true"]}}, {"j": {"script": "true"}},
                     {"j": {"script": ["true"], "scripts": []}}):
             self.assertEqual(len(self.complaints(examples.gitlab_scripts, bad)), 1, bad)
+
+    def test_nothing_is_written_into_the_project(self):
+        for script, count in (
+            ('curl -fsSL "$URL" -o cloudserve', 1),
+            ('curl "$URL" --output=./cloudserve', 1),
+            ("cloudserve deploy --json | tee deploy.json", 1),
+            ("a && tee -a one two; b", 2),
+            ('a > "$GITHUB_WORKSPACE/out"', 1),
+            ("a >> out 2>&1", 1),
+            ("{ a; mv /tmp/x x; }", 1),
+            ("a \\\n  > out", 1),
+            ('curl "$URL" -o "$RUNNER_TEMP/x"\nchmod +x "$RUNNER_TEMP/x"', 0),
+            ('a | tee -a "$RUNNER_TEMP/out" > /dev/null', 0),
+            ('a 2>&1 >> "${GITHUB_STEP_SUMMARY}"', 0),
+            ("x=$(mktemp)\ncp a $x", 0),
+            ("a < in; echo 'b > c' # > d", 0),
+        ):
+            found = []
+            examples.check_writes(script, found.append)
+            self.assertEqual(len(found), count, (script, found))
+        for path, scripts_of in ((examples.GITHUB, examples.github_scripts), (examples.GITLAB, examples.gitlab_scripts)):
+            found = []
+            (document,) = manifests.documents(consistency.text_of(path))
+            for script in scripts_of(document, found.append):
+                examples.check_writes(script, found.append)
+            self.assertEqual(found, [], path)
 
     def test_commands(self):
         told = "| `deploy [PATH]` | it takes `--json` |"

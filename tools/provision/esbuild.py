@@ -27,10 +27,15 @@ def provide() -> None:
     installed = locked(TOOLS / "node_modules" / ".package-lock.json").get(package, {})
     if installed.get("integrity") == wanted["integrity"] and works(program, wanted["version"]):
         return
-    say(f"esbuild {wanted['version']}: npm ci in tools/")
-    run_quietly(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], ADVICE, cwd=TOOLS)
+    install(f"esbuild {wanted['version']}")
     if not works(program, wanted["version"]):
         raise SetupError(f"{program} does not run: remove tools/node_modules and try again.")
+
+
+def install(what: str) -> None:
+    """Everything of the lock file in tools/."""
+    say(f"{what}: npm ci in tools/")
+    run_quietly(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], ADVICE, cwd=TOOLS)
 
 
 def native_package() -> str:

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use cloudserve_identity::Principal;
 use cloudserve_protocol::ids::{UserId, UserName};
 use cloudserve_store::account::{Quota, User};
-use cloudserve_store::{StoreError, Timestamp};
+use cloudserve_store::{Change, StoreError, Timestamp};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -185,7 +185,7 @@ impl App {
     pub(crate) async fn logout(&self, principal: &Principal) -> Result<(), Refusal> {
         let (token_id, expires_at) = access::session(principal)?;
         self.stores.accounts.revoke_token(token_id, expires_at).await?;
-        self.authenticator.forget();
+        self.authenticator.forget(Change::Token);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use cloudserve_identity::{Principal, Via};
 use cloudserve_protocol::ids::{ApiKeyId, AuditId, FunctionId};
 use cloudserve_store::Timestamp;
 use cloudserve_store::account::{Actor, AuditEntry};
-use cloudserve_store::function::Page;
+use cloudserve_store::function::{Page, Visibility};
 
 use super::refusal::Refusal;
 use super::{App, access};
@@ -17,7 +17,7 @@ pub(crate) enum Act {
     KeyCreated { id: ApiKeyId, name: String },
     KeyRevoked { id: ApiKeyId },
     Deployed { id: FunctionId, version: u32 },
-    VisibilityChanged { id: FunctionId, visibility: &'static str },
+    VisibilityChanged { id: FunctionId, visibility: Visibility, with: Option<u32> },
     RolledBack { id: FunctionId, version: u32 },
     EnvChanged { id: FunctionId, names: Vec<String> },
     FunctionDeleted { id: FunctionId },
@@ -31,8 +31,14 @@ impl Act {
             Self::KeyCreated { id, name } => ("apikey.created", id.to_string(), name),
             Self::KeyRevoked { id } => ("apikey.revoked", id.to_string(), String::new()),
             Self::Deployed { id, version: v } => ("function.deployed", id.to_string(), version(v)),
-            Self::VisibilityChanged { id, visibility } => {
-                ("function.visibility_changed", id.to_string(), visibility.to_owned())
+            Self::VisibilityChanged { id, visibility, with } => {
+                let visibility = match visibility {
+                    Visibility::Private => "private",
+                    Visibility::Public => "public",
+                };
+                // At once, or when that version is served.
+                let with = with.map(|v| format!(" with {}", version(v))).unwrap_or_default();
+                ("function.visibility_changed", id.to_string(), format!("{visibility}{with}"))
             }
             Self::RolledBack { id, version: v } => {
                 ("function.rolled_back", id.to_string(), version(v))

@@ -4,6 +4,7 @@
 //! durable before the version is accepted, and what was accepted is finished whatever happens.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 
 use cloudserve_identity::Principal;
@@ -32,8 +33,6 @@ use crate::build::source::{SourceFiles, is_code, source_key};
 pub(super) const MAX_CONFLICTS: usize = 16;
 /// How often a waiting request looks when nothing announced a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Versions looked through for the one that is waited for.
-const MAX_NEWER_VERSIONS: u32 = 1_000;
 
 /// New files and what was learnt of them when they were received.
 #[derive(Debug, Clone)]
@@ -95,6 +94,8 @@ pub(crate) struct Deploy {
     pub(crate) entry: Option<String>,
     pub(crate) dependencies: Option<Dependencies>,
     pub(crate) package_lock: Option<PackageLock>,
+    /// Whether the dependencies are of a `package.json`, which has its lock file beside it or none.
+    pub(crate) has_manifest: bool,
     pub(crate) external: Option<Vec<String>>,
     pub(crate) env: Option<Env>,
     pub(crate) visibility: Option<Visibility>,
@@ -148,10 +149,28 @@ enum Subject {
     Existing(FunctionId),
 }
 
+/// A source that was stored for a version before it was accepted.
+struct StoredSource {
+    id: FunctionId,
+    version: u32,
+    key: ArtifactKey,
+}
+
 /// The function as it is now.
 enum Base {
     New { id: FunctionId, name: FunctionName },
     There(Box<FunctionRecord>),
+}
+
+impl Base {
+    /// Who may call it, or may when its newest version is served.
+    fn seen(&self) -> Visibility {
+        match self {
+            Self::New { .. } => Visibility::Private,
+            Self::There(record) if record.latest.makes_public => Visibility::Public,
+            Self::There(record) => record.function.visibility,
+        }
+    }
 }
 
 impl App {
@@ -184,11 +203,7 @@ impl App {
             if !self.stores.functions.set_visibility(user_id, id, visibility).await? {
                 return Err(Refusal::FunctionNotFound);
             }
-            let visibility = match visibility {
-                Visibility::Private => "private",
-                Visibility::Public => "public",
-            };
-            self.note(&principal, Act::VisibilityChanged { id, visibility }).await;
+            self.note(&principal, Act::VisibilityChanged { id, visibility, with: None }).await;
             let record = self.function(&principal, id).await?;
             return Ok(Changed::Done(Box::new(self.with_stats(record).await?)));
         }
@@ -251,9 +266,26 @@ impl App {
         deploy: &Deploy,
         refresh_dependencies: bool,
     ) -> Result<Accepted, Refusal> {
+        let mut stored = Vec::new();
+        let accepted =
+            self.try_accept(principal, subject, deploy, refresh_dependencies, &mut stored).await;
+        for source in &stored {
+            self.discard(principal, source).await;
+        }
+        accepted
+    }
+
+    /// Leaves in `stored` the sources that it has stored for nothing.
+    async fn try_accept(
+        &self,
+        principal: &Principal,
+        subject: &Subject,
+        deploy: &Deploy,
+        refresh_dependencies: bool,
+        stored: &mut Vec<StoredSource>,
+    ) -> Result<Accepted, Refusal> {
         // Before anything is accepted: no change of it is missed.
         let changes = self.stores.changes.subscribe();
-        let mut stored: Option<(u32, ArtifactKey)> = None;
         for _ in 0..MAX_CONFLICTS {
             let base = self.find(principal, subject).await?;
             let previous = match &base {
@@ -265,45 +297,80 @@ impl App {
             let mut new = self.compose(principal, &base, deploy.clone())?;
             new.source.refresh_dependencies = refresh_dependencies;
             if let Some(source) = &deploy.source {
-                // Stored by the attempt before, for a version others were faster to make.
-                let before = stored.as_ref().filter(|(version, key)| {
-                    let before = Source { stored_version: *version, ..new.source.clone() };
-                    source_key(new.function_id, &before, &source.hash) == *key
+                // Stored by an attempt before, for a version others were faster to make.
+                let before = stored.iter().find(|before| {
+                    let source_before =
+                        Source { stored_version: before.version, ..new.source.clone() };
+                    source_key(new.function_id, &source_before, &source.hash) == before.key
                 });
-                if let Some((version, _)) = before {
-                    new.source.stored_version = *version;
+                if let Some(before) = before {
+                    new.source.stored_version = before.version;
                 } else {
                     self.check_queue(principal).await?;
-                    let key = source_key(new.function_id, &new.source, &source.hash);
+                    let (id, version) = (new.function_id, new.source.stored_version);
+                    let key = source_key(id, &new.source, &source.hash);
                     source.files.store(self.stores.artifacts.as_ref(), &key).await?;
-                    stored = Some((new.source.stored_version, key));
+                    stored.push(StoredSource { id, version, key });
                 }
             }
-            let (id, is_new) = (new.function_id, new.version == 1);
+            let id = new.function_id;
             match self.enqueue(new).await {
                 Ok(record) => {
+                    let used = source_key(id, &record.latest.source, &record.latest.source_hash);
+                    stored.retain(|source| source.key != used);
                     let version = record.latest.version;
                     self.note(principal, Act::Deployed { id, version }).await;
+                    if let Some(visibility) = deploy.visibility.filter(|new| *new != base.seen()) {
+                        let with = record.latest.makes_public.then_some(version);
+                        let act = Act::VisibilityChanged { id, visibility, with };
+                        self.note(principal, act).await;
+                    }
                     return Ok(Accepted { record, changes });
                 }
                 // Others of the account came in between.
-                Err(StoreError::QueueFull { max }) => {
-                    if is_new {
-                        self.stores.artifacts.delete_function(id).await?;
-                    }
-                    return Err(Refusal::QueueFull { max });
-                }
+                Err(StoreError::QueueFull { max }) => return Err(Refusal::QueueFull { max }),
                 // Others were faster, or deleted it: look again.
-                Err(StoreError::Conflict | StoreError::Missing | StoreError::Taken { .. }) => {
-                    if is_new {
-                        self.stores.artifacts.delete_function(id).await?;
-                        stored = None;
-                    }
+                Err(StoreError::Conflict | StoreError::Missing | StoreError::Taken { .. }) => {}
+                Err(error) => {
+                    // It may have been accepted all the same.
+                    stored.clear();
+                    return Err(error.into());
                 }
-                Err(error) => return Err(error.into()),
             }
         }
         Err(Refusal::Conflict)
+    }
+
+    /// Removes a source that no version refers to. Should somebody deploy the very same files in this
+    /// moment, that deploy may fail for want of them.
+    async fn discard(&self, principal: &Principal, stored: &StoredSource) {
+        let StoredSource { id, version, key } = stored;
+        let functions = &self.stores.functions;
+        let discarded: Result<(), StoreError> = async {
+            let artifacts = &self.stores.artifacts;
+            let Some(record) = functions.function(principal.user_id, *id).await? else {
+                // It never was, or was deleted meanwhile: what is there is nobody's.
+                return artifacts.delete_function(*id).await.map_err(StoreError::unavailable);
+            };
+            // No version refers to what was stored for a later one.
+            let newer = (record.function.latest_version + 1).saturating_sub(*version);
+            let versions = match newer {
+                0 => Vec::new(),
+                newer => functions.versions(principal.user_id, *id, newer).await?,
+            };
+            let is_used = versions
+                .iter()
+                .any(|version| source_key(*id, &version.source, &version.source_hash) == *key);
+            if is_used {
+                return Ok(());
+            }
+            artifacts.delete(key).await.map_err(StoreError::unavailable)
+        }
+        .await;
+        if let Err(error) = discarded {
+            tracing::warn!(function = %id, error = &error as &dyn Error,
+                "the source of a deploy that was not accepted remains");
+        }
     }
 
     /// Adds a version to the queue if the account may have one more there.
@@ -418,12 +485,7 @@ impl App {
         }
         let wanted = match &record.active {
             Some(active) if active.version == version => Some(active.clone()),
-            _ => {
-                let newer = record.latest.version.saturating_sub(version).saturating_add(1);
-                let limit = newer.min(MAX_NEWER_VERSIONS);
-                let versions = self.stores.functions.versions(principal.user_id, id, limit).await?;
-                versions.into_iter().find(|candidate| candidate.version == version)
-            }
+            _ => self.stores.functions.version(principal.user_id, id, version).await?,
         };
         if let Some(wanted) = wanted {
             record.function.status = wanted.status;
@@ -462,10 +524,13 @@ fn compose_source(
         })?,
     };
     // A lock file is of one set of dependencies.
-    let package_lock = match (deploy.package_lock, &deploy.dependencies) {
-        (Some(PackageLock(lock)), _) => Some(lock),
-        (None, Some(_)) => None,
-        (None, None) => old.and_then(|old| old.package_lock.clone()),
+    let keeps_lock = |old: &&Source| match &deploy.dependencies {
+        Some(Dependencies(new)) => !deploy.has_manifest && *new == old.dependencies,
+        None => true,
+    };
+    let package_lock = match deploy.package_lock {
+        Some(PackageLock(lock)) => Some(lock),
+        None => old.filter(keeps_lock).and_then(|old| old.package_lock.clone()),
     };
     let kept = || old.map(|old| old.dependencies.clone()).unwrap_or_default();
     Ok(Source {

@@ -82,8 +82,8 @@ impl App {
                 if history > 0 {
                     let filter = filter.clone();
                     let (after, execution_id) = (None, None);
-                    let limit = history.min(MAX_ROWS);
-                    let query = LogQuery { function_id, limit, after, execution_id, filter };
+                    let query =
+                        LogQuery { function_id, limit: history, after, execution_id, filter };
                     ready.extend(telemetry.logs(query).await?.rows.into_iter().rev());
                 }
                 (position, ready)
@@ -147,7 +147,8 @@ impl Follower {
     }
 
     async fn check(&self) -> Result<(), Refusal> {
-        let principal = match self.app.authenticator.check(&self.credential).await {
+        // It was valid when this began, so it is asked about whatever comes from its address.
+        let principal = match self.app.authenticator.check(&self.credential, || None).await {
             Ok(principal) => principal,
             Err(AuthError::Invalid) => return Err(Refusal::InvalidCredentials),
             Err(error) => return Err(Refusal::Unavailable(error.into())),

@@ -1,9 +1,9 @@
 //! Functions that are there: read, listed, deleted.
 
-use cloudserve_identity::Principal;
+use cloudserve_identity::{Principal, SealError};
 use cloudserve_protocol::call::Env;
 use cloudserve_protocol::ids::FunctionId;
-use cloudserve_store::function::{FunctionRecord, Page, Version};
+use cloudserve_store::function::{FunctionRecord, Listed, Page, SealedEnv};
 use cloudserve_store::telemetry::FunctionStats;
 
 use super::audit::Act;
@@ -13,7 +13,7 @@ use crate::build::source::SourceFiles;
 
 /// A function and what else its view tells.
 pub(crate) struct Shown {
-    pub(crate) record: FunctionRecord,
+    pub(crate) listed: Listed,
     pub(crate) stats: FunctionStats,
     pub(crate) env_names: Vec<String>,
 }
@@ -30,12 +30,12 @@ impl App {
         found.ok_or(Refusal::FunctionNotFound)
     }
 
-    /// A function with the source of its newest version.
+    /// A function with the source of its newest version: its entry and its files.
     pub(crate) async fn show(
         &self,
         principal: &Principal,
         id: FunctionId,
-    ) -> Result<(Shown, SourceFiles), Refusal> {
+    ) -> Result<(Shown, String, SourceFiles), Refusal> {
         access::may_read(principal)?;
         let record = self.function(principal, id).await?;
         let latest = &record.latest;
@@ -46,7 +46,8 @@ impl App {
             &latest.source_hash,
         )
         .await?;
-        Ok((self.with_stats(record).await?, files))
+        let entry = latest.source.entry.clone();
+        Ok((self.with_stats(record).await?, entry, files))
     }
 
     pub(crate) async fn list(
@@ -59,14 +60,14 @@ impl App {
         let mut page =
             self.stores.functions.functions(principal.user_id, limit, cursor.as_deref()).await?;
         // A page of a key for chosen functions may be short, or empty, and yet have a successor.
-        page.items.retain(|record| principal.may_use(record.function.id));
-        let ids: Vec<_> = page.items.iter().map(|record| record.function.id).collect();
+        page.items.retain(|listed| principal.may_use(listed.function.id));
+        let ids: Vec<_> = page.items.iter().map(|listed| listed.function.id).collect();
         let mut stats = self.stores.telemetry.function_stats(&ids).await?;
-        let items = page.items.into_iter().map(|record| {
-            let id = record.function.id;
+        let items = page.items.into_iter().map(|listed| {
+            let id = listed.function.id;
             let at = stats.iter().position(|(of, _)| *of == id);
             let stats = at.map(|at| stats.swap_remove(at).1).unwrap_or_default();
-            Ok(Shown { env_names: self.env_names(&record.latest)?, record, stats })
+            Ok(Shown { env_names: self.env_names(id, &listed.env)?, listed, stats })
         });
         Ok(Page { items: items.collect::<Result<_, Refusal>>()?, next: page.next })
     }
@@ -74,12 +75,23 @@ impl App {
     pub(super) async fn with_stats(&self, record: FunctionRecord) -> Result<Shown, Refusal> {
         let of_one = self.stores.telemetry.function_stats(&[record.function.id]).await?;
         let stats = of_one.into_iter().next().map(|(_, stats)| stats).unwrap_or_default();
-        Ok(Shown { env_names: self.env_names(&record.latest)?, record, stats })
+        let listed = Listed::from(record);
+        let env_names = self.env_names(listed.function.id, &listed.env)?;
+        Ok(Shown { listed, stats, env_names })
     }
 
-    pub(super) fn env_names(&self, version: &Version) -> Result<Vec<String>, Refusal> {
-        let Env(env) = self.sealer.open(version.function_id, &version.env)?;
-        Ok(env.into_keys().collect())
+    /// The names of variables. Under a master key that is not known here there are none to be seen:
+    /// that is no reason to show nothing of the function, or of any other in a list.
+    pub(super) fn env_names(
+        &self,
+        function: FunctionId,
+        env: &SealedEnv,
+    ) -> Result<Vec<String>, Refusal> {
+        match self.sealer.open(function, env) {
+            Ok(Env(env)) => Ok(env.into_keys().collect()),
+            Err(SealError::UnknownKey { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(crate) async fn delete(

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::App;
 use super::access;
+use super::places::Places;
 use super::refusal::Refusal;
 use crate::options::ApiOptions;
 
@@ -53,6 +54,7 @@ pub(super) struct Caller {
     /// `http://host:port`
     gateway: Option<String>,
     places: Semaphore,
+    by_account: Places,
     max_answer_bytes: usize,
 }
 
@@ -64,11 +66,13 @@ impl Caller {
             .connect_timeout(Duration::from_secs(5))
             .build()
             .expect("a client without TLS and proxy has nothing to read that could be wrong");
-        let gateway = options.invoke_url.as_ref().or(options.gateway_url.as_ref());
+        let gateway = options.invoke_url.as_ref();
+        let parallel = options.invocations_in_parallel;
         Self {
             client,
             gateway: gateway.map(|url| url.trim_end_matches('/').to_owned()),
-            places: Semaphore::new(options.invocations_in_parallel.max(1)),
+            places: Semaphore::new(parallel.max(1)),
+            by_account: Places::new((parallel / 4).max(1)),
             max_answer_bytes: options.invoke_answer_bytes,
         }
     }
@@ -96,6 +100,10 @@ impl App {
     ) -> Result<Answer, Refusal> {
         let caller = &self.caller;
         let gateway = caller.gateway.as_deref().ok_or(Refusal::NoGateway)?;
+        // A place is taken for as long as a call may take: no account has all of them.
+        let max = caller.by_account.per_account();
+        let own_place = caller.by_account.of(principal.user_id).try_acquire_owned();
+        let _own_place = own_place.map_err(|_| Refusal::TooManyInvocations { max })?;
         let _place = caller.places.try_acquire().map_err(|_| Refusal::Busy)?;
 
         let address = format!("{gateway}/run/{}/{}", principal.user_name, record.function.name);

@@ -2,8 +2,8 @@
 
 use cloudserve_identity::{ApiKeySecret, Principal};
 use cloudserve_protocol::ids::{ApiKeyId, FunctionId};
-use cloudserve_store::Timestamp;
 use cloudserve_store::account::{ApiKey, Scope};
+use cloudserve_store::{Change, Timestamp};
 use serde::Deserialize;
 
 use super::audit::Act;
@@ -116,7 +116,7 @@ impl App {
         if !self.stores.accounts.delete_api_key(principal.user_id, id).await? {
             return Err(Refusal::ApiKeyNotFound);
         }
-        self.authenticator.forget();
+        self.authenticator.forget(Change::ApiKey(id));
         self.note(principal, Act::KeyRevoked { id }).await;
         Ok(())
     }

@@ -24,6 +24,8 @@ pub(crate) struct Standing {
 impl App {
     pub(crate) async fn quota(&self, principal: &Principal) -> Result<Standing, Refusal> {
         access::may_read(principal)?;
+        let otherwise = "this API key is for chosen functions; this is of all of them";
+        access::may_use_all(principal, otherwise)?;
         let user_id = principal.user_id;
         let mut quota = self.me(principal).await?.quota;
         quota.rate_per_second.get_or_insert(self.options.rate_per_second);

@@ -26,6 +26,11 @@ pub(crate) enum Refusal {
     InvalidCredentials,
     #[error("too many failed logins; wait before the next")]
     TooManyAttempts { retry_after: Duration },
+    #[error(
+        "more than {per_second} credentials per second that are not valid come from this address; \
+         wait before the next"
+    )]
+    TooManyUnknown { per_second: u32, retry_after: Duration },
     #[error("{0}")]
     Forbidden(&'static str),
     #[error("this {what} is taken")]
@@ -40,12 +45,19 @@ pub(crate) enum Refusal {
     ApiKeyNotFound,
     #[error("an account may follow {max} logs at the same time; end one of them")]
     TooManyFollowers { max: usize },
+    #[error("an account may have {max} calls from here under way; wait for one to end")]
+    TooManyInvocations { max: usize },
     #[error("an account may have {max} {what}; delete some first")]
     TooMany { what: &'static str, max: usize },
     #[error("an account may have {max} deploys that wait or are in work; wait for one to end")]
     QueueFull { max: u32 },
     #[error("the function is being changed by others; try again")]
     Conflict,
+    #[error(
+        "the function's environment is sealed under a master key that is not known here; deploy the \
+         function with a new `env`, or ask the operator"
+    )]
+    EnvironmentClosed(#[source] Cause),
     #[error("this installation does not say where its gateway is")]
     NoGateway,
     #[error("the answer of the function ended early")]
@@ -103,6 +115,9 @@ impl From<LoadError> for Refusal {
 
 impl From<SealError> for Refusal {
     fn from(error: SealError) -> Self {
-        Self::Internal(error.into())
+        match error {
+            SealError::UnknownKey { .. } => Self::EnvironmentClosed(error.into()),
+            SealError::DoesNotOpen | SealError::NoRandomness(_) => Self::Internal(error.into()),
+        }
     }
 }

@@ -4,8 +4,8 @@ use cloudserve_identity::Principal;
 use cloudserve_protocol::ids::FunctionId;
 use cloudserve_store::function::Version;
 
-use super::App;
 use super::refusal::Refusal;
+use super::{App, access};
 use crate::build::source::SourceFiles;
 
 impl App {
@@ -16,8 +16,9 @@ impl App {
         id: FunctionId,
         number: u32,
     ) -> Result<(Version, Option<u32>, SourceFiles), Refusal> {
-        let (record, versions) = self.versions(principal, id).await?;
-        let version = versions.into_iter().find(|version| version.version == number);
+        access::may_read(principal)?;
+        let record = self.function(principal, id).await?;
+        let version = self.stores.functions.version(principal.user_id, id, number).await?;
         let version = version.ok_or(Refusal::VersionNotFound)?;
         let artifacts = self.stores.artifacts.as_ref();
         let files = SourceFiles::load(artifacts, id, &version.source, &version.source_hash).await?;

@@ -104,7 +104,7 @@ impl App {
         version: &Version,
     ) -> Result<Variables, Refusal> {
         Ok(Variables {
-            names: self.env_names(version)?,
+            names: self.env_names(version.function_id, &version.env)?,
             version: version.version,
             status: version.status,
             error: version.error.clone(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use bytes::Bytes;
+use cloudserve_artifacts::{Named, entries};
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
@@ -45,12 +46,12 @@ fn read_entries(
 ) -> Result<Files, SourceError> {
     let mut files = Files::new();
     let mut left_bytes = bounds.bytes;
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    for entry in entries(archive)? {
+        let Named { mut entry, path, .. } = entry?;
+        let path = String::from_utf8_lossy(&path);
         let path = path.trim_start_matches("./").trim_end_matches('/').to_owned();
         match entry.header().entry_type() {
-            EntryType::Directory | EntryType::XGlobalHeader => continue,
+            EntryType::Directory => continue,
             _ if path.split('/').any(|part| NOT_SOURCE.contains(&part)) => continue,
             EntryType::Regular => {}
             _ => return Err(SourceError::NotAFile { path }),
@@ -118,7 +119,7 @@ mod tests {
             header.set_mode(0o644);
             // The checked setters refuse what a hostile archive may hold.
             header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-            if !kind.is_file() {
+            if matches!(kind, EntryType::Link | EntryType::Symlink) {
                 header.as_old_mut().linkname[..4].copy_from_slice(b"/etc");
             }
             header.set_cksum();
@@ -148,8 +149,11 @@ mod tests {
 
     #[test]
     fn hostile_archives_are_refused() {
-        use EntryType::{Block, Fifo, Link, Regular, Symlink};
-        for kind in [Link, Symlink, Block, Fifo] {
+        use EntryType::{
+            Block, Fifo, GNULongLink, GNULongName, GNUSparse, Link, Regular, Symlink,
+            XGlobalHeader, XHeader,
+        };
+        for kind in [Link, Symlink, Block, Fifo, GNUSparse] {
             let refused = read(&archive(&[(kind, "a.js", "")]), BOUNDS);
             assert!(matches!(refused, Err(SourceError::NotAFile { .. })), "{kind:?}");
         }
@@ -162,6 +166,17 @@ mod tests {
         let big = "x".repeat(10_001);
         let refused = read(&archive(&[(Regular, "a.js", &big)]), BOUNDS);
         assert!(matches!(refused, Err(SourceError::TooLarge { .. })));
+        // What describes an entry is read before the entry is: 400 KB make a name of 400 MB.
+        let long = "x".repeat(65_537);
+        for kind in [GNULongName, GNULongLink, XHeader, XGlobalHeader] {
+            let refused = read(&archive(&[(kind, "l", &long), (Regular, "a.js", "1")]), BOUNDS);
+            assert!(matches!(refused, Err(SourceError::Unreadable(_))), "{kind:?}: {refused:?}");
+            let refused = read(&archive(&[(kind, "l", "x")]), BOUNDS);
+            assert_eq!(refused.is_ok(), kind == XGlobalHeader, "{kind:?}: {refused:?}");
+        }
+        // Read as it says, its content would be a long name.
+        let hidden = [(XHeader, "x", "9 size=0\n"), (Regular, "a.js", &*long)];
+        assert!(matches!(read(&archive(&hidden), BOUNDS), Err(SourceError::Unreadable(_))));
         // A bomb: small as sent, huge when unpacked, of what is skipped.
         let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
         let mut header = tar::Header::new_gnu();
@@ -184,5 +199,18 @@ mod tests {
         let written = write(&some).unwrap();
         assert_eq!(read(&written, BOUNDS).unwrap(), some);
         assert_eq!(write(&some).unwrap(), written);
+    }
+
+    #[test]
+    fn names_stand_before_their_entries_in_two_ways() {
+        use EntryType::{GNULongName, Regular, XGlobalHeader, XHeader};
+        let name = format!("{}/b.js", "a".repeat(150));
+        let record = format!("path={name}\n");
+        // The length counts itself and the space after it.
+        let records = format!("{} {record}9 size=1\n", record.len() + 4);
+        for (kind, said) in [(GNULongName, format!("{name}\0")), (XHeader, records)] {
+            let entries = [(XGlobalHeader, "g", "x"), (kind, "l", &*said), (Regular, "a", "1")];
+            assert_eq!(read(&archive(&entries), BOUNDS).unwrap(), files(&[(&name, "1")]));
+        }
     }
 }

@@ -89,12 +89,22 @@ pub(crate) fn is_package_name(name: &str) -> bool {
         Some(scoped) => scoped.split_once('/').is_some_and(|(s, n)| is_part(s) && is_part(n)),
         None => is_part(name),
     };
-    is_name && name.len() <= MAX_NAME_BYTES && !matches!(name, "node_modules" | "favicon.ico")
+    is_name
+        && name.len() <= MAX_NAME_BYTES
+        && !matches!(name, "node_modules" | "favicon.ico")
+        && !is_tarball(name)
+}
+
+/// npm takes what ends like this for a file, whatever stands before it.
+fn is_tarball(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    [".tgz", ".tar.gz", ".tar"].iter().any(|ending| text.ends_with(ending))
 }
 
 fn is_range(range: &str) -> bool {
     range.len() <= MAX_RANGE_BYTES
         && !range.starts_with(['-', '.'])
+        && !is_tarball(range)
         && range.bytes().all(|b| b.is_ascii_alphanumeric() || b" .-_^~<>=|*+".contains(&b))
 }
 
@@ -197,7 +207,8 @@ mod tests {
 
     #[test]
     fn only_names_and_ranges_of_the_registry_get_through() {
-        for name in ["", "-g", "../evil", "a b", "@x", "@x/", "@/y", "a/b", ".bin", "node_modules"]
+        for name in
+            ["", "-g", "../evil", "a b", "@x", "@x/", "@/y", "a/b", ".bin", "node_modules", "a.tgz"]
         {
             assert!(Dependencies::try_from(json!({ name: "1" })).is_err(), "{name}");
         }
@@ -213,6 +224,8 @@ mod tests {
             "http://x/y.tgz",
             "1\n2",
             "link:x",
+            "x.tgz",
+            "..",
         ] {
             assert!(Dependencies::try_from(json!({ "lodash": range })).is_err(), "{range}");
         }

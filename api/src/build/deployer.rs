@@ -4,7 +4,6 @@
 //! another goes on. Invariants: what is served changes only by `activate`, after the version was
 //! loaded once; a version is tried a bounded number of times.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
 use std::io;
@@ -16,11 +15,10 @@ use std::time::{Duration, Instant};
 
 use cloudserve_artifacts::Cache;
 use cloudserve_identity::Sealer;
-use cloudserve_protocol::artifact::{ArtifactKey, ArtifactStore};
+use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::build::DependencyBuilder;
 use cloudserve_protocol::call::VersionLoader;
-use cloudserve_protocol::ids::FunctionId;
-use cloudserve_store::function::{Activation, BuiltVersion, Claimed, DeployError, Pruned, Version};
+use cloudserve_store::function::{Activation, BuiltVersion, Claimed, DeployError};
 use cloudserve_store::{Change, StoreError, Stores};
 use futures::FutureExt;
 use futures::future::join_all;
@@ -29,8 +27,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::leftovers::Leftovers;
 use super::pipeline::{DIRECTORY_PREFIX, Failure, Pipeline};
-use super::source::source_key;
 use crate::options::ApiOptions;
 
 /// Works on the queue.
@@ -38,6 +36,7 @@ pub(crate) struct Deployer {
     options: Arc<ApiOptions>,
     stores: Stores,
     loader: Arc<dyn VersionLoader>,
+    leftovers: Arc<Leftovers>,
     pipeline: Pipeline,
 }
 
@@ -51,8 +50,17 @@ impl Deployer {
         cache: Arc<Cache>,
     ) -> Self {
         let artifacts = stores.artifacts.clone();
-        let pipeline = Pipeline::new(&options, artifacts, sealer, builder, loader.clone(), cache);
-        Self { options, stores, loader, pipeline }
+        let leftovers = Arc::new(Leftovers::new(stores.clone(), options.limits.versions_kept));
+        let pipeline = Pipeline::new(
+            &options,
+            artifacts,
+            sealer,
+            builder,
+            loader.clone(),
+            cache,
+            leftovers.clone(),
+        );
+        Self { options, stores, loader, leftovers, pipeline }
     }
 
     /// Works until `shutdown`, then finishes what it has begun, for a bounded time. What is not
@@ -79,8 +87,13 @@ impl Deployer {
         let mut changes = self.stores.changes.subscribe();
         while !*stopping.borrow() {
             match self.stores.functions.claim(holder, self.options.lease()).await {
-                Ok(Some(claimed)) => self.deploy(holder, &claimed, &mut stopping).await,
+                Ok(Some(claimed)) => {
+                    self.deploy(holder, &claimed, &mut stopping).await;
+                    // However it ended: a function whose deploys all fail would keep every one.
+                    self.leftovers.remove(claimed.version.function_id).await;
+                }
                 Ok(None) => {
+                    self.leftovers.remove_remembered().await;
                     tokio::select! {
                         () = queued(&mut changes) => {}
                         () = tokio::time::sleep(self.options.queue_poll()) => {}
@@ -193,14 +206,8 @@ impl Deployer {
             }
         }
         match self.stores.functions.activate(id, version, built).await {
-            Ok(Activation::Activated) => {
-                self.loader.retire_below(id, version);
-                self.prune(id).await;
-            }
-            Ok(Activation::Superseded) => {
-                self.loader.retire_below(id, version + 1);
-                self.prune(id).await;
-            }
+            Ok(Activation::Activated) => self.loader.retire_below(id, version),
+            Ok(Activation::Superseded) => self.loader.retire_below(id, version + 1),
             Ok(Activation::Gone) | Err(StoreError::Missing) => {
                 self.loader.retire_below(id, u32::MAX);
                 // Written after the deletion had removed what was there then.
@@ -216,56 +223,12 @@ impl Deployer {
         Ok(())
     }
 
-    /// Removes versions beyond those that are kept, and the objects only they referred to. What
-    /// fails is tried again when the next deploy of the function ends.
-    async fn prune(&self, id: FunctionId) {
-        let keep = self.options.limits.versions_kept;
-        match self.stores.functions.prune(id, keep).await {
-            Ok(pruned) if pruned.removed.is_empty() => {}
-            Ok(pruned) => remove_unreferenced(self.stores.artifacts.as_ref(), id, &pruned).await,
-            Err(error) => tracing::warn!(function = %id, error = &error as &dyn Error,
-                "old versions were not removed"),
-        }
-    }
-
     /// Lets the version be claimed again after this long.
     async fn put_back(&self, holder: &str, claimed: &Claimed, later: Duration) {
         let (id, version) = (claimed.version.function_id, claimed.version.version);
         if let Err(error) = self.stores.functions.renew(holder, id, version, later).await {
             tracing::warn!(function = %id, version, error = &error as &dyn Error,
                 "a deploy is tried again only when its lease has run out");
-        }
-    }
-}
-
-/// Removes the objects that removed versions referred to and the kept ones do not.
-///
-/// Nothing of the function waited or was in work when the versions were removed, so no build was
-/// about to refer to them. One that is accepted right afterwards and makes the very same bundle
-/// finds it gone before it is activated, and is tried again.
-async fn remove_unreferenced(artifacts: &dyn ArtifactStore, id: FunctionId, pruned: &Pruned) {
-    let objects = |versions: &[Version]| -> BTreeMap<String, ArtifactKey> {
-        let keys = versions.iter().flat_map(|version| {
-            let source = source_key(id, &version.source, &version.source_hash);
-            let bundle = version.built.iter().flat_map(|built| {
-                let hash = built.bundle_hash.clone();
-                let map = ArtifactKey::SourceMap { function: id, hash: hash.clone() };
-                [ArtifactKey::Bundle { function: id, hash }, map]
-            });
-            bundle.chain([source])
-        });
-        keys.map(|key| (key.to_string(), key)).collect()
-    };
-    let kept = objects(&pruned.kept);
-    for (name, key) in objects(&pruned.removed) {
-        if !kept.contains_key(&name)
-            && let Err(error) = artifacts.delete(&key).await
-        {
-            tracing::warn!(
-                object = name,
-                error = &error as &dyn Error,
-                "an object of a removed version remains"
-            );
         }
     }
 }

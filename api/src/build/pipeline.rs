@@ -24,6 +24,7 @@ use tempfile::TempDir;
 
 use super::assets::{self, Assets};
 use super::esbuild::{BuildBounds, Bundle, BundleError, Esbuild, Project, package_of};
+use super::leftovers::Leftovers;
 use super::native;
 use super::source::{LoadError, SourceFiles};
 use crate::options::ApiOptions;
@@ -142,6 +143,7 @@ pub(super) struct Pipeline {
     pub(super) builder: Arc<dyn DependencyBuilder>,
     pub(super) loader: Arc<dyn VersionLoader>,
     pub(super) cache: Arc<Cache>,
+    pub(super) leftovers: Arc<Leftovers>,
     pub(super) esbuild: Esbuild,
     pub(super) work_dir: PathBuf,
 }
@@ -154,6 +156,7 @@ impl Pipeline {
         builder: Arc<dyn DependencyBuilder>,
         loader: Arc<dyn VersionLoader>,
         cache: Arc<Cache>,
+        leftovers: Arc<Leftovers>,
     ) -> Self {
         let bounds = BuildBounds {
             bundle_bytes: options.limits.bundle_bytes,
@@ -162,7 +165,7 @@ impl Pipeline {
         };
         let esbuild = Esbuild::new(options.esbuild.clone(), bounds);
         let work_dir = options.work_dir.clone();
-        Self { artifacts, sealer, builder, loader, cache, esbuild, work_dir }
+        Self { artifacts, sealer, builder, loader, cache, leftovers, esbuild, work_dir }
     }
 
     /// Builds a version, unless its build is known, and loads it once. What it returns is durable
@@ -196,6 +199,7 @@ impl Pipeline {
         let map_key = ArtifactKey::SourceMap { function: id, hash: bundle_hash.clone() };
         let assets_key = ArtifactKey::Assets { function: id, hash: bundle_hash.clone() };
         let manifest_key = ArtifactKey::PackageJson { function: id };
+        self.leftovers.remember(claimed.function.user_id, id, bundle_hash.clone());
         tokio::try_join!(
             async {
                 match assets {

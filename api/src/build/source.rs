@@ -246,11 +246,18 @@ impl SourceFiles {
 
 /// Where the source of a version is stored.
 pub(crate) fn source_key(function: FunctionId, source: &Source, hash: &SourceHash) -> ArtifactKey {
-    let name = match &source.files[..] {
-        [only] => &only.path,
-        _ => PACKED_NAME,
-    };
-    ArtifactKey::Source { function, version: source.stored_version, path: format!("{hash}/{name}") }
+    stored_under(function, source.stored_version, hash, source.only_file())
+}
+
+/// The same, of a source whose files are not at hand: of one file by its path.
+pub(crate) fn stored_under(
+    function: FunctionId,
+    version: u32,
+    hash: &SourceHash,
+    only_file: Option<&str>,
+) -> ArtifactKey {
+    let name = only_file.unwrap_or(PACKED_NAME);
+    ArtifactKey::Source { function, version, path: format!("{hash}/{name}") }
 }
 
 /// Whether esbuild reads it as JavaScript or TypeScript.

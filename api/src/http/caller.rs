@@ -20,7 +20,8 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        match app.authenticator.authenticate(&parts.headers).await {
+        let from = || address_of(parts, app);
+        match app.authenticator.authenticate(&parts.headers, from).await {
             Ok(Some((_, Presented::Cookie)))
                 if may_be_cross_site(&parts.method, &parts.uri, &parts.headers) =>
             {
@@ -28,6 +29,9 @@ impl FromRequestParts<Arc<App>> for Caller {
             }
             Ok(Some((principal, _))) => Ok(Self(principal)),
             Ok(None) | Err(AuthError::Invalid) => Err(Problem::unauthorized()),
+            Err(AuthError::TooOften { per_second, retry_after }) => {
+                Err(Refusal::TooManyUnknown { per_second, retry_after }.into())
+            }
             Err(error @ AuthError::Unavailable(_)) => {
                 Err(Refusal::Unavailable(error.into()).into())
             }
@@ -77,10 +81,14 @@ impl FromRequestParts<Arc<App>> for Address {
         parts: &mut Parts,
         app: &Arc<App>,
     ) -> Result<Self, Self::Rejection> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let peer = peer.map(|ConnectInfo(peer)| peer.ip());
-        Ok(Self(client_address(peer, &parts.headers, app.options.trust_forwarded)))
+        Ok(Self(address_of(parts, app)))
     }
+}
+
+fn address_of(parts: &Parts, app: &App) -> Option<IpAddr> {
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map(|ConnectInfo(peer)| peer.ip());
+    client_address(peer, &parts.headers, app.options.trust_forwarded)
 }
 
 /// Whether a request with the session cookie may be another site's doing.

@@ -121,7 +121,7 @@ pub(super) struct ReadErrors;
 
 impl IntoResponses for ReadErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        errors(&[401, 403, 404, 422, 503])
+        errors(&[401, 403, 404, 422, 429, 503])
     }
 }
 

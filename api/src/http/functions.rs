@@ -62,8 +62,7 @@ pub(super) async fn show(
     Caller(principal): Caller,
     OfFunction(id): OfFunction,
 ) -> Result<impl IntoResponse, Problem> {
-    let (shown, files) = app.show(&principal, id).await?;
-    let entry = shown.record.latest.source.entry.clone();
+    let (shown, entry, files) = app.show(&principal, id).await?;
     Ok(Json(view(&app, &principal, shown).with_source(entry, &files)))
 }
 
@@ -177,10 +176,11 @@ pub(super) async fn deploy(
     parameters: Parameters,
     request: Request,
 ) -> Result<Response, Problem> {
+    let waits = parameters.flag("wait")?;
     let sent = Deployment::receive(request, &app, principal.user_id).await?;
     let Deployment { name, deploy } = sent;
     let accepted = app.clone().deploy(principal.clone(), name, deploy).await?;
-    accepted_or_ended(&app, &principal, accepted, &parameters).await
+    accepted_or_ended(&app, &principal, accepted, waits).await
 }
 
 /// Change a function: a new version, unless only `visibility` changes.
@@ -207,12 +207,11 @@ pub(super) async fn update(
     parameters: Parameters,
     request: Request,
 ) -> Result<Response, Problem> {
+    let waits = parameters.flag("wait")?;
     let Update(deploy) = Update::receive(request, &app, principal.user_id).await?;
     match app.clone().update(principal.clone(), id, deploy).await? {
         Changed::Done(shown) => Ok(Json(view(&app, &principal, *shown)).into_response()),
-        Changed::Queued(accepted) => {
-            accepted_or_ended(&app, &principal, *accepted, &parameters).await
-        }
+        Changed::Queued(accepted) => accepted_or_ended(&app, &principal, *accepted, waits).await,
     }
 }
 
@@ -236,9 +235,9 @@ pub(super) async fn redeploy(
     OfFunction(id): OfFunction,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let refresh = parameters.flag("refreshDependencies")?;
+    let (refresh, waits) = (parameters.flag("refreshDependencies")?, parameters.flag("wait")?);
     let accepted = app.clone().redeploy(principal.clone(), id, refresh).await?;
-    accepted_or_ended(&app, &principal, accepted, &parameters).await
+    accepted_or_ended(&app, &principal, accepted, waits).await
 }
 
 /// Delete a function, its versions and its logs. Usage stays.
@@ -256,14 +255,15 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// 202 with the function as it is, or with `?wait=true` 200 when the deploy has ended.
+/// 202 with the function as it is, or with `?wait=true` 200 when the deploy has ended. That parameter
+/// is read before anything is accepted: what is refused has changed nothing.
 async fn accepted_or_ended(
     app: &App,
     principal: &Principal,
     accepted: Accepted,
-    parameters: &Parameters,
+    waits: bool,
 ) -> Result<Response, Problem> {
-    let (shown, has_ended) = if parameters.flag("wait")? {
+    let (shown, has_ended) = if waits {
         app.wait(principal, accepted).await?
     } else {
         (app.shown(accepted).await?, false)

@@ -169,6 +169,7 @@ async fn from_archive(app: &App, bytes: Bytes) -> Result<Deploy, Problem> {
         let entries = manifest.map(|manifest| manifest.entries).unwrap_or_default();
         Ok(Deploy {
             source: Some(examined(files, &entries)),
+            has_manifest: dependencies.is_some(),
             dependencies,
             package_lock: lock,
             ..Deploy::default()
@@ -276,6 +277,7 @@ impl Sent {
             manifest = manifest.or(own_manifest);
             deploy.package_lock = deploy.package_lock.or(own_lock);
         }
+        deploy.has_manifest = manifest.is_some();
         deploy.dependencies = match (manifest, dependencies) {
             (None, named) => named,
             (Some(manifest), None) => Some(manifest.dependencies),

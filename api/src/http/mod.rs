@@ -93,6 +93,8 @@ fn aliases() -> Router<Arc<App>> {
         .route("/{id}", get(functions::show).put(functions::update).delete(functions::delete))
         .route("/{id}/redeploy", post(functions::redeploy))
         .route("/{id}/versions", get(functions::versions))
+        .route("/{id}/versions/{version}", get(version_source::show))
+        .route("/{id}/invoke", post(invoke::invoke))
         .route("/{id}/rollback", post(functions::rollback))
         .route("/{id}/env", get(functions::env).patch(functions::change_env));
     Router::new()

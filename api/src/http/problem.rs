@@ -101,6 +101,10 @@ impl From<Refusal> for Problem {
                 retry_after: Some(retry_after),
                 ..new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts")
             },
+            Refusal::TooManyUnknown { retry_after, .. } => Self {
+                retry_after: Some(retry_after),
+                ..new(StatusCode::TOO_MANY_REQUESTS, "rate_limit")
+            },
             Refusal::Forbidden(_) => new(StatusCode::FORBIDDEN, "forbidden"),
             Refusal::UserExists { what } => Self {
                 details: Some(json!({ what: "is taken" })),
@@ -117,11 +121,15 @@ impl From<Refusal> for Problem {
             Refusal::AnswerCutOff => new(StatusCode::BAD_GATEWAY, "answer_cut_off"),
             Refusal::ApiKeyNotFound => new(StatusCode::NOT_FOUND, "api_key_not_found"),
             Refusal::TooMany { .. } => new(StatusCode::CONFLICT, "limit_exceeded"),
-            Refusal::QueueFull { .. } => Self {
+            Refusal::QueueFull { .. } | Refusal::TooManyInvocations { .. } => Self {
                 retry_after: Some(Duration::from_secs(1)),
                 ..new(StatusCode::TOO_MANY_REQUESTS, "limit_exceeded")
             },
             Refusal::Conflict => new(StatusCode::CONFLICT, "conflict"),
+            Refusal::EnvironmentClosed(cause) => {
+                tracing::error!(error = &*cause as &dyn Error, "an environment cannot be opened");
+                new(StatusCode::CONFLICT, "environment_closed")
+            }
             Refusal::Busy => Self {
                 retry_after: Some(Duration::from_secs(1)),
                 ..new(StatusCode::SERVICE_UNAVAILABLE, "unavailable")

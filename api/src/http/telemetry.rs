@@ -58,7 +58,6 @@ const MAX_TEXT_CHARS: usize = 200;
             (String = "text/event-stream"),
             (String = "application/x-ndjson"),
         )),
-        (status = 429, description = "Too many logs are followed.", body = super::describe::ErrorBody),
         ReadErrors,
     ),
 )]

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
+use cloudserve_identity::ApiKeySecret;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Plane};
+use crate::support::{Answer, Plane, UNKNOWN_PER_SECOND};
 
 async fn login(plane: &Plane, body: &Value) -> Answer {
     plane.call("", "POST", "/api/auth/login", body).await
@@ -175,6 +176,29 @@ async fn behind_a_proxy_failed_logins_cost_time_to_who_made_them() {
         attempt(3, "203.0.113.1").await.expect(429);
         attempt(4, "203.0.113.2").await.expect(another);
     }
+}
+
+#[tokio::test]
+async fn made_up_keys_are_looked_up_only_so_often() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    plane.get(&token, "/api/auth/me").await.expect(200);
+    let mut refused = None;
+    for _ in 0..400 {
+        let made_up = ApiKeySecret::generate().unwrap();
+        let answer = plane.get(made_up.reveal(), "/api/auth/me").await;
+        match answer.status {
+            429 => refused = Some(answer),
+            _ => assert_eq!(answer.expect(401).code(), "unauthorized"),
+        }
+    }
+    let refused = refused.expect("400 are too many");
+    assert_eq!(refused.code(), "rate_limit");
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1);
+    assert!(refused.text.contains(&format!("more than {UNKNOWN_PER_SECOND}")), "{}", refused.text);
+    // Whoever was there before goes on, and what cannot be a key is one as little as ever.
+    plane.get(&token, "/api/auth/me").await.expect(200);
+    plane.get("not a key", "/api/auth/me").await.expect(401);
 }
 
 #[tokio::test]

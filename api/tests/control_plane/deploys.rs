@@ -9,8 +9,10 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::Request;
 use cloudserve_api::ApiOptions;
+use cloudserve_identity::{Sealer, Secret};
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::build::DependencyError;
+use cloudserve_protocol::call::Env;
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use futures::stream;
 use serde_json::{Value, json};
@@ -69,6 +71,10 @@ async fn a_deploy_is_accepted_built_loaded_and_then_served() {
     assert_eq!((&view["id"], &view["version"]), (&accepted["id"], &json!(2)));
     assert_eq!(view["limits"]["timeoutMs"], 9_000);
     assert_eq!(view["envNames"], json!(["A", "TOKEN"]));
+    let listed = plane.get(&token, "/api/function").await.expect(200).body;
+    let mut shown = plane.get(&token, &format!("/api/function/{id}")).await.expect(200).body;
+    shown.as_object_mut().unwrap().retain(|field, _| field != "source" && field != "code");
+    assert_eq!(listed["functions"], json!([shown]));
     // Old workers go once the pointer has moved, which the waiting request learns at the same time.
     let retired = || plane.sandbox.retired.lock().iter().map(|(_, v)| *v).collect::<Vec<_>>();
     while retired().len() < 2 {
@@ -169,6 +175,11 @@ async fn deploys_of_one_name_at_once_each_make_a_version_of_their_own() {
     let listed = plane.get(&token, &format!("/api/function/{id}/versions")).await.expect(200).body;
     assert_eq!(listed.as_array().unwrap().len(), 8);
     assert_eq!((&listed[0]["version"], &listed[0]["active"]), (&json!(8), &json!(true)));
+    // None was passed over for a newer one that waited: whoever deployed it can go back to it.
+    assert!(listed.as_array().unwrap().iter().all(|of| of["bundleHash"].is_string()), "{listed:#}");
+    let path = format!("/api/function/{id}/rollback");
+    let view = plane.call(&token, "POST", &path, &json!({ "version": 1 })).await.expect(200).body;
+    assert_eq!(view["activeVersion"], 1);
 }
 
 #[tokio::test]
@@ -250,6 +261,38 @@ async fn stall(plane: &Plane, token: &str) {
 }
 
 #[tokio::test]
+async fn an_environment_under_a_lost_key_hides_nothing_and_is_replaced() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let mut body = version(1);
+    body["env"] = json!({ "TOKEN": "s3cret" });
+    plane.deploy(&token, &body).await;
+    let functions = &plane.stores.functions;
+    let sealed = functions.sealed_envs(None, 1).await.unwrap().pop().unwrap();
+    let id = sealed.function_id;
+    let env = Env([("TOKEN".to_owned(), "s3cret".to_owned())].into());
+    let env = Sealer::new(&Secret::generate().unwrap()).seal(id, &env).unwrap();
+    assert!(functions.replace_env(id, 1, sealed.env, env).await.unwrap());
+
+    let listed = plane.get(&token, "/api/function").await.expect(200).body;
+    assert_eq!(listed["functions"][0]["envNames"], json!([]));
+    let path = format!("/api/function/{id}");
+    plane.get(&token, &path).await.expect(200);
+    for (method, path, body) in [
+        ("POST", "/api/function/deploy".to_owned(), version(2)),
+        ("POST", format!("{path}/redeploy"), Value::Null),
+        ("PATCH", format!("{path}/env"), json!({ "set": { "A": "1" } })),
+    ] {
+        let refused = plane.call(&token, method, &path, &body).await.expect(409);
+        assert_eq!(refused.code(), "environment_closed", "{method} {path}");
+    }
+    let mut body = version(2);
+    body["env"] = json!({ "TOKEN": "another" });
+    let view = plane.deploy(&token, &body).await;
+    assert_eq!((&view["activeVersion"], &view["envNames"]), (&json!(2), &json!(["TOKEN"])));
+}
+
+#[tokio::test]
 async fn updates_change_what_they_name() {
     let plane = Plane::start();
     let token = plane.register("ada").await;
@@ -299,6 +342,84 @@ async fn updates_change_what_they_name() {
         assert!(refused.text.contains(field), "{}", refused.text);
     }
     plane.call(&token, "PUT", &path, &json!({})).await.expect(422);
+}
+
+#[tokio::test]
+async fn a_function_becomes_public_with_what_is_served_and_private_at_once() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let first = plane.deploy(&token, &version(1)).await;
+    let path = format!("/api/function/{}", first["id"].as_str().unwrap());
+    let waiting = format!("{path}?wait=true");
+    for (code, asked, status, seen) in [
+        ("export default (", "public", "failed", "private"),
+        ("export default 2", "public", "active", "public"),
+        ("export default (", "private", "failed", "private"),
+    ] {
+        let body = json!({ "code": code, "visibility": asked });
+        let view = plane.call(&token, "PUT", &waiting, &body).await.expect(200).body;
+        assert_eq!((&view["status"], &view["visibility"]), (&json!(status), &json!(seen)));
+    }
+    let trail = plane.get(&token, "/api/account/audit").await.expect(200).body;
+    let told = trail["entries"].as_array().unwrap().iter();
+    let told = told.filter(|entry| entry["action"] == "function.visibility_changed");
+    let told: Vec<_> = told.map(|entry| entry["detail"].as_str().unwrap()).collect();
+    assert_eq!(told, ["private", "public with version 3", "public with version 2"]);
+
+    // What is said of it last holds, also against a deploy that is not served yet.
+    let gate = Arc::new(Notify::new());
+    *plane.sandbox.gate.lock() = Some(gate.clone());
+    let n_loaded = plane.sandbox.loaded.lock().len();
+    let body = json!({ "code": "export default 3", "visibility": "public" });
+    let view = plane.call(&token, "PUT", &path, &body).await.expect(202).body;
+    assert_eq!(view["visibility"], "private");
+    while plane.sandbox.loaded.lock().len() == n_loaded {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let private = json!({ "visibility": "private" });
+    plane.call(&token, "PUT", &path, &private).await.expect(200);
+    gate.notify_one();
+    let id = first["id"].as_str().unwrap();
+    let view = wait_for(&plane, &token, id, "activeVersion", &json!(5)).await;
+    assert_eq!(view["visibility"], "private");
+}
+
+#[tokio::test]
+async fn a_lock_file_stays_with_the_dependencies_it_is_of() {
+    let plane = Plane::start();
+    plane.provide_tree(&[], &[("left-pad/package.json", "{}")]).await;
+    let token = plane.register("ada").await;
+    let lock = json!({ "lockfileVersion": 3, "packages": {} }).to_string();
+    let mut body = version(1);
+    body["dependencies"] = json!({ "left-pad": "^1" });
+    body["packageLock"] = json!(lock);
+    let first = plane.deploy(&token, &body).await;
+    let id = first["id"].as_str().unwrap();
+    let kept = async || {
+        let functions = &plane.stores.functions;
+        let owner = first["user"].as_str().unwrap().parse().unwrap();
+        let record = functions.function(owner, id.parse().unwrap()).await.unwrap().unwrap();
+        record.latest.source.package_lock.is_some()
+    };
+    assert!(kept().await);
+    let update = async |body: Value| {
+        plane.call(&token, "PUT", &format!("/api/function/{id}"), &body).await.expect(202);
+    };
+    // As the dashboard says it, whatever was edited.
+    let code = "export default 2";
+    let files = json!({ "f.mjs": code });
+    let dependencies = json!({ "left-pad": "^1" });
+    update(json!({ "files": files, "entry": "f.mjs", "dependencies": dependencies })).await;
+    assert!(kept().await);
+    update(json!({ "code": code, "dependencies": { "left-pad": "^2" } })).await;
+    assert!(!kept().await);
+
+    // A project has its lock file beside its manifest.
+    let manifest = json!({ "dependencies": { "left-pad": "^2" } }).to_string();
+    update(json!({ "packageJson": manifest, "packageLock": lock })).await;
+    assert!(kept().await);
+    update(json!({ "packageJson": manifest })).await;
+    assert!(!kept().await);
 }
 
 #[tokio::test]

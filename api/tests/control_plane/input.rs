@@ -52,6 +52,28 @@ async fn bodies_that_are_no_json_object_are_refused() {
 }
 
 #[tokio::test]
+async fn parameters_are_checked_before_anything_is_accepted() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let body = json!({ "name": "f", "filename": "f.mjs", "code": "export default 1" });
+    let view = plane.deploy(&token, &body).await;
+    let path = format!("/api/function/{}", view["id"].as_str().unwrap());
+    for (method, place, body) in [
+        ("POST", "/api/function/deploy".to_owned(), body),
+        ("PUT", path.clone(), json!({ "code": "export default 2" })),
+        ("PUT", path.clone(), json!({ "visibility": "public" })),
+        ("POST", format!("{path}/redeploy"), Value::Null),
+        ("PATCH", format!("{path}/env"), json!({ "set": { "A": "1" } })),
+    ] {
+        let refused = plane.call(&token, method, &format!("{place}?wait=maybe"), &body).await;
+        assert!(refused.expect(422).body["error"]["details"]["wait"].is_string(), "{place}");
+    }
+    let versions = plane.get(&token, &format!("{path}/versions")).await.expect(200).body;
+    assert_eq!(versions.as_array().unwrap().len(), 1, "{versions:#}");
+    assert_eq!(plane.get(&token, &path).await.expect(200).body["visibility"], "private");
+}
+
+#[tokio::test]
 async fn fields_are_checked_and_named() {
     let plane = Plane::start();
     let token = plane.register("ada").await;

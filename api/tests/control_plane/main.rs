@@ -5,4 +5,6 @@ mod accounts;
 mod bundles;
 mod deploys;
 mod input;
+mod leftovers;
+mod logs;
 mod support;

@@ -27,6 +27,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
+/// Credentials that nobody has, looked up per second and address.
+pub(crate) const UNKNOWN_PER_SECOND: u32 = 10;
+
 /// What the sandbox is asked for.
 #[derive(Default)]
 pub(crate) struct Sandbox {
@@ -133,8 +136,8 @@ impl Plane {
         let stores = open_embedded(&data.path().join("data")).unwrap();
         let secret = Secret::parse(&"5a".repeat(32)).unwrap();
         let tokens = SessionTokens::new(&secret, Duration::from_secs(3_600));
-        let authenticator =
-            Authenticator::new(stores.accounts.clone(), tokens, stores.changes.as_ref());
+        let (accounts, changes) = (stores.accounts.clone(), stores.changes.as_ref());
+        let authenticator = Authenticator::new(accounts, tokens, changes, UNKNOWN_PER_SECOND);
         let mut options = ApiOptions {
             work_dir: data.path().join("builds"),
             esbuild: esbuild(),

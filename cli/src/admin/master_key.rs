@@ -6,7 +6,7 @@ use cloudserve_identity::Sealer;
 use cloudserve_store::{DataDirLock, Stores, open_embedded_exclusive};
 
 use super::AdminError;
-use crate::secrets::{FromEnvironment, Secrets};
+use crate::secrets::{FromEnvironment, LostKeys, Secrets};
 
 /// Environments sealed again in one step.
 const RESEAL_PAGE: u32 = 100;
@@ -32,7 +32,7 @@ pub(super) async fn rotate(data_dir: &Path, given: &FromEnvironment) -> Result<S
         secrets.renew_master(data_dir)?;
     }
     let sealer = Sealer::with_previous(&secrets.master, &secrets.previous);
-    let resealed = reseal(&stores, &sealer).await?;
+    let resealed = reseal(&stores, &sealer, &given.lost).await?;
     if is_ours {
         secrets.forget_previous(data_dir)?;
     }
@@ -44,6 +44,7 @@ pub(super) async fn rotate(data_dir: &Path, given: &FromEnvironment) -> Result<S
 pub(super) async fn rotate_shared(
     stores: &Stores,
     secrets: &Secrets,
+    lost: &LostKeys,
 ) -> Result<String, AdminError> {
     if secrets.previous.is_empty() {
         return Err(AdminError::NoPrevious);
@@ -51,7 +52,7 @@ pub(super) async fn rotate_shared(
     let sealer = Sealer::with_previous(&secrets.master, &secrets.previous);
     let mut resealed = 0;
     for _ in 0..RESEAL_LOOKS {
-        match reseal(stores, &sealer).await? {
+        match reseal(stores, &sealer, lost).await? {
             0 => {
                 return Ok(format!(
                     "{resealed} environments are sealed under the new master key; when no process \
@@ -64,13 +65,16 @@ pub(super) async fn rotate_shared(
     Err(AdminError::StillSealing)
 }
 
-async fn reseal(stores: &Stores, sealer: &Sealer) -> Result<u64, AdminError> {
+async fn reseal(stores: &Stores, sealer: &Sealer, lost: &LostKeys) -> Result<u64, AdminError> {
     let (mut after, mut resealed) = (None, 0);
     loop {
         let page = stores.functions.sealed_envs(after, RESEAL_PAGE).await?;
         let Some(last) = page.last() else { return Ok(resealed) };
         after = Some((last.function_id, last.version));
-        for sealed in page.into_iter().filter(|sealed| !sealer.is_current(&sealed.env)) {
+        for sealed in page {
+            if sealer.is_current(&sealed.env) || lost.sealed(&sealed.env) {
+                continue;
+            }
             let (id, version) = (sealed.function_id, sealed.version);
             let again = sealer.renew(id, &sealed.env).map_err(|source| {
                 AdminError::DoesNotOpen { function: id.to_string(), version, source }

@@ -123,7 +123,7 @@ fn rotate(
         Storage::Production(servers) => {
             let secrets = Secrets::given(given)?;
             let stores = runtime.block_on(open_production(&servers.0, &servers.1))?;
-            runtime.block_on(master_key::rotate_shared(&stores, &secrets))?
+            runtime.block_on(master_key::rotate_shared(&stores, &secrets, &given.lost))?
         }
     })
 }

@@ -69,7 +69,7 @@ pub(crate) async fn login(args: Login) -> Result<(), ClientError> {
         Some(who) => who,
         None => prompt::line("E-mail or user name", "name it with --user")?,
     };
-    let password = match environment::text(PASSWORD_VARIABLE) {
+    let password = match environment::value(PASSWORD_VARIABLE) {
         Some(password) => password,
         None => prompt::secret("Password")?,
     };
@@ -112,7 +112,7 @@ pub(crate) async fn register(args: Register) -> Result<(), ClientError> {
     let full_name = given(args.full_name, "Full name", "name it with --full-name")?;
     let user_name = given(args.user_name, "User name", "name it with --user-name")?;
     let email = given(args.email, "E-mail", "name it with --email")?;
-    let password = match environment::text(PASSWORD_VARIABLE) {
+    let password = match environment::value(PASSWORD_VARIABLE) {
         Some(password) => password,
         None => prompt::new_secret("Password")?,
     };

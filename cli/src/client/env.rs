@@ -113,7 +113,7 @@ fn values(
 ) -> Result<Map<String, Value>, ClientError> {
     let mut values = file.map(read_env_file).transpose()?.unwrap_or_default();
     for name in from_env {
-        let value = environment::text(name).ok_or_else(|| {
+        let value = environment::value(name).ok_or_else(|| {
             ClientError::usage(
                 format!("the environment has no variable {name}"),
                 "export it first, or give its name without --from-env to be asked for the value",

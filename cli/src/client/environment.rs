@@ -21,11 +21,24 @@ pub(crate) const VARIABLES: [&str; 4] =
 /// Variables that no program started from here may inherit.
 pub(crate) const SECRETS: [&str; 2] = [KEY_VARIABLE, PASSWORD_VARIABLE];
 
-/// A variable's text, unless it is empty.
+/// A variable's text without whitespace around it, unless it is empty: for what has none.
 pub(crate) fn text(name: &str) -> Option<String> {
     let value = env::var_os(name)?.into_string().ok()?;
     let value = value.trim();
     (!value.is_empty()).then(|| value.to_owned())
+}
+
+/// A variable's value as it is, but for the end of a line that a shell or a file may have left; unless
+/// it is empty.
+pub(crate) fn value(name: &str) -> Option<String> {
+    let value = env::var_os(name)?.into_string().ok()?;
+    let value = without_line_end(&value);
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+/// A text without the end of its last line.
+pub(crate) fn without_line_end(text: &str) -> &str {
+    text.strip_suffix('\n').map_or(text, |rest| rest.strip_suffix('\r').unwrap_or(rest))
 }
 
 /// Where this user's settings are, by the XDG rules.
@@ -48,4 +61,24 @@ fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
 /// The program that opens web pages.
 pub(crate) fn browser() -> String {
     text("BROWSER").unwrap_or_else(|| "xdg-open".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_value_one_end_of_a_line_goes_and_nothing_else() {
+        for (given, expected) in [
+            (" a b\t", " a b\t"),
+            ("a\n", "a"),
+            ("a\r\n", "a"),
+            ("a\n\n", "a\n"),
+            ("-----END KEY-----\n \n", "-----END KEY-----\n "),
+            ("a\r", "a\r"),
+            ("\n", ""),
+        ] {
+            assert_eq!(without_line_end(given), expected, "{given:?}");
+        }
+    }
 }

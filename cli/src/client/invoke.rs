@@ -261,14 +261,14 @@ fn cut_off(source: reqwest::Error) -> ClientError {
 
 /// The body as it comes.
 async fn pass_on(response: Response) -> Result<ExitCode, ClientError> {
-    let is_success = response.status().is_success();
+    let has_failed = response.status().as_u16() >= 400;
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(cut_off)?;
         let mut out = io::stdout().lock();
         out.write_all(&piece).and_then(|()| out.flush()).map_err(ClientError::Output)?;
     }
-    Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 async fn show(output: Output, response: Response) -> Result<ExitCode, ClientError> {

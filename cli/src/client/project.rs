@@ -349,9 +349,11 @@ pub(crate) fn read_env_file(path: &Path) -> Result<Map<String, Value>, ClientErr
             message: format!("line {} {what}", number + 1),
             hint: None,
         };
-        let line = line.strip_prefix("export ").unwrap_or(line);
+        let exported = line.strip_prefix("export");
+        let exported = exported.filter(|rest| rest.starts_with(char::is_whitespace));
+        let line = exported.unwrap_or(line);
         let (name, value) = line.split_once('=').ok_or_else(|| wrong("is not NAME=value"))?;
-        let value = unquoted(value.trim()).map_err(wrong)?;
+        let value = unquoted(value).map_err(wrong)?;
         all.insert(name.trim().to_owned(), value.into());
     }
     Ok(all)
@@ -359,10 +361,14 @@ pub(crate) fn read_env_file(path: &Path) -> Result<Map<String, Value>, ClientErr
 
 /// A value without its quotes or a comment; or what is wrong with its line. The dashboard reads them
 /// alike (`dashboard/src/lib/dotenv.ts`).
-fn unquoted(value: &str) -> Result<String, &'static str> {
+fn unquoted(text: &str) -> Result<String, &'static str> {
     const OPEN: &str = "has a quote that is not closed";
+    let value = text.trim();
     let Some(quote @ ('"' | '\'')) = value.chars().next() else {
-        return Ok(value.split(" #").next().unwrap_or_default().trim_end().to_owned());
+        // A comment is what comes after whitespace.
+        let mut hashes = text.match_indices('#').map(|(at, _)| &text[..at]);
+        let before = hashes.find(|before| before.ends_with(char::is_whitespace));
+        return Ok(before.unwrap_or(text).trim().to_owned());
     };
     let mut rest = value[1..].chars();
     let mut inside = String::new();
@@ -497,6 +503,7 @@ mod tests {
     fn environment_files_are_read() {
         let dir = folder(&[
             (".env", "# a\n\nA=1\nexport B = two words # why\nC='a # b'\nD=\"x\\ny\"\nE=\nF=a=b\n"),
+            ("comments", "A=1\t# c\nB= # c\nC=#1\nD=a#b \t # c # d\nexport\tE=x \u{a0}# c\n"),
             (
                 "quoted",
                 r#"A="s3cret" # prod
@@ -514,6 +521,8 @@ mod tests {
             "A": "1", "B": "two words", "C": "a # b", "D": "x\ny", "E": "", "F": "a=b",
         });
         assert_eq!(Value::Object(read(".env").unwrap()), expected);
+        let expected = json!({ "A": "1", "B": "", "C": "#1", "D": "a#b", "E": "x" });
+        assert_eq!(Value::Object(read("comments").unwrap()), expected);
         let expected = json!({
             "A": "s3cret", "B": "it \"is\"", "C": r"C:\new", "D": r#"say "hi" \d # no comment"#,
             "E": "", "F": r"\n", "G": "it's",

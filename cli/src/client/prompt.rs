@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Read};
 use dialoguer::theme::ColorfulTheme;
 use dialoguer::{Confirm, Input, Password, Select};
 
+use super::environment::without_line_end;
 use super::error::ClientError;
 
 /// Longest secret or value that is read from standard input.
@@ -73,8 +74,7 @@ pub(crate) fn stdin_text(what: &'static str) -> Result<String, ClientError> {
             "is it the right file?",
         ));
     }
-    let end = text.strip_suffix('\n').map(|rest| rest.strip_suffix('\r').unwrap_or(rest).len());
-    text.truncate(end.unwrap_or(text.len()));
+    text.truncate(without_line_end(&text).len());
     Ok(text)
 }
 

@@ -19,6 +19,8 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let s3 = s3_options(&config, given)?;
     let secrets = Secrets::given(given)?;
     let token = given.internal_token()?;
+    let public_url = config.gateway.public_url.clone();
+    let invoke_url = invoke_url(config.api.invoke_url.as_deref(), public_url.as_deref())?;
     let esbuild = programs::esbuild(&config.programs)?;
     let lock = DataDirLock::acquire(&config.data_dir)?;
     let data_dir = lock.data_dir();
@@ -26,11 +28,10 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let (listener, address) = listen(config.api.listen, "CLOUDSERVE_API_LISTEN").await?;
     let sandboxes = parts::sandboxes(&config, token)?;
     let stores = open_production(&mongo, &s3).await?;
-    secrets.check(&stores).await?;
+    secrets.check(&stores, given).await?;
     let identity = parts::identity(&config, &secrets, &stores);
     let cache = parts::cache(&config, data_dir, stores.artifacts.clone())?;
     let accounts = stores.accounts.clone();
-    let public_url = config.gateway.public_url.clone();
     let api = parts::api(
         &config,
         ApiParts {
@@ -41,7 +42,7 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
             builder: Arc::new(sandboxes.clone()),
             loader: Arc::new(sandboxes.clone()),
             cache,
-            invoke_url: config.api.invoke_url.clone().or_else(|| public_url.clone()),
+            invoke_url,
             gateway_url: public_url,
         },
     );
@@ -69,4 +70,35 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
         finish(serving, deadline).await;
     };
     end(&mut signals, drain).await
+}
+
+/// Where this process reaches a gateway. It is a way within the installation, on which the API speaks
+/// no TLS: with an address for callers that needs it, none is known.
+fn invoke_url(given: Option<&str>, public_url: Option<&str>) -> Result<Option<String>, ServeError> {
+    let has_tls = |url: &str| {
+        url.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))
+    };
+    match given {
+        Some(url) if has_tls(url) => Err(ServeError::InvokeUrl),
+        Some(url) => Ok(Some(url.to_owned())),
+        None => Ok(public_url.filter(|url| !has_tls(url)).map(str::to_owned)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_from_here_go_where_no_tls_is_needed() {
+        let (plain, tls) = (Some("http://gateway:8081"), Some("HTTPS://functions.example.net"));
+        for (given, public_url, expected) in
+            [(plain, tls, plain), (None, plain, plain), (None, tls, None), (None, None, None)]
+        {
+            let chosen = invoke_url(given, public_url).unwrap();
+            assert_eq!(chosen.as_deref(), expected, "{given:?} {public_url:?}");
+        }
+        let refused = invoke_url(tls, plain).unwrap_err().to_string();
+        assert!(refused.contains("CLOUDSERVE_INVOKE_URL"), "{refused}");
+    }
 }

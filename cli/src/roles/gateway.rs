@@ -22,7 +22,7 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let (listener, address) = listen(config.gateway.listen, "CLOUDSERVE_GATEWAY_LISTEN").await?;
     let sandboxes = parts::sandboxes(&config, token)?;
     let stores = open_production_records(&mongo).await?;
-    secrets.check(&stores).await?;
+    secrets.check(&stores, given).await?;
     let identity = parts::identity(&config, &secrets, &stores);
     let shown = Shown::new(&sandboxes);
     let gateway = parts::gateway(&config, stores, identity, Arc::new(sandboxes), Some(shown))?;

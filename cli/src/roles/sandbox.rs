@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cloudserve_remote::{Offered, Server, ServerOptions};
 use cloudserve_store::{DataDirLock, open_production_objects};
@@ -14,6 +15,9 @@ use crate::process::{ServeError, Signals, announce, end, finish, listen, serve_r
 use crate::secrets::FromEnvironment;
 use crate::storage::s3_options;
 use crate::{parts, programs, status};
+
+/// Time in which gateways are told what calls have used that were cut off.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitCode, ServeError> {
     let s3 = s3_options(&config, given)?;
@@ -51,7 +55,7 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
         sandbox.drain(deadline).await;
         // Builds go on until here.
         stop.cancel();
-        finish(serving, deadline).await;
+        finish(serving, deadline.max(Instant::now() + LAST_ANSWERS)).await;
     };
     end(&mut signals, drain).await
 }

@@ -14,14 +14,15 @@ export function parse(text: string): Record<string, string> | null {
     const at = line.indexOf('=');
     const name = line.slice(0, at).replace(/^export\s+/, '').trim();
     if (at < 1 || !NAME.test(name)) return null;
-    found[name] = unquoted(line.slice(at + 1).trim(), number + 1);
+    found[name] = unquoted(line.slice(at + 1), number + 1);
   }
   return Object.keys(found).length > 0 ? found : null;
 }
 
-function unquoted(value: string, line: number): string {
+function unquoted(text: string, line: number): string {
+  const value = text.trim();
   const quote = value[0];
-  if (quote !== '"' && quote !== "'") return value.replace(/\s+#.*$/, '');
+  if (quote !== '"' && quote !== "'") return text.replace(/\s#.*$/, '').trim();
   const [, inside, after] = (quote === '"' ? /^"((?:[^"\\]|\\.)*)"(.*)$/s : /^'([^']*)'(.*)$/s).exec(value) ?? [];
   if (inside === undefined) throw new Error(`Line ${line} has a quote that is not closed.`);
   if (!/^\s*(?:#|$)/.test(after ?? '')) throw new Error(`Line ${line} has more than a comment after its closing quote.`);

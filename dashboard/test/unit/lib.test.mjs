@@ -56,6 +56,8 @@ describe('lib', () => {
 
   test('a pasted .env', () => {
     assert.deepEqual(dotenv.parse('# c\nA=1\nexport B="x\\ny"\nC=\'$k\' \nD=v # note\n'), { A: '1', B: 'x\ny', C: '$k', D: 'v' });
+    const comments = 'A=1\t# c\nB= # c\nC=#1\nD=a#b \t # c # d\nexport\tE=x \u00a0# c';
+    assert.deepEqual(dotenv.parse(comments), { A: '1', B: '', C: '#1', D: 'a#b', E: 'x' });
     for (const text of ['', 'API_TOKEN', 'a b=1', '=x', 'DATABASE']) assert.equal(dotenv.parse(text), null, text);
     const quoted = String.raw`A="s3cret" # prod
       B='it "is"'#c

@@ -43,6 +43,8 @@ struct Shared {
     max_log_bytes: usize,
     /// How long a sandbox may take to say what a call has used that nobody waits for.
     hang_up_wait: Duration,
+    /// After its deadline, time in which the end of a call is told.
+    deadline_grace: Duration,
 }
 
 /// A place in the queue.
@@ -83,6 +85,7 @@ impl Meter {
             log_bytes: AtomicUsize::new(0),
             max_log_bytes: options.log_queue_bytes,
             hang_up_wait: options.hang_up_wait(),
+            deadline_grace: options.deadline_grace(),
         });
         let closing = Arc::new(Notify::new());
         let writer = Writer {
@@ -263,9 +266,16 @@ impl Call {
         }
     }
 
+    /// The function is over by its deadline. A caller may take longer to read what it has said, and
+    /// nobody pays for that.
+    fn duration(&mut self) -> Duration {
+        let longest = self.deadline + self.shared.deadline_grace - self.arrived;
+        self.stop_clock().min(longest)
+    }
+
     fn record(&mut self, mut outcome: Outcome) {
         let Some(place) = self.place.take() else { return };
-        let duration = self.stop_clock();
+        let duration = self.duration();
         let class = outcome.fault.as_ref().map(|fault| fault.class);
         self.shared.metrics.ended(class, outcome.cold, duration);
         if let Some(trace) = self.trace.take() {
@@ -386,6 +396,7 @@ mod tests {
             log_bytes: AtomicUsize::new(0),
             max_log_bytes: 20,
             hang_up_wait: Duration::ZERO,
+            deadline_grace: Duration::ZERO,
         };
         let outcome = |text: &str| Outcome {
             logs: vec![LogLine {

@@ -25,6 +25,9 @@ use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tower::ServiceExt;
 
+/// Credentials that nobody has, looked up per second and address.
+pub(crate) const UNKNOWN_PER_SECOND: u32 = 10;
+
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) stores: Stores,
@@ -63,6 +66,7 @@ impl World {
             self.stores.accounts.clone(),
             self.tokens.clone(),
             self.stores.changes.as_ref(),
+            UNKNOWN_PER_SECOND,
         );
         let (stores, sealer) = (self.stores.clone(), self.sealer.clone());
         let invoker = Arc::new(ByName);
@@ -88,8 +92,9 @@ impl World {
         let tokens = SessionTokens::new(&Secret::generate().unwrap(), Duration::from_hours(1));
         let alice = Account::create("alice", &stores, &tokens).await;
         let bob = Account::create("bob", &stores, &tokens).await;
+        let (accounts, changes) = (stores.accounts.clone(), stores.changes.as_ref());
         let authenticator =
-            Authenticator::new(stores.accounts.clone(), tokens.clone(), stores.changes.as_ref());
+            Authenticator::new(accounts, tokens.clone(), changes, UNKNOWN_PER_SECOND);
         let sealer = Sealer::new(&Secret::generate().unwrap());
         let gateway = Gateway::new(
             options,

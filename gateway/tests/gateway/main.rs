@@ -10,4 +10,6 @@ mod fixture;
 mod metering;
 mod quota;
 mod revoked;
+mod strangers;
+mod watched;
 mod wire;

@@ -93,6 +93,21 @@ async fn callers_who_hang_up_are_recorded_once() {
     assert_eq!(w.gateway.metrics().in_flight, 0);
 }
 
+#[tokio::test]
+async fn nobody_pays_for_the_time_that_a_caller_takes_to_read() {
+    let options = GatewayOptions { deadline_grace_ms: 100, ..GatewayOptions::default() };
+    let w = World::with(options, |stores| stores).await;
+    let limits = Limits { timeout_ms: 100, ..Limits::default() };
+    w.deploy_limited(&w.alice, "flood", Visibility::Public, limits).await;
+    let mut answer = w.raw(Request::get("/run/alice/flood").body(Body::empty()).unwrap()).await;
+    answer.body_mut().frame().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    answer.body_mut().frame().await.unwrap().unwrap();
+    drop(answer);
+    let row = w.usage(&w.alice, 1).await.remove(0);
+    assert!((100.0..=200.0).contains(&row.duration_ms), "{row:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_loses_nothing_even_when_storage_fails() {
     let options = GatewayOptions {

@@ -1,124 +1,78 @@
-//! A key that is revoked while somebody looks it up.
+//! Keys that are revoked: while somebody looks them up, and beside others.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
+use axum::body::Body;
 use cloudserve_gateway::GatewayOptions;
-use cloudserve_protocol::ids::{ApiKeyId, UserId, UserName};
-use cloudserve_store::account::{AccountStore, ApiKey, AuditEntry, Quota, User};
-use cloudserve_store::function::{Page, Visibility};
-use cloudserve_store::{StoreError, Stores, Timestamp};
+use cloudserve_identity::Authenticator;
+use cloudserve_store::account::Scope;
+use cloudserve_store::function::Visibility;
 use http::Request;
-use tokio::sync::Notify;
 
-use crate::fixture::World;
+use crate::fixture::{Answer, World};
+use crate::watched::Watch;
 
-#[tokio::test]
-async fn a_key_that_was_revoked_while_it_was_looked_up_is_refused() {
-    let (has_read, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let slow = |stores: Stores| Stores {
-        accounts: Arc::new(Slow {
-            inner: stores.accounts.clone(),
-            has_read: has_read.clone(),
-            goes_on: goes_on.clone(),
-        }),
-        ..stores
-    };
-    let w = World::with(GatewayOptions::default(), slow).await;
-    w.deploy(&w.alice, "version", Visibility::Private).await;
-    let call = || {
-        let request = Request::get("/run/alice/version").header("x-api-key", &w.alice.key);
-        w.send(request.body(axum::body::Body::empty()).unwrap())
-    };
-    let revoke = async {
-        has_read.notified().await;
-        for key in w.stores.accounts.api_keys(w.alice.id).await.unwrap() {
-            assert!(w.stores.accounts.delete_api_key(w.alice.id, key.id).await.unwrap());
-        }
-        goes_on.notify_one();
-    };
-    // It began before.
-    let (answer, ()) = tokio::join!(call(), revoke);
-    assert_eq!(answer.status, 200);
+async fn call(w: &World, key: &str) -> Answer {
+    let request = Request::get("/run/alice/version").header("x-api-key", key);
+    w.send(request.body(Body::empty()).unwrap()).await
+}
+
+/// Calls until the key is refused.
+async fn until_refused(w: &World, key: &str) {
     let refused = async {
-        while call().await.status != 401 {
+        while call(w, key).await.status != 401 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(2), refused).await.expect("it is refused");
 }
 
-/// Says when it has read an account, and then waits.
-struct Slow {
-    inner: Arc<dyn AccountStore>,
-    has_read: Arc<Notify>,
-    goes_on: Arc<Notify>,
+#[tokio::test]
+async fn a_key_that_was_revoked_while_it_was_looked_up_is_refused() {
+    let (watch, pause) = Watch::with_pause();
+    let w = World::with(GatewayOptions::default(), |stores| watch.over(stores)).await;
+    w.deploy(&w.alice, "version", Visibility::Private).await;
+    let revoke = async {
+        pause.has_read.notified().await;
+        for key in w.stores.accounts.api_keys(w.alice.id).await.unwrap() {
+            assert!(w.stores.accounts.delete_api_key(w.alice.id, key.id).await.unwrap());
+        }
+        pause.goes_on.notify_one();
+    };
+    // It began before.
+    let (answer, ()) = tokio::join!(call(&w, &w.alice.key), revoke);
+    assert_eq!(answer.status, 200);
+    until_refused(&w, &w.alice.key).await;
 }
 
-#[async_trait]
-impl AccountStore for Slow {
-    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        let user = self.inner.user(id).await;
-        self.has_read.notify_one();
-        self.goes_on.notified().await;
-        user
+#[tokio::test]
+async fn a_revoked_key_takes_no_other_along() {
+    let watch = Watch::default();
+    let w = World::with(GatewayOptions::default(), |stores| watch.over(stores)).await;
+    w.deploy(&w.alice, "version", Visibility::Private).await;
+    let before = w.stores.accounts.api_keys(w.alice.id).await.unwrap();
+    let revoked = w.key_with(&w.alice, &Scope::ALL).await;
+    let all = w.stores.accounts.api_keys(w.alice.id).await.unwrap();
+    let id = all.iter().find(|key| before.iter().all(|old| old.id != key.id)).unwrap().id;
+    let mut others = vec![w.alice.key.clone(), w.bob.key.clone()];
+    for account in [&w.alice, &w.bob] {
+        for _ in 0..4 {
+            others.push(w.key_with(account, &Scope::ALL).await);
+        }
     }
+    let begun = Instant::now();
+    for key in others.iter().chain([&revoked]) {
+        assert_ne!(call(&w, key).await.status, 401);
+    }
+    assert_eq!(watch.lookups(), others.len() + 1);
 
-    async fn create_user(&self, user: User) -> Result<(), StoreError> {
-        self.inner.create_user(user).await
+    assert!(w.stores.accounts.delete_api_key(w.alice.id, id).await.unwrap());
+    until_refused(&w, &revoked).await;
+    let before = watch.lookups();
+    for key in &others {
+        assert_ne!(call(&w, key).await.status, 401);
     }
-
-    async fn user_by_name(&self, name: &UserName) -> Result<Option<User>, StoreError> {
-        self.inner.user_by_name(name).await
-    }
-
-    async fn user_by_email(&self, email: &str) -> Result<Option<User>, StoreError> {
-        self.inner.user_by_email(email).await
-    }
-
-    async fn create_api_key(&self, key: ApiKey) -> Result<(), StoreError> {
-        self.inner.create_api_key(key).await
-    }
-
-    async fn api_keys(&self, user_id: UserId) -> Result<Vec<ApiKey>, StoreError> {
-        self.inner.api_keys(user_id).await
-    }
-
-    async fn api_key_by_hash(&self, key_hash: &str) -> Result<Option<ApiKey>, StoreError> {
-        self.inner.api_key_by_hash(key_hash).await
-    }
-
-    async fn touch_api_keys(&self, used: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
-        self.inner.touch_api_keys(used).await
-    }
-
-    async fn delete_api_key(&self, user_id: UserId, id: ApiKeyId) -> Result<bool, StoreError> {
-        self.inner.delete_api_key(user_id, id).await
-    }
-
-    async fn set_quota(&self, user_id: UserId, quota: Quota) -> Result<bool, StoreError> {
-        self.inner.set_quota(user_id, quota).await
-    }
-
-    async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.inner.record_audit(entry).await
-    }
-
-    async fn audit(
-        &self,
-        user_id: UserId,
-        limit: u32,
-        cursor: Option<&str>,
-    ) -> Result<Page<AuditEntry>, StoreError> {
-        self.inner.audit(user_id, limit, cursor).await
-    }
-
-    async fn revoke_token(&self, token_id: &str, expires_at: Timestamp) -> Result<(), StoreError> {
-        self.inner.revoke_token(token_id, expires_at).await
-    }
-
-    async fn is_token_revoked(&self, token_id: &str) -> Result<bool, StoreError> {
-        self.inner.is_token_revoked(token_id).await
-    }
+    // Two may share a place.
+    let again = watch.lookups() - before;
+    assert!(again <= 1 || begun.elapsed() > Authenticator::MAX_STALENESS, "{again}");
 }

@@ -3,8 +3,13 @@
 use super::{FromWorker, LENGTH_BYTES, kind};
 use crate::limits::Limits;
 
-/// Body bytes a sender may have under way before it has been granted more.
+/// Bytes of an answer's body that a worker may have under way before it has been granted more. The
+/// supervisor holds them for a caller that reads slowly.
 pub const INITIAL_CREDIT_BYTES: u32 = 256 * 1024;
+
+/// The same of a request's body, which the worker holds, in its function's memory: more, so that
+/// most large bodies wait for nothing on their way.
+pub const INITIAL_UPLOAD_CREDIT_BYTES: u32 = 1024 * 1024;
 
 /// Largest piece of a body in one frame.
 pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
@@ -29,9 +34,19 @@ const _: () = assert!(
 pub struct Announced {
     /// How many bytes come after the length.
     pub length: usize,
-    /// Whether it holds a code cache, which may be larger than an answer; unknown until the frame's
-    /// kind is there.
-    pub is_code_cache: Option<bool>,
+    /// What it holds; unknown until the frame's kind is there.
+    pub holds: Option<Holds>,
+}
+
+/// What a frame from a worker holds, as far as that says how large it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// A code cache, which may be larger than an answer.
+    CodeCache,
+    /// A line of a log, which may not be as large as one.
+    Log,
+    /// An answer, or something small.
+    Other,
 }
 
 impl FromWorker {
@@ -41,7 +56,11 @@ impl FromWorker {
         let (length, rest) = buffer.split_first_chunk::<LENGTH_BYTES>()?;
         Some(Announced {
             length: u32::from_le_bytes(*length) as usize,
-            is_code_cache: rest.first().map(|first| *first == kind::CODE_CACHE),
+            holds: rest.first().map(|first| match *first {
+                kind::CODE_CACHE => Holds::CodeCache,
+                kind::LOG => Holds::Log,
+                _ => Holds::Other,
+            }),
         })
     }
 }

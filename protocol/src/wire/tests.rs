@@ -82,7 +82,7 @@ fn hostile_frames_are_errors() {
 }
 
 #[test]
-fn a_frame_says_early_how_long_it_is_and_whether_it_is_a_code_cache() {
+fn a_frame_says_early_how_long_it_is_and_what_it_holds() {
     let announced = |frame: &FromWorker, so_far: usize| {
         let mut wire = BytesMut::new();
         frame.encode(&mut wire);
@@ -91,8 +91,11 @@ fn a_frame_says_early_how_long_it_is_and_whether_it_is_a_code_cache() {
     let cache = FromWorker::CodeCache(Bytes::from_static(b"cache"));
     let credit = FromWorker::Credit { call: 1, bytes: 2 };
     assert_eq!(announced(&cache, 3), None);
-    let known = |length, is_code_cache| Some(Announced { length, is_code_cache });
+    let log =
+        FromWorker::Log { call: 1, level: LogLevel::Info, timestamp_ms: 2, message: String::new() };
+    let known = |length, holds| Some(Announced { length, holds });
     assert_eq!(announced(&cache, 4), known(6, None));
-    assert_eq!(announced(&cache, 5), known(6, Some(true)));
-    assert_eq!(announced(&credit, 13), known(9, Some(false)));
+    assert_eq!(announced(&cache, 5), known(6, Some(Holds::CodeCache)));
+    assert_eq!(announced(&credit, 13), known(9, Some(Holds::Other)));
+    assert_eq!(announced(&log, 5).and_then(|announced| announced.holds), Some(Holds::Log));
 }

@@ -32,6 +32,9 @@ type Reader = FrameReader<BodyDataStream<Incoming>>;
 /// `waitUntil` may go on for as long as a call may take: 15 minutes, and some to spare.
 const LONGEST_AFTERMATH: Duration = Duration::from_secs(16 * 60);
 
+/// As much of an answer is gathered before it is passed on, if there is more.
+const GATHERED_BYTES: usize = 256 * 1024;
+
 /// A call that a node has taken.
 pub(super) struct Call {
     pub(super) shared: Arc<Shared>,
@@ -62,12 +65,15 @@ impl Call {
         let mut gathered = Bytes::new();
         let mut cx = Context::from_waker(Waker::noop());
         let body = loop {
-            let event = match under_way.reader.poll_next(&mut cx) {
-                Poll::Ready(event) => event,
-                Poll::Pending => {
-                    let answer = Answer { first: gathered, under_way: Some(under_way) };
-                    break Body::Stream(Box::pin(answer));
-                }
+            // The connection may bring more for as long as it is asked.
+            let polled = if gathered.len() < GATHERED_BYTES {
+                under_way.reader.poll_next(&mut cx)
+            } else {
+                Poll::Pending
+            };
+            let Poll::Ready(event) = polled else {
+                let answer = Answer { first: gathered, under_way: Some(under_way) };
+                break Body::Stream(Box::pin(answer));
             };
             let fault = match event {
                 Ok(Some(Event::Data(bytes))) => {

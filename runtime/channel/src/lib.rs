@@ -14,6 +14,10 @@ use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// What the kernel is to hold of what was written and not read yet: it allows less to those who do not
+/// ask, and a large body would leave in many small writes. As far as `net.core.wmem_max` allows.
+const UNREAD_BYTES: libc::c_int = 512 * 1024;
+
 /// Pieces of one write.
 const PIECES: usize = 8;
 
@@ -43,6 +47,7 @@ impl Channel {
     /// Outside of a tokio runtime with I/O.
     pub fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
+        ask_for_room(&socket)?;
         // Now: when it is needed, whoever runs in this process may hold all descriptors there are.
         let again = Mutex::new(Again::Idle(socket.try_clone()?.into()));
         // SAFETY: the descriptor is the socket's own, which nothing closes before it is dropped.
@@ -185,6 +190,15 @@ impl Channel {
         }
         Ok(())
     }
+}
+
+fn ask_for_room(socket: &UnixStream) -> io::Result<()> {
+    let bytes = UNREAD_BYTES;
+    let size = libc::socklen_t::try_from(size_of_val(&bytes)).map_err(io::Error::other)?;
+    let (socket, value) = (socket.as_raw_fd(), (&raw const bytes).cast());
+    // SAFETY: the descriptor is open, and the value is as large as is said.
+    let done = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, value, size) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a worker may say while it is in no call: late log lines, and once V8's code cache.
 //!
 //! Others wait for the lock meanwhile, so only some of it is taken in at once. And whoever writes
-//! frames has less to do than whoever reads them, so that their number is bounded besides.
+//! frames has less to do than whoever reads them, so that they are bounded besides.
 
 use std::task::Poll;
 
@@ -11,11 +11,13 @@ use tracing::warn;
 use crate::death::DeathCause;
 use crate::worker::{ChannelError, Worker};
 
-/// Frames that are taken in before others get their turn.
+/// Frames, and bytes of them, that are taken in before others get their turn.
 const FRAMES_AT_ONCE: usize = 64;
+const BYTES_AT_ONCE: usize = 256 * 1024;
 
-/// Frames of one rest: more than there are lines in the largest log.
+/// Frames of one rest, and their bytes: more than there are in the largest log.
 const MAX_FRAMES_AT_REST: u32 = 64 * 1024;
+const MAX_BYTES_AT_REST: usize = 64 * 1024 * 1024;
 
 /// Whether a worker that was attended to can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +38,23 @@ impl Attended {
 /// Takes in what the worker has said and leaves its socket to its keeper, who looks again if there
 /// is more.
 pub(crate) fn attend(worker: &mut Worker) -> Attended {
+    let before = worker.bytes_at_rest;
     for _ in 0..FRAMES_AT_ONCE {
+        if worker.bytes_at_rest - before >= BYTES_AT_ONCE {
+            break;
+        }
         let violation = match worker.poll_while_waiting() {
             Poll::Pending => return Attended::Alive,
             Poll::Ready(Ok(frame)) => {
                 worker.frames_at_rest += 1;
                 match aside(worker, frame) {
-                    None if worker.frames_at_rest <= MAX_FRAMES_AT_REST => continue,
-                    None => format!("more than {MAX_FRAMES_AT_REST} frames outside of a call"),
+                    None if worker.frames_at_rest > MAX_FRAMES_AT_REST => {
+                        format!("more than {MAX_FRAMES_AT_REST} frames outside of a call")
+                    }
+                    None if worker.bytes_at_rest > MAX_BYTES_AT_REST => {
+                        format!("more than {MAX_BYTES_AT_REST} bytes outside of a call")
+                    }
+                    None => continue,
                     Some(_) => "a frame of a call outside of one".to_owned(),
                 }
             }

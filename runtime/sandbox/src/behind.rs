@@ -17,9 +17,9 @@ pub(crate) enum Waited {
     /// The call is under way.
     Running(Held),
     /// The worker went before the call had begun.
-    Again(Asked),
+    Again(Box<Asked>),
     /// The call before takes longer than was expected; this one was taken back.
-    TooLong(Asked),
+    TooLong(Box<Asked>),
     /// The worker is gone, and the call may have begun.
     Lost,
 }
@@ -28,12 +28,17 @@ pub(crate) enum Waited {
 pub(crate) struct Behind {
     shared: Arc<Shared>,
     /// `None` once the wait is over.
-    place: Option<(Asked, InLane)>,
+    place: Option<(Box<Asked>, InLane)>,
     arrived: Instant,
 }
 
 impl Behind {
-    pub(crate) fn new(shared: &Arc<Shared>, asked: Asked, lane: InLane, arrived: Instant) -> Self {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        asked: Box<Asked>,
+        lane: InLane,
+        arrived: Instant,
+    ) -> Self {
         Self { shared: shared.clone(), place: Some((asked, lane)), arrived }
     }
 
@@ -65,7 +70,7 @@ impl Behind {
         &mut self.place.as_mut().expect("taken only by what consumes self").1
     }
 
-    fn take(&mut self) -> (Asked, InLane) {
+    fn take(&mut self) -> (Box<Asked>, InLane) {
         self.place.take().expect("taken only by what consumes self")
     }
 }
@@ -88,7 +93,7 @@ impl Drop for Behind {
 fn resume(
     shared: &Arc<Shared>,
     worker: Box<Worker>,
-    asked: Asked,
+    asked: Box<Asked>,
     call: u32,
     arrived: Instant,
 ) -> Held {

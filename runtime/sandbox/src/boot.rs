@@ -20,7 +20,7 @@ use crate::death::{DeathCause, ExitReport, as_claimed};
 use crate::jail::{Watch, watch};
 use crate::logs::LogBuffer;
 use crate::sandbox::{Shared, WORKER_DIR_PREFIX};
-use crate::worker::{Assigned, Belongings, ChannelError, Worker};
+use crate::worker::{Assigned, Belongings, ChannelError, FrameLimits, Worker};
 
 /// Code caches one worker may send: one early, one when more was compiled.
 const CODE_CACHES: u8 = 2;
@@ -207,10 +207,13 @@ impl Shared {
                 egress_allow: self.options.egress_allow.clone(),
             },
         };
+        let text_bytes = TEXT_BYTES.max(target.limits.log_bytes as usize);
         let answer_bytes = usize::try_from(target.limits.response_body_bytes)
             .unwrap_or(MAX_FRAME_BYTES)
-            .max(target.limits.log_bytes as usize)
-            .max(TEXT_BYTES);
+            .max(text_bytes);
+        let frame_bytes = |bytes: usize| {
+            bytes.saturating_add(MAX_HEAD_BYTES + FRAME_OVERHEAD_BYTES).min(MAX_FRAME_BYTES)
+        };
         let key = target.key();
         worker.assigned = Some(Assigned {
             target: target.clone(),
@@ -224,8 +227,10 @@ impl Shared {
             at_rest: None,
             code_caches: (self.code_caches.clone(), CODE_CACHES),
         });
-        worker.frame_limit_bytes =
-            answer_bytes.saturating_add(MAX_HEAD_BYTES + FRAME_OVERHEAD_BYTES).min(MAX_FRAME_BYTES);
+        worker.frame_limits = FrameLimits {
+            answer_bytes: frame_bytes(answer_bytes),
+            text_bytes: text_bytes + FRAME_OVERHEAD_BYTES,
+        };
         worker.process.pipes.set_limit(target.limits.log_bytes);
         let _ = worker.process.key.set(key);
         let _ = worker.process.memory_mb.set(target.limits.memory_mb);

@@ -54,7 +54,8 @@ impl Shared {
             let fault = too_large(limits.request_body_bytes);
             return Err(Box::new(Outcome::not_started(fault)));
         }
-        let mut asked = Asked::new(request);
+        // Passed on from hand to hand.
+        let mut asked = Box::new(Asked::new(request));
         let mut since = arrived;
         let mut workers = 0;
         loop {
@@ -86,7 +87,7 @@ impl Shared {
     /// Waits, from `since` on, for a worker, or in one. When it returns, the worker has the request.
     async fn begin(
         self: &Arc<Self>,
-        mut asked: Asked,
+        mut asked: Box<Asked>,
         arrived: Instant,
         since: Instant,
     ) -> Result<Held, Box<Outcome>> {
@@ -139,9 +140,9 @@ impl Shared {
     fn open(
         self: &Arc<Self>,
         mut worker: Box<Worker>,
-        asked: Asked,
+        asked: Box<Asked>,
         arrived: Instant,
-    ) -> Result<Held, Asked> {
+    ) -> Result<Held, Box<Asked>> {
         if attend(&mut worker).is_alive() {
             let (cold, timings) = waited(&worker, arrived);
             return Ok(Held::new(Exchange::open(self, worker, asked, cold, timings)));

@@ -5,6 +5,8 @@
 //! [`Exchange::finish`]; whoever holds one keeps it in a [`Held`], which sees to that when it is
 //! dropped.
 
+mod body;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +17,7 @@ use cloudserve_protocol::call::{Outcome, ResponseHead, Target, Timings};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::wire::{
-    Done, FromWorker, INITIAL_CREDIT_BYTES, MAX_CHUNK_BYTES, SWITCHING_PROTOCOLS, ToWorker,
+    Done, FromWorker, INITIAL_CREDIT_BYTES, SWITCHING_PROTOCOLS, ToWorker,
 };
 use futures::poll;
 use tokio::sync::oneshot;
@@ -25,7 +27,6 @@ use crate::asked::Asked;
 use crate::death::{DeathCause, as_claimed, cancelled};
 use crate::logs::LogBuffer;
 use crate::sandbox::Shared;
-use crate::upload::Piece;
 use crate::worker::{ChannelError, Worker};
 
 /// Frames that are taken in before the clock is looked at and other tasks get their turn.
@@ -33,9 +34,6 @@ const FRAMES_AT_ONCE: usize = 64;
 
 /// Time after which other tasks get their turn while an answer is looked for.
 const BETWEEN_TURNS: Duration = Duration::from_micros(50);
-
-/// How much of a request's body is encoded ahead of what the socket takes.
-const UPLOAD_AHEAD_BYTES: usize = 2 * MAX_CHUNK_BYTES;
 
 /// What happened in a call.
 #[derive(Debug)]
@@ -75,7 +73,7 @@ pub(crate) struct Exchange {
     shared: Arc<Shared>,
     worker: Box<Worker>,
     /// What was asked, for as long as it may have to be asked elsewhere.
-    asked: Asked,
+    asked: Box<Asked>,
     call: u32,
     phase: Phase,
     is_cancelled: bool,
@@ -97,7 +95,7 @@ impl Exchange {
     pub(crate) fn open(
         shared: &Arc<Shared>,
         worker: Box<Worker>,
-        mut asked: Asked,
+        mut asked: Box<Asked>,
         cold: bool,
         timings: Timings,
     ) -> Self {
@@ -115,7 +113,7 @@ impl Exchange {
     pub(crate) fn resume(
         shared: &Arc<Shared>,
         mut worker: Box<Worker>,
-        mut asked: Asked,
+        mut asked: Box<Asked>,
         call: u32,
         timings: Timings,
     ) -> Self {
@@ -356,50 +354,18 @@ impl Exchange {
         }
     }
 
-    /// Sends what there is to send.
-    fn poll_upload(&mut self, cx: &mut Context<'_>) {
-        loop {
-            if matches!(self.worker.poll_flush(cx), Poll::Ready(Err(_))) {
-                // The socket is broken; what there is to know is found by reading.
-                self.worker.line.discard();
-                self.asked.upload = None;
-            }
-            let Some(upload) = &mut self.asked.upload else { return };
-            if self.worker.line.unsent() >= UPLOAD_AHEAD_BYTES {
-                return;
-            }
-            let call = self.call;
-            let frame = match upload.poll_piece(cx) {
-                Poll::Pending => return,
-                Poll::Ready(Piece::Body { bytes, end }) => {
-                    if end {
-                        self.asked.upload = None;
-                    }
-                    ToWorker::Body { call, bytes, end }
-                }
-                Poll::Ready(Piece::Trailers(trailers)) => {
-                    self.asked.upload = None;
-                    ToWorker::Trailers { call, trailers }
-                }
-                Poll::Ready(Piece::Aborted(fault)) => {
-                    self.asked.upload = None;
-                    self.upload_fault = Some(fault);
-                    ToWorker::BodyAborted { call }
-                }
-            };
-            self.worker.send(&frame);
-        }
-    }
-
     /// Ends the exchange and says what is known of the call, and who is to be told it. The worker
     /// goes back unless it is lost or must not be used again. The books are kept before anything is
     /// waited for.
     async fn finish(self, ending: Event) -> (Outcome, oneshot::Sender<Outcome>) {
         let Self { shared, worker, asked, upload_fault, mut log, cold, timings, watch, .. } = self;
         let received_bytes = self.received_bytes;
-        let Asked { target, told, .. } = asked;
+        let Asked { target, told, .. } = *asked;
         let process = worker.process.clone();
-        let mut outcome = Outcome { started: true, cold, timings, ..Outcome::default() };
+        // A worker that is lost does not say what it used: it counts as all that it had.
+        let memory_bytes = u64::from(target.limits.memory_mb) << 20;
+        let mut outcome =
+            Outcome { started: true, cold, timings, memory_bytes, ..Outcome::default() };
         let lose = |worker, cause| lose(&shared, &target, worker, cause);
         match ending {
             Event::Done(done) => {
@@ -446,7 +412,7 @@ impl Exchange {
     }
 
     /// The worker is lost. The request, if it had not begun it: it may run elsewhere.
-    fn take_back(self: Box<Self>) -> Result<Asked, Box<Self>> {
+    fn take_back(self: Box<Self>) -> Result<Box<Asked>, Box<Self>> {
         if self.phase != Phase::Asked || !self.worker.line.take_back(self.call) {
             return Err(self);
         }
@@ -550,7 +516,7 @@ impl Held {
     }
 
     /// See [`Exchange::take_back`].
-    pub(crate) fn take_back(mut self) -> Result<Asked, Self> {
+    pub(crate) fn take_back(mut self) -> Result<Box<Asked>, Self> {
         let exchange = self.0.take().expect("taken only by the methods that consume self");
         exchange.take_back().map_err(|exchange| Self(Some(exchange)))
     }

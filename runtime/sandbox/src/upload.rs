@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cloudserve_protocol::call::{self, Body, BodyStream};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
-use cloudserve_protocol::wire::{INITIAL_CREDIT_BYTES, MAX_CHUNK_BYTES};
+use cloudserve_protocol::wire::{INITIAL_UPLOAD_CREDIT_BYTES, MAX_CHUNK_BYTES};
 
 /// What comes next of a body.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,12 +33,14 @@ pub(crate) struct Upload {
 impl Upload {
     /// What goes into the request's frame, and what is left if that is not all.
     pub(crate) fn split(body: Body, limit_bytes: u64) -> (Bytes, Option<Self>) {
-        let credit_bytes = u64::from(INITIAL_CREDIT_BYTES);
+        let credit_bytes = u64::from(INITIAL_UPLOAD_CREDIT_BYTES);
         match body {
             Body::Empty => (Bytes::new(), None),
-            Body::Full(bytes) if bytes.len() <= INITIAL_CREDIT_BYTES as usize => (bytes, None),
+            Body::Full(bytes) if bytes.len() <= INITIAL_UPLOAD_CREDIT_BYTES as usize => {
+                (bytes, None)
+            }
             Body::Full(mut bytes) => {
-                let first = bytes.split_to(INITIAL_CREDIT_BYTES as usize);
+                let first = bytes.split_to(INITIAL_UPLOAD_CREDIT_BYTES as usize);
                 let left_bytes = bytes.len() as u64;
                 let upload =
                     Self { rest: bytes, stream: None, credit_bytes: 0, left_bytes, limit_bytes };
@@ -135,17 +137,19 @@ mod tests {
 
     #[test]
     fn small_bodies_travel_with_the_request() {
-        for body in [Body::Empty, Body::Full(Bytes::from(vec![0; INITIAL_CREDIT_BYTES as usize]))] {
+        for body in
+            [Body::Empty, Body::Full(Bytes::from(vec![0; INITIAL_UPLOAD_CREDIT_BYTES as usize]))]
+        {
             assert!(Upload::split(body, 1 << 30).1.is_none());
         }
     }
 
     #[test]
     fn the_rest_of_a_large_body_waits_for_credit() {
-        let size = INITIAL_CREDIT_BYTES as usize + MAX_CHUNK_BYTES + 5;
+        let size = INITIAL_UPLOAD_CREDIT_BYTES as usize + MAX_CHUNK_BYTES + 5;
         let (first, upload) = Upload::split(Body::Full(Bytes::from(vec![7; size])), 1 << 30);
         let mut upload = upload.unwrap();
-        assert_eq!(first.len(), INITIAL_CREDIT_BYTES as usize);
+        assert_eq!(first.len(), INITIAL_UPLOAD_CREDIT_BYTES as usize);
         assert!(next(&mut upload).is_pending());
         upload.grant(10);
         upload.grant(u32::MAX);

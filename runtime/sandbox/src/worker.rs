@@ -21,7 +21,9 @@ use cloudserve_artifacts::VersionLease;
 use cloudserve_channel::Channel;
 use cloudserve_protocol::alarm::Alarm;
 use cloudserve_protocol::call::{HandlerKind, Target, VersionKey};
-use cloudserve_protocol::wire::{Announced, FromWorker, MAX_CODE_CACHE_BYTES, ToWorker, WireError};
+use cloudserve_protocol::wire::{
+    Announced, FromWorker, Holds, MAX_CODE_CACHE_BYTES, ToWorker, WireError,
+};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
@@ -255,15 +257,25 @@ pub(crate) struct Assigned {
     pub(crate) code_caches: (CodeCaches, u8),
 }
 
+/// The largest frames that a worker may send in its present state, but for code caches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameLimits {
+    /// An answer, with its head. In no call there is none.
+    pub(crate) answer_bytes: usize,
+    /// A line of its log, and what else it says.
+    pub(crate) text_bytes: usize,
+}
+
 /// The control socket of a worker.
 pub(crate) struct Worker {
     pub(crate) process: Arc<Process>,
     pub(crate) code_cache_tag: String,
     pub(crate) assigned: Option<Assigned>,
-    /// The largest frame it may send in its present state, but for code caches.
-    pub(crate) frame_limit_bytes: usize,
+    pub(crate) frame_limits: FrameLimits,
     /// Frames that it has sent since it became idle.
     pub(crate) frames_at_rest: u32,
+    /// Their bytes, without code caches.
+    pub(crate) bytes_at_rest: usize,
     pub(crate) line: Arc<Line>,
     /// When the call in it is overdue.
     pub(crate) alarm: Alarm,
@@ -289,8 +301,9 @@ impl Worker {
             process,
             code_cache_tag: String::new(),
             assigned: None,
-            frame_limit_bytes: READ_BYTES,
+            frame_limits: FrameLimits { answer_bytes: READ_BYTES, text_bytes: READ_BYTES },
             frames_at_rest: 0,
+            bytes_at_rest: 0,
             line: Arc::new(Line::new(channel.clone())),
             alarm: Alarm::default(),
             channel,
@@ -300,7 +313,7 @@ impl Worker {
 
     /// It has become idle.
     pub(crate) fn rest(&mut self) {
-        self.frames_at_rest = 0;
+        (self.frames_at_rest, self.bytes_at_rest) = (0, 0);
         if let Some(assigned) = &mut self.assigned {
             assigned.idle_since = Instant::now();
         }
@@ -337,14 +350,27 @@ impl Worker {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<FromWorker, ChannelError>> {
+        self.poll_frame_within(cx, self.frame_limits.answer_bytes).map_ok(|(frame, _)| frame)
+    }
+
+    /// The next frame, and how long it is. It may have so many bytes, if it holds no text.
+    fn poll_frame_within(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit_bytes: usize,
+    ) -> Poll<Result<(FromWorker, usize), ChannelError>> {
         loop {
             if let Some(announced) = FromWorker::announced(&self.incoming) {
                 let length = announced.length;
-                if length > self.frame_limit_bytes && !self.may_be_code_cache(announced) {
+                let limit_bytes = match announced.holds {
+                    Some(Holds::Log) => self.frame_limits.text_bytes,
+                    _ => limit_bytes,
+                };
+                if length > limit_bytes && !self.may_be_code_cache(announced) {
                     return Poll::Ready(Err(ChannelError::FrameTooLarge(length)));
                 }
                 if let Some(frame) = FromWorker::decode(&mut self.incoming)? {
-                    return Poll::Ready(Ok(frame));
+                    return Poll::Ready(Ok((frame, length)));
                 }
             }
             self.make_room();
@@ -355,9 +381,9 @@ impl Worker {
     }
 
     /// Whether the frame is a code cache that the worker may send, or may turn out to be one.
-    fn may_be_code_cache(&self, Announced { length, is_code_cache }: Announced) -> bool {
+    fn may_be_code_cache(&self, Announced { length, holds }: Announced) -> bool {
         let left = self.assigned.as_ref().map_or(0, |assigned| assigned.code_caches.1);
-        left > 0 && length <= MAX_CODE_CACHE_BYTES && is_code_cache != Some(false)
+        left > 0 && length <= MAX_CODE_CACHE_BYTES && matches!(holds, None | Some(Holds::CodeCache))
     }
 
     /// Takes in what there is, past tokio, which sees it only when the event loop has looked: and
@@ -383,14 +409,20 @@ impl Worker {
     /// next frame if there is one already.
     pub(crate) fn poll_while_waiting(&mut self) -> Poll<Result<FromWorker, ChannelError>> {
         let waker = self.waiting.clone();
-        let polled = self.poll_frame(&mut Context::from_waker(&waker));
+        let limit_bytes = self.frame_limits.text_bytes;
+        let polled = self.poll_frame_within(&mut Context::from_waker(&waker), limit_bytes);
+        if let Poll::Ready(Ok((frame, length))) = &polled
+            && !matches!(frame, FromWorker::CodeCache(_))
+        {
+            self.bytes_at_rest += length;
+        }
         if polled.is_pending() {
             if self.incoming.is_empty() && self.incoming.capacity() > KEPT_BUFFER_BYTES {
                 self.incoming = BytesMut::new();
             }
             self.line.shrink();
         }
-        polled
+        polled.map_ok(|(frame, _)| frame)
     }
 
     /// Keeps V8's code cache for later workers of the version, or gives it back when the worker

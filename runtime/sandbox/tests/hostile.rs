@@ -100,6 +100,11 @@ impl Actor {
         self.say(&FromWorker::Head { call, status, headers, body, end });
     }
 
+    fn log(&mut self, call: u32, bytes: usize) {
+        let (level, message) = (LogLevel::Info, "x".repeat(bytes));
+        self.say(&FromWorker::Log { call, level, timestamp_ms: 1, message });
+    }
+
     fn done(&mut self, call: u32, fault: Option<Fault>) {
         let done = Done { fault, discard: false, cpu_us: 1, busy_us: 1, memory_bytes: 1 };
         self.say(&FromWorker::Done { call, done });
@@ -171,6 +176,7 @@ impl Actor {
             // It was given one, so it may send none at all.
             "large-cached" => self.raw(&LARGE),
             "large-answer" => self.raw(&[&LARGE[..], &[HEAD]].concat()),
+            "large-log" => self.log(call, 2 << 20),
             "large-cache" => {
                 self.say(&FromWorker::CodeCache(Bytes::from(vec![0; LARGE_BYTES as usize])));
                 self.head(call, 200, true);
@@ -208,9 +214,7 @@ impl Actor {
                 std::thread::sleep(Duration::from_secs(60));
             }
             "flood" => loop {
-                let message = "x".repeat(100);
-                let level = LogLevel::Info;
-                self.say(&FromWorker::Log { call, level, timestamp_ms: 1, message });
+                self.log(call, 100);
             },
             "flood-stream" => self.stream_without_pause(call),
             "flood-idle" => {
@@ -222,6 +226,13 @@ impl Actor {
                 }
                 loop {
                     self.raw(&frames);
+                }
+            }
+            "flood-idle-large" => {
+                self.head(call, 200, true);
+                self.done(call, None);
+                loop {
+                    self.log(call, 1 << 20);
                 }
             }
             "caches" => {
@@ -286,6 +297,7 @@ async fn workers_that_break_the_protocol_are_ended_and_their_calls_answered() {
         ("large", FaultClass::Crashed, "misbehaved"),
         ("large-cached", FaultClass::Crashed, "misbehaved"),
         ("large-answer", FaultClass::Crashed, "misbehaved"),
+        ("large-log", FaultClass::Crashed, "misbehaved"),
         ("caches", FaultClass::Crashed, "misbehaved"),
         ("early", FaultClass::Timeout, "1000 ms"),
         ("large-head", FaultClass::ResponseTooLarge, "headers"),
@@ -388,13 +400,15 @@ async fn a_worker_that_never_stops_talking_holds_up_nobody_and_is_ended() {
     let (bench, _dir) = bench().await;
     let other = actor(&bench, "behave");
     assert_eq!(bench.get(&other, "/").await.text(), "fine");
-    assert_eq!(call(&bench, "flood-idle").await.unwrap().text(), "fine");
-    let begun = Instant::now();
-    for _ in 0..100 {
-        assert_eq!(bench.get(&other, "/").await.text(), "fine");
+    for (role, ended) in [("flood-idle", 1), ("flood-idle-large", 2)] {
+        assert_eq!(call(&bench, role).await.unwrap().text(), "fine");
+        let begun = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(bench.get(&other, "/").await.text(), "fine");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{role}: {:?}", begun.elapsed());
+        let are_ended = || bench.sandbox.metrics().deaths.contains(&("protocol_violation", ended));
+        wait_until("it is ended", are_ended).await;
     }
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    let ended = || bench.sandbox.metrics().deaths.contains(&("protocol_violation", 1));
-    wait_until("it is ended", ended).await;
     bench.is_well().await;
 }

@@ -120,7 +120,7 @@ async fn every_way_to_fail_has_its_class_and_harms_no_other_function() {
         let fault = outcome.fault.clone().unwrap();
         assert_eq!(fault.class, class, "{body}: {outcome:#?}");
         assert!(fault.message.contains(words), "{body}: {fault:?}");
-        assert!(outcome.started, "{body}");
+        assert!(outcome.started && outcome.memory_bytes > 0, "{body}: {outcome:#?}");
         let longest = Duration::from_millis(u64::from(bad.limits.timeout_ms) + 1_000);
         assert!(begun.elapsed() < longest, "{body}: {:?}", begun.elapsed());
         let last = outcome.logs.last().unwrap();

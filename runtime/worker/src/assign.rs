@@ -32,7 +32,9 @@ pub(crate) struct Confined {
 pub(crate) fn confine(booted: &mut Booted, assignment: &Assignment) -> Result<Confined, Fault> {
     // Before the jail: it may lie where the function cannot read.
     let code_cache = assignment.code_cache_path.as_ref().and_then(|p| map(Path::new(p)).ok());
-    let jail = jail::enter(assignment, booted.prepared_jail.take()).map_err(|error| {
+    let prepared = booted.prepared_jail.take().unwrap_or_else(jail::prepare);
+    let entered = prepared.and_then(|prepared| jail::enter(assignment, prepared));
+    let jail = entered.map_err(|error| {
         broken("the function's process cannot be confined").with_detail(chain(&error))
     })?;
     let bundle_path = Path::new(&assignment.bundle_path);

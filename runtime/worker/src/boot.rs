@@ -54,8 +54,9 @@ const TOUCHED: &str = "
     import 'node:vm';
     import 'node:worker_threads';";
 
-/// Web workers would be isolates outside of every limit; upstream's default for them panics.
-const DISABLED_OPS: [&str; 1] = ["op_create_worker"];
+/// Web workers would be isolates outside of every limit; upstream's default for them panics. The
+/// other makes a socket of any descriptor: see `bootstrap-js/descriptors.js`.
+const DISABLED_OPS: [&str; 2] = ["op_create_worker", "op_node_udp_open"];
 
 /// Rehearsals before a fork: V8 begins to learn from a function when it has run a few times, and
 /// compiles it after some more.
@@ -79,8 +80,8 @@ pub(crate) struct Booted {
     pub(crate) worker: MainWorker,
     pub(crate) bridge: Bridge,
     rehearsal: Rehearsal,
-    /// What of the jail does not depend on the function, if it is made already.
-    pub(crate) prepared_jail: Option<jail::Prepared>,
+    /// What of the jail does not depend on the function, once it is made.
+    pub(crate) prepared_jail: Option<Result<jail::Prepared, jail::JailError>>,
     pub(crate) loader: Rc<BundleLoader>,
     pub(crate) isolate: v8::IsolateHandle,
 }
@@ -179,8 +180,7 @@ impl Unsettled {
 impl Booted {
     /// Makes of the jail what does not depend on the function.
     pub(crate) fn prepare_jail(&mut self) {
-        // Whoever needs it finds out why it cannot be made.
-        self.prepared_jail = jail::prepare().ok();
+        self.prepared_jail = Some(jail::prepare());
     }
 
     /// Once more, in this process: pages that the zygote shares become its own when they are first

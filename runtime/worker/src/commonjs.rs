@@ -2,7 +2,7 @@
 //!
 //! Such a package becomes a small ES module that requires it. The names it exports have to be known
 //! before it has run: they are those its importers ask for, read off the importers' sources, since
-//! bundlers print import clauses in one plain form, and those its own source plainly assigns.
+//! bundlers print import clauses in one plain form, and those its own source plainly names.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -21,19 +21,51 @@ pub(crate) fn facade(path: &Path, names: &BTreeSet<String>) -> String {
     source
 }
 
-/// The names in `exports.name = ` assignments of a `CommonJS` source.
+/// The names a `CommonJS` source plainly exports: in `exports.name = `, in
+/// `Object.defineProperty(exports, "name"`, and in `0 && (module.exports = { name, ... })`, which
+/// esbuild leaves in its output as a note.
 pub(crate) fn assigned_names(source: &str) -> BTreeSet<String> {
-    const EXPORTS: &str = "exports.";
-    source
-        .match_indices(EXPORTS)
-        .filter_map(|(at, _)| {
-            let rest = &source[at + EXPORTS.len()..];
-            let end = rest.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '$')))?;
-            let (name, rest) = rest.split_at(end);
-            let assigned = rest.trim_start().strip_prefix('=')?;
-            (is_identifier(name) && !assigned.starts_with('=')).then(|| name.to_owned())
-        })
-        .collect()
+    const EXPORTS: &str = "exports";
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for (at, _) in source.match_indices(EXPORTS) {
+        let before = &source[..at];
+        let before = before.strip_suffix("module.").unwrap_or(before).trim_end();
+        let after = source[at + EXPORTS.len()..].trim_start();
+        if let Some(member) = after.strip_prefix('.') {
+            names.extend(assigned(member));
+        } else if before.ends_with("Object.defineProperty(") {
+            names.extend(defined(after));
+        } else if begins_note(before) {
+            names.extend(noted(after));
+        }
+    }
+    names.into_iter().filter(|name| is_identifier(name)).map(str::to_owned).collect()
+}
+
+fn assigned(member: &str) -> Option<&str> {
+    let end = member.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '$')))?;
+    let (name, rest) = member.split_at(end);
+    let value = rest.trim_start().strip_prefix('=')?;
+    (!value.starts_with('=')).then_some(name)
+}
+
+fn defined(after: &str) -> Option<&str> {
+    let name = after.strip_prefix(',')?.trim_start();
+    let quote = name.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    name[1..].split(quote).next()
+}
+
+fn begins_note(before: &str) -> bool {
+    before
+        .strip_suffix('(')
+        .and_then(|before| before.trim_end().strip_suffix("&&"))
+        .is_some_and(|before| before.trim_end().ends_with('0'))
+}
+
+fn noted(after: &str) -> impl Iterator<Item = &str> {
+    let object = after.strip_prefix('=').and_then(|value| value.trim_start().strip_prefix('{'));
+    let names = object.and_then(|object| object.split_once('}')).map_or("", |(names, _)| names);
+    names.split(',').map(str::trim)
 }
 
 /// Whether a source may import names of packages.
@@ -82,11 +114,43 @@ mod tests {
         assert!(imported_names(source, "a").is_empty());
     }
 
+    fn check(source: &str, expected: &[&str]) {
+        let names: Vec<_> = assigned_names(source).into_iter().collect();
+        assert_eq!(names, expected, "{source}");
+    }
+
     #[test]
     fn names_are_read_off_assignments() {
         let source = "exports.a = 1; module.exports.b=2;\nif (exports.c === 3) exports.1d = 4;\
                       exports.a = exports.default = void 0;";
-        let names: Vec<_> = assigned_names(source).into_iter().collect();
-        assert_eq!(names, ["a", "b", "default"]);
+        check(source, &["a", "b", "default"]);
+    }
+
+    #[test]
+    fn names_are_read_off_definitions() {
+        check(
+            "Object.defineProperty(exports, \"__esModule\", { value: true });\n\
+             Object.defineProperty(exports,'a',{get:()=>b.a});\n\
+             Object.defineProperty( module.exports , \"c\", { enumerable: true });\n\
+             Object.defineProperty(exports, name, {}); Object.defineProperty(other, \"d\", {});\n\
+             Object.defineProperty(exports, \"e-f\", {}); Object.defineProperty(exports, \"",
+            &["__esModule", "a", "c"],
+        );
+    }
+
+    #[test]
+    fn names_are_read_off_the_notes_of_esbuild() {
+        check("0 && (module.exports = {\n  a,\n  b\n});", &["a", "b"]);
+        check("x;0&&(module.exports={a,$b});", &["$b", "a"]);
+        check("0 && (module.exports = {\n  a,\n  ...require(\"./b\")\n});", &["a"]);
+        for source in [
+            "0 && (module.exports = {});",
+            "1 && (module.exports = { a });",
+            "(module.exports = { a });",
+            "0 && (module.exports = { a",
+            "module.exports",
+        ] {
+            check(source, &[]);
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A caller that calls again as soon as it has its answer finds a worker that has just gone to
 //! sleep, and waking it takes longer than many handlers do. Such calls come one at a time and soon
-//! after each other; a worker that has seen a few of them looks for the next one before it sleeps.
+//! after each other; a worker that has seen a few of them looks for the next one before it sleeps. So
+//! does one that was just loaded: most often a call waits for it.
 
 use std::time::{Duration, Instant};
 
@@ -18,12 +19,13 @@ pub(crate) struct Pace {
     look: Duration,
     resting_since: Option<Instant>,
     in_a_row: u32,
+    is_new: bool,
 }
 
 impl Pace {
     /// `look`: how long the next call may be looked for.
     pub(crate) fn new(look: Duration) -> Self {
-        Self { look, resting_since: None, in_a_row: 0 }
+        Self { look, resting_since: None, in_a_row: 0, is_new: true }
     }
 
     /// A call has come; `is_alone` when there is no other, here or in another worker.
@@ -31,18 +33,21 @@ impl Pace {
         let rested = self.resting_since.take().map(|since| now.saturating_duration_since(since));
         let is_next = is_alone && rested.is_some_and(|rested| rested < self.look * SOON);
         self.in_a_row = if is_next { self.in_a_row.saturating_add(1) } else { 0 };
+        self.is_new = false;
     }
 
     /// There is no call any more. Says how long the next one is worth looking for.
     pub(crate) fn rests(&mut self, now: Instant) -> Option<Duration> {
         let has_just_begun = self.resting_since.is_none();
         self.resting_since.get_or_insert(now);
-        (has_just_begun && self.in_a_row >= ENOUGH).then_some(self.look)
+        let is_likely = self.in_a_row >= ENOUGH || self.is_new;
+        (has_just_begun && is_likely).then_some(self.look)
     }
 
     /// It did not come while it was looked for.
     pub(crate) fn missed(&mut self) {
         self.in_a_row = 0;
+        self.is_new = false;
     }
 }
 
@@ -95,6 +100,9 @@ mod tests {
         calls.pace.came(calls.now, true);
         assert_eq!(calls.pace.rests(calls.now), Some(LOOK));
         assert_eq!(calls.pace.rests(calls.now), None, "something else has woken it");
+        let mut calls = Calls::new(LOOK);
+        assert_eq!(calls.pace.rests(calls.now), Some(LOOK), "it was just loaded");
+        assert_eq!(calls.call(1, true), None, "it has had a call since");
         let mut calls = Calls::new(Duration::ZERO);
         (0..99).for_each(|_| assert_eq!(calls.call(0, true), None));
     }

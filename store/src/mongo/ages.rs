@@ -1,14 +1,13 @@
 //! How long logs and single calls are kept: the server itself removes what is older.
 //!
 //! Set by those who serve, and by nobody else: whoever opens an installation to operate or to move
-//! it may know other ages, and what is removed is gone. Set beside the start and not in it: over
-//! rows that are there already an index is made, which takes as long as there are many.
+//! it may know other ages, and what is removed is gone. Set beside the start ([`super::beside`]) and
+//! not in it: over rows that are there already an index is made, which takes as long as there are many.
 
 use std::time::Duration;
 
 use mongodb::bson::doc;
 use mongodb::error::{Error, ErrorKind};
-use tokio::task::JoinHandle;
 
 use super::database::{Database, Failed};
 use super::schema::{LOGS, LONGEST_AGE, USAGES, expiring};
@@ -27,33 +26,7 @@ const AGE_INDEX: &str = "age";
 const INDEX_NOT_FOUND: i32 = 27;
 const INDEX_OPTIONS_CONFLICT: i32 = 85;
 
-/// How long after a failure it is tried again.
-const PAUSE: Duration = Duration::from_mins(1);
-
-/// A database on its way to these ages. When this is dropped, nobody waits for that any more.
-pub(super) struct Applying(JoinHandle<()>);
-
-impl Applying {
-    pub(super) fn begin(database: Database, ages: Ages) -> Self {
-        Self(tokio::spawn(async move {
-            while let Err(error) = apply(&database, ages).await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "how long logs and calls are kept could not be set; it is tried again"
-                );
-                tokio::time::sleep(PAUSE).await;
-            }
-        }))
-    }
-}
-
-impl Drop for Applying {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn apply(database: &Database, ages: Ages) -> Result<(), StoreError> {
+pub(super) async fn apply(database: &Database, ages: Ages) -> Result<(), StoreError> {
     keep_for(database, LOGS, ages.logs).await?;
     match ages.usages {
         Some(age) => keep_for(database, USAGES, age).await?,

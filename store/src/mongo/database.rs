@@ -2,8 +2,7 @@
 //!
 //! Invariant: no operation waits without end. Each has one deadline over retries, the wait for a
 //! connection and the server's own time; a server that hangs looks like one that is gone. Only what
-//! makes an index over records that are there has none: that of an age ([`super::ages`]), for which
-//! nobody waits, and that of a newer schema, once.
+//! makes an index over records that are there has none, and nobody waits for it ([`super::beside`]).
 
 use std::error::Error as StdError;
 use std::sync::Arc;

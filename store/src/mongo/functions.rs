@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use super::database::{Database, Failed, Transaction, in_transaction};
 use super::schema::{FUNCTIONS, USERS, VERSIONS};
 use super::telemetry::MongoTelemetry;
-use super::values::{Key, date, document, field, is_duplicate, older, parse, time};
-use super::{queue, route, versions};
-use crate::cursor::{Cursor, finish_page, page_limit};
+use super::values::{Key, date, document, field, is_duplicate, parse, time};
+use super::{list, queue, route, versions};
+use crate::cursor::page_limit;
 use crate::function::{
-    Activation, BuiltVersion, Claimed, DeployError, DeployStatus, Function, FunctionRecord,
+    Activation, BuiltVersion, Claimed, DeployError, DeployStatus, Function, FunctionRecord, Listed,
     NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Source, Version,
     Visibility,
 };
@@ -76,6 +76,9 @@ pub(super) struct VersionDocument {
     /// Its owner, meanwhile. Not there if it came with an import or from an earlier release.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) queued_by: Option<Uuid>,
+    /// Meanwhile, and only if it does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) makes_public: bool,
     /// How often it was claimed.
     pub(super) attempts: u32,
 }
@@ -99,6 +102,7 @@ impl From<VersionDocument> for Version {
             limits: version.limits,
             built: version.built,
             created_at: time(version.created_at),
+            makes_public: version.makes_public,
         }
     }
 }
@@ -111,21 +115,30 @@ struct RecordDocument {
     active: Option<VersionDocument>,
 }
 
+/// The function, with the standing of its newest version.
+pub(super) fn function(
+    function: FunctionDocument,
+    status: DeployStatus,
+    deploy_error: Option<DeployError>,
+) -> Function {
+    Function {
+        id: FunctionId::of(function.id),
+        user_id: UserId::of(function.user),
+        name: function.name,
+        status,
+        deploy_error,
+        latest_version: function.latest_version,
+        active_version: function.active_version,
+        visibility: function.visibility,
+        created_at: time(function.created_at),
+        updated_at: time(function.updated_at),
+        deployed_at: function.deployed_at.map(time),
+    }
+}
+
 impl From<RecordDocument> for FunctionRecord {
-    fn from(RecordDocument { function, latest, active }: RecordDocument) -> Self {
-        let function = Function {
-            id: FunctionId::of(function.id),
-            user_id: UserId::of(function.user),
-            name: function.name,
-            status: latest.status,
-            deploy_error: latest.error.clone(),
-            latest_version: function.latest_version,
-            active_version: function.active_version,
-            visibility: function.visibility,
-            created_at: time(function.created_at),
-            updated_at: time(function.updated_at),
-            deployed_at: function.deployed_at.map(time),
-        };
+    fn from(RecordDocument { function: of, latest, active }: RecordDocument) -> Self {
+        let function = function(of, latest.status, latest.error.clone());
         let latest = Version::from(latest);
         let active = if function.active_version == Some(latest.version) {
             Some(latest.clone())
@@ -203,32 +216,21 @@ impl MongoFunctions {
         Self { database, telemetry }
     }
 
-    /// Functions and versions of one moment.
-    pub(super) async fn read_records(
-        &self,
-        filter: Document,
-        middle: impl IntoIterator<Item = Document>,
-    ) -> Result<Vec<FunctionRecord>, StoreError> {
-        let functions = self.database.collection(FUNCTIONS);
-        let read = async {
-            functions
-                .aggregate(records(filter, middle))
-                .with_type::<RawDocumentBuf>()
-                .read_concern(ReadConcern::snapshot())
-                .await?
-                .map_err(Failed::Driver)
-                .and_then(async |row| Ok(read_record(&row)?))
-                .try_collect()
-                .await
-        };
-        self.database.bounded(read).await
-    }
-
+    /// A function and its versions of one moment.
     pub(super) async fn one_record(
         &self,
         filter: Document,
     ) -> Result<Option<FunctionRecord>, StoreError> {
-        Ok(self.read_records(filter, None).await?.pop())
+        let functions = self.database.collection(FUNCTIONS);
+        let read = async {
+            let mut found = functions
+                .aggregate(records(filter, None))
+                .with_type::<RawDocumentBuf>()
+                .read_concern(ReadConcern::snapshot())
+                .await?;
+            found.try_next().await
+        };
+        self.database.bounded(read).await?.as_ref().map(read_record).transpose()
     }
 
     pub(super) async fn owns(&self, user_id: UserId, id: FunctionId) -> Result<bool, StoreError> {
@@ -248,11 +250,13 @@ impl MongoFunctions {
             queue::keep_within(&self.database, new.user_id, max, tx).await?;
         }
         let now = Timestamp::now();
-        if new.version == 1 {
+        let makes_public = if new.version == 1 {
             self.insert_function(new, now, tx).await?;
+            false
         } else {
             self.advance_function(new, now, tx).await?;
-        }
+            queue::makes_public(&self.database, new, tx).await?
+        };
         let row = document(&VersionDocument {
             id: VersionKey { function_id: new.function_id.key(), version: new.version },
             status: DeployStatus::Pending,
@@ -265,6 +269,7 @@ impl MongoFunctions {
             created_at: date(now),
             queued_at: Some(date(now)),
             queued_by: Some(new.user_id.key()),
+            makes_public,
             attempts: 0,
         })?;
         self.insert(VERSIONS, row, tx).await?;
@@ -334,7 +339,8 @@ impl MongoFunctions {
         let mut previous = own.clone();
         previous.insert("latestVersion", i64::from(new.version) - 1);
         let mut set = doc! { "latestVersion": i64::from(new.version), "updatedAt": date(now) };
-        if let Some(visibility) = new.visibility {
+        // Public it becomes with the version.
+        if let Some(visibility @ Visibility::Private) = new.visibility {
             set.insert("visibility", field(&visibility)?);
         }
         let update = functions.update_one(previous, doc! { "$set": set });
@@ -361,6 +367,7 @@ impl MongoFunctions {
         let update = functions.update_one(own, doc! { "$set": set });
         let changed = update.session(tx.session()).await?.matched_count == 1;
         if changed {
+            queue::settle_visibility(&self.database, id, tx).await?;
             tx.announce(Change::Function(id));
         }
         Ok(changed)
@@ -421,20 +428,8 @@ impl FunctionStore for MongoFunctions {
         user_id: UserId,
         limit: u32,
         cursor: Option<&str>,
-    ) -> Result<Page<FunctionRecord>, StoreError> {
-        let (limit, from) = (page_limit(limit), Cursor::parse(cursor)?);
-        let mut filter = doc! { "user": user_id.key() };
-        filter.extend(older("createdAt", from));
-        let page = [
-            doc! { "$sort": { "createdAt": -1, "_id": -1 } },
-            doc! { "$limit": i64::from(limit) + 1 },
-        ];
-        let rows = self.read_records(filter, page).await?;
-        let (items, next) = finish_page(rows, limit, |record: &FunctionRecord| Cursor {
-            time: record.function.created_at,
-            id: *record.function.id.as_bytes(),
-        });
-        Ok(Page { items, next })
+    ) -> Result<Page<Listed>, StoreError> {
+        list::page(&self.database, user_id, limit, cursor).await
     }
 
     async fn versions(
@@ -450,6 +445,7 @@ impl FunctionStore for MongoFunctions {
         let read = async {
             versions
                 .find(versions_of(id))
+                .projection(doc! { "source.packageLock": 0 })
                 .sort(doc! { "_id": -1 })
                 .limit(page_limit(limit).into())
                 .await?

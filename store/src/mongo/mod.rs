@@ -17,9 +17,11 @@
 mod accounts;
 mod ages;
 mod audit;
+mod beside;
 mod changes;
 mod database;
 mod functions;
+mod list;
 mod logs;
 mod queue;
 mod route;
@@ -76,14 +78,14 @@ pub(crate) struct MongoStores {
     pub(crate) changes: Arc<dyn ChangeFeed>,
 }
 
-/// Connects, brings the database to the newest schema and begins to follow its changes, and to bring
-/// it to the ages that are asked for.
+/// Connects, brings the database to the newest schema and begins to follow its changes and, where ages
+/// are asked for, to bring it to these and to its indexes.
 pub(crate) async fn open(options: &MongoOptions) -> Result<MongoStores, OpenError> {
     let database = prepared(options).await?;
     refuse_unfinished(&database).await?;
     let feed = changes::follow(database.clone(), options).await?;
-    let ages = options.ages.map(|ages| ages::Applying::begin(database.clone(), ages));
-    let telemetry = Arc::new(telemetry::MongoTelemetry::new(database.clone(), ages));
+    let beside = options.ages.map(|ages| beside::Beside::begin(database.clone(), ages));
+    let telemetry = Arc::new(telemetry::MongoTelemetry::new(database.clone(), beside));
     Ok(MongoStores {
         accounts: Arc::new(accounts::MongoAccounts::new(database.clone())),
         functions: Arc::new(functions::MongoFunctions::new(database, telemetry.clone())),

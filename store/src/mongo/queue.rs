@@ -1,22 +1,23 @@
 //! The deploy queue: versions that have `queuedAt`.
 //!
-//! A claim is one atomic change of one document, so it has a single winner whichever processes
-//! ask. Leases are by the clock of the database: processes whose clocks differ agree on which have
-//! run out.
+//! A claim is a transaction that writes the version and its account, so it has a single winner
+//! whichever processes ask, and accounts take turns whoever asks at the same time. Leases are by the
+//! clock of the database: processes whose clocks differ agree on which have run out.
 
 use std::time::Duration;
 
 use cloudserve_protocol::ids::{FunctionId, UserId, UserName};
-use futures::TryStreamExt;
 use mongodb::bson::{Bson, Document, RawDocumentBuf, Uuid, deserialize_from_slice, doc};
 use mongodb::options::ReturnDocument;
 use serde::Deserialize;
 
 use super::database::{Database, Failed, Transaction, in_transaction};
-use super::functions::{MongoFunctions, VersionDocument, VersionKey, version_key};
+use super::functions::{MongoFunctions, VersionDocument, VersionKey, version_key, versions_of};
 use super::schema::{FUNCTIONS, USERS, VERSIONS};
 use super::values::{Key, date, field, parse};
-use crate::function::{Activation, BuiltVersion, Claimed, DeployError, DeployStatus, Version};
+use crate::function::{
+    Activation, BuiltVersion, Claimed, DeployError, DeployStatus, NewVersion, Version, Visibility,
+};
 use crate::{Change, StoreError, Timestamp};
 
 /// When a lease that begins now ends.
@@ -66,12 +67,70 @@ pub(super) async fn keep_within(
     Ok(())
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OpeningDocument {
+    #[serde(default)]
+    makes_public: bool,
+}
+
+/// Whether a function that is there becomes public with this new version of it.
+pub(super) async fn makes_public(
+    database: &Database,
+    new: &NewVersion,
+    tx: &mut Transaction,
+) -> Result<bool, Failed> {
+    match new.visibility {
+        Some(Visibility::Public) => Ok(true),
+        Some(Visibility::Private) => {
+            settle_visibility(database, new.function_id, tx).await.map(|()| false)
+        }
+        None => {
+            let before = doc! { "_id": version_key(new.function_id, new.version - 1) };
+            let versions = database.collection(VERSIONS);
+            let before = versions.find_one(before).projection(doc! { "makesPublic": 1 });
+            let Some(before) = before.session(tx.session()).await? else { return Ok(false) };
+            Ok(parse::<OpeningDocument>("version", &before)?.makes_public)
+        }
+    }
+}
+
+/// Lets no version that waits change who may call the function.
+pub(super) async fn settle_visibility(
+    database: &Database,
+    id: FunctionId,
+    tx: &mut Transaction,
+) -> Result<(), Failed> {
+    let mut opening = versions_of(id);
+    opening.insert("makesPublic", true);
+    let versions = database.collection(VERSIONS);
+    let settle = versions.update_many(opening, doc! { "$unset": { "makesPublic": 1 } });
+    settle.session(tx.session()).await?;
+    Ok(())
+}
+
+/// What a version has only while it waits or is in work.
+fn left_behind() -> Document {
+    doc! { "queuedAt": 1, "queuedBy": 1, "makesPublic": 1, "leaseHolder": 1, "leaseUntil": 1 }
+}
+
+/// Whether there is anything to claim: most who ask find nothing, and need no transaction for it.
+async fn is_empty(database: &Database) -> Result<bool, StoreError> {
+    let versions = database.collection(VERSIONS);
+    let any = versions.find_one(is_free()).projection(doc! { "_id": 1 });
+    Ok(database.bounded(any).await?.is_none())
+}
+
 pub(super) async fn claim(
     store: &MongoFunctions,
     holder: &str,
     lease: Duration,
 ) -> Result<Option<Claimed>, StoreError> {
-    while let Some(found) = take_in_turn(store, holder, lease).await? {
+    let database = &store.database;
+    while !is_empty(database).await? {
+        let taken = in_transaction!(database, |tx| take_in_turn(database, holder, lease, &mut tx))?;
+        // Others were faster.
+        let Some(found) = taken else { return Ok(None) };
         match claimed(store, &found).await {
             Ok(Some(claimed)) => return Ok(Some(claimed)),
             // Deleted since.
@@ -86,22 +145,38 @@ pub(super) async fn claim(
     Ok(None)
 }
 
-/// The oldest version of accounts with nothing in work; if there is none, the oldest. Two processes
-/// that ask at once may both take one of the same account: turns are fair, not exact.
+/// The oldest version of accounts with nothing in work; if there is none, the oldest.
 async fn take_in_turn(
-    store: &MongoFunctions,
+    database: &Database,
     holder: &str,
     lease: Duration,
-) -> Result<Option<RawDocumentBuf>, StoreError> {
-    let busy = busy(&store.database).await?;
-    if busy.is_empty() {
-        return take(store, Document::new(), holder, lease).await;
+    tx: &mut Transaction,
+) -> Result<Option<RawDocumentBuf>, Failed> {
+    let busy = busy(database, tx).await?;
+    let mut taken = None;
+    if !busy.is_empty() {
+        let of_others = doc! { "queuedBy": { "$nin": busy } };
+        taken = take(database, of_others, holder, lease, tx).await?;
     }
-    let of_others = doc! { "queuedBy": { "$nin": busy } };
-    match take(store, of_others, holder, lease).await? {
-        None => take(store, Document::new(), holder, lease).await,
-        taken => Ok(taken),
+    if taken.is_none() {
+        taken = take(database, Document::new(), holder, lease, tx).await?;
     }
+    // Written for the sake of a claim of another version of the account meanwhile: both touch one
+    // document, so one of them begins again and finds the account busy. Of versions that came with an
+    // import, or from an earlier release, the account is not known here.
+    let owner = taken.as_ref().and_then(|found| parse::<OwnedDocument>("version", found).ok());
+    if let Some(user) = owner.and_then(|owned| owned.queued_by) {
+        let users = database.collection(USERS);
+        let touch = users.update_one(doc! { "_id": user }, doc! { "$inc": { "claimed": 1_i64 } });
+        touch.session(tx.session()).await?;
+    }
+    Ok(taken)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OwnedDocument {
+    queued_by: Option<Uuid>,
 }
 
 #[derive(Deserialize)]
@@ -111,7 +186,7 @@ struct BusyDocument {
 }
 
 /// Accounts that have something in work.
-async fn busy(database: &Database) -> Result<Vec<Uuid>, StoreError> {
+async fn busy(database: &Database, tx: &mut Transaction) -> Result<Vec<Uuid>, Failed> {
     let in_work = doc! {
         "status": "deploying",
         "queuedAt": { "$exists": true },
@@ -119,40 +194,44 @@ async fn busy(database: &Database) -> Result<Vec<Uuid>, StoreError> {
     };
     let by_account = [doc! { "$match": in_work }, doc! { "$group": { "_id": "$queuedBy" } }];
     let versions = database.collection(VERSIONS);
-    let read = async {
-        let found = versions.aggregate(by_account).with_type::<RawDocumentBuf>().await?;
-        found.try_collect::<Vec<_>>().await
-    };
+    let found = versions.aggregate(by_account).with_type::<RawDocumentBuf>();
+    let mut found = found.session(tx.session()).await?;
     let mut accounts = Vec::new();
-    for found in database.bounded(read).await? {
-        accounts.extend(parse::<BusyDocument>("version", &found)?.user);
+    while let Some(row) = found.next(tx.session()).await {
+        accounts.extend(parse::<BusyDocument>("version", &row?)?.user);
     }
     Ok(accounts)
 }
 
-/// The oldest version that is pending, or deploying under a lease that has run out.
-async fn take(
-    store: &MongoFunctions,
-    mut is_free: Document,
-    holder: &str,
-    lease: Duration,
-) -> Result<Option<RawDocumentBuf>, StoreError> {
-    is_free.extend(doc! { "$or": [
+/// What is pending, or deploying under a lease that has run out.
+fn is_free() -> Document {
+    doc! { "$or": [
         { "status": "pending" },
         { "$expr": { "$lte": ["$leaseUntil", "$$NOW"] } },
-    ], "queuedAt": { "$exists": true } });
+    ], "queuedAt": { "$exists": true } }
+}
+
+/// The oldest that is free, of those that match.
+async fn take(
+    database: &Database,
+    mut filter: Document,
+    holder: &str,
+    lease: Duration,
+    tx: &mut Transaction,
+) -> Result<Option<RawDocumentBuf>, Failed> {
+    filter.extend(is_free());
     let mark = doc! { "$set": {
         "status": "deploying",
         "leaseHolder": { "$literal": holder },
         "leaseUntil": lease_end(lease),
         "attempts": { "$add": ["$attempts", 1] },
     } };
-    let versions = store.database.collection(VERSIONS);
+    let versions = database.collection(VERSIONS);
     let take = versions
-        .find_one_and_update(is_free, vec![mark])
+        .find_one_and_update(filter, vec![mark])
         .sort(doc! { "queuedAt": 1, "_id": 1 })
         .return_document(ReturnDocument::After);
-    store.database.bounded(take).await
+    Ok(take.session(tx.session()).await?)
 }
 
 #[derive(Deserialize)]
@@ -198,7 +277,7 @@ async fn give_up(store: &MongoFunctions, found: &RawDocumentBuf) -> Result<(), S
     let key = found.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
     let key = key.ok_or_else(|| StoreError::corrupt("version", "it has no identity"))?;
     let versions = store.database.collection(VERSIONS);
-    let leave = doc! { "$set": { "status": "failed" }, "$unset": { "queuedAt": 1, "queuedBy": 1 } };
+    let leave = doc! { "$set": { "status": "failed" }, "$unset": left_behind() };
     store.database.bounded(versions.update_one(doc! { "_id": key }, leave)).await.map(drop)
 }
 
@@ -226,8 +305,11 @@ struct PointerDocument {
 }
 
 #[derive(Deserialize)]
-struct StatusDocument {
+#[serde(rename_all = "camelCase")]
+struct StandingDocument {
     status: DeployStatus,
+    #[serde(default)]
+    makes_public: bool,
 }
 
 pub(super) async fn activate(
@@ -248,9 +330,10 @@ pub(super) async fn activate(
     };
     let PointerDocument { active_version, settled_version } = parse("function", &found)?;
     let this = doc! { "_id": version_key(id, version) };
-    let standing = versions.find_one(this.clone()).projection(doc! { "status": 1 });
+    let standing =
+        versions.find_one(this.clone()).projection(doc! { "status": 1, "makesPublic": 1 });
     let found = standing.session(tx.session()).await?.ok_or(StoreError::Missing)?;
-    let StatusDocument { status } = parse("version", &found)?;
+    let StandingDocument { status, makes_public } = parse("version", &found)?;
     let overtaken = settled_version >= version;
     match status {
         DeployStatus::Active if active_version == Some(version) => {
@@ -265,7 +348,7 @@ pub(super) async fn activate(
     let end = if overtaken { DeployStatus::Superseded } else { DeployStatus::Active };
     let ended = doc! {
         "$set": { "status": field(&end)?, "built": field(built)? },
-        "$unset": { "queuedAt": 1, "queuedBy": 1, "leaseHolder": 1, "leaseUntil": 1 },
+        "$unset": left_behind(),
     };
     versions.update_one(this, ended).session(tx.session()).await?;
     // Whoever waits for this deploy to end learns of it either way.
@@ -274,13 +357,17 @@ pub(super) async fn activate(
         return Ok(Activation::Superseded);
     }
     let now = date(Timestamp::now());
-    // Two activations that read the same pointer both write it: one of them begins again.
-    let moved = doc! { "$set": {
+    let mut moved = doc! {
         "activeVersion": i64::from(version),
         "settledVersion": i64::from(version),
         "deployedAt": now,
         "updatedAt": now,
-    } };
+    };
+    if makes_public {
+        moved.insert("visibility", field(&Visibility::Public)?);
+    }
+    // Two activations that read the same pointer both write it: one of them begins again.
+    let moved = doc! { "$set": moved };
     functions.update_one(function, moved).session(tx.session()).await?;
     Ok(Activation::Activated)
 }
@@ -295,7 +382,7 @@ pub(super) async fn fail(
     let open = doc! { "_id": version_key(id, version), "queuedAt": { "$exists": true } };
     let ended = doc! {
         "$set": { "status": "failed", "error": field(error)? },
-        "$unset": { "queuedAt": 1, "queuedBy": 1, "leaseHolder": 1, "leaseUntil": 1 },
+        "$unset": left_behind(),
     };
     let versions = store.database.collection(VERSIONS);
     let failed = versions.update_one(open, ended).session(tx.session()).await?;

@@ -2,7 +2,8 @@
 //!
 //! `meta` holds the version. A version, once released, is never edited: a change is one more step
 //! at the end of the list. Several processes may start at once, so each step can be run twice and
-//! at the same time; the version moves forward by compare-and-set.
+//! at the same time; the version moves forward by compare-and-set. Nobody waits for an index over
+//! records that may be many: it is made beside the start ([`super::beside`]).
 
 use std::time::Duration;
 
@@ -70,11 +71,11 @@ pub(super) async fn prepare(database: &Database) -> Result<(), OpenError> {
         });
     }
     while version < VERSION {
-        let step = match version {
-            0 => version_1(database).await,
-            _ => version_2(database).await,
-        };
-        step.map_err(failed)?;
+        // In version 2, versions say who has queued them and [`index_queue_by_account`] is there; what
+        // was queued before is found without either.
+        if version == 0 {
+            version_1(database).await.map_err(failed)?;
+        }
         advance(database, version).await.map_err(failed)?;
         version += 1;
     }
@@ -197,8 +198,8 @@ async fn version_1(database: &Database) -> Result<(), StoreError> {
 }
 
 /// Whose deploys wait, and whose are in work. Over versions that are there already this takes as long
-/// as there are many, so it has no deadline.
-async fn version_2(database: &Database) -> Result<(), StoreError> {
+/// as there are many; until it is there, the whole queue is looked through.
+pub(super) async fn index_queue_by_account(database: &Database) -> Result<(), StoreError> {
     let by_account = of_the_queue(doc! { "status": 1, "queuedBy": 1 });
     let versions = database.collection(VERSIONS);
     versions.create_index(by_account).await.map(drop).map_err(StoreError::unavailable)

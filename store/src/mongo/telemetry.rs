@@ -5,7 +5,7 @@ use cloudserve_protocol::ids::{FunctionId, UserId};
 use mongodb::bson::doc;
 use serde::{Deserialize, Serialize};
 
-use super::ages::Applying;
+use super::beside::Beside;
 use super::database::Database;
 use super::schema::LOGS;
 use super::values::{Key, date};
@@ -23,7 +23,7 @@ pub(crate) struct MongoTelemetry {
     database: Database,
     shard: i32,
     /// Goes on for as long as these stores are open.
-    _ages: Option<Applying>,
+    _beside: Option<Beside>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -57,8 +57,8 @@ pub(super) fn measured(value: f64) -> f64 {
 }
 
 impl MongoTelemetry {
-    pub(super) fn new(database: Database, ages: Option<Applying>) -> Self {
-        Self { database, shard: usage::shard(), _ages: ages }
+    pub(super) fn new(database: Database, beside: Option<Beside>) -> Self {
+        Self { database, shard: usage::shard(), _beside: beside }
     }
 }
 

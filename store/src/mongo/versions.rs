@@ -1,16 +1,23 @@
 //! Versions that are there already: read, served again, removed, sealed under another key.
 
-use cloudserve_protocol::ids::{FunctionId, UserId};
+use std::collections::HashMap;
+
+use cloudserve_protocol::ids::{FunctionId, SourceHash, UserId};
 use futures::TryStreamExt;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Binary, Document, doc};
 use serde::Deserialize;
 
 use super::database::{Database, Failed, Transaction};
-use super::functions::{read_version, sealed, version_key, versions_of};
+use super::functions::{VersionKey, read_version, sealed, version_key, versions_of};
+use super::queue;
 use super::schema::{FUNCTIONS, VERSIONS};
 use super::values::{Key, date, parse};
 use crate::cursor::page_limit;
-use crate::function::{DeployStatus, Pruned, Rollback, SealedEnv, SealedVersion, Version};
+use crate::function::{
+    BuiltVersion, DeployStatus, Pruned, Rollback, SealedEnv, SealedVersion, StoredSource,
+    StoredVersion, Version,
+};
+use crate::pruning::{divide, sharing};
 use crate::{Change, StoreError, Timestamp};
 
 pub(super) async fn version(
@@ -63,8 +70,40 @@ pub(super) async fn rollback(
         "updatedAt": now,
     } };
     functions.update_one(own, vec![moved]).session(tx.session()).await?;
+    // What waits is no longer served when it is built, so nothing comes with it.
+    queue::settle_visibility(database, id, tx).await?;
     tx.announce(Change::Function(id));
     Ok(Rollback::Moved)
+}
+
+/// Not the source, which may hold a large lock file.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StandingDocument {
+    #[serde(rename = "_id")]
+    id: VersionKey,
+    status: DeployStatus,
+    source_hash: SourceHash,
+    built: Option<BuiltVersion>,
+}
+
+#[derive(Deserialize)]
+struct SourceDocument {
+    #[serde(rename = "_id")]
+    id: VersionKey,
+    source: PlaceDocument,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PlaceDocument {
+    stored_version: u32,
+    files: Vec<FileDocument>,
+}
+
+#[derive(Deserialize)]
+struct FileDocument {
+    path: String,
 }
 
 #[derive(Deserialize)]
@@ -87,25 +126,19 @@ pub(super) async fn prune(
         return Ok(Pruned::default());
     };
     let PointerDocument { active_version } = parse("function", &found)?;
-    let all = versions.find(versions_of(id)).sort(doc! { "_id": -1 });
-    let mut all = all.session(tx.session()).await?;
-    let keep = keep.max(1) as usize;
-    let mut pruned = Pruned::default();
-    while let Some(row) = all.next(tx.session()).await {
-        let version = read_version(&row?)?;
-        if matches!(version.status, DeployStatus::Pending | DeployStatus::Deploying) {
-            return Ok(Pruned::default());
-        }
-        let place = pruned.kept.len() + pruned.removed.len();
-        if place < keep || active_version == Some(version.version) {
-            pruned.kept.push(version);
-        } else {
-            pruned.removed.push(version);
-        }
+    let standing = doc! { "status": 1, "sourceHash": 1, "built": 1 };
+    let found = versions.find(versions_of(id)).projection(standing).sort(doc! { "_id": -1 });
+    let mut found = found.session(tx.session()).await?;
+    let mut all = Vec::new();
+    while let Some(row) = found.next(tx.session()).await {
+        let StandingDocument { id, status, source_hash, built } = parse("version", &row?)?;
+        all.push((status, StoredVersion { version: id.version, source_hash, source: None, built }));
     }
+    let mut pruned = divide(all, active_version, keep);
     if pruned.removed.is_empty() {
-        return Ok(Pruned::default());
+        return Ok(pruned);
     }
+    find_sources(database, id, &mut pruned, tx).await?;
     // Written for the sake of a deploy that is accepted meanwhile: it and this touch one document,
     // so one of them begins again and sees the other.
     let touched = doc! { "$set": { "prunedAt": date(Timestamp::now()) } };
@@ -115,6 +148,40 @@ pub(super) async fn prune(
     let delete = versions.delete_many(doc! { "_id": { "$in": keys } });
     delete.session(tx.session()).await?;
     Ok(pruned)
+}
+
+/// Fills in where the sources are of those versions that may share one.
+async fn find_sources(
+    database: &Database,
+    id: FunctionId,
+    pruned: &mut Pruned,
+    tx: &mut Transaction,
+) -> Result<(), Failed> {
+    let versions = database.collection(VERSIONS);
+    let keys: Vec<Document> =
+        sharing(pruned).map(|version| version_key(id, version.version)).collect();
+    let place = doc! { "source.storedVersion": 1, "source.files.path": 1 };
+    let found = versions.find(doc! { "_id": { "$in": keys } }).projection(place);
+    let mut found = found.session(tx.session()).await?;
+    let mut sources = HashMap::new();
+    while let Some(row) = found.next(tx.session()).await {
+        let SourceDocument { id, source } = parse("version", &row?)?;
+        let PlaceDocument { stored_version, mut files } = source;
+        let only_file = files.pop().filter(|_| files.is_empty()).map(|file| file.path);
+        sources.insert(id.version, StoredSource { version: stored_version, only_file });
+    }
+    for version in sharing(pruned) {
+        version.source = sources.remove(&version.version);
+    }
+    Ok(())
+}
+
+/// Not the source, which may hold a large lock file.
+#[derive(Deserialize)]
+struct SealedDocument {
+    #[serde(rename = "_id")]
+    id: VersionKey,
+    env: Binary,
 }
 
 pub(super) async fn sealed_envs(
@@ -130,16 +197,17 @@ pub(super) async fn sealed_envs(
     let read = async {
         versions
             .find(filter)
+            .projection(doc! { "env": 1 })
             .sort(doc! { "_id": 1 })
             .limit(page_limit(limit).into())
             .await?
             .map_err(Failed::Driver)
             .and_then(async |row| {
-                let version = read_version(&row)?;
+                let SealedDocument { id, env } = parse("version", &row)?;
                 Ok(SealedVersion {
-                    function_id: version.function_id,
-                    version: version.version,
-                    env: version.env,
+                    function_id: FunctionId::of(id.function_id),
+                    version: id.version,
+                    env: SealedEnv(env.bytes),
                 })
             })
             .try_collect()

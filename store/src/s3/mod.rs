@@ -124,11 +124,6 @@ struct FormatDocument {
     object_format: i64,
 }
 
-/// The bucket says that it holds something else.
-#[derive(Debug, thiserror::Error)]
-#[error("{FORMAT_KEY} in it was not written by CloudServe")]
-struct ForeignBucket;
-
 /// The status of an answer that is an error, if there was an answer.
 fn status_of<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
@@ -154,9 +149,9 @@ impl S3Objects {
         };
         store.provide_bucket(location(options)).await.map_err(&unusable)?;
         let format = store.provide_format().await.map_err(&unusable)?;
-        if format.product != PRODUCT {
-            return Err(unusable(ForeignBucket.into()));
-        }
+        let format = format.filter(|format| format.product == PRODUCT);
+        let format =
+            format.ok_or_else(|| OpenError::ForeignBucket { name: options.bucket.clone() })?;
         if format.object_format > FORMAT {
             return Err(OpenError::DatabaseTooNew {
                 name: format!("bucket {}", options.bucket),
@@ -186,17 +181,32 @@ impl S3Objects {
         }
     }
 
+    /// What the bucket says that it holds; an empty one is made ours. `None`: something else.
     async fn provide_format(
         &self,
-    ) -> Result<FormatDocument, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Option<FormatDocument>, Box<dyn std::error::Error + Send + Sync>> {
+        let stored = self.read_format().await?;
+        if stored.is_some() {
+            return Ok(stored);
+        }
+        let any = self.client.list_objects_v2().bucket(&self.bucket).max_keys(1).send().await?;
+        if any.contents.is_some_and(|objects| !objects.is_empty()) {
+            // Not empty and yet ours: another process has begun meanwhile, and this is the first thing
+            // it wrote.
+            return self.read_format().await;
+        }
+        let format = FormatDocument { product: PRODUCT.to_owned(), object_format: FORMAT };
+        let bytes = Bytes::from(serde_json::to_vec(&format)?);
+        self.write(FORMAT_KEY, &Content::Bytes(bytes), false).await?;
+        Ok(Some(format))
+    }
+
+    async fn read_format(
+        &self,
+    ) -> Result<Option<FormatDocument>, Box<dyn std::error::Error + Send + Sync>> {
         match self.read_whole(FORMAT_KEY, FORMAT_BYTES).await {
-            Ok(found) => Ok(serde_json::from_slice(&found)?),
-            Err(ArtifactError::NotFound { .. }) => {
-                let format = FormatDocument { product: PRODUCT.to_owned(), object_format: FORMAT };
-                let bytes = Bytes::from(serde_json::to_vec(&format)?);
-                self.write(FORMAT_KEY, &Content::Bytes(bytes), false).await?;
-                Ok(format)
-            }
+            Ok(found) => Ok(Some(serde_json::from_slice(&found)?)),
+            Err(ArtifactError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

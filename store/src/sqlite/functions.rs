@@ -1,5 +1,6 @@
 //! Functions and versions in `meta.db`. What moves the deploy queue is in [`super::queue`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use super::telemetry::SqliteTelemetry;
 use super::{queue, versions};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::{
-    Activation, BuiltVersion, Claimed, DeployError, Function, FunctionRecord, NewVersion, Page,
-    Pruned, Rollback, Route, SealedEnv, SealedVersion, Served, Version, Visibility,
+    Activation, BuiltVersion, Claimed, DeployError, Function, FunctionRecord, Listed, ListedSource,
+    NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Served, Version,
+    Visibility,
 };
 use crate::telemetry::forget_logs;
 use crate::{Change, FunctionStore, StoreError, Timestamp};
@@ -78,9 +80,12 @@ pub(super) fn read_function(row: &Row<'_>) -> rusqlite::Result<Function> {
     })
 }
 
-/// Columns of a version.
+/// Columns of a version, with another expression for its source if one is given.
 macro_rules! version_columns {
     ($table:literal) => {
+        version_columns!($table, $table, ".source")
+    };
+    ($table:literal, $($source:literal),+) => {
         concat!(
             $table,
             ".function_id, ",
@@ -90,8 +95,8 @@ macro_rules! version_columns {
             ".status, ",
             $table,
             ".error, ",
-            $table,
-            ".source, ",
+            $($source,)+
+            ", ",
             $table,
             ".source_hash, ",
             $table,
@@ -101,13 +106,15 @@ macro_rules! version_columns {
             $table,
             ".built, ",
             $table,
-            ".created_at"
+            ".created_at, ",
+            $table,
+            ".makes_public"
         )
     };
 }
 pub(super) use version_columns;
 
-pub(super) const VERSION_COLUMNS: usize = 10;
+pub(super) const VERSION_COLUMNS: usize = 11;
 
 /// Reads the version whose columns begin at `at`.
 pub(super) fn read_version(row: &Row<'_>, at: usize) -> rusqlite::Result<Version> {
@@ -122,6 +129,7 @@ pub(super) fn read_version(row: &Row<'_>, at: usize) -> rusqlite::Result<Version
         limits: json(row, at + 7)?,
         built: optional_json(row, at + 8)?,
         created_at: time(row, at + 9)?,
+        makes_public: row.get(at + 10)?,
     })
 }
 
@@ -167,9 +175,51 @@ fn record(
 
 const RECORD_BY_ID: &str = record_where!("f.id = ?1 AND f.user_id = ?2");
 
-pub(super) const LIST: &str = record_where!(
-    "f.user_id = ?1 AND (f.created_at, f.id) < (?2, ?3)
+/// Of a source, which may hold a large lock file, only what a list shows leaves SQLite. What is no JSON
+/// comes as an empty text, which is none either.
+pub(super) const LIST: &str = concat!(
+    "SELECT ",
+    function_columns!(),
+    ", iif(json_valid(l.source), json_extract(l.source, '$.storedVersion', '$.dependencies',
+            '$.external', '$.files[0].path', '$.files[1].path'), ''),
+        l.source_hash, l.env, l.limits, l.built, a.version, a.built
+     FROM functions f
+     JOIN versions l ON l.function_id = f.id AND l.version = f.latest_version
+     LEFT JOIN versions a ON a.function_id = f.id AND a.version = f.active_version
+     WHERE f.user_id = ?1 AND (f.created_at, f.id) < (?2, ?3)
      ORDER BY f.created_at DESC, f.id DESC LIMIT ?4"
+);
+
+fn read_listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
+    const AT: usize = FUNCTION_COLUMNS;
+    type Extracted = (u32, BTreeMap<String, String>, Vec<String>, Option<String>, Option<String>);
+    let (stored_version, dependencies, external, first, second): Extracted = json(row, AT)?;
+    let only_file = if second.is_none() { first } else { None };
+    let function = read_function(row)?;
+    let mut built = optional_json(row, AT + 4)?;
+    if function.active_version.is_some() {
+        // It is there, or the record is damaged.
+        row.get::<_, u32>(AT + 5)?;
+        if built.is_none() {
+            built = optional_json(row, AT + 6)?;
+        }
+    }
+    Ok(Listed {
+        function,
+        source: ListedSource { stored_version, only_file, dependencies, external },
+        source_hash: parsed(row, AT + 1)?,
+        env: SealedEnv(row.get(AT + 2)?),
+        limits: json(row, AT + 3)?,
+        built,
+    })
+}
+
+/// Without lock files, as [`LIST`].
+const VERSIONS: &str = concat!(
+    "SELECT ",
+    version_columns!("v", "iif(json_valid(v.source), json_remove(v.source, '$.packageLock'), '')"),
+    " FROM functions f JOIN versions v ON v.function_id = f.id
+     WHERE f.id = ?1 AND f.user_id = ?2 ORDER BY v.version DESC LIMIT ?3"
 );
 
 pub(super) const ROUTE: &str =
@@ -218,12 +268,14 @@ impl FunctionStore for SqliteFunctions {
                     return Err(StoreError::QueueFull { max });
                 }
                 let now = Timestamp::now();
-                if new.version == 1 {
+                let makes_public = if new.version == 1 {
                     insert_function(c, &new, now)?;
+                    false
                 } else {
                     advance_function(c, &new, now)?;
-                }
-                insert_version(c, &new, now)?;
+                    queue::makes_public(c, &new)?
+                };
+                insert_version(c, &new, makes_public, now)?;
                 changes.extend([Change::Function(new.function_id), Change::DeploymentQueued]);
                 let key = [new.function_id.as_bytes(), new.user_id.as_bytes()];
                 record(c, RECORD_BY_ID, key)?.ok_or(StoreError::Missing)
@@ -257,7 +309,7 @@ impl FunctionStore for SqliteFunctions {
         user_id: UserId,
         limit: u32,
         cursor: Option<&str>,
-    ) -> Result<Page<FunctionRecord>, StoreError> {
+    ) -> Result<Page<Listed>, StoreError> {
         let (limit, from) = (page_limit(limit), Cursor::parse(cursor)?);
         self.meta
             .read(move |c| {
@@ -266,13 +318,13 @@ impl FunctionStore for SqliteFunctions {
                 let rows = query
                     .query_map(
                         params![user_id.as_bytes(), from.time.0, from.id, one_more],
-                        read_record,
+                        read_listed,
                     )
                     .and_then(Iterator::collect)
                     .map_err(reading("function"))?;
-                let (items, next) = finish_page(rows, limit, |record: &FunctionRecord| Cursor {
-                    time: record.function.created_at,
-                    id: *record.function.id.as_bytes(),
+                let (items, next) = finish_page(rows, limit, |listed: &Listed| Cursor {
+                    time: listed.function.created_at,
+                    id: *listed.function.id.as_bytes(),
                 });
                 Ok(Page { items, next })
             })
@@ -287,13 +339,7 @@ impl FunctionStore for SqliteFunctions {
     ) -> Result<Vec<Version>, StoreError> {
         self.meta
             .read(move |c| {
-                let sql = concat!(
-                    "SELECT ",
-                    version_columns!("v"),
-                    " FROM functions f JOIN versions v ON v.function_id = f.id
-                     WHERE f.id = ?1 AND f.user_id = ?2 ORDER BY v.version DESC LIMIT ?3"
-                );
-                let mut query = c.prepare_cached(sql).map_err(storage_failed)?;
+                let mut query = c.prepare_cached(VERSIONS).map_err(storage_failed)?;
                 query
                     .query_map(
                         params![id.as_bytes(), user_id.as_bytes(), page_limit(limit)],
@@ -370,6 +416,7 @@ impl FunctionStore for SqliteFunctions {
                     })
                     .map_err(storage_failed)?;
                 if changed == 1 {
+                    queue::settle_visibility(c, id)?;
                     changes.push(Change::Function(id));
                 }
                 Ok(changed == 1)
@@ -467,6 +514,8 @@ fn insert_function(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<(
 }
 
 fn advance_function(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<(), StoreError> {
+    // Public it becomes with the version.
+    let at_once = new.visibility.filter(|visibility| *visibility == Visibility::Private);
     let advanced = c
         .prepare_cached(
             "UPDATE functions
@@ -478,7 +527,7 @@ fn advance_function(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<
                 new.function_id.as_bytes(),
                 new.user_id.as_bytes(),
                 new.version,
-                new.visibility.map(visibility_text),
+                at_once.map(visibility_text),
                 now.0,
             ])
         })
@@ -493,13 +542,19 @@ fn advance_function(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<
     Err(if exists { StoreError::Conflict } else { StoreError::Missing })
 }
 
-fn insert_version(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<(), StoreError> {
+fn insert_version(
+    c: &Connection,
+    new: &NewVersion,
+    makes_public: bool,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let (source, limits) = (to_json(&new.source)?, to_json(&new.limits)?);
     let built = new.built.as_ref().map(to_json).transpose()?;
     c.prepare_cached(
         "INSERT INTO versions
-             (function_id, version, status, created_at, source_hash, limits, built, env, source)
-         VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7, ?8)",
+             (function_id, version, status, created_at, source_hash, limits, built, env, source,
+              makes_public)
+         VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )
     .and_then(|mut insert| {
         insert.execute(params![
@@ -511,6 +566,7 @@ fn insert_version(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<()
             built,
             new.env.0,
             source,
+            makes_public,
         ])
     })
     .map_err(inserting)?;

@@ -1,7 +1,7 @@
 //! Logs in `telemetry.db`: newest first by the time of their calls, or as they come in.
 
 use cloudserve_protocol::ids::{ExecutionId, FunctionId};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::{json, reading, storage_failed, time};
 use super::telemetry::{failed, measured, read_call_status};
@@ -87,6 +87,12 @@ pub(super) fn read(c: &Connection, query: &LogQuery, from: Cursor) -> Result<Log
     Ok(page)
 }
 
+/// The last of the rows that one tail looks through, whoever they are of: a position may be of long
+/// ago, and an index by function would be one more for every row that is recorded.
+pub(super) const TAIL_END: &str =
+    "SELECT row_number FROM logs WHERE row_number > ?1 AND row_number <= ?2
+     ORDER BY row_number LIMIT 1 OFFSET ?3";
+
 /// Row numbers grow with every insert, so what is new is at the end of the table. The plus keeps
 /// SQLite from the index of the function, which is in another order.
 pub(super) const TAIL: &str = "SELECT row_number, function_id, execution_id, lines, duration_ms,
@@ -94,7 +100,7 @@ pub(super) const TAIL: &str = "SELECT row_number, function_id, execution_id, lin
      FROM logs WHERE row_number > ?1 AND row_number <= ?2 AND +function_id = ?3
      ORDER BY row_number LIMIT ?4";
 
-/// What was recorded after a row number, oldest first.
+/// What was recorded after a row number, oldest first; of a number of long ago, the first part.
 pub(super) fn tail(
     c: &Connection,
     function_id: FunctionId,
@@ -108,11 +114,19 @@ pub(super) fn tail(
         .map_err(reading("log"))?;
     let mut tail = LogTail { rows: Vec::new(), position: newest.to_string() };
     let Some(after) = after else { return Ok(tail) };
+    let end: Option<i64> = c
+        .prepare_cached(TAIL_END)
+        .and_then(|mut query| {
+            let last = i64::from(MAX_SCANNED_ROWS) - 1;
+            query.query_row([after, newest, last], |row| row.get(0)).optional()
+        })
+        .map_err(reading("log"))?;
+    let end = end.unwrap_or(newest);
+    tail.position = end.to_string();
     let limit = page_limit(limit);
     let mut select = c.prepare_cached(TAIL).map_err(storage_failed)?;
-    let mut found = select
-        .query(params![after, newest, function_id.as_bytes(), limit])
-        .map_err(storage_failed)?;
+    let mut found =
+        select.query(params![after, end, function_id.as_bytes(), limit]).map_err(storage_failed)?;
     let mut text_bytes = 0;
     while let Some(row) = found.next().map_err(storage_failed)? {
         let (log, length) = read_log(row, 1).map_err(reading("log"))?;

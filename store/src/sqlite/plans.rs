@@ -3,7 +3,8 @@
 use rusqlite::Connection;
 
 use super::schema::{META_FILES, TELEMETRY_FILES};
-use super::{audit, functions, logs, queue, usage, versions};
+use super::usage::calls;
+use super::{audit, functions, logs, queue, transfer, usage, versions};
 
 fn plan(schema: &[&str], sql: &str) -> Vec<String> {
     let connection = Connection::open_in_memory().unwrap();
@@ -26,21 +27,24 @@ fn queries_use_their_indexes() {
         (meta, queue::QUEUED, "SCAN v USING INDEX versions_queue", true),
         (telemetry, logs::LOGS, "logs_by_function", true),
         (telemetry, logs::LOG_OF_CALL, "execution_id=?", true),
-        (telemetry, usage::ROWS_OF_USER, "usage_by_user", true),
-        (telemetry, usage::ROWS_OF_FUNCTION, "usage_by_function", true),
+        (telemetry, calls::ROWS_OF_FUNCTION, "(function_id=? AND timestamp>? AND (", true),
+        (telemetry, calls::NEWEST_DAY, "usage_days_by_user (user_id=? AND day>? AND day<", true),
+        (telemetry, calls::FUNCTIONS_OF_DAYS, "usage_days_by_user (user_id=? AND day>", false),
         (telemetry, usage::SUMS_OF_USER, "usage_days_by_user (user_id=? AND day>", false),
-        (telemetry, usage::SUMS_OF_USER, "usage_by_user (user_id=? AND timestamp>", false),
-        (
-            telemetry,
-            usage::SUMS_OF_FUNCTION,
-            "usage_by_function (function_id=? AND timestamp>",
-            false,
-        ),
+        (telemetry, usage::SUMS_OF_USER, "usage_days_by_user (user_id=? AND day=?)", false),
+        (telemetry, usage::SUMS_OF_USER, "u USING PRIMARY KEY (function_id=? AND ti", false),
+        (telemetry, usage::SUMS_OF_FUNCTION, "d USING PRIMARY KEY (function_id=? AND day=", false),
+        (telemetry, usage::SUMS_OF_FUNCTION, "u USING PRIMARY KEY (function_id=? AND ti", false),
         (telemetry, usage::SUMS_OF_FUNCTION, "(function_id=? AND day>", false),
         (meta, audit::AUDIT, "audit_by_user (user_id=?", true),
         (meta, versions::SEALED, "function_id,version", true),
         (telemetry, logs::TAIL, "USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)", true),
+        (telemetry, logs::TAIL_END, "USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)", true),
         (telemetry, usage::SUMS_BY_FUNCTION, "usage_days_by_user (user_id=? AND day>", false),
+        (telemetry, usage::SUMS_BY_FUNCTION, "usage_days_by_user (user_id=? AND day=?)", false),
+        (telemetry, usage::SUMS_BY_FUNCTION, "u USING PRIMARY KEY (function_id=? AND ti", false),
+        (telemetry, transfer::calls::KEYS_OF_DAY, "(function_id=? AND timestamp>", true),
+        (telemetry, transfer::calls::CALL, "timestamp=? AND execution_id=?", true),
         (telemetry, usage::LATENCY_OF_USER, "usage_latency_by_user (user_id=? AND day>", false),
         (telemetry, usage::LATENCY_OF_FUNCTION, "(function_id=? AND day>", false),
     ] {

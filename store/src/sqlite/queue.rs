@@ -7,12 +7,16 @@ use std::time::Duration;
 use cloudserve_protocol::ids::{FunctionId, UserId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::columns::{parsed, reading, status, status_text, storage_failed, to_json};
+use super::columns::{
+    parsed, reading, status, status_text, storage_failed, to_json, visibility_text,
+};
 use super::functions::{
     FUNCTION_COLUMNS, VERSION_COLUMNS, function_columns, read_function, read_version,
     version_columns,
 };
-use crate::function::{Activation, BuiltVersion, Claimed, DeployError, DeployStatus};
+use crate::function::{
+    Activation, BuiltVersion, Claimed, DeployError, DeployStatus, NewVersion, Visibility,
+};
 use crate::{Change, StoreError, Timestamp};
 
 /// Oldest first. The second condition repeats that of the index `versions_queue`, word for word:
@@ -40,6 +44,35 @@ pub(super) fn queued(c: &Connection, user_id: UserId) -> Result<u32, StoreError>
     c.prepare_cached(QUEUED)
         .and_then(|mut query| query.query_row([user_id.as_bytes()], |row| row.get(0)))
         .map_err(reading("version"))
+}
+
+/// Whether a function that is there becomes public with this new version of it.
+pub(super) fn makes_public(c: &Connection, new: &NewVersion) -> Result<bool, StoreError> {
+    match new.visibility {
+        Some(Visibility::Public) => Ok(true),
+        Some(Visibility::Private) => settle_visibility(c, new.function_id).map(|()| false),
+        None => c
+            .prepare_cached(
+                "SELECT makes_public FROM versions WHERE function_id = ?1 AND version = ?2 - 1",
+            )
+            .and_then(|mut query| {
+                let before = params![new.function_id.as_bytes(), new.version];
+                query.query_row(before, |row| row.get(0)).optional()
+            })
+            .map(|found| found.unwrap_or(false))
+            .map_err(reading("version")),
+    }
+}
+
+/// Lets no version that waits change who may call the function.
+pub(super) fn settle_visibility(c: &Connection, id: FunctionId) -> Result<(), StoreError> {
+    c.prepare_cached(
+        "UPDATE versions SET makes_public = 0
+         WHERE function_id = ?1 AND status IN ('pending', 'deploying') AND makes_public",
+    )
+    .and_then(|mut update| update.execute([id.as_bytes()]))
+    .map(drop)
+    .map_err(storage_failed)
 }
 
 const CLAIMED: &str = concat!(
@@ -159,10 +192,16 @@ pub(super) fn activate(
         None => return Ok(Activation::Gone),
         Some(found) => found,
     };
-    let standing = c
-        .prepare_cached("SELECT status FROM versions WHERE function_id = ?1 AND version = ?2")
+    let (standing, makes_public): (DeployStatus, bool) = c
+        .prepare_cached(
+            "SELECT status, makes_public FROM versions WHERE function_id = ?1 AND version = ?2",
+        )
         .and_then(|mut query| {
-            query.query_row(params![id.as_bytes(), version], |row| status(row, 0)).optional()
+            query
+                .query_row(params![id.as_bytes(), version], |row| {
+                    Ok((status(row, 0)?, row.get(1)?))
+                })
+                .optional()
         })
         .map_err(reading("version"))?
         .ok_or(StoreError::Missing)?;
@@ -178,7 +217,8 @@ pub(super) fn activate(
     let built = to_json(built)?;
     let end = if overtaken { DeployStatus::Superseded } else { DeployStatus::Active };
     c.prepare_cached(
-        "UPDATE versions SET status = ?3, built = ?4, lease_holder = NULL, lease_until = NULL
+        "UPDATE versions SET status = ?3, built = ?4, lease_holder = NULL, lease_until = NULL,
+                makes_public = 0
          WHERE function_id = ?1 AND version = ?2",
     )
     .and_then(|mut update| update.execute(params![id.as_bytes(), version, status_text(end), built]))
@@ -188,12 +228,16 @@ pub(super) fn activate(
     if overtaken {
         return Ok(Activation::Superseded);
     }
+    let visibility = makes_public.then_some(visibility_text(Visibility::Public));
     c.prepare_cached(
         "UPDATE functions
-         SET active_version = ?2, settled_version = ?2, deployed_at = ?3, updated_at = ?3
+         SET active_version = ?2, settled_version = ?2, deployed_at = ?3, updated_at = ?3,
+             visibility = coalesce(?4, visibility)
          WHERE id = ?1",
     )
-    .and_then(|mut update| update.execute(params![id.as_bytes(), version, Timestamp::now().0]))
+    .and_then(|mut update| {
+        update.execute(params![id.as_bytes(), version, Timestamp::now().0, visibility])
+    })
     .map_err(storage_failed)?;
     Ok(Activation::Activated)
 }
@@ -209,7 +253,8 @@ pub(super) fn fail(
     let failed = c
         .prepare_cached(
             "UPDATE versions
-             SET status = 'failed', error = ?3, lease_holder = NULL, lease_until = NULL
+             SET status = 'failed', error = ?3, lease_holder = NULL, lease_until = NULL,
+                 makes_public = 0
              WHERE function_id = ?1 AND version = ?2 AND status IN ('pending', 'deploying')",
         )
         .and_then(|mut update| update.execute(params![id.as_bytes(), version, error]))

@@ -34,11 +34,17 @@ impl Schema {
 }
 
 /// Of `meta.db`, oldest first.
-pub(super) const META_FILES: [&str; 2] =
-    [include_str!("schema/meta-1.sql"), include_str!("schema/meta-2.sql")];
+pub(super) const META_FILES: [&str; 3] = [
+    include_str!("schema/meta-1.sql"),
+    include_str!("schema/meta-2.sql"),
+    include_str!("schema/meta-3.sql"),
+];
 /// Of `telemetry.db`, oldest first.
-pub(super) const TELEMETRY_FILES: [&str; 2] =
-    [include_str!("schema/telemetry-1.sql"), include_str!("schema/telemetry-2.sql")];
+pub(super) const TELEMETRY_FILES: [&str; 3] = [
+    include_str!("schema/telemetry-1.sql"),
+    include_str!("schema/telemetry-2.sql"),
+    include_str!("schema/telemetry-3.sql"),
+];
 
 static META: LazyLock<Schema> = LazyLock::new(|| Schema::new(*b"CSmd", &META_FILES));
 static TELEMETRY: LazyLock<Schema> = LazyLock::new(|| Schema::new(*b"CStd", &TELEMETRY_FILES));

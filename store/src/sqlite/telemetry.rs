@@ -123,7 +123,7 @@ impl TelemetryStore for SqliteTelemetry {
         cursor: Option<&str>,
     ) -> Result<Page<UsageRow>, StoreError> {
         let from = Cursor::parse(cursor)?;
-        self.telemetry.read(move |c| usage::rows(c, &query, limit, from)).await
+        self.telemetry.read(move |c| usage::calls::page(c, &query, limit, from)).await
     }
 
     async fn function_stats(

@@ -4,26 +4,30 @@
 //! `usage_latency` that by duration as well. All are written in one transaction, and a row that was
 //! there already is added to none.
 //!
+//! Where there are rows there is a sum: rows are in the order of functions and time and in no other,
+//! and those of an account are found by the functions and days of its sums. A row that was imported
+//! without its sum has one of nothing, which is shown to nobody.
+//!
 //! A query for a span takes whole days from the sums and only the cut days at its two ends from
 //! the rows, so its cost does not grow with the number of calls.
+
+pub(super) mod calls;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use cloudserve_protocol::ids::{FunctionId, UserId};
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, Row, Statement, ToSql, params};
+use rusqlite::{Connection, Row, Statement, params};
 
 use super::columns::{reading, storage_failed};
-use super::telemetry::{failed, measured, read_usage};
-use crate::cursor::{Cursor, finish_page, page_limit};
-use crate::function::Page;
+use super::telemetry::{failed, measured};
+use crate::StoreError;
 use crate::span::{DAY_MS, Span, name_of_day};
 use crate::telemetry::{
     FunctionStats, Latency, LatencyDay, UsageDay, UsageOfFunction, UsageQuery, UsageRow,
     UsageTotals,
 };
-use crate::{StoreError, Timestamp};
 
 #[derive(Default)]
 struct Sums {
@@ -32,7 +36,8 @@ struct Sums {
     latency: Latency,
 }
 
-/// Inserts a row that is new.
+/// Inserts a row that is new. What tells it from others is all of its key, and not the execution id
+/// alone: a call that is recorded again has its function and its time, too.
 pub(super) const INSERT_ROW: &str =
     "INSERT INTO usage (execution_id, function_id, user_id, version, duration_ms, cpu_ms,
                         memory_mb, failed, code, cold, timestamp)
@@ -141,6 +146,23 @@ fn count(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+macro_rules! cut_day {
+    ($condition:literal, $day:literal, $times:literal) => {
+        concat!(
+            " UNION ALL
+                 SELECT d.day, u.function_id, 1, u.failed, u.cold, u.duration_ms, u.cpu_ms,
+                        u.memory_mb / 1024.0 * (u.duration_ms / 1000.0)
+                 FROM usage_days AS d CROSS JOIN usage AS u
+                 WHERE ",
+            $condition,
+            " AND d.day = ",
+            $day,
+            " AND u.function_id = d.function_id AND u.user_id = d.user_id AND ",
+            $times
+        )
+    };
+}
+
 macro_rules! sums_by {
     ($key:literal, $condition:literal) => {
         concat!(
@@ -149,22 +171,15 @@ macro_rules! sums_by {
             ", sum(executed), sum(errors), sum(cold), sum(duration_ms), sum(cpu_ms),
                     sum(gb_seconds)
              FROM (
-                 SELECT day, function_id, executed, errors, cold, duration_ms, cpu_ms, gb_seconds
-                 FROM usage_days WHERE ",
+                 SELECT d.day, d.function_id, d.executed, d.errors, d.cold, d.duration_ms,
+                        d.cpu_ms, d.gb_seconds
+                 FROM usage_days AS d
+                 WHERE ",
             $condition,
-            " AND day >= ?3 AND day < ?4
-                 UNION ALL
-                 SELECT ?5, function_id, 1, failed, cold, duration_ms, cpu_ms,
-                        memory_mb / 1024.0 * (duration_ms / 1000.0)
-                 FROM usage WHERE ",
-            $condition,
-            " AND timestamp >= ?6 AND timestamp < ?7
-                 UNION ALL
-                 SELECT ?8, function_id, 1, failed, cold, duration_ms, cpu_ms,
-                        memory_mb / 1024.0 * (duration_ms / 1000.0)
-                 FROM usage WHERE ",
-            $condition,
-            " AND timestamp >= ?9 AND timestamp < ?10
+            " AND d.day >= ?3 AND d.day < ?4 AND d.executed > 0",
+            cut_day!($condition, "?5", "u.timestamp >= ?6 AND u.timestamp < ?7"),
+            cut_day!($condition, "?8", "u.timestamp >= ?9 AND u.timestamp < ?10"),
+            "
              )
              GROUP BY ",
             $key,
@@ -174,11 +189,11 @@ macro_rules! sums_by {
     };
 }
 
-pub(super) const SUMS_OF_USER: &str = sums_by!("day", "user_id = ?1 AND ?2 IS NULL");
-/// The plus keeps SQLite on the index of the function, the narrower one.
-pub(super) const SUMS_OF_FUNCTION: &str = sums_by!("day", "+user_id = ?1 AND function_id = ?2");
+pub(super) const SUMS_OF_USER: &str = sums_by!("day", "d.user_id = ?1 AND ?2 IS NULL");
+/// The plus keeps SQLite on the key, which begins with the function: the narrower one.
+pub(super) const SUMS_OF_FUNCTION: &str = sums_by!("day", "+d.user_id = ?1 AND d.function_id = ?2");
 pub(super) const SUMS_BY_FUNCTION: &str =
-    sums_by!("function_id", "user_id = ?1 AND function_id = coalesce(?2, function_id)");
+    sums_by!("function_id", "d.user_id = ?1 AND d.function_id = coalesce(?2, d.function_id)");
 
 fn days(c: &Connection, query: &UsageQuery) -> Result<Vec<(i64, UsageTotals)>, StoreError> {
     let sql = match query.function_id {
@@ -295,57 +310,6 @@ pub(super) fn latency_by_day(
         .into_iter()
         .filter_map(|(day, latency)| Some(LatencyDay { day: name_of_day(day)?, latency }));
     Ok(named.collect())
-}
-
-macro_rules! rows_where {
-    ($condition:literal) => {
-        concat!(
-            "SELECT function_id, user_id, execution_id, version, duration_ms, cpu_ms, memory_mb,
-                    failed, code, cold, timestamp
-             FROM usage WHERE ",
-            $condition,
-            " AND timestamp >= ?2 AND (timestamp, execution_id) < (?3, ?4)
-             ORDER BY timestamp DESC, execution_id DESC LIMIT ?5"
-        )
-    };
-}
-
-pub(super) const ROWS_OF_USER: &str = rows_where!("user_id = ?1");
-pub(super) const ROWS_OF_FUNCTION: &str = rows_where!("+user_id = ?1 AND function_id = ?6");
-
-pub(super) fn rows(
-    c: &Connection,
-    query: &UsageQuery,
-    limit: u32,
-    cursor: Cursor,
-) -> Result<Page<UsageRow>, StoreError> {
-    let sql = match query.function_id {
-        None => ROWS_OF_USER,
-        Some(_) => ROWS_OF_FUNCTION,
-    };
-    // `to` is exclusive, so nothing at that instant sorts before the all-zero id.
-    let end = query.to.map(|to| Cursor { time: to, id: [0; 16] });
-    let before = match end {
-        Some(end) if (end.time, end.id) < (cursor.time, cursor.id) => end,
-        _ => cursor,
-    };
-    let from = query.from.unwrap_or(Timestamp(i64::MIN));
-    let limit = page_limit(limit);
-    let one_more = i64::from(limit) + 1;
-    let user_id = query.user_id.as_bytes();
-    let mut values: Vec<&dyn ToSql> = vec![user_id, &from.0, &before.time.0, &before.id, &one_more];
-    let function_id = query.function_id.map(|id| *id.as_bytes());
-    values.extend(function_id.as_ref().map(|id| id as &dyn ToSql));
-    let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
-    let rows = select
-        .query_map(&values[..], read_usage)
-        .and_then(Iterator::collect)
-        .map_err(reading("usage row"))?;
-    let (items, next) = finish_page(rows, limit, |row: &UsageRow| Cursor {
-        time: row.timestamp,
-        id: *row.execution_id.as_bytes(),
-    });
-    Ok(Page { items, next })
 }
 
 pub(super) fn function_stats(c: &Connection, id: FunctionId) -> Result<FunctionStats, StoreError> {

@@ -1,12 +1,16 @@
 //! Versions that are there already: read, served again, removed, sealed under another key.
 
 use cloudserve_protocol::ids::{FunctionId, UserId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::columns::{reading, status, storage_failed};
+use super::columns::{json, optional_json, parsed, reading, status, storage_failed};
 use super::functions::{read_version, version_columns};
+use super::queue;
 use crate::cursor::page_limit;
-use crate::function::{DeployStatus, Pruned, Rollback, SealedEnv, SealedVersion, Version};
+use crate::function::{
+    DeployStatus, Pruned, Rollback, SealedEnv, SealedVersion, StoredSource, StoredVersion, Version,
+};
+use crate::pruning::{divide, sharing};
 use crate::{Change, StoreError, Timestamp};
 
 pub(super) fn version(
@@ -72,50 +76,49 @@ pub(super) fn rollback(
     )
     .and_then(|mut update| update.execute(params![id.as_bytes(), version, Timestamp::now().0]))
     .map_err(storage_failed)?;
+    // What waits is no longer served when it is built, so nothing comes with it.
+    queue::settle_visibility(c, id)?;
     changes.push(Change::Function(id));
     Ok(Rollback::Moved)
 }
 
 pub(super) fn prune(c: &Connection, id: FunctionId, keep: u32) -> Result<Pruned, StoreError> {
-    let (active, waiting): (Option<u32>, bool) = match c
-        .prepare_cached(
-            "SELECT active_version,
-                    EXISTS (SELECT 1 FROM versions WHERE function_id = ?1
-                                AND status IN ('pending', 'deploying'))
-             FROM functions WHERE id = ?1",
-        )
-        .and_then(|mut query| {
-            query.query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-        })
+    let active: Option<u32> = match c
+        .prepare_cached("SELECT active_version FROM functions WHERE id = ?1")
+        .and_then(|mut query| query.query_row([id.as_bytes()], |row| row.get(0)).optional())
         .map_err(reading("function"))?
     {
         None => return Ok(Pruned::default()),
         Some(found) => found,
     };
-    if waiting {
-        return Ok(Pruned::default());
-    }
-    let sql = concat!(
-        "SELECT ",
-        version_columns!("v"),
-        " FROM versions v WHERE v.function_id = ?1 ORDER BY v.version DESC"
-    );
-    let mut query = c.prepare_cached(sql).map_err(storage_failed)?;
-    let all: Vec<Version> = query
-        .query_map([id.as_bytes()], |row| read_version(row, 0))
+    let mut query = c
+        .prepare_cached(
+            "SELECT status, version, source_hash, built FROM versions
+             WHERE function_id = ?1 ORDER BY version DESC",
+        )
+        .map_err(storage_failed)?;
+    let all: Vec<(DeployStatus, StoredVersion)> = query
+        .query_map([id.as_bytes()], |row| {
+            let version = StoredVersion {
+                version: row.get(1)?,
+                source_hash: parsed(row, 2)?,
+                source: None,
+                built: optional_json(row, 3)?,
+            };
+            Ok((status(row, 0)?, version))
+        })
         .and_then(Iterator::collect)
         .map_err(reading("version"))?;
-    let keep = keep.max(1) as usize;
-    let mut pruned = Pruned::default();
-    for (place, version) in all.into_iter().enumerate() {
-        if place < keep || active == Some(version.version) {
-            pruned.kept.push(version);
-        } else {
-            pruned.removed.push(version);
-        }
-    }
+    let mut pruned = divide(all, active, keep);
     if pruned.removed.is_empty() {
-        return Ok(Pruned::default());
+        return Ok(pruned);
+    }
+    let mut query = c.prepare_cached(STORED_SOURCE).map_err(storage_failed)?;
+    for version in sharing(&mut pruned) {
+        let source = query
+            .query_row(params![id.as_bytes(), version.version], read_stored_source)
+            .map_err(reading("version"))?;
+        version.source = Some(source);
     }
     let mut delete = c
         .prepare_cached("DELETE FROM versions WHERE function_id = ?1 AND version = ?2")
@@ -124,6 +127,17 @@ pub(super) fn prune(c: &Connection, id: FunctionId, keep: u32) -> Result<Pruned,
         delete.execute(params![id.as_bytes(), version.version]).map_err(storage_failed)?;
     }
     Ok(pruned)
+}
+
+/// Not the lock file. What is no JSON comes as an empty text, which is none either.
+const STORED_SOURCE: &str = "SELECT iif(json_valid(source), json_extract(source, '$.storedVersion',
+            '$.files[0].path', '$.files[1].path'), '')
+     FROM versions WHERE function_id = ?1 AND version = ?2";
+
+fn read_stored_source(row: &Row<'_>) -> rusqlite::Result<StoredSource> {
+    type Extracted = (u32, Option<String>, Option<String>);
+    let (version, first, second): Extracted = json(row, 0)?;
+    Ok(StoredSource { version, only_file: if second.is_none() { first } else { None } })
 }
 
 /// Walks the primary key of `versions`.

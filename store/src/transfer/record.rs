@@ -234,6 +234,9 @@ struct VersionLine {
     built: Option<BuiltVersion>,
     #[serde(with = "ms")]
     created_at: Timestamp,
+    /// Not in lines of schema 1.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    makes_public: bool,
 }
 
 #[derive(Serialize, Deserialize)]

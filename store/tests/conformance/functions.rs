@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use cloudserve_protocol::ids::{FunctionId, UserId};
 use cloudserve_store::account::Quota;
-use cloudserve_store::function::{Activation, DeployStatus, Visibility};
+use cloudserve_store::function::{
+    Activation, BuiltVersion, DeployStatus, Listed, NewVersion, Page, Source, SourceFile, Version,
+    Visibility,
+};
 use cloudserve_store::telemetry::{LogFilter, LogQuery, UsageQuery};
 use cloudserve_store::{Change, StoreError, Stores, Timestamp};
 use futures::future::join_all;
@@ -68,15 +71,10 @@ pub(crate) async fn accept_refuses_duplicates_and_strangers(stores: &Stores) {
     assert!(stores.functions.function_by_name(ada, &function_name("x")).await.unwrap().is_none());
     stores.functions.accept(first_version(bob, "hello")).await.unwrap();
 
-    let public = cloudserve_store::function::NewVersion {
-        visibility: Some(Visibility::Public),
-        ..next_version(&new, 2)
-    };
-    let record = stores.functions.accept(public).await.unwrap();
-    assert_eq!(record.function.visibility, Visibility::Public);
-    let record = stores.functions.accept(next_version(&new, 3)).await.unwrap();
-    assert_eq!(record.function.visibility, Visibility::Public);
-    assert_eq!((record.function.latest_version, record.latest.version), (3, 3));
+    for version in [2, 3] {
+        let record = stores.functions.accept(next_version(&new, version)).await.unwrap();
+        assert_eq!((record.function.latest_version, record.latest.version), (version, version));
+    }
 }
 
 pub(crate) async fn concurrent_deploys_have_one_winner(stores: &Stores) {
@@ -119,9 +117,8 @@ pub(crate) async fn lists_are_newest_first_and_cursors_are_stable(stores: &Store
     }
     stores.functions.accept(first_version(bob, "other")).await.unwrap();
 
-    let names = |page: &cloudserve_store::function::Page<_>| -> Vec<String> {
-        let items: &Vec<cloudserve_store::function::FunctionRecord> = &page.items;
-        items.iter().map(|r| r.function.name.to_string()).collect()
+    let names = |page: &Page<Listed>| -> Vec<String> {
+        page.items.iter().map(|listed| listed.function.name.to_string()).collect()
     };
     let first = stores.functions.functions(ada, 3, None).await.unwrap();
     assert_eq!(names(&first), ["f6", "f5", "f4"]);
@@ -140,6 +137,46 @@ pub(crate) async fn lists_are_newest_first_and_cursors_are_stable(stores: &Store
     for nonsense in ["", "x", "00", &"f".repeat(49)] {
         let refused = stores.functions.functions(ada, 3, Some(nonsense)).await;
         assert!(matches!(refused, Err(StoreError::BadCursor)), "{nonsense}");
+    }
+}
+
+pub(crate) async fn a_list_shows_what_the_functions_are(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let waiting = first_version(ada, "waiting");
+    let mut many = first_version(ada, "many-files");
+    let more =
+        (0..3).map(|n| SourceFile { path: format!("{n}.ts"), ..many.source.files[0].clone() });
+    many.source.files = more.collect();
+    let mut empty = first_version(ada, "empty");
+    empty.source.files.clear();
+    let served = first_version(ada, "served");
+    for new in [&waiting, &many, &empty, &served] {
+        stores.functions.accept(new.clone()).await.unwrap();
+    }
+    stores.functions.activate(served.function_id, 1, built()).await.unwrap();
+    // Of its newest version nothing is built yet; of the other one it is the newest that counts.
+    stores.functions.accept(next_version(&served, 2)).await.unwrap();
+    stores.functions.activate(many.function_id, 1, built()).await.unwrap();
+    let known = BuiltVersion { bundle_bytes: 7, ..built() };
+    let next = NewVersion { built: Some(known), ..next_version(&many, 2) };
+    stores.functions.accept(next).await.unwrap();
+    stores.functions.fail(many.function_id, 2, deploy_error()).await.unwrap();
+
+    let listed = stores.functions.functions(ada, 10, None).await.unwrap().items;
+    assert_eq!(listed.len(), 4);
+    for of in listed {
+        let record = stores.functions.function(ada, of.function.id).await.unwrap().unwrap();
+        assert!(record.latest.source.package_lock.is_some());
+        let (name, built) = (of.function.name.to_string(), of.built.clone());
+        let (only_file, bytes) = match name.as_str() {
+            "waiting" => (Some("index.ts"), None),
+            "served" => (Some("index.ts"), Some(6)),
+            "many-files" => (None, Some(7)),
+            _ => (None, None),
+        };
+        assert_eq!(of.source.only_file.as_deref(), only_file, "{name}");
+        assert_eq!(built.map(|built| built.bundle_bytes), bytes, "{name}");
+        assert_eq!(of, Listed::from(record), "{name}");
     }
 }
 
@@ -174,9 +211,16 @@ pub(crate) async fn versions_and_visibility_belong_to_their_owner(stores: &Store
     for version in 1..=3 {
         stores.functions.accept(next_version(&new, version)).await.unwrap();
     }
-    let numbers: Vec<_> =
-        stores.functions.versions(ada, id, 2).await.unwrap().iter().map(|v| v.version).collect();
-    assert_eq!(numbers, [3, 2]);
+    let versions = stores.functions.versions(ada, id, 2).await.unwrap();
+    assert_eq!(versions.iter().map(|v| v.version).collect::<Vec<_>>(), [3, 2]);
+    // A list has no lock files; whoever builds has one.
+    let whole = stores.functions.version(ada, id, 3).await.unwrap().unwrap();
+    assert_eq!(whole.source, new.source);
+    assert!(whole.source.package_lock.is_some());
+    let source = Source { package_lock: None, ..whole.source.clone() };
+    assert_eq!(versions[0], Version { source, ..whole });
+    let claimed = stores.functions.claim("b", Duration::from_mins(1)).await.unwrap().unwrap();
+    assert_eq!(claimed.version.source, new.source);
 
     assert!(stores.functions.versions(bob, id, 10).await.unwrap().is_empty());
     assert!(stores.functions.function(bob, id).await.unwrap().is_none());

@@ -96,6 +96,7 @@ macro_rules! backends {
                 functions::accept_refuses_duplicates_and_strangers,
                 functions::concurrent_deploys_have_one_winner,
                 functions::lists_are_newest_first_and_cursors_are_stable,
+                functions::a_list_shows_what_the_functions_are,
                 functions::functions_of_one_millisecond_are_told_apart,
                 functions::versions_and_visibility_belong_to_their_owner,
                 functions::a_route_shows_what_is_served,
@@ -103,18 +104,22 @@ macro_rules! backends {
                 functions::changes_are_announced_after_the_commit,
                 queue::claims_are_oldest_first_and_exclusive,
                 queue::accounts_with_nothing_in_work_come_first,
+                queue::accounts_take_turns_however_many_ask_at_once,
                 queue::an_account_has_a_bounded_number_in_the_queue,
                 queue::an_expired_lease_lets_others_in,
                 queue::activation_only_moves_forward,
                 queue::concurrent_activations_end_with_the_newest,
                 queue::a_failed_deploy_changes_nothing_that_is_served,
+                queue::a_function_becomes_public_with_the_version_that_is_served,
                 telemetry::recording_twice_counts_once,
                 telemetry::logs_are_read_newest_first_by_cursor,
                 telemetry::pages_of_large_logs_are_bounded,
                 telemetry::sums_agree_with_the_rows,
+                telemetry::calls_of_all_functions_are_in_one_order,
                 telemetry::logs_expire_and_usage_stays,
                 telemetry::logs_are_searched_by_level_and_text,
                 telemetry::a_tail_shows_what_is_recorded_from_then_on,
+                telemetry::a_tail_goes_on_within_one_millisecond,
                 telemetry::usage_is_summed_by_function_and_latency_by_day,
                 versions::a_rollback_moves_the_pointer_and_holds,
                 versions::what_was_built_before_is_queued_with_it,
@@ -157,6 +162,12 @@ mod transfers {
     async fn an_unfinished_import_keeps_others_out() {
         for installation in [crate::embedded().await, crate::production().await] {
             crate::transfer::an_unfinished_import_keeps_others_out(&installation).await;
+        }
+    }
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_call_without_its_sum_is_found() {
+        for installation in [crate::embedded().await, crate::production().await] {
+            crate::transfer::a_call_without_its_sum_is_found(&installation).await;
         }
     }
 }

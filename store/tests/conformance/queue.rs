@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use cloudserve_protocol::ids::FunctionId;
-use cloudserve_store::function::{Activation, DeployStatus};
+use cloudserve_store::function::{Activation, DeployStatus, NewVersion, Visibility};
 use cloudserve_store::{StoreError, Stores};
 use futures::future::join_all;
 
@@ -60,6 +60,25 @@ pub(crate) async fn accounts_with_nothing_in_work_come_first(stores: &Stores) {
     }
     // Nobody else waits: an account may have more than one in work.
     assert_eq!((claim().await, claim().await), (of_ada[1], of_ada[2]));
+}
+
+pub(crate) async fn accounts_take_turns_however_many_ask_at_once(stores: &Stores) {
+    const ACCOUNTS: usize = 6;
+    for number in 0..ACCOUNTS {
+        let owner = registered(stores, &format!("owner-{number}")).await;
+        for name in ["a", "b", "c"] {
+            stores.functions.accept(first_version(owner, name)).await.unwrap();
+        }
+    }
+    let claims = (0..ACCOUNTS).map(|number| {
+        let functions = stores.functions.clone();
+        tokio::spawn(async move { functions.claim(&format!("c{number}"), LEASE).await })
+    });
+    let claims = join_all(claims).await.into_iter().map(|claim| claim.unwrap().unwrap().unwrap());
+    let claims: Vec<_> = claims.collect();
+    let owners: HashSet<_> = claims.iter().map(|claim| claim.function.user_id).collect();
+    assert_eq!(owners.len(), ACCOUNTS, "{claims:#?}");
+    assert!(claims.iter().all(|claim| claim.function.name.as_str() == "a" && claim.attempt == 1));
 }
 
 pub(crate) async fn an_account_has_a_bounded_number_in_the_queue(stores: &Stores) {
@@ -213,4 +232,56 @@ pub(crate) async fn a_failed_deploy_changes_nothing_that_is_served(stores: &Stor
     let record = stores.functions.function(ada, id).await.unwrap().unwrap();
     assert_eq!(record.function.status, DeployStatus::Pending, "version 4 is the newest");
     assert_eq!(record.function.deploy_error, None);
+}
+
+pub(crate) async fn a_function_becomes_public_with_the_version_that_is_served(stores: &Stores) {
+    use Visibility::{Private, Public};
+    let ada = registered(stores, "ada").await;
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    let accept = async |version, visibility| {
+        let new = NewVersion { visibility, ..next_version(&new, version) };
+        stores.functions.accept(new).await.unwrap()
+    };
+    let activate = async |version| stores.functions.activate(id, version, built()).await.unwrap();
+    let now = async || stores.functions.function(ada, id).await.unwrap().unwrap();
+    let visibility = async || now().await.function.visibility;
+    accept(1, None).await;
+    activate(1).await;
+
+    // Not before it is served, and not if it fails.
+    let record = accept(2, Some(Public)).await;
+    assert_eq!((record.function.visibility, record.latest.makes_public), (Private, true));
+    stores.functions.fail(id, 2, deploy_error()).await.unwrap();
+    let record = now().await;
+    assert_eq!((record.function.visibility, record.latest.makes_public), (Private, false));
+    accept(3, None).await;
+    activate(3).await;
+    assert_eq!(visibility().await, Private, "what failed leaves nothing behind");
+
+    // What waits passes it on to what comes after it, and may be overtaken by that.
+    accept(4, Some(Public)).await;
+    assert!(accept(5, None).await.latest.makes_public);
+    assert_eq!(activate(5).await, Activation::Activated);
+    assert_eq!(activate(4).await, Activation::Superseded);
+    let record = now().await;
+    assert_eq!((record.function.visibility, record.latest.makes_public), (Public, false));
+
+    // Private it becomes at once, whatever waits.
+    accept(6, Some(Public)).await;
+    assert_eq!(accept(7, Some(Private)).await.function.visibility, Private);
+    activate(6).await;
+    activate(7).await;
+    assert_eq!(visibility().await, Private);
+    accept(8, Some(Public)).await;
+    assert!(stores.functions.set_visibility(ada, id, Private).await.unwrap());
+    assert_eq!(activate(8).await, Activation::Activated);
+    assert_eq!(visibility().await, Private);
+
+    // What a rollback keeps from being served changes nothing either.
+    accept(9, Some(Public)).await;
+    stores.functions.rollback(ada, id, 1).await.unwrap();
+    assert!(!accept(10, None).await.latest.makes_public);
+    assert_eq!(activate(9).await, Activation::Superseded);
+    assert_eq!(visibility().await, Private);
 }

@@ -124,17 +124,34 @@ pub(crate) async fn pages_of_large_logs_are_bounded(stores: &Stores) {
     assert!(read == rows);
 }
 
+fn is_chosen(row: &UsageRow, query: &UsageQuery) -> bool {
+    row.user_id == query.user_id
+        && query.function_id.is_none_or(|id| id == row.function_id)
+        && query.from.is_none_or(|from| row.timestamp >= from)
+        && query.to.is_none_or(|to| row.timestamp < to)
+}
+
 /// What the sums must be, from the rows themselves.
 fn executed(rows: &[UsageRow], query: &UsageQuery) -> (u64, f64) {
-    let chosen = rows.iter().filter(|row| {
-        row.user_id == query.user_id
-            && query.function_id.is_none_or(|id| id == row.function_id)
-            && query.from.is_none_or(|from| row.timestamp >= from)
-            && query.to.is_none_or(|to| row.timestamp < to)
-    });
-    chosen.fold((0, 0.0), |(n, gb), row| {
+    rows.iter().filter(|row| is_chosen(row, query)).fold((0, 0.0), |(n, gb), row| {
         (n + 1, gb + row.memory_mb / 1_024.0 * row.duration_ms / 1_000.0)
     })
+}
+
+/// All rows, page by page.
+async fn pages(stores: &Stores, query: &UsageQuery, limit: u32) -> Vec<UsageRow> {
+    let mut read = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = stores.telemetry.usage_rows(query.clone(), limit, cursor.as_deref());
+        let page = page.await.unwrap();
+        assert!(page.items.len() <= limit as usize);
+        read.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            return read;
+        }
+    }
 }
 
 pub(crate) async fn sums_agree_with_the_rows(stores: &Stores) {
@@ -177,19 +194,51 @@ pub(crate) async fn sums_agree_with_the_rows(stores: &Stores) {
     let days: Vec<_> = days.iter().map(|d| (d.day.as_str(), d.totals.executed)).collect();
     assert_eq!(days, [("2023-11-14", 2), ("2023-11-15", 4), ("2023-11-16", 1)]);
 
-    let mut read = Vec::new();
-    let mut cursor = None;
-    loop {
-        let page = stores.telemetry.usage_rows(all_of(ada), 3, cursor.as_deref()).await.unwrap();
-        read.extend(page.items);
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
     let mut expected: Vec<_> = rows.into_iter().filter(|row| row.user_id == ada).collect();
     expected.reverse();
-    assert_eq!(read, expected);
+    assert_eq!(pages(stores, &all_of(ada), 3).await, expected);
+}
+
+pub(crate) async fn calls_of_all_functions_are_in_one_order(stores: &Stores) {
+    let (ada, bob) = (UserId::new(), UserId::new());
+    let functions: Vec<_> = (0..12).map(|_| FunctionId::new()).collect();
+    let midnight = NOON.div_euclid(DAY) * DAY;
+    let mut rows = Vec::new();
+    for day in [0, 1, 2, 9, 40, 41, 300] {
+        let begin = midnight + day * DAY;
+        for (n, id) in (0..).zip(&functions) {
+            // One is called more than the others together. Some calls begin in the same moment.
+            let calls = if n == 0 { 30 } else { (n + day) % 4 };
+            rows.extend((0..calls).map(|call| usage(ada, *id, begin + call / 3)));
+        }
+        // Of one function, and somebody else is billed.
+        rows.extend((0..3).map(|call| usage(bob, functions[0], begin + call)));
+    }
+    for batch in rows.rchunks(50) {
+        stores.telemetry.record(batch.to_vec(), Vec::new()).await.unwrap();
+    }
+
+    rows.sort_unstable_by_key(|row| std::cmp::Reverse((row.timestamp, row.execution_id)));
+    let at = |day: i64, ms: i64| Some(Timestamp(midnight + day * DAY + ms));
+    for (user_id, function_id, from, to) in [
+        (ada, None, None, None),
+        (bob, None, None, None),
+        (ada, Some(functions[0]), None, None),
+        (bob, Some(functions[0]), None, None),
+        (ada, Some(functions[7]), at(1, 0), None),
+        (ada, None, at(1, 1), at(40, 2)),
+        (ada, None, at(2, 0), at(9, 0)),
+        (ada, None, at(3, 0), at(9, 0)),
+        (bob, None, at(41, 1), at(41, 2)),
+    ] {
+        let query = UsageQuery { user_id, function_id, from, to };
+        let expected: Vec<_> = rows.iter().filter(|row| is_chosen(row, &query)).cloned().collect();
+        for limit in [2, 9, 1_000] {
+            assert_eq!(pages(stores, &query, limit).await, expected, "{limit}: {query:?}");
+        }
+        let totals = stores.telemetry.usage_totals(query.clone()).await.unwrap();
+        assert_eq!(totals.executed, expected.len() as u64, "{query:?}");
+    }
 }
 
 pub(crate) async fn logs_expire_and_usage_stays(stores: &Stores) {
@@ -271,6 +320,25 @@ pub(crate) async fn a_tail_shows_what_is_recorded_from_then_on(stores: &Stores) 
     assert_eq!(stores.telemetry.log_tail(id, Some(&start.position), 9).await.unwrap().rows, rows);
     let refused = stores.telemetry.log_tail(id, Some("nonsense"), 9).await;
     assert!(matches!(refused, Err(StoreError::BadCursor)));
+}
+
+pub(crate) async fn a_tail_goes_on_within_one_millisecond(stores: &Stores) {
+    let id = FunctionId::new();
+    let mut position = stores.telemetry.log_tail(id, None, 10).await.unwrap().position;
+    // Recorded at once: hundreds of them have the same time.
+    let rows: Vec<_> = (0..600).map(|n| log(id, NOON + n)).collect();
+    stores.telemetry.record(Vec::new(), rows.clone()).await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..10 {
+        let tail = stores.telemetry.log_tail(id, Some(&position), 200).await.unwrap();
+        position = tail.position;
+        seen.extend(tail.rows);
+    }
+    seen.sort_unstable_by_key(|row| row.timestamp);
+    assert_eq!(seen.len(), rows.len());
+    assert!(seen == rows);
+    let tail = stores.telemetry.log_tail(id, Some(&position), 200).await.unwrap();
+    assert!(tail.rows.is_empty());
 }
 
 pub(crate) async fn usage_is_summed_by_function_and_latency_by_day(stores: &Stores) {

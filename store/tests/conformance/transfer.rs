@@ -8,9 +8,9 @@ use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey};
 use cloudserve_protocol::call::{LogLevel, LogLine};
 use cloudserve_protocol::ids::{ApiKeyId, AuditId, BundleHash, DepHash, FunctionId, UserId};
 use cloudserve_store::account::{Actor, ApiKey, AuditEntry, Quota, Scope};
-use cloudserve_store::function::{NewVersion, Visibility};
+use cloudserve_store::function::{NewVersion, Version, Visibility};
 use cloudserve_store::telemetry::{CallStatus, LogFilter, LogQuery, LogRow, UsageQuery, UsageRow};
-use cloudserve_store::transfer::{Kind, ObjectTransfer, Record, StoredObject, Transfer};
+use cloudserve_store::transfer::{Kind, ObjectTransfer, Record, StoredObject, Transfer, UsageSums};
 use cloudserve_store::{OpenError, Stores, Timestamp};
 use futures::TryStreamExt;
 
@@ -78,7 +78,7 @@ async fn fill_accounts(stores: &Stores) -> (UserId, String) {
 async fn fill_functions(stores: &Stores, ada: UserId) -> FunctionId {
     let new = first_version(ada, "hello");
     let id = new.function_id;
-    for version in 1..=5 {
+    for version in 1..=4 {
         stores.functions.accept(next_version(&new, version)).await.unwrap();
     }
     stores.functions.activate(id, 2, built()).await.unwrap();
@@ -87,6 +87,8 @@ async fn fill_functions(stores: &Stores, ada: UserId) -> FunctionId {
     let lease = Duration::from_mins(1);
     assert_eq!(stores.functions.claim("a", lease).await.unwrap().unwrap().version.version, 4);
     stores.functions.set_visibility(ada, id, Visibility::Public).await.unwrap();
+    let opening = NewVersion { visibility: Some(Visibility::Public), ..next_version(&new, 5) };
+    stores.functions.accept(opening).await.unwrap();
     let other = NewVersion { built: Some(built()), ..first_version(ada, "other") };
     stores.functions.accept(other).await.unwrap();
     id
@@ -106,10 +108,11 @@ fn call(of: (UserId, FunctionId), n: u32) -> UsageRow {
 async fn fill_telemetry(
     stores: &Stores,
     ada: UserId,
-    function: FunctionId,
+    [function, other]: [FunctionId; 2],
     calls: std::ops::Range<u32>,
 ) {
-    let rows = calls.clone().map(|n| call((ada, function), n)).collect();
+    let of = |n: u32| (ada, if n.is_multiple_of(2) { function } else { other });
+    let rows = calls.clone().map(|n| call(of(n), n)).collect();
     let logs = calls.step_by(100).map(|n| LogRow {
         lines: vec![LogLine {
             level: LogLevel::Warn,
@@ -148,10 +151,12 @@ async fn fill(installation: &Installation) -> Filled {
     let stores = &installation.stores;
     let (ada, key_hash) = fill_accounts(stores).await;
     let function = fill_functions(stores, ada).await;
-    fill_telemetry(stores, ada, function, 0..ROWS / 2).await;
+    // Calls are in another order than functions.
+    let functions = [function, FunctionId::new()];
+    fill_telemetry(stores, ada, functions, 0..ROWS / 2).await;
     // Another process, which may have sums of its own.
     let other = installation.place.open().await.unwrap();
-    fill_telemetry(&other, ada, function, ROWS / 2..ROWS).await;
+    fill_telemetry(&other, ada, functions, ROWS / 2..ROWS).await;
     for (n, key) in artifacts(function).iter().enumerate() {
         stores.artifacts.put(key, content(n)).await.unwrap();
     }
@@ -227,7 +232,7 @@ pub(crate) async fn everything_moves(from: &Installation, to: &Installation) {
         (Kind::Audit, 3),
         (Kind::Functions, 2 + 6),
         (Kind::Users, 2),
-        (Kind::UsageDays, 3),
+        (Kind::UsageDays, 2 * 3),
         (Kind::Usages, rows),
         (Kind::Logs, 14),
     ];
@@ -303,12 +308,11 @@ async fn same_answers(from: &Stores, to: &Stores, filled: &Filled) {
     let lease = Duration::from_mins(1);
     let mut waiting = Vec::new();
     while let Some(claimed) = to.functions.claim("b", lease).await.unwrap() {
-        waiting.push((claimed.function.name.to_string(), claimed.version.version));
+        let Version { version, makes_public, .. } = claimed.version;
+        waiting.push((claimed.function.name.to_string(), version, makes_public));
     }
-    assert_eq!(
-        waiting,
-        [("hello".to_owned(), 4), ("hello".to_owned(), 5), ("other".to_owned(), 1)]
-    );
+    let waited = [("hello", 4, false), ("hello", 5, true), ("other", 1, false)];
+    assert_eq!(waiting, waited.map(|(name, version, opens)| (name.to_owned(), version, opens)));
 }
 
 pub(crate) async fn an_unfinished_import_keeps_others_out(installation: &Installation) {
@@ -324,4 +328,44 @@ pub(crate) async fn an_unfinished_import_keeps_others_out(installation: &Install
         transfer.records.finish_import().await.unwrap();
         place.open().await.unwrap();
     }
+}
+
+/// As it may be in what was exported beside a running server.
+pub(crate) async fn a_call_without_its_sum_is_found(installation: &Installation) {
+    let Installation { stores, transfer, .. } = installation;
+    let (ada, function) = (UserId::new(), FunctionId::new());
+    let row = call((ada, function), 1);
+    let of_ada = || UsageQuery { user_id: ada, function_id: None, from: None, to: None };
+    let calls = || vec![Record::Usage(row.clone())];
+    transfer.records.insert(Kind::Usages, calls()).await.unwrap();
+    let page = stores.telemetry.usage_rows(of_ada(), 10, None).await.unwrap();
+    assert_eq!(page.items, std::slice::from_ref(&row));
+    assert_eq!(records(transfer, Kind::Usages).await.len(), 1);
+    // Of nothing there is no sum.
+    assert!(records(transfer, Kind::UsageDays).await.is_empty());
+    assert!(stores.telemetry.usage_by_day(of_ada()).await.unwrap().is_empty());
+    assert!(stores.telemetry.usage_by_function(of_ada()).await.unwrap().is_empty());
+
+    let sums = UsageSums {
+        function_id: function,
+        day: row.timestamp.day(),
+        user_id: ada,
+        executed: 1,
+        errors: 0,
+        cold: 0,
+        duration_ms: row.duration_ms,
+        cpu_ms: row.cpu_ms,
+        memory_mb: row.memory_mb,
+        gb_seconds: 0.5,
+        latency: Default::default(),
+    };
+    for _ in 0..2 {
+        let sums = vec![Record::UsageDay(sums.clone())];
+        transfer.records.insert(Kind::UsageDays, sums).await.unwrap();
+        transfer.records.insert(Kind::Usages, calls()).await.unwrap();
+    }
+    assert_eq!(stores.telemetry.usage_totals(of_ada()).await.unwrap().executed, 1);
+    let found = records(transfer, Kind::UsageDays).await;
+    let [Record::UsageDay(found)] = &found[..] else { panic!("{} sums", found.len()) };
+    assert_eq!(found, &sums);
 }

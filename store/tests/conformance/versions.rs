@@ -1,7 +1,9 @@
 //! Versions that are there already: served again, removed, sealed under another key.
 
 use cloudserve_protocol::ids::{FunctionId, UserId};
-use cloudserve_store::function::{Activation, DeployStatus, NewVersion, Rollback, SealedEnv};
+use cloudserve_store::function::{
+    Activation, DeployStatus, NewVersion, Rollback, SealedEnv, StoredSource, StoredVersion,
+};
 use cloudserve_store::{Change, Stores};
 
 use crate::fixtures::{built, deploy_error, first_version, next_version, registered};
@@ -93,16 +95,29 @@ pub(crate) async fn old_versions_go_and_what_is_served_stays(stores: &Stores) {
     let other = first_version(ada, "other");
     stores.functions.accept(other.clone()).await.unwrap();
 
-    assert!(stores.functions.prune(id, 6).await.unwrap().removed.is_empty());
-    let pruned = stores.functions.prune(id, 2).await.unwrap();
-    let of = |versions: &[cloudserve_store::function::Version]| -> Vec<u32> {
+    let of = |versions: &[StoredVersion]| -> Vec<u32> {
         versions.iter().map(|version| version.version).collect()
     };
-    assert_eq!((of(&pruned.removed), of(&pruned.kept)), (vec![4, 3, 1], vec![6, 5, 2]));
-    assert_eq!(numbers(stores, ada, id).await, [6, 5, 2]);
+    let pruned = stores.functions.prune(id, 5).await.unwrap();
+    assert_eq!((of(&pruned.removed), of(&pruned.kept)), (vec![], vec![6, 5, 4, 3, 2, 1]));
+    assert_eq!(pruned.kept[0].built, Some(built()));
+    assert_eq!(pruned.kept[3].built, None);
+    // One that failed takes no place of those that were built.
+    let pruned = stores.functions.prune(id, 2).await.unwrap();
+    assert_eq!((of(&pruned.removed), of(&pruned.kept)), (vec![4, 1], vec![6, 5, 3, 2]));
+    let source = StoredSource {
+        version: new.source.stored_version,
+        only_file: new.source.only_file().map(str::to_owned),
+    };
+    for version in pruned.removed.iter().chain(&pruned.kept) {
+        assert_eq!(version.source_hash, new.source_hash);
+        assert_eq!(version.source.as_ref(), Some(&source), "{}", version.version);
+    }
+    assert_eq!(numbers(stores, ada, id).await, [6, 5, 3, 2]);
     assert_eq!(numbers(stores, ada, other.function_id).await, [1]);
-    assert_eq!(of(&stores.functions.prune(id, 0).await.unwrap().kept), [6, 2]);
-    assert!(stores.functions.prune(FunctionId::new(), 1).await.unwrap().removed.is_empty());
+    assert_eq!(of(&stores.functions.prune(id, 0).await.unwrap().kept), [6, 3, 2]);
+    let none = stores.functions.prune(FunctionId::new(), 1).await.unwrap();
+    assert!(none.removed.is_empty() && none.kept.is_empty());
     // Numbers are not given again.
     stores.functions.accept(next_version(&new, 7)).await.unwrap();
 }

@@ -4,7 +4,7 @@
   "limits": { "memoryMb": 512, "timeoutMs": 30000 },
   "expect": { "json": { "js": "const n = 1;", "errors": [[2322, "Type 'string' is not assignable to type 'number'."]], "kinds": ["ImportDeclaration", "ClassDeclaration"] } } }
 ---*/
-import ts from "typescript";
+import * as ts from "typescript";
 
 const FILES = { "/a.ts": "const n: number = ['x'].map((x) => x + '!')[0];" };
 

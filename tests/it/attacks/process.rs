@@ -59,6 +59,37 @@ const ATTACKS: &[Attack] = &[
     attack("another context", Harmless, "
         const out = require('node:vm').runInNewContext('this.constructor.constructor(\"return globalThis\")()');
         return Object.keys(out.process?.env ?? {}).length;"),
+    attack("the control socket", Answer("none"), "
+        const net = require('node:net');
+        const binding = (name) => process.binding(`${name}_wrap`);
+        const { TCP } = binding('tcp'), { UDP } = binding('udp');
+        // The function's standard output and error are its own.
+        const pipe = new net.Socket({ fd: 1, readable: false })._handle;
+        const Pipe = pipe.constructor;
+        const terminals = [binding('tty').TTY];
+        try { terminals.push(new (require('node:tty').WriteStream)(2)._handle.constructor); } catch {}
+        const asTerminal = (fd) => terminals.some((Terminal) => {
+          const failure = {};
+          try { return 'readStart' in new Terminal(fd, failure) && failure.code === undefined; } catch { return false; }
+        });
+        const ways = {
+          socket: (fd) => new net.Socket({ fd, readable: false }).writable,
+          pipe: (fd) => new Pipe(0).open(fd) === 0,
+          listener: (fd) => new Pipe(1).open(fd) === 0,
+          tcp: (fd) => new TCP(0).open(fd) === 0,
+          udp: (fd) => new UDP().open(fd) === 0,
+          terminal: asTerminal,
+          file: (fd) => fs.writeSync(fd, 'x') >= 0 || fs.readSync(fd, Buffer.alloc(1)) >= 0,
+          stat: (fd) => fs.fstatSync(fd) !== undefined,
+          closed: (fd) => fs.closeSync(fd) === undefined,
+        };
+        const opened = [];
+        for (let fd = 3; fd <= 64; fd++) {
+          for (const [name, opens] of Object.entries(ways)) {
+            try { if (opens(fd)) opened.push(`${name} ${fd}`); } catch {}
+          }
+        }
+        return opened.join(', ') || 'none';"),
     attack("the bridge", Answer("undefined"), "return String(globalThis.__cloudserve);"),
     attack("the core", RefusedOr(FAILS), "
         const core = Deno[Deno.internal]?.core ?? globalThis.__bootstrap?.core;

@@ -19,6 +19,10 @@ figure. This file is written by the test when `CLOUDSERVE_WRITE_COMPATIBILITY` i
 test compares everything but the load. `tests/it/websocket.rs` holds `ws` and socket.io to their
 WebSockets, through the gateway.
 
+Descriptors by their numbers: `node:fs` takes those that it has opened; `net.Socket({ fd })` and
+`listen({ fd })` take the standard streams, 0 to 2, and `dgram` takes none. Any other is refused,
+`EBADF`, also if the function has opened it.
+
 | package | version | exercised | result | load |
 |---|---|---|---|---|
 ";

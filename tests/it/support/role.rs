@@ -61,6 +61,7 @@ impl RoleProcess {
             .current_dir(self.dir.path())
             .env("CLOUDSERVE_DATA_DIR", self.dir.path().join("data"))
             .env("CLOUDSERVE_NPM_CACHE", npm_cache())
+            .env("CLOUDSERVE_NPM_CACHE_BYTES", "0")
             .envs(self.settings.iter().map(|(name, value)| (*name, value)));
         self.child = Some(spawn(command, &self.log()));
     }

@@ -95,6 +95,7 @@ impl TestServer {
             .env("CLOUDSERVE_GATEWAY_LISTEN", "127.0.0.1:0")
             .env("CLOUDSERVE_NPM", home.npm_wrapper())
             .env("CLOUDSERVE_NPM_CACHE", npm_cache())
+            .env("CLOUDSERVE_NPM_CACHE_BYTES", "0")
             .envs(home.extra.iter().map(|(name, value)| (*name, value)));
         let mut child = spawn(command, &log);
         let (api, gateway) = wait_for("the server to listen", || {
@@ -245,13 +246,20 @@ fn parse_listening(line: &str) -> Option<(String, String)> {
 
 /// Stands in for npm: writes down that it was called, then becomes npm.
 fn write_npm_wrapper(path: &Path, calls: &Path) {
-    let script =
-        format!("#!/bin/sh\nprintf '%s\\n' \"$*\" >> '{}'\nexec npm \"$@\"\n", calls.display());
+    // The one that comes with Node may be too old.
+    let npm =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/node_modules/npm/bin/npm-cli.js");
+    let npm = if npm.is_file() { npm } else { PathBuf::from("npm") };
+    let script = format!(
+        "#!/bin/sh\nprintf '%s\\n' \"$*\" >> '{}'\nexec '{}' \"$@\"\n",
+        calls.display(),
+        npm.display()
+    );
     fs::write(path, script).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Downloads are shared between servers and between runs.
+/// Downloads are shared between servers and between runs: so none of them empties the directory.
 pub(crate) fn npm_cache() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or("/tmp".into())).join(".cache"),

@@ -10,14 +10,14 @@ use cloudserve_protocol::ids::{
 };
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::Timestamp;
-use cloudserve_store::function::{DeployError, DeployStatus, Version, Visibility};
+use cloudserve_store::function::{DeployError, DeployStatus, Listed, Version, Visibility};
 use cloudserve_store::telemetry::FunctionStats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::functions::Shown;
 use crate::app::versions::Variables;
-use crate::build::source::{SourceFiles, source_key};
+use crate::build::source::{SourceFiles, stored_under};
 
 /// Why a deploy failed.
 #[derive(Serialize, ToSchema)]
@@ -140,12 +140,11 @@ impl FunctionView {
         user_name: &UserName,
         gateway_url: Option<&str>,
     ) -> Self {
-        let Shown { record, stats, env_names } = shown;
-        let (function, latest) = (record.function, record.latest);
-        // What the newest version has not built is still served from the one before.
-        let built = latest.built.or_else(|| record.active.and_then(|active| active.built));
+        let Shown { listed, stats, env_names } = shown;
+        let Listed { function, source, source_hash, limits, built, .. } = listed;
         let endpoint = format!("/run/{user_name}/{}", function.name);
-        let source_key = source_key(function.id, &latest.source, &latest.source_hash);
+        let only_file = source.only_file.as_deref();
+        let source_key = stored_under(function.id, source.stored_version, &source_hash, only_file);
         let bundle_path = built.as_ref().map(|built| {
             let hash = built.bundle_hash.clone();
             ArtifactKey::Bundle { function: function.id, hash }.to_string()
@@ -164,7 +163,7 @@ impl FunctionView {
             deploy_error: function.deploy_error.map(DeployErrorView::from),
             version: function.latest_version,
             active_version: function.active_version,
-            source_hash: latest.source_hash,
+            source_hash,
             bundle_hash: built.as_ref().map(|built| built.bundle_hash.clone()),
             bundle_bytes: built.as_ref().map(|built| built.bundle_bytes),
             dep_hash: built.as_ref().and_then(|built| built.dep_hash.clone()),
@@ -173,10 +172,10 @@ impl FunctionView {
             url: gateway_url.map(|base| format!("{}{endpoint}", base.trim_end_matches('/'))),
             endpoint,
             visibility: function.visibility,
-            limits: latest.limits,
+            limits,
             env_names,
-            dependencies: latest.source.dependencies,
-            external: latest.source.external,
+            dependencies: source.dependencies,
+            external: source.external,
             stats: stats.into(),
             source_path: source_key.to_string(),
             bundle_path,

@@ -136,6 +136,7 @@ fn version(function: FunctionId) -> Version {
             handler_kind: HandlerKind::Event,
         }),
         created_at: Timestamp(1),
+        makes_public: false,
     }
 }
 

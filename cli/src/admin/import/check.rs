@@ -14,6 +14,7 @@ use super::ImportError;
 use super::target::{Objects, Records, object_line, sha256_of};
 use crate::admin::archive::{Step, Tally, Visitor};
 use crate::admin::progress::Progress;
+use crate::secrets::{LostKeys, key_id};
 
 /// Bytes read at a time.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -47,6 +48,7 @@ impl<'a> Check<'a> {
         runtime: &'a Runtime,
         transfer: &'a Transfer,
         sealer: Option<Sealer>,
+        lost: LostKeys,
     ) -> Self {
         let expected = Expected {
             records: Kind::ALL.map(|kind| (kind, Tally::default())).into(),
@@ -59,7 +61,7 @@ impl<'a> Check<'a> {
             transfer,
             records: Records::of(runtime, transfer),
             objects: Objects::of(runtime, transfer),
-            environments: Environments { sealer, ..Environments::default() },
+            environments: Environments { sealer, lost, ..Environments::default() },
             expected,
             progress: Progress::begin("checking the archive"),
             seen: 0,
@@ -157,10 +159,12 @@ fn sha256(content: &mut dyn Read) -> Option<[u8; 32]> {
     }
 }
 
-/// Whether all environments open.
+/// Whether all environments open that are not lost.
 #[derive(Default)]
 struct Environments {
     sealer: Option<Sealer>,
+    /// What is sealed under these may stay closed.
+    lost: LostKeys,
     /// Sealed under keys that are not known.
     unknown: u64,
     keys: BTreeSet<String>,
@@ -171,14 +175,12 @@ struct Environments {
 
 impl Environments {
     fn check(&mut self, version: &Version) {
-        if version.env.0.is_empty() {
+        if version.env.0.is_empty() || self.lost.sealed(&version.env) {
             return;
         }
         let opened = match &self.sealer {
             Some(sealer) => sealer.open(version.function_id, &version.env).map(drop),
-            None => Err(SealError::UnknownKey {
-                key_id: Sealer::key_id(&version.env).unwrap_or_else(|| "one without an id".into()),
-            }),
+            None => Err(SealError::UnknownKey { key_id: key_id(&version.env) }),
         };
         match opened {
             Ok(()) => {}

@@ -31,7 +31,7 @@ use self::check::{Check, Expected};
 use super::archive::{ArchiveError, Manifest, read};
 use super::progress::say;
 use super::{Place, summary};
-use crate::secrets::{FromEnvironment, Secrets};
+use crate::secrets::{FromEnvironment, LostKeys, Secrets};
 use crate::storage::Storage;
 
 pub(super) const EXAMPLES: &str = "\
@@ -87,7 +87,8 @@ pub(super) enum ImportError {
     #[error(
         "{versions} environments are sealed under a master key that is not known here ({keys}); \
          give it in CLOUDSERVE_MASTER_KEY or CLOUDSERVE_MASTER_KEY_PREVIOUS, or put it into \
-         secrets/master-key of the data directory; nothing was changed"
+         secrets/master-key of the data directory, or name it in CLOUDSERVE_MASTER_KEY_LOST if nobody \
+         has it any more; nothing was changed"
     )]
     UnknownKeys { versions: u64, keys: String },
     #[error(
@@ -116,13 +117,13 @@ pub(super) fn run(
             let lock = DataDirLock::acquire(&data_dir).map_err(ImportError::Open)?;
             let sealer = sealer(Some(&data_dir), given)?;
             let transfer = open_embedded_import(&lock).map_err(ImportError::Open)?;
-            Ok(import(runtime, &transfer, sealer, options)?)
+            Ok(import(runtime, &transfer, (sealer, given.lost.clone()), options)?)
         }
         Storage::Production(servers) => {
             let sealer = sealer(None, given)?;
             let opened = runtime.block_on(open_production_import(&servers.0, &servers.1));
             let transfer = opened.map_err(ImportError::Open)?;
-            Ok(import(runtime, &transfer, sealer, options)?)
+            Ok(import(runtime, &transfer, (sealer, given.lost.clone()), options)?)
         }
     }
 }
@@ -139,10 +140,10 @@ fn sealer(
 fn import(
     runtime: &Runtime,
     transfer: &Transfer,
-    sealer: Option<Sealer>,
+    (sealer, lost): (Option<Sealer>, LostKeys),
     options: &ImportOptions,
 ) -> Result<String, ImportError> {
-    let mut check = Check::begin(runtime, transfer, sealer);
+    let mut check = Check::begin(runtime, transfer, sealer, lost);
     let manifest = read(&options.file, &mut check)?.ok_or(ArchiveError::CutOff)?;
     let expected = check.end()?;
     summary::warn(&manifest);

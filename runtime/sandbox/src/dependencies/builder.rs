@@ -24,15 +24,19 @@ use tempfile::TempDir;
 use tracing::{error, info, warn};
 use walkdir::{DirEntry, WalkDir};
 
-use super::lockfile::{dep_hash, packages, without_addresses};
+use super::lockfile::{dep_hash, packages, received, without_addresses};
 use super::npm::{Npm, measure, own_user_config};
 use super::spec::CheckedSpec;
+use super::turns::Turns;
 
 /// The Node ABI that the worker emulates (Node 26) and the platform: trees are of one.
 const PLATFORM: &str = concat!("node-abi-147 ", "linux-x64");
 
-/// npm's code for a version it does not know.
+/// npm's codes for a version it does not know, and for an address it may not ask.
 const NO_SUCH_VERSION: &str = "ETARGET";
+const OTHER_ADDRESS: &str = "EALLOWREMOTE";
+
+const LOCK: &str = "package-lock.json";
 
 const MAX_METADATA_BYTES: u64 = 32 * 1024 * 1024;
 const DIRECTORY_PREFIX: &str = "npm-";
@@ -46,6 +50,9 @@ pub struct NpmOptions {
     pub user_config: Option<PathBuf>,
     /// Where npm keeps what it downloaded; below `work_dir` if `None`.
     pub cache_dir: Option<PathBuf>,
+    /// What npm may keep of that: beyond it, a build begins with nothing as soon as no other one is
+    /// under way. 0: no bound.
+    pub cache_bytes: u64,
     /// Where builds happen. Made if need be.
     pub work_dir: PathBuf,
     /// How long what a range was resolved to is taken again, in seconds.
@@ -62,6 +69,7 @@ impl Default for NpmOptions {
             npm: PathBuf::from("npm"),
             user_config: None,
             cache_dir: None,
+            cache_bytes: 4 * 1024 * 1024 * 1024,
             work_dir: PathBuf::from("npm"),
             resolution_ttl_s: 24 * 60 * 60,
             builds_in_parallel: 2,
@@ -85,9 +93,11 @@ type Flights = Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>;
 pub struct NpmBuilder {
     store: Arc<dyn ArtifactStore>,
     npm: Npm,
+    /// Set once npm is known to be one that can be kept to the registry.
+    checked: tokio::sync::OnceCell<()>,
     work_dir: PathBuf,
     resolution_ttl_s: u64,
-    turns: tokio::sync::Semaphore,
+    turns: Turns,
     flights: Flights,
     npm_runs: AtomicU64,
 }
@@ -110,12 +120,14 @@ impl NpmBuilder {
             tree_bytes: options.limits.dependency_tree_bytes,
             tree_files: options.limits.dependency_tree_files,
         };
+        let turns = Turns::new(options.builds_in_parallel, &npm.cache_dir, options.cache_bytes);
         Ok(Self {
             store,
             npm,
+            checked: tokio::sync::OnceCell::new(),
             work_dir,
             resolution_ttl_s: options.resolution_ttl_s,
-            turns: tokio::sync::Semaphore::new(options.builds_in_parallel.max(1)),
+            turns,
             flights: Flights::default(),
             npm_runs: AtomicU64::new(0),
         })
@@ -204,15 +216,11 @@ impl NpmBuilder {
         write("package.json", &spec.package_json())?;
         if let Some(lock) = spec.package_lock() {
             // Checked before npm sees it; npm checks that it fits package.json.
-            packages(lock)?;
-            let lock = without_addresses(lock).ok_or_else(|| {
-                DependencyError::Rejected("the lock file has no packages".to_owned())
-            })?;
-            write("package-lock.json", &lock)?;
+            write(LOCK, &received(lock)?)?;
         }
+        self.checked.get_or_try_init(|| self.npm.check_version(dir)).await?;
         self.npm(dir, &["install", "--package-lock-only"]).await?;
-        let lock = std::fs::read_to_string(dir.join("package-lock.json"))
-            .map_err(|error| unavailable(&error))?;
+        let lock = std::fs::read_to_string(dir.join(LOCK)).map_err(|error| unavailable(&error))?;
         packages(&lock)
     }
 
@@ -227,6 +235,14 @@ impl NpmBuilder {
             // What npm's cache holds of a package is older than the version that was resolved.
             Err(DependencyError::Rejected(told)) if told.contains(NO_SUCH_VERSION) => {
                 self.npm(dir.path(), &["ci"]).await?;
+            }
+            // A registry may keep its archives elsewhere; asked for a package by name, it says where.
+            Err(DependencyError::Rejected(told)) if told.contains(OTHER_ADDRESS) => {
+                let path = dir.path().join(LOCK);
+                let lock = std::fs::read_to_string(&path).map_err(|error| unavailable(&error))?;
+                let lock = without_addresses(&lock).ok_or(DependencyError::Unavailable)?;
+                std::fs::write(&path, lock).map_err(|error| unavailable(&error))?;
+                self.npm(dir.path(), &["ci", "--prefer-offline"]).await?;
             }
             installed => installed?,
         }
@@ -301,7 +317,7 @@ impl DependencyBuilder for NpmBuilder {
         {
             return Ok(known);
         }
-        let _place = self.turns.acquire().await.map_err(|error| unavailable(&error))?;
+        let _place = self.turns.take().await.map_err(|error| unavailable(&error))?;
         let dir = tempfile::Builder::new()
             .prefix(DIRECTORY_PREFIX)
             .tempdir_in(&self.work_dir)

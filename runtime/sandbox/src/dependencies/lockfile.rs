@@ -1,11 +1,55 @@
 //! `package-lock.json`: what npm resolved, or what a user sent.
+//!
+//! A lock file tells npm what to fetch, and from where; npm even asks git for what the map of some
+//! package in it names. Invariant: of a user's lock file npm gets only what was read here: packages
+//! of the registry, each with its integrity, and what they depend on there.
 
 use std::collections::BTreeMap;
 
 use cloudserve_protocol::build::{DependencyError, ResolvedPackage, TREE_FORMAT_VERSION};
 use cloudserve_protocol::ids::DepHash;
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+
+use super::spec::{is_package_name, is_tarball};
+
+const MAX_VERSION_CHARS: usize = 256;
+
+/// What of a specification is told to the user.
+const MAX_TOLD_CHARS: usize = 100;
+
+/// Hashes that npm knows, as they begin an integrity.
+const HASHES: [&str; 4] = ["sha1-", "sha256-", "sha384-", "sha512-"];
+
+/// What a package depends on, in all the ways npm may act on.
+const SPECS: [&str; 5] = [
+    "dependencies",
+    "optionalDependencies",
+    "peerDependencies",
+    "devDependencies",
+    "acceptDependencies",
+];
+
+/// What npm gets of a package of a user's lock file. No addresses; nothing that is linked, bundled,
+/// run or developed.
+const KEPT: [&str; 15] = [
+    "name",
+    "version",
+    "integrity",
+    "dependencies",
+    "optionalDependencies",
+    "peerDependencies",
+    "peerDependenciesMeta",
+    "optional",
+    "devOptional",
+    "peer",
+    "engines",
+    "os",
+    "cpu",
+    "libc",
+    "hasShrinkwrap",
+];
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,10 +75,13 @@ fn refused(message: impl Into<String>) -> DependencyError {
     DependencyError::Rejected(message.into())
 }
 
+fn unreadable(error: &serde_json::Error) -> DependencyError {
+    refused(format!("the lock file cannot be read: {error}"))
+}
+
 /// Every package of a lock file, sorted by path; refuses what does not come from the registry.
 pub(super) fn packages(text: &str) -> Result<Vec<ResolvedPackage>, DependencyError> {
-    let lock: Lock = serde_json::from_str(text)
-        .map_err(|error| refused(format!("the lock file cannot be read: {error}")))?;
+    let lock: Lock = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
     if !matches!(lock.lockfile_version, 2 | 3) {
         return Err(refused(format!(
             "lock file version {} is not supported; npm 7 and later write 2 or 3",
@@ -46,6 +93,7 @@ pub(super) fn packages(text: &str) -> Result<Vec<ResolvedPackage>, DependencyErr
     entries.map(|(path, package)| resolved(path, package)).collect()
 }
 
+/// Each part is held to its form: npm makes addresses of them, and [`dep_hash`] lines.
 fn resolved(path: String, package: LockedPackage) -> Result<ResolvedPackage, DependencyError> {
     let name = match (package.name, path.rsplit_once("node_modules/")) {
         (Some(name), _) => name,
@@ -54,36 +102,141 @@ fn resolved(path: String, package: LockedPackage) -> Result<ResolvedPackage, Dep
             return Err(refused(format!("the lock file holds {path:?}, which is no package")));
         }
     };
-    let is_safe_path = path.starts_with("node_modules/")
-        && path.split('/').all(|part| !part.is_empty() && part != ".." && part != ".");
     let from_registry = match package.resolved.as_deref() {
         // Its host is not ours to judge: npm asks the operator's registry whatever stands there.
         Some(url) => url.starts_with("https://") || url.starts_with("http://"),
         None => true,
     };
-    let is_tarball = package
+    let is_archive = package
         .resolved
         .as_deref()
         .is_none_or(|url| url.split('?').next().unwrap_or(url).rsplit('.').next() == Some("tgz"));
     let (Some(version), Some(integrity)) = (package.version, package.integrity) else {
-        return Err(refused(format!("{name} does not come from the registry with an integrity")));
+        return Err(refused(format!(
+            "{} does not come from the registry with an integrity",
+            shortened(&name)
+        )));
     };
-    if package.link || !is_safe_path || !from_registry || !is_tarball {
+    let is_well_formed = is_place(&path)
+        && is_package_name(&name)
+        && is_version(&version)
+        && is_integrity(&integrity);
+    if package.link || !is_well_formed || !from_registry || !is_archive {
+        let (name, version) = (shortened(&name), shortened(&version));
         return Err(refused(format!("{name}@{version} does not come from the registry")));
     }
     Ok(ResolvedPackage { path, name, version, integrity })
 }
 
-/// The lock file without the addresses in it: what is fetched is decided by name, version and
-/// integrity, and only from the operator's registry.
+/// Whether a package may lie there: `node_modules/a`, `node_modules/a/node_modules/@b/c`.
+fn is_place(path: &str) -> bool {
+    path.strip_prefix("node_modules/")
+        .is_some_and(|names| names.split("/node_modules/").all(is_package_name))
+}
+
+fn is_version(version: &str) -> bool {
+    version.len() <= MAX_VERSION_CHARS
+        && version.starts_with(|first: char| first.is_ascii_digit())
+        && version.bytes().all(|b| b.is_ascii_alphanumeric() || b".+-".contains(&b))
+        && !is_tarball(version)
+}
+
+/// One hash or several, with one space between.
+fn is_integrity(integrity: &str) -> bool {
+    integrity.split(' ').all(|hash| {
+        HASHES.iter().any(|name| {
+            hash.strip_prefix(name).is_some_and(|digest| {
+                !digest.is_empty()
+                    && digest.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
+            })
+        })
+    })
+}
+
+/// A user's lock file as npm gets it. Refuses one that would have npm fetch what is not in the
+/// registry, wherever in it that stands. What is fetched is decided by name, version and integrity.
+pub(super) fn received(text: &str) -> Result<String, DependencyError> {
+    packages(text)?;
+    let mut lock: Map<String, Value> =
+        serde_json::from_str(text).map_err(|error| unreadable(&error))?;
+    let Some(Value::Object(listed)) = lock.remove("packages") else {
+        return Err(refused("the lock file has no packages"));
+    };
+    let mut kept = Map::new();
+    for (path, package) in listed {
+        let Value::Object(package) = package else {
+            return Err(refused(format!("the lock file has no package at {path:?}")));
+        };
+        check_specs(&path, &package)?;
+        // npm is told of no development dependencies. One that is needed all the same is resolved.
+        if package.get("dev") != Some(&Value::Bool(true)) {
+            let fields = package.into_iter().filter(|(field, _)| KEPT.contains(&field.as_str()));
+            kept.insert(path, Value::Object(fields.collect()));
+        }
+    }
+    Ok(json!({ "lockfileVersion": 3, "requires": true, "packages": kept }).to_string())
+}
+
+fn check_specs(path: &str, package: &Map<String, Value>) -> Result<(), DependencyError> {
+    let owner = match path.rsplit_once("node_modules/") {
+        Some((_, name)) => shortened(name),
+        None => "the project".to_owned(),
+    };
+    for kind in SPECS {
+        let specs = match package.get(kind) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Object(specs)) => specs,
+            // So say some that were published long ago.
+            Some(Value::Array(none)) if none.is_empty() => continue,
+            Some(_) => {
+                return Err(refused(format!("{kind} of {owner} in the lock file is no object")));
+            }
+        };
+        for (name, spec) in specs {
+            if !is_package_name(name) || !spec.as_str().is_some_and(is_of_registry) {
+                let spec = spec.as_str().map_or_else(|| spec.to_string(), str::to_owned);
+                return Err(refused(format!(
+                    "the lock file says that {owner} needs {}@{}: only packages of the registry are \
+                     installed, by version, range or tag. Do without it and make the lock file again, \
+                     or deploy without a lock file",
+                    shortened(name),
+                    shortened(&spec)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether npm would ask its registry for this: a version, a range or a tag, of the package itself or
+/// of another one (`npm:name@range`). More is allowed in ranges than users may write: these were
+/// written by whoever published the package.
+fn is_of_registry(spec: &str) -> bool {
+    let is_range = |range: &str| {
+        !range.contains([':', '/', '\\']) && !range.starts_with('.') && !is_tarball(range)
+    };
+    let spec = spec.trim();
+    let Some(other) = spec.strip_prefix("npm:") else { return is_range(spec) };
+    let scope = usize::from(other.starts_with('@'));
+    match other[scope..].find('@') {
+        Some(at) => {
+            is_package_name(&other[..scope + at]) && is_range(other[scope + at + 1..].trim())
+        }
+        None => is_package_name(other),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_TOLD_CHARS).collect()
+}
+
+/// A lock file of npm's own without the addresses in it: packages are asked for by name.
 pub(super) fn without_addresses(text: &str) -> Option<String> {
-    let mut lock: serde_json::Value = serde_json::from_str(text).ok()?;
+    let mut lock: Value = serde_json::from_str(text).ok()?;
     let packages = lock.get_mut("packages")?.as_object_mut()?;
-    for package in packages.values_mut().filter_map(serde_json::Value::as_object_mut) {
+    for package in packages.values_mut().filter_map(Value::as_object_mut) {
         package.remove("resolved");
     }
-    // The list of version 1, which npm no longer needs, holds addresses too.
-    lock.as_object_mut()?.remove("dependencies");
     Some(lock.to_string())
 }
 
@@ -112,21 +265,142 @@ mod tests {
     fn only_registry_packages_with_integrity_are_taken() {
         for (package, ok) in [
             (r#"{"version":"1.0.0","integrity":"sha512-x"}"#, true),
+            (r#"{"version":"1.0.0-b.1+c","integrity":"sha1-a+/= sha512-x"}"#, true),
+            (r#"{"name":"@s/b","version":"1.0.0","integrity":"sha512-x"}"#, true),
             (
                 r#"{"version":"1.0.0","integrity":"sha512-x","resolved":"https://r/a/-/a-1.0.0.tgz"}"#,
                 true,
             ),
             (r#"{"version":"1.0.0"}"#, false),
-            (r#"{"version":"1.0.0","integrity":"x","resolved":"git+ssh://git@h/a.git#1"}"#, false),
-            (r#"{"version":"1.0.0","integrity":"x","resolved":"file:../../etc"}"#, false),
+            (
+                r#"{"version":"1.0.0","integrity":"sha512-x","resolved":"git+ssh://git@h/a.git#1"}"#,
+                false,
+            ),
+            (r#"{"version":"1.0.0","integrity":"sha512-x","resolved":"file:../../etc"}"#, false),
             (r#"{"resolved":"../b","link":true}"#, false),
+            // npm asks for `name@version`, whatever that is then.
+            (r#"{"version":"github:u/r#0123","integrity":"sha512-x"}"#, false),
+            (r#"{"version":"http://10.0.0.1/x.tgz","integrity":"sha512-x"}"#, false),
+            (r#"{"version":"1.tgz","integrity":"sha512-x"}"#, false),
+            (r#"{"name":"b@git+file:///b","version":"1.0.0","integrity":"sha512-x"}"#, false),
+            (r#"{"name":"../b","version":"1.0.0","integrity":"sha512-x"}"#, false),
+            // The line of another package in that of this one.
+            (r#"{"version":"1.0.0","integrity":"sha512-x node_modules/a\nb@1 sha512-y"}"#, false),
+            (r#"{"version":"1.0.0\nb@1","integrity":"sha512-x"}"#, false),
+            (r#"{"version":"1.0.0","integrity":"x"}"#, false),
         ] {
             assert_eq!(packages(&lock(package)).is_ok(), ok, "{package}");
         }
         assert!(packages(r#"{"lockfileVersion":1,"dependencies":{}}"#).is_err());
         assert!(packages("no json").is_err());
-        let outside = r#"{"lockfileVersion":3,"packages":{"node_modules/../../a":{"version":"1","integrity":"x"}}}"#;
-        assert!(packages(outside).is_err());
+        for (path, ok) in [
+            ("node_modules/@s/a/node_modules/b", true),
+            ("node_modules/../../a", false),
+            ("node_modules/a/../b", false),
+            ("packages/a", false),
+            ("a/node_modules/b", false),
+            ("node_modules/a b", false),
+        ] {
+            let package = json!({ "version": "1.0.0", "integrity": "sha512-x" });
+            let lock = json!({ "lockfileVersion": 3, "packages": { path: package } });
+            assert_eq!(packages(&lock.to_string()).is_ok(), ok, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_a_package_needs_is_of_the_registry_too() {
+        let needs = |path: &str, kind: &str, spec: &str| {
+            let mut package = json!({ "version": "1.0.0", "integrity": "sha512-x" });
+            package[kind] = json!({ "x": spec });
+            received(&json!({ "lockfileVersion": 3, "packages": { path: package } }).to_string())
+        };
+        for spec in [
+            "",
+            "*",
+            "latest",
+            "^1.0.0 || >=2, <3",
+            " 1 - 2 ",
+            "npm:b",
+            "npm:b@^1",
+            "npm:@s/b@1.0.0",
+        ] {
+            assert!(needs("node_modules/a", "dependencies", spec).is_ok(), "{spec}");
+        }
+        for spec in [
+            "github:attacker/repo#0123456789abcdef0123456789abcdef01234567",
+            "attacker/repo",
+            "git+file:///srv/repo",
+            "git@example.org:a/b.git",
+            "http://10.0.0.1/x.tgz",
+            "https://example.org/x",
+            "file:../x",
+            "link:../x",
+            "workspace:*",
+            "..",
+            "x.tgz",
+            "C:\\x",
+            "npm:b@github:attacker/repo",
+            "npm:../b@1",
+            "npm:@s@1",
+            "npm:",
+            "NPM:b@http://10.0.0.1/x",
+        ] {
+            for kind in SPECS {
+                for path in ["", "node_modules/a", "node_modules/@s/a/node_modules/b"] {
+                    let Err(DependencyError::Rejected(told)) = needs(path, kind, spec) else {
+                        panic!("{path} {kind} {spec}")
+                    };
+                    assert!(told.contains(&format!("x@{spec}")), "{told}");
+                }
+            }
+        }
+        let Err(DependencyError::Rejected(told)) = needs("node_modules/a", SPECS[0], "u/r") else {
+            panic!("it is refused")
+        };
+        assert!(told.starts_with("the lock file says that a needs x@u/r: only"), "{told}");
+        for specs in [json!({ "x": 1 }), json!({ "../x": "1" }), json!("x"), json!(["x"])] {
+            let root =
+                json!({ "lockfileVersion": 3, "packages": { "": { "dependencies": specs } } });
+            assert!(received(&root.to_string()).is_err(), "{root}");
+        }
+        // Development dependencies are no exception: whether they are some is theirs to say.
+        let dev = r#"{"dev":true,"version":"1.0.0","dependencies":{"x":"u/r"}}"#;
+        assert!(received(&lock(dev)).is_err());
+    }
+
+    #[test]
+    fn npm_gets_nothing_of_a_lock_file_but_what_was_read() {
+        let text = json!({
+            "lockfileVersion": 2,
+            "name": "x",
+            "packages": {
+                "": { "dependencies": { "a": "1" }, "workspaces": ["b"], "scripts": { "a": "b" } },
+                "node_modules/a": {
+                    "version": "1.0.0",
+                    "integrity": "sha512-x",
+                    "resolved": "https://r/a-1.0.0.tgz",
+                    "bin": { "a": "../../a" },
+                    "os": ["linux"],
+                    "bundleDependencies": true,
+                },
+                "node_modules/b": { "dev": true, "link": true, "resolved": "../b" },
+            },
+            "dependencies": { "a": { "version": "git+ssh://git@h/a.git#1" } },
+        });
+        let received: Value = serde_json::from_str(&received(&text.to_string()).unwrap()).unwrap();
+        assert_eq!(
+            received,
+            json!({
+                "lockfileVersion": 3,
+                "requires": true,
+                "packages": {
+                    "": { "dependencies": { "a": "1" } },
+                    "node_modules/a":
+                        { "version": "1.0.0", "integrity": "sha512-x", "os": ["linux"] },
+                },
+            })
+        );
+        assert!(super::received(r#"{"lockfileVersion":3}"#).is_err());
     }
 
     #[test]

@@ -5,11 +5,14 @@
 //! Written in this order: archive, metadata, resolution. A crash in between leaves something to
 //! do again, never a hit to something half-written.
 //!
-//! npm is a child with a clean environment and a private home. No script of a package runs.
+//! npm is a child with a clean environment, a private home and no children of its own. No script of a
+//! package runs, and nothing is fetched but packages of the registry.
 
+mod alone;
 mod builder;
 mod lockfile;
 mod npm;
 mod spec;
+mod turns;
 
 pub use builder::{NpmBuilder, NpmOptions};

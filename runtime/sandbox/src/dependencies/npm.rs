@@ -1,5 +1,9 @@
 //! One run of npm: a child in a directory of its own, with an environment of its own, for a
-//! bounded time, in a bounded space.
+//! bounded time, in a bounded space, without children.
+//!
+//! Anybody may publish a package that depends on a repository, an address or a directory. npm would
+//! fetch it from wherever that is, as this host, and run git for it with what the repository says of
+//! git; so it is told to ask the registry and nobody else.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,10 +14,13 @@ use std::time::Duration;
 use cloudserve_protocol::build::DependencyError;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use semver::Version;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tracing::{error, warn};
 use walkdir::WalkDir;
+
+use super::alone::keep_alone;
 
 /// What of npm's output is kept.
 const MAX_OUTPUT_BYTES: u64 = 256 * 1024;
@@ -34,6 +41,29 @@ const PASSED_ON: [&str; 10] = [
     "SSL_CERT_DIR",
     "PATH",
 ];
+
+/// The first npm that takes all of [`ARGUMENTS`]: an older one passes over those it does not know.
+const OLDEST: Version = Version::new(11, 15, 0);
+
+/// With every run. No script of a package runs, and nothing is fetched but from the registry. What an
+/// argument says, no file can change.
+const ARGUMENTS: [&str; 12] = [
+    "--ignore-scripts",
+    "--allow-git=none",
+    "--allow-remote=none",
+    "--allow-file=none",
+    "--allow-directory=none",
+    "--no-bin-links",
+    "--no-audit",
+    "--no-fund",
+    "--no-progress",
+    "--omit=dev",
+    "--loglevel=error",
+    "--update-notifier=false",
+];
+
+/// What npm would run for git. Nothing can be there.
+const NO_GIT: &str = "/dev/null/git";
 
 /// Where npm is and what it may use.
 #[derive(Debug, Clone)]
@@ -59,8 +89,18 @@ impl Drop for Group {
 }
 
 impl Npm {
+    /// Refuses an npm that would fetch from elsewhere than the registry.
+    pub(super) async fn check_version(&self, dir: &Path) -> Result<(), DependencyError> {
+        is_fit(&self.output(dir, &["--version"]).await?)
+    }
+
     /// Runs npm in this directory.
     pub(super) async fn run(&self, dir: &Path, args: &[&str]) -> Result<(), DependencyError> {
+        self.output(dir, args).await.map(drop)
+    }
+
+    /// What a run says that ends well.
+    async fn output(&self, dir: &Path, args: &[&str]) -> Result<String, DependencyError> {
         let home = dir.join(".home");
         let unavailable = |what: &'static str| {
             move |error: io::Error| {
@@ -88,7 +128,7 @@ impl Npm {
             too_large = self.watch(dir) => return Err(too_large),
         };
         match status {
-            Ok(status) if status.success() => Ok(()),
+            Ok(status) if status.success() => Ok(output),
             Ok(_) => Err(explain(&output, dir)),
             Err(error) => Err(unavailable("npm was lost")(error)),
         }
@@ -98,14 +138,14 @@ impl Npm {
         let mut command = Command::new(&self.program);
         command
             .args(args)
-            .args(["--ignore-scripts", "--no-audit", "--no-fund", "--no-progress"])
-            .args(["--omit=dev", "--loglevel=error", "--update-notifier=false"])
+            .args(ARGUMENTS)
             .current_dir(dir)
             .env_clear()
             .envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .env("HOME", home)
             .env("TMPDIR", home)
             .env("npm_config_cache", &self.cache_dir)
+            .env("npm_config_git", NO_GIT)
             .env(
                 "npm_config_userconfig",
                 self.user_config.as_deref().unwrap_or(&home.join("npmrc")),
@@ -115,6 +155,7 @@ impl Npm {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
+        keep_alone(&mut command);
         command
     }
 
@@ -150,6 +191,24 @@ impl Npm {
     }
 }
 
+/// Whether npm is new enough, by what it says of its version.
+fn is_fit(output: &str) -> Result<(), DependencyError> {
+    match output.lines().find_map(|line| Version::parse(line.trim()).ok()) {
+        Some(version) if version >= OLDEST => Ok(()),
+        Some(version) => {
+            error!(%version, oldest = %OLDEST, "npm cannot be kept to the registry; install a newer one");
+            Err(DependencyError::Rejected(format!(
+                "this server's npm is {version}, which cannot be kept to the registry; its operator \
+                 has to install {OLDEST} or later"
+            )))
+        }
+        None => {
+            error!(output = %output.trim(), "npm does not say its version");
+            Err(DependencyError::Unavailable)
+        }
+    }
+}
+
 /// Bytes and files below a directory.
 pub(super) fn measure(tree: &Path) -> (u64, u32) {
     WalkDir::new(tree)
@@ -170,7 +229,7 @@ async fn collect(stream: Option<impl AsyncRead + Unpin>) -> String {
 }
 
 /// Codes under which the user's input is the cause.
-const USER_CODES: [&str; 14] = [
+const USER_CODES: [&str; 18] = [
     "E404",
     "ETARGET",
     "ENOVERSIONS",
@@ -185,7 +244,14 @@ const USER_CODES: [&str; 14] = [
     "EJSONPARSE",
     "E403",
     "EOVERRIDE",
+    "EALLOWGIT",
+    "EALLOWREMOTE",
+    "EALLOWFILE",
+    "EALLOWDIRECTORY",
 ];
+
+/// How npm's codes begin for what [`ARGUMENTS`] do not allow.
+const NOT_ALLOWED: &str = "EALLOW";
 
 const MAX_LINES: usize = 12;
 
@@ -201,6 +267,9 @@ fn explain(output: &str, dir: &Path) -> DependencyError {
         warn!(code, output = %output.trim(), "npm failed");
         return DependencyError::Unavailable;
     }
+    if code.starts_with(NOT_ALLOWED) {
+        return DependencyError::Rejected(not_allowed(code, &lines));
+    }
     let dir = dir.to_string_lossy();
     let told: Vec<String> = lines
         .iter()
@@ -213,6 +282,20 @@ fn explain(output: &str, dir: &Path) -> DependencyError {
     DependencyError::Rejected(format!("npm: {code}: {}", told.join("\n")))
 }
 
+/// What is told of a package that asks for something outside the registry, which npm names.
+fn not_allowed(code: &str, lines: &[&str]) -> String {
+    let asked = lines.iter().find_map(|line| line.strip_prefix("Refusing to fetch \""));
+    let name = asked.and_then(|spec| {
+        let scope = usize::from(spec.starts_with('@'));
+        spec.get(..scope + spec.get(scope..)?.find('@')?)
+    });
+    let name = name.unwrap_or("a package among the dependencies of the dependencies");
+    format!(
+        "npm: {code}: {name} is asked for from git, an address or a directory; only packages of the \
+         registry are installed. Use a version of the package that needs it which does not"
+    )
+}
+
 /// The `.npmrc` of the account the service runs under, if it has one.
 pub(super) fn own_user_config() -> Option<PathBuf> {
     let home = std::env::var_os("HOME").filter(|home| home.as_os_str() != OsStr::new(""))?;
@@ -222,6 +305,89 @@ pub(super) fn own_user_config() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An npm that is a shell, and its directory: of its arguments the second is the script that it
+    /// runs, which finds those after it as `$0` and `$@`.
+    fn shell() -> (Npm, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let npm = Npm {
+            program: PathBuf::from("/bin/sh"),
+            user_config: None,
+            cache_dir: dir.path().join("cache"),
+            timeout: Duration::from_secs(60),
+            tree_bytes: 1_000,
+            tree_files: 10,
+        };
+        (npm, dir)
+    }
+
+    #[tokio::test]
+    async fn npm_gets_what_keeps_it_to_the_registry_and_nothing_of_this_process() {
+        let (npm, dir) = shell();
+        let script =
+            "printf '%s\\n' \"$@\" > arguments; echo \"$npm_config_git\" > git; export -p > own";
+        npm.run(dir.path(), &["-c", script, "ci"]).await.unwrap();
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        let arguments = read("arguments");
+        let arguments: Vec<&str> = arguments.lines().collect();
+        for kind in ["git", "remote", "file", "directory"] {
+            let none = format!("--allow-{kind}=none");
+            assert!(arguments.contains(&none.as_str()), "{arguments:?}");
+        }
+        assert!(arguments.contains(&"--ignore-scripts"), "{arguments:?}");
+        assert_eq!(read("git"), "/dev/null/git\n");
+        let own = read("own");
+        assert!(own.contains(" PATH="), "{own}");
+        // The shell makes the last ones itself.
+        let theirs = ["HOME", "TMPDIR", "PWD", "OLDPWD", "SHLVL", "_"];
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            let is_given = theirs.contains(&&*name) || PASSED_ON.contains(&&*name);
+            if !is_given && !name.starts_with("npm_config_") {
+                assert!(!own.contains(&format!(" {name}=")), "{name}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn npm_starts_no_program() {
+        let (npm, dir) = shell();
+        let ended = npm.run(dir.path(), &["-c", "touch ran"]).await;
+        assert!(matches!(ended, Err(DependencyError::Unavailable)), "{ended:?}");
+        assert!(!dir.path().join("ran").exists());
+    }
+
+    #[test]
+    fn an_npm_that_cannot_be_kept_to_the_registry_is_not_used() {
+        for version in ["11.15.0", "11.19.1", "12.0.1"] {
+            assert!(is_fit(&format!("\n{version}\n")).is_ok(), "{version}");
+        }
+        for version in ["11.14.1", "10.9.4"] {
+            let Err(DependencyError::Rejected(told)) = is_fit(&format!("\n{version}\n")) else {
+                panic!("{version} is too old")
+            };
+            assert!(told.contains(version) && told.contains("11.15.0"), "{told}");
+        }
+        assert!(matches!(is_fit("hello"), Err(DependencyError::Unavailable)));
+    }
+
+    #[test]
+    fn what_is_not_of_the_registry_is_told_by_name() {
+        for (spec, name) in [
+            ("x@github:u/r#0123", "x is asked for"),
+            ("@s/x@http://10.0.0.1/x.tgz", "@s/x is asked for"),
+            ("", "a package among the dependencies of the dependencies is asked for"),
+        ] {
+            let output = format!(
+                "npm error code EALLOWGIT\nnpm error Fetching packages of type \"git\" have been \
+                 disabled\nnpm error Refusing to fetch \"{spec}\"\n"
+            );
+            let DependencyError::Rejected(told) = explain(&output, Path::new("/d")) else {
+                panic!("it is the user's to mend")
+            };
+            assert!(told.starts_with(&format!("npm: EALLOWGIT: {name}")), "{told}");
+        }
+    }
 
     #[test]
     fn npms_words_are_told_without_paths_and_addresses() {

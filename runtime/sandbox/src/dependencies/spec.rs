@@ -73,7 +73,7 @@ impl CheckedSpec {
 
 /// The registry's rules for names: URL-safe, lower case (old packages have upper case), no
 /// leading dot or underscore, at most one scope.
-fn is_package_name(name: &str) -> bool {
+pub(super) fn is_package_name(name: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty()
             && !part.starts_with(['.', '_', '-'])
@@ -85,7 +85,13 @@ fn is_package_name(name: &str) -> bool {
         Some(scoped) => scoped.split_once('/').is_some_and(|(a, b)| is_part(a) && is_part(b)),
         None => is_part(name),
     };
-    well_formed && name.len() <= MAX_NAME_CHARS && name != "node_modules"
+    well_formed && name.len() <= MAX_NAME_CHARS && name != "node_modules" && !is_tarball(name)
+}
+
+/// npm takes what ends like this for a file, whatever stands before it.
+pub(super) fn is_tarball(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    [".tgz", ".tar.gz", ".tar"].iter().any(|ending| text.ends_with(ending))
 }
 
 /// Ranges and tags are made of these characters; paths, addresses and aliases need `:`, `/` or
@@ -94,6 +100,7 @@ fn is_range_or_tag(range: &str) -> bool {
     range.len() <= MAX_RANGE_CHARS
         && !range.starts_with('-')
         && !range.starts_with('.')
+        && !is_tarball(range)
         && range.bytes().all(|b| b.is_ascii_alphanumeric() || b" .^~<>=|*-+_".contains(&b))
 }
 
@@ -116,6 +123,7 @@ mod tests {
             ("", "1", false),
             ("a b", "1", false),
             ("node_modules", "1", false),
+            ("a.tgz", "1", false),
             ("a", "file:/etc", false),
             ("a", "../../etc", false),
             ("a", "git+ssh://x", false),
@@ -124,6 +132,8 @@ mod tests {
             ("a", "npm:b@1", false),
             ("a", "workspace:*", false),
             ("a", "--registry", false),
+            ("a", "b.tgz", false),
+            ("a", "..", false),
         ] {
             let spec = DependencySpec {
                 dependencies: [(name.to_owned(), range.to_owned())].into(),

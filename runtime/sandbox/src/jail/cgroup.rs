@@ -84,7 +84,10 @@ impl Delegation {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join(format!("{WORKER_PREFIX}{}-{number}", std::process::id()));
         fs::create_dir(&path)?;
-        let group = Group { directory: File::open(&path)?.into(), path };
+        let opened = File::open(&path).inspect_err(|_| {
+            let _ = fs::remove_dir(&path);
+        });
+        let group = Group { directory: opened?.into(), path };
         // Without swap there is no such file.
         let _ = write(&group.path.join("memory.swap.max"), "0");
         write(&group.path.join("memory.oom.group"), "1")?;

@@ -177,7 +177,7 @@ impl Source {
 
     fn launch(&mut self) -> Result<Launched, LaunchError> {
         while self.forks() {
-            match self.fork(group()) {
+            match self.fork(group()?) {
                 Ok(launched) => {
                     self.failures = 0;
                     return Ok(launched);
@@ -187,7 +187,7 @@ impl Source {
                 Err(error) => self.zygote_failed(&error),
             }
         }
-        process::launch(&self.program, group())
+        process::launch(&self.program, group()?)
     }
 
     fn forks(&self) -> bool {
@@ -220,10 +220,20 @@ impl Source {
     }
 }
 
-/// A worker without one is watched, as on platforms that have none.
-fn group() -> Option<Group> {
-    let made = Delegation::of_this_process()?.group();
-    made.inspect_err(|error| warn!(%error, "a worker has no control group")).ok()
+/// A worker without one is watched, as on platforms that have none. Not for want of descriptors: it
+/// will have one in a moment.
+fn group() -> Result<Option<Group>, LaunchError> {
+    let Some(delegation) = Delegation::of_this_process() else { return Ok(None) };
+    match delegation.group() {
+        Ok(group) => Ok(Some(group)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            Err(LaunchError::Descriptors(error))
+        }
+        Err(error) => {
+            warn!(%error, "a worker has no control group");
+            Ok(None)
+        }
+    }
 }
 
 fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {

@@ -1,10 +1,10 @@
 //! What the kernel holds a worker to, whatever runs in it: V8's own walls are not counted on.
 //!
-//! Two calls. [`isolate`] while the process has one thread, at its start or right after a fork:
-//! namespaces of its own. [`enter`] once, after the assignment and before user code: resource
-//! limits, the private `/tmp`, no privileges, Landlock, seccomp, in this order. What of that does not
-//! depend on the function can be made before the assignment ([`prepare`]). One module per mechanism,
-//! each with its own error.
+//! Three calls. [`isolate`] while the process has one thread, at its start or right after a fork:
+//! namespaces of its own. [`prepare`] before the assignment: what does not depend on the function, the
+//! first filter of system calls above all. [`enter`] once, after the assignment and before user code:
+//! resource limits, the private `/tmp`, no privileges, Landlock, the second filter, in this order. One
+//! module per mechanism, each with its own error.
 //!
 //! Invariant: nothing here can be undone by what runs later. What the platform cannot give is
 //! named in [`Entered::missing`]; a mechanism that exists and fails is an error.
@@ -61,18 +61,23 @@ pub(crate) struct Entered {
 /// What is the same for every function, in this process.
 pub(crate) struct Prepared {
     rules: filesystem::PlatformRules,
-    programs: syscalls::Programs,
+    /// `None` where it is made in one step, or not at all.
+    tmp: Option<tmp::Detached>,
 }
 
-/// Makes it. Nothing is confined by that.
+/// Makes it, and sets the first filter: from now on the process can do little but [`enter`].
 pub(crate) fn prepare() -> Result<Prepared, JailError> {
-    Ok(Prepared { rules: filesystem::platform_rules()?, programs: syscalls::programs()? })
+    let rules = filesystem::platform_rules()?;
+    let tmp = if namespaces::has_own_mounts() { tmp::Detached::make().ok() } else { None };
+    privileges::renounce().map_err(JailError::Privileges)?;
+    syscalls::begin()?;
+    Ok(Prepared { rules, tmp })
 }
 
-/// Jails this process for good. What is `prepared` is made if it is not yet.
+/// Jails this process for good.
 pub(crate) fn enter(
     assignment: &Assignment,
-    prepared: Option<Prepared>,
+    Prepared { rules, tmp: detached }: Prepared,
 ) -> Result<Entered, JailError> {
     let terms = &assignment.jail;
     let mut missing = Vec::new();
@@ -82,7 +87,7 @@ pub(crate) fn enter(
     readable.extend(assignment.node_modules_path.as_deref().map(Path::new));
 
     let tmp = if namespaces::has_own_mounts() {
-        tmp::mount(terms.tmp_bytes, &readable)?;
+        tmp::mount(detached, terms.tmp_bytes, &readable)?;
         PathBuf::from(tmp::DIR)
     } else {
         missing.push("namespaces (no private /tmp)".to_owned());
@@ -90,7 +95,6 @@ pub(crate) fn enter(
     };
     resources::limit(terms.tmp_bytes)?;
 
-    let Prepared { rules, programs } = prepared.map_or_else(prepare, Ok)?;
     let rules = filesystem::rules(rules, &readable, &tmp)?;
     if rules.is_none() {
         missing.push("Landlock".to_owned());
@@ -103,6 +107,6 @@ pub(crate) fn enter(
     if let Some(rules) = &rules {
         filesystem::enforce(rules)?;
     }
-    let listener = syscalls::filter(&programs, terms.supervised_egress)?;
+    let listener = syscalls::close(terms.supervised_egress)?;
     Ok(Entered { tmp, listener, missing })
 }

@@ -2,17 +2,19 @@
 //! in user mode needs stays open; what changes the system, reaches other processes, makes new ones
 //! or opens rarely used parts of the kernel does not.
 //!
-//! A second filter hands the calls that name a network address to the supervisor, which decides
-//! and makes them in the worker's place: a check of memory that the worker can change at any time
-//! would be none.
+//! Two filters. The first is long, knows nothing of the function and takes the kernel a while to set:
+//! it is there before the assignment is, and leaves open what making the rest of the jail takes. The
+//! second closes that, and hands the calls that name a network address to the supervisor, which
+//! decides and makes them in the worker's place: a check of memory that the worker can change at any
+//! time would be none.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use libc::c_long;
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, sock_filter,
+    BackendError, BpfProgram, BpfProgramRef, SeccompAction, SeccompCmpArgLen, SeccompCmpOp,
+    SeccompCondition, SeccompFilter, SeccompRule, sock_filter,
 };
 
 /// The filters cannot be set.
@@ -25,6 +27,23 @@ pub(crate) enum SyscallsError {
     #[error("the kernel does not take the filter of network calls")]
     Listener(#[source] io::Error),
 }
+
+/// What making the jail takes: closed by the second filter.
+const MAKING: [c_long; 9] = [
+    libc::SYS_mount,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_fsconfig,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
+    libc::SYS_capset,
+    libc::SYS_seccomp,
+];
+
+/// Calls that name a network address. `sendto` without one is a plain write.
+const ADDRESSING: [c_long; 4] =
+    [libc::SYS_connect, libc::SYS_bind, libc::SYS_sendmsg, libc::SYS_sendmmsg];
 
 /// Refused whatever their arguments.
 const REFUSED: &[c_long] = &[
@@ -53,17 +72,12 @@ const REFUSED: &[c_long] = &[
     libc::SYS_sched_setscheduler,
     libc::SYS_ioprio_set,
     // File systems and namespaces.
-    libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
     libc::SYS_chroot,
-    libc::SYS_open_tree,
-    libc::SYS_move_mount,
     libc::SYS_fsopen,
-    libc::SYS_fsconfig,
     libc::SYS_fsmount,
     libc::SYS_fspick,
-    libc::SYS_mount_setattr,
     libc::SYS_swapon,
     libc::SYS_swapoff,
     libc::SYS_unshare,
@@ -136,11 +150,7 @@ const REFUSED: &[c_long] = &[
     libc::SYS_setfsuid,
     libc::SYS_setfsgid,
     libc::SYS_setgroups,
-    libc::SYS_capset,
-    libc::SYS_seccomp,
     libc::SYS_landlock_create_ruleset,
-    libc::SYS_landlock_add_rule,
-    libc::SYS_landlock_restrict_self,
     // Nobody connects to a function.
     libc::SYS_listen,
     libc::SYS_accept,
@@ -260,6 +270,9 @@ const RETURN: u16 = 0x06;
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 
+/// And the two halves of the address that `sendto` is given, its fifth argument.
+const DESTINATION: [u32; 2] = [48, 52];
+
 /// `AUDIT_ARCH_X86_64`
 #[cfg(target_arch = "x86_64")]
 const THIS_ARCHITECTURE: u32 = 0xc000_003e;
@@ -280,7 +293,7 @@ fn step(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
 /// What is decided by the number alone. `clone3` hides its flags in memory; the C library falls
 /// back to `clone` when it does not exist.
 fn by_number() -> [sock_filter; 10] {
-    let clone3 = u32::try_from(libc::SYS_clone3).unwrap_or(u32::MAX);
+    let clone3 = call_number(libc::SYS_clone3);
     [
         step(LOAD, 0, 0, ARCHITECTURE),
         step(JUMP_IF_EQUAL, 1, 0, THIS_ARCHITECTURE),
@@ -331,49 +344,55 @@ fn jail_program() -> Result<BpfProgram, BackendError> {
     Ok(program)
 }
 
-/// Calls that name an address, for the supervisor. `sendto` without one is a plain write.
-fn network_program() -> Result<BpfProgram, BackendError> {
-    let has_address = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
-    let rules = vec![
-        (libc::SYS_connect, Vec::new()),
-        (libc::SYS_bind, Vec::new()),
-        (libc::SYS_sendmsg, Vec::new()),
-        (libc::SYS_sendmmsg, Vec::new()),
-        (libc::SYS_sendto, vec![SeccompRule::new(vec![has_address])?]),
-    ];
-    // The library knows no action for a listener: another one stands in for it.
-    let mut program = compile(rules, SeccompAction::Trace(0))?;
-    for instruction in &mut program {
-        if instruction.code == RETURN && instruction.k == libc::SECCOMP_RET_TRACE {
-            instruction.k = libc::SECCOMP_RET_USER_NOTIF;
+fn call_number(call: c_long) -> u32 {
+    u32::try_from(call).unwrap_or(u32::MAX)
+}
+
+/// The second filter. It need not look which set of numbers a call is of: the first lets no other
+/// pass.
+fn closing_program(with_listener: bool) -> BpfProgram {
+    let mut program = vec![step(LOAD, 0, 0, NUMBER)];
+    let mut on = |calls: &[c_long], action| {
+        for call in calls {
+            program.push(step(JUMP_IF_EQUAL, 0, 1, call_number(*call)));
+            program.push(step(RETURN, 0, 0, action));
         }
+    };
+    on(&MAKING, NOT_PERMITTED);
+    if with_listener {
+        on(&ADDRESSING, libc::SECCOMP_RET_USER_NOTIF);
+        let [low, high] = DESTINATION;
+        program.extend([
+            step(JUMP_IF_EQUAL, 0, 5, call_number(libc::SYS_sendto)),
+            step(LOAD, 0, 0, low),
+            step(JUMP_IF_EQUAL, 0, 2, 0),
+            step(LOAD, 0, 0, high),
+            step(JUMP_IF_EQUAL, 1, 0, 0),
+            step(RETURN, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
+        ]);
     }
-    Ok(program)
+    program.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
+    program
 }
 
-/// The filters of this process, which may send signals to itself.
-pub(super) struct Programs {
-    jail: BpfProgram,
-    network: BpfProgram,
+/// Sets the first filter on all threads, for good. It lets this process send signals to itself, and
+/// to no other. Without privileges only once there can be no new ones.
+pub(super) fn begin() -> Result<(), SyscallsError> {
+    let program = jail_program()?;
+    seccompiler::apply_filter_all_threads(&program).map_err(SyscallsError::Install)
 }
 
-/// Makes them. They hold for no other process, not even for a fork of this one.
-pub(super) fn programs() -> Result<Programs, SyscallsError> {
-    Ok(Programs { jail: jail_program()?, network: network_program()? })
+/// Sets the second. Returns the listener of network calls, if there is to be one.
+pub(super) fn close(with_listener: bool) -> Result<Option<OwnedFd>, SyscallsError> {
+    let program = closing_program(with_listener);
+    if with_listener {
+        return listen(&program).map(Some);
+    }
+    seccompiler::apply_filter_all_threads(&program).map_err(SyscallsError::Install)?;
+    Ok(None)
 }
 
-/// Sets the filters on all threads, for good. Returns the listener of network calls, if there is
-/// to be one.
-pub(super) fn filter(
-    programs: &Programs,
-    with_listener: bool,
-) -> Result<Option<OwnedFd>, SyscallsError> {
-    let listener = with_listener.then(|| listen(&programs.network)).transpose()?;
-    seccompiler::apply_filter_all_threads(&programs.jail).map_err(SyscallsError::Install)?;
-    Ok(listener)
-}
-
-fn listen(program: &[sock_filter]) -> Result<OwnedFd, SyscallsError> {
+fn listen(program: BpfProgramRef) -> Result<OwnedFd, SyscallsError> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).unwrap_or(u16::MAX),
         filter: program.as_ptr().cast_mut().cast(),

@@ -111,6 +111,12 @@ fn attack(tmp: &Path, own: &str, other: &str) -> Report {
         ("pivot_root", call(libc::SYS_pivot_root, [program, program, 0, 0, 0, 0])),
         ("chroot", call(libc::SYS_chroot, [program, 0, 0, 0, 0, 0])),
         ("open_tree", call(libc::SYS_open_tree, [0, program, 0, 0, 0, 0])),
+        ("move_mount", call(libc::SYS_move_mount, [0, program, 0, program, 0, 0])),
+        ("mount_setattr", call(libc::SYS_mount_setattr, none)),
+        ("fsopen", call(libc::SYS_fsopen, [program, 0, 0, 0, 0, 0])),
+        ("fsconfig", call(libc::SYS_fsconfig, none)),
+        ("landlock_add_rule", call(libc::SYS_landlock_add_rule, none)),
+        ("landlock_restrict_self", call(libc::SYS_landlock_restrict_self, none)),
         ("unshare", call(libc::SYS_unshare, [0x1000_0000, 0, 0, 0, 0, 0])),
         ("setns", call(libc::SYS_setns, none)),
         ("bpf", call(libc::SYS_bpf, none)),
@@ -201,7 +207,8 @@ fn in_jail(bundle: &Path, other: &Path, tmp: &Path) -> String {
     while super::threads::only_this().is_err() && begun.elapsed().as_secs() < 10 {
         std::thread::yield_now();
     }
-    let entered = match super::enter(&assignment(bundle, tmp), None) {
+    let prepared = super::prepare();
+    let entered = match prepared.and_then(|p| super::enter(&assignment(bundle, tmp), p)) {
         Ok(entered) => entered,
         Err(error) => return format!("not jailed: {error:?}"),
     };

@@ -83,6 +83,7 @@ fn version_document(version: Version) -> VersionDocument {
         created_at: date(version.created_at),
         queued_at: waits.then(|| date(version.created_at)),
         queued_by: None,
+        makes_public: version.makes_public,
         attempts: 0,
     }
 }

@@ -54,8 +54,8 @@ fn stored_function(c: &Connection, function: &StoredFunction) -> Result<(), Stor
 fn version(c: &Connection, version: &Version) -> Result<(), StoreError> {
     let sql = "INSERT INTO versions
                    (function_id, version, status, created_at, source_hash, limits, built, error,
-                    env, source)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
+                    env, source, makes_public)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING";
     let values = params![
         version.function_id.as_bytes(),
         version.version,
@@ -67,6 +67,7 @@ fn version(c: &Connection, version: &Version) -> Result<(), StoreError> {
         version.error.as_ref().map(to_json).transpose()?,
         version.env.0,
         to_json(&version.source)?,
+        version.makes_public,
     ];
     insert_new(c, sql, values).map(drop)
 }
@@ -74,7 +75,12 @@ fn version(c: &Connection, version: &Version) -> Result<(), StoreError> {
 fn usage_day(c: &Connection, sums: &UsageSums) -> Result<(), StoreError> {
     let sql = "INSERT INTO usage_days (function_id, day, user_id, executed, errors, cold,
                                        duration_ms, cpu_ms, memory_mb, gb_seconds)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+               ON CONFLICT DO UPDATE SET
+                   executed = excluded.executed, errors = excluded.errors, cold = excluded.cold,
+                   duration_ms = excluded.duration_ms, cpu_ms = excluded.cpu_ms,
+                   memory_mb = excluded.memory_mb, gb_seconds = excluded.gb_seconds
+               WHERE executed = 0";
     let (function, user) = (sums.function_id.as_bytes(), sums.user_id.as_bytes());
     let values = params![
         function,
@@ -99,9 +105,16 @@ fn usage_day(c: &Connection, sums: &UsageSums) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// What is exported beside a running server may have a call and not its sum: it gets one of nothing,
+/// by which it is found.
 fn usage_row(c: &Connection, row: &UsageRow) -> Result<(), StoreError> {
     let mut insert = c.prepare_cached(usage::INSERT_ROW).map_err(storage_failed)?;
-    usage::insert_row(&mut insert, row).map(drop)
+    usage::insert_row(&mut insert, row)?;
+    let sql = "INSERT INTO usage_days (function_id, day, user_id, executed, errors, cold,
+                                       duration_ms, cpu_ms, memory_mb, gb_seconds)
+               VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING";
+    let (function, user) = (row.function_id.as_bytes(), row.user_id.as_bytes());
+    insert_new(c, sql, params![function, row.timestamp.day(), user]).map(drop)
 }
 
 fn log(c: &Connection, row: &LogRow) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! Everything in the two files, for another installation: [`read`] and [`insert`] by kind.
 
+pub(super) mod calls;
 mod insert;
 mod read;
 
@@ -10,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
+use self::calls::Walk;
 use super::database::Database;
 use crate::StoreError;
 use crate::transfer::{Key, Kind, Record, RecordTransfer};
@@ -19,13 +22,15 @@ use crate::transfer::{Key, Kind, Record, RecordTransfer};
 pub(crate) struct SqliteTransfer {
     meta: Arc<Database>,
     telemetry: Arc<Database>,
+    /// Usage is not stored in the order it is read in.
+    calls: Arc<Mutex<Walk>>,
     /// The file that says that an import is not finished.
     note: PathBuf,
 }
 
 impl SqliteTransfer {
     pub(crate) fn new(meta: Arc<Database>, telemetry: Arc<Database>, note: PathBuf) -> Self {
-        Self { meta, telemetry, note }
+        Self { meta, telemetry, calls: Arc::default(), note }
     }
 
     /// The file records of this kind are in.
@@ -55,12 +60,25 @@ impl SqliteTransfer {
 #[async_trait]
 impl RecordTransfer for SqliteTransfer {
     async fn read(&self, kind: Kind, after: Option<&Key>) -> Result<Vec<Record>, StoreError> {
+        if kind == Kind::Usages {
+            let (calls, after) = (self.calls.clone(), after.map(Key::id).transpose()?);
+            return self.telemetry.read(move |c| calls.lock().page(c, after)).await;
+        }
         let after = after.cloned();
         self.database(kind).read(move |c| read::page(c, kind, after.as_ref())).await
     }
 
     async fn insert(&self, kind: Kind, records: Vec<Record>) -> Result<(), StoreError> {
-        self.database(kind).write(move |c, _| insert::all(c, &records)).await
+        let calls = self.calls.clone();
+        self.database(kind)
+            .write(move |c, _| {
+                if kind == Kind::Usages {
+                    // A walk knows the calls that were there when it began.
+                    *calls.lock() = Walk::default();
+                }
+                insert::all(c, &records)
+            })
+            .await
     }
 
     async fn begin_import(&self) -> Result<(), StoreError> {

@@ -6,7 +6,6 @@ use rusqlite::{Connection, Row, params};
 use crate::sqlite::accounts::{api_key_where, read_api_key, read_user, user_where};
 use crate::sqlite::columns::{optional_time, parsed, reading, storage_failed, time, visibility};
 use crate::sqlite::functions::{read_version, version_columns};
-use crate::sqlite::telemetry::read_usage;
 use crate::sqlite::{audit, logs};
 use crate::transfer::{
     Key, Kind, PAGE_BYTES, PAGE_ROWS, Record, RevokedToken, StoredFunction, UsageSums, at_rest,
@@ -35,19 +34,14 @@ pub(super) fn page(
             by_id(c, sql, &id()?, "user", |row| read_user(row).map(Record::User))
         }
         Kind::UsageDays => days(c, after.map(Key::day).transpose()?),
-        Kind::Usages => {
-            by_id(c, USAGES, &id()?, "usage row", |row| read_usage(row).map(Record::Usage))
-        }
+        // By [`super::calls`].
+        Kind::Usages => Err(StoreError::BadCursor),
         Kind::Logs => read_logs(c, &id()?),
     }
 }
 
 const AUDIT: &str = "SELECT id, user_id, actor, action, subject, detail, at
      FROM audit WHERE id > ?1 ORDER BY id LIMIT ?2";
-
-const USAGES: &str = "SELECT function_id, user_id, execution_id, version, duration_ms, cpu_ms,
-            memory_mb, failed, code, cold, timestamp
-     FROM usage WHERE execution_id > ?1 ORDER BY execution_id LIMIT ?2";
 
 fn by_id(
     c: &Connection,
@@ -128,9 +122,10 @@ fn read_function(row: &Row<'_>) -> rusqlite::Result<StoredFunction> {
     })
 }
 
+/// But those of nothing, which say where calls are that were imported without their sums.
 const DAYS: &str = "SELECT function_id, day, user_id, executed, errors, cold, duration_ms, cpu_ms,
             memory_mb, gb_seconds
-     FROM usage_days WHERE (function_id, day, user_id) > (?1, ?2, ?3)
+     FROM usage_days WHERE (function_id, day, user_id) > (?1, ?2, ?3) AND executed > 0
      ORDER BY function_id, day, user_id LIMIT ?4";
 
 const LATENCY: &str = "SELECT bucket, calls FROM usage_latency

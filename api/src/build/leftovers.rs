@@ -1,0 +1,175 @@
+//! Objects that no version refers to any more, or never did.
+//!
+//! A bundle is stored before it is loaded for the first time, and its version refers to it from the
+//! activation on. One that is not loaded belongs to nobody, so it is remembered here from before it is
+//! stored until it is known what became of it. What this process remembers is lost when it is killed;
+//! such objects go with their function.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+
+use cloudserve_protocol::artifact::ArtifactKey;
+use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
+use cloudserve_store::Stores;
+use cloudserve_store::function::{Pruned, StoredVersion};
+use parking_lot::Mutex;
+
+use super::source::stored_under;
+
+/// Functions with bundles that are remembered. There are as many as deploys in work, and more only
+/// while others of the same functions wait.
+const MAX_FUNCTIONS: usize = 10_000;
+
+/// Bundles of one function that are remembered.
+const MAX_BUNDLES: usize = 100;
+
+/// Removes what is not referred to.
+pub(super) struct Leftovers {
+    stores: Stores,
+    versions_kept: u32,
+    remembered: Mutex<BTreeMap<FunctionId, Remembered>>,
+}
+
+/// Bundles of a function that may belong to none of its versions.
+struct Remembered {
+    owner: UserId,
+    bundles: BTreeSet<BundleHash>,
+}
+
+impl Leftovers {
+    pub(super) fn new(stores: Stores, versions_kept: u32) -> Self {
+        Self { stores, versions_kept, remembered: Mutex::default() }
+    }
+
+    /// Remembers a bundle that is about to be stored.
+    pub(super) fn remember(&self, owner: UserId, id: FunctionId, bundle: BundleHash) {
+        let mut remembered = self.remembered.lock();
+        let has_room = remembered.len() < MAX_FUNCTIONS;
+        let bundles = match remembered.entry(id) {
+            Entry::Occupied(known) => &mut known.into_mut().bundles,
+            Entry::Vacant(new) if has_room => {
+                &mut new.insert(Remembered { owner, bundles: BTreeSet::new() }).bundles
+            }
+            Entry::Vacant(_) => return,
+        };
+        if bundles.len() < MAX_BUNDLES {
+            bundles.insert(bundle);
+        }
+    }
+
+    /// Removes versions beyond those that are kept, and the objects that none refers to. Does nothing
+    /// while a version of the function waits or is in work, which may be about to refer to them. What
+    /// fails, or must wait, is tried again when another deploy of the function ends, or when there is
+    /// nothing to deploy.
+    pub(super) async fn remove(&self, id: FunctionId) {
+        // Before it is asked what waits: what is remembered later may be of a later deploy.
+        let (owner, bundles) = match self.remembered.lock().get(&id) {
+            Some(Remembered { owner, bundles }) => (Some(*owner), bundles.clone()),
+            None => (None, BTreeSet::new()),
+        };
+        let pruned = match self.stores.functions.prune(id, self.versions_kept).await {
+            Ok(pruned) => pruned,
+            Err(error) => {
+                tracing::warn!(function = %id, error = &error as &dyn Error,
+                    "old versions were not removed");
+                return;
+            }
+        };
+        if !pruned.kept.is_empty() {
+            self.remove_unreferenced(id, &pruned, &bundles).await;
+        } else if let Some(owner) = owner {
+            self.remove_deleted(owner, id).await;
+        }
+    }
+
+    /// The same of every function of which something is remembered.
+    pub(super) async fn remove_remembered(&self) {
+        let all: Vec<FunctionId> = self.remembered.lock().keys().copied().collect();
+        for id in all {
+            self.remove(id).await;
+        }
+    }
+
+    /// Nothing of the function waited or was in work when its versions were looked at, so no build was
+    /// about to refer to them. One that is accepted right afterwards and makes the very same bundle
+    /// finds it gone before it is activated, and is tried again.
+    async fn remove_unreferenced(
+        &self,
+        id: FunctionId,
+        pruned: &Pruned,
+        remembered: &BTreeSet<BundleHash>,
+    ) {
+        let mut left = objects(id, &pruned.removed);
+        for hash in remembered {
+            left.extend(of_bundle(id, hash));
+        }
+        for kept in objects(id, &pruned.kept).into_keys() {
+            left.remove(&kept);
+        }
+        let mut is_done = true;
+        for (name, key) in left {
+            if let Err(error) = self.stores.artifacts.delete(&key).await {
+                is_done = false;
+                tracing::warn!(
+                    object = name,
+                    error = &error as &dyn Error,
+                    "an object that no version refers to remains"
+                );
+            }
+        }
+        if is_done {
+            self.forget(id, remembered);
+        }
+    }
+
+    /// What was stored for a function after it was deleted, if it was.
+    async fn remove_deleted(&self, owner: UserId, id: FunctionId) {
+        match self.stores.functions.function(owner, id).await {
+            Ok(Some(_)) => {}
+            Ok(None) => match self.stores.artifacts.delete_function(id).await {
+                Ok(()) => drop(self.remembered.lock().remove(&id)),
+                Err(error) => tracing::warn!(function = %id, error = &error as &dyn Error,
+                    "objects of a deleted function remain"),
+            },
+            Err(error) => tracing::warn!(function = %id, error = &error as &dyn Error,
+                "it is not known whether a function is there"),
+        }
+    }
+
+    fn forget(&self, id: FunctionId, bundles: &BTreeSet<BundleHash>) {
+        let mut remembered = self.remembered.lock();
+        if let Entry::Occupied(mut known) = remembered.entry(id) {
+            known.get_mut().bundles.retain(|bundle| !bundles.contains(bundle));
+            if known.get().bundles.is_empty() {
+                known.remove();
+            }
+        }
+    }
+}
+
+/// What these versions refer to, by name.
+fn objects(id: FunctionId, versions: &[StoredVersion]) -> BTreeMap<String, ArtifactKey> {
+    let mut keys = BTreeMap::new();
+    for version in versions {
+        if let Some(source) = &version.source {
+            let only_file = source.only_file.as_deref();
+            let key = stored_under(id, source.version, &version.source_hash, only_file);
+            keys.insert(key.to_string(), key);
+        }
+        if let Some(built) = &version.built {
+            keys.extend(of_bundle(id, &built.bundle_hash));
+        }
+    }
+    keys
+}
+
+/// A bundle with its source map and the files beside it, by name.
+fn of_bundle(function: FunctionId, hash: &BundleHash) -> [(String, ArtifactKey); 3] {
+    [
+        ArtifactKey::Bundle { function, hash: hash.clone() },
+        ArtifactKey::SourceMap { function, hash: hash.clone() },
+        ArtifactKey::Assets { function, hash: hash.clone() },
+    ]
+    .map(|key| (key.to_string(), key))
+}

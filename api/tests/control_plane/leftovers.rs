@@ -1,0 +1,110 @@
+//! What deploys leave in storage that did not come to be served.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudserve_api::ApiOptions;
+use cloudserve_protocol::fault::{Fault, FaultClass};
+use futures::future::join_all;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::Plane;
+
+/// A project with a file that is read when it runs.
+fn project(number: u32) -> Value {
+    json!({
+        "name": "f",
+        "entry": "f.mjs",
+        "files": { "f.mjs": format!("export default {number}"), "data.txt": number.to_string() },
+    })
+}
+
+fn failure() -> Fault {
+    Fault::new(FaultClass::StartupError, "the module threw")
+}
+
+fn n_files(directory: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.map(|path| if path.is_dir() { n_files(&path) } else { 1 }).sum()
+}
+
+/// Waits until a function has so many objects of bundles, and so many sources.
+async fn wait_for(plane: &Plane, id: &str, bundles: usize, sources: usize) {
+    let objects = plane.data.path().join("data/objects").join(id);
+    let count = || (n_files(&objects.join("bundle")), n_files(&objects.join("src")));
+    for _ in 0..500 {
+        if count() == (bundles, sources) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("there are {:?} objects of bundles and sources", count());
+}
+
+async fn numbers(plane: &Plane, token: &str, id: &str) -> Vec<u64> {
+    let path = format!("/api/function/{id}/versions");
+    let listed = plane.get(token, &path).await.expect(200).body;
+    listed.as_array().unwrap().iter().map(|version| version["version"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_function_whose_deploys_all_fail_keeps_few_of_them() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let mut id = String::new();
+    for number in 1..=25 {
+        plane.sandbox.faults.lock().push(failure());
+        let view = plane.deploy(&token, &project(number)).await;
+        assert_eq!(view["deployError"]["code"], "startup_error", "{view:#}");
+        view["id"].as_str().unwrap().clone_into(&mut id);
+    }
+    wait_for(&plane, &id, 0, 5).await;
+    assert_eq!(numbers(&plane, &token, &id).await, [25, 24, 23, 22, 21]);
+
+    // The last one can be deployed again; of what is served nothing goes.
+    let again = format!("/api/function/{id}/redeploy?wait=true");
+    let served = plane.call(&token, "POST", &again, &Value::Null).await.expect(200).body;
+    assert_eq!(served["status"], "active", "{served:#}");
+    for number in 27..=45 {
+        plane.sandbox.faults.lock().push(failure());
+        plane.deploy(&token, &project(number)).await;
+    }
+    wait_for(&plane, &id, 3, 6).await;
+    assert_eq!(numbers(&plane, &token, &id).await, [45, 44, 43, 42, 41, 26]);
+    assert!(plane.bundle(&served).await.contains("25"));
+    // Nor of what fails and is the same.
+    plane.sandbox.faults.lock().push(failure());
+    plane.deploy(&token, &project(25)).await;
+    wait_for(&plane, &id, 3, 6).await;
+}
+
+#[tokio::test]
+async fn what_fails_while_others_wait_goes_as_well() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    plane.sandbox.faults.lock().extend((0..6).map(|_| failure()));
+    let projects: Vec<Value> = (1..=6).map(project).collect();
+    let views = join_all(projects.iter().map(|body| plane.deploy(&token, body))).await;
+    assert!(views.iter().all(|view| view["status"] == "failed"), "{views:#?}");
+    wait_for(&plane, views[0]["id"].as_str().unwrap(), 0, 5).await;
+}
+
+#[tokio::test]
+async fn sources_of_deploys_that_are_not_accepted_do_not_stay() {
+    let set = |options: &mut ApiOptions| options.deploys_queued_per_user = 3;
+    // Nobody is at the queue.
+    let plane = Plane::at(Arc::new(TempDir::new().unwrap()), set);
+    let token = plane.register("ada").await;
+    let path = "/api/function/deploy";
+    let first = plane.call(&token, "POST", path, &project(0)).await.expect(202).body;
+    let projects: Vec<Value> = (1..=8).map(project).collect();
+    let calls = projects.iter().map(|body| plane.call(&token, "POST", path, body));
+    let answers = join_all(calls).await;
+    let accepted = answers.iter().filter(|answer| answer.status == 202).count();
+    let refused = answers.iter().filter(|answer| answer.status == 429).count();
+    assert_eq!((accepted, refused), (2, 6));
+    wait_for(&plane, first["id"].as_str().unwrap(), 0, 3).await;
+}

@@ -1,0 +1,131 @@
+//! Credentials that are not known here, and how many of them the store is asked about.
+//!
+//! Whether a key exists only the store can say, and anybody can make up a key that looks like one. So
+//! of each address the store may be asked about some credentials a second that it then does not know.
+//! Invariant: what was valid lately is asked about whatever else comes from its address, and no
+//! question counts whose answer is that there is such a credential.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use crate::authenticator::{AuthError, Authenticator};
+use crate::buckets::Buckets;
+
+/// The hash of a credential.
+pub(crate) type Fingerprint = [u8; 32];
+
+/// How long a credential is remembered as one that was valid.
+const VALID_LATELY: Duration = Duration::from_hours(1);
+/// For how long an address may have used its questions up at most.
+const LONGEST_DEBT: Duration = Duration::from_mins(1);
+
+const MAX_VALID: u64 = 100_000;
+const MAX_UNKNOWN: u64 = 10_000;
+const MAX_ADDRESSES: u64 = 100_000;
+
+/// What is remembered of credentials that are not in the cache.
+pub(crate) struct Strangers {
+    /// 0 sets no bound.
+    per_second: u32,
+    valid: Cache<Fingerprint, ()>,
+    /// What the store did not know a moment ago. None of these becomes valid: keys and sessions are
+    /// random, and what has ended stays ended.
+    unknown: Cache<Fingerprint, ()>,
+    /// By address; all whose address is not known are one.
+    questions: Buckets<Option<IpAddr>>,
+}
+
+impl Strangers {
+    pub(crate) fn new(per_second: u32) -> Self {
+        Self {
+            per_second,
+            valid: Cache::builder().max_capacity(MAX_VALID).time_to_live(VALID_LATELY).build(),
+            unknown: Cache::builder()
+                .max_capacity(MAX_UNKNOWN)
+                .time_to_live(Authenticator::MAX_STALENESS)
+                .build(),
+            questions: Buckets::new(MAX_ADDRESSES, LONGEST_DEBT),
+        }
+    }
+
+    /// Whether the store may be asked about this credential.
+    pub(crate) fn admit(
+        &self,
+        credential: &Fingerprint,
+        from: Option<IpAddr>,
+    ) -> Result<(), AuthError> {
+        if self.unknown.contains_key(credential) {
+            return Err(AuthError::Invalid);
+        }
+        let per_second = self.per_second;
+        if per_second == 0 || self.valid.contains_key(credential) {
+            return Ok(());
+        }
+        match self.questions.wait(&from.map(network), per_second) {
+            Some(retry_after) => Err(AuthError::TooOften { per_second, retry_after }),
+            None => Ok(()),
+        }
+    }
+
+    /// The store knows it.
+    pub(crate) fn found(&self, credential: Fingerprint) {
+        self.valid.insert(credential, ());
+    }
+
+    /// The store does not know it, or not any more.
+    pub(crate) fn not_found(&self, credential: Fingerprint, from: Option<IpAddr>) {
+        self.valid.invalidate(&credential);
+        self.unknown.insert(credential, ());
+        if self.per_second > 0 {
+            self.questions.charge(from.map(network), self.per_second);
+        }
+    }
+}
+
+/// Whose address it is. Of IPv6 everybody has a network of addresses.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_be_wrong_a_bounded_number_of_times() {
+        let strangers = Strangers::new(3);
+        let here = Some("2001:db8::1".parse().unwrap());
+        let credential = |n: u8| [n; 32];
+        for n in 0..3 {
+            strangers.admit(&credential(n), here).unwrap();
+            strangers.not_found(credential(n), here);
+        }
+        let neighbour = Some("2001:db8::2".parse().unwrap());
+        for (credential, from) in [(credential(3), here), (credential(4), neighbour)] {
+            let refused = strangers.admit(&credential, from);
+            assert!(matches!(refused, Err(AuthError::TooOften { per_second: 3, .. })));
+        }
+        // What is known to be none needs no question, and other networks have questions of their own.
+        let refused = strangers.admit(&credential(0), here);
+        assert!(matches!(refused, Err(AuthError::Invalid)));
+        for other in [Some("2001:db8:0:1::1".parse().unwrap()), None] {
+            strangers.admit(&credential(3), other).unwrap();
+        }
+        // Who was valid is let through, until that has ended.
+        strangers.found(credential(5));
+        strangers.admit(&credential(5), here).unwrap();
+        strangers.not_found(credential(5), None);
+        assert!(strangers.admit(&credential(5), here).is_err());
+        // Without a bound nobody is kept out.
+        let strangers = Strangers::new(0);
+        for n in 0..100 {
+            strangers.not_found(credential(n), here);
+        }
+        strangers.admit(&credential(200), here).unwrap();
+    }
+}

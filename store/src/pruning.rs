@@ -1,0 +1,101 @@
+//! Which versions of a function go, whatever the back end.
+
+use std::collections::HashSet;
+
+use cloudserve_protocol::ids::SourceHash;
+
+use crate::function::{DeployStatus, Pruned, StoredVersion};
+
+/// Failed versions that are kept: nobody goes back to them, but what went wrong is read for a while.
+const FAILED_KEPT: usize = 5;
+
+/// Divides the versions of a function, newest first: the newest `keep` that were built stay (at least
+/// one), so does the served one, and of those that failed the newest few. So failures take no place
+/// from what can be gone back to. While a version waits or is in work all stay.
+pub(crate) fn divide(
+    all: Vec<(DeployStatus, StoredVersion)>,
+    active: Option<u32>,
+    keep: u32,
+) -> Pruned {
+    let mut pruned = Pruned::default();
+    let is_open =
+        |status: &DeployStatus| matches!(status, DeployStatus::Pending | DeployStatus::Deploying);
+    if all.iter().any(|(status, _)| is_open(status)) {
+        return pruned;
+    }
+    let (mut n_built, mut n_failed) = (0, 0);
+    for (status, version) in all {
+        let (n, most) = if status == DeployStatus::Failed {
+            (&mut n_failed, FAILED_KEPT)
+        } else {
+            (&mut n_built, keep.max(1) as usize)
+        };
+        *n += 1;
+        if *n <= most || active == Some(version.version) {
+            pruned.kept.push(version);
+        } else {
+            pruned.removed.push(version);
+        }
+    }
+    pruned
+}
+
+/// The versions of which it must be known where their source is: those that go, and those that may
+/// have the same. A source may come with a large lock file, so it is read of no other.
+pub(crate) fn sharing(pruned: &mut Pruned) -> impl Iterator<Item = &mut StoredVersion> {
+    let Pruned { removed, kept } = pruned;
+    let hashes: HashSet<SourceHash> =
+        removed.iter().map(|version| version.source_hash.clone()).collect();
+    let alike = kept.iter_mut().filter(move |version| hashes.contains(&version.source_hash));
+    removed.iter_mut().chain(alike)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(number: u32) -> StoredVersion {
+        // Odd ones are of one source.
+        let source = if number % 2 == 1 { "odd".to_owned() } else { number.to_string() };
+        StoredVersion {
+            version: number,
+            source_hash: SourceHash::of(source.as_bytes()),
+            source: None,
+            built: None,
+        }
+    }
+
+    fn numbers(versions: &[StoredVersion]) -> Vec<u32> {
+        versions.iter().map(|version| version.version).collect()
+    }
+
+    #[test]
+    fn failures_take_no_place_from_what_was_built() {
+        use DeployStatus::{Active, Failed, Superseded};
+        // Three were built, then 19 failed.
+        let all = |statuses: &[(u32, DeployStatus)]| {
+            let failed = (4..=22).rev().map(|number| (Failed, version(number)));
+            let built = statuses.iter().map(|(number, status)| (*status, version(*number)));
+            failed.chain(built).collect::<Vec<_>>()
+        };
+        let built = [(3, Active), (2, Superseded), (1, Active)];
+        let pruned = divide(all(&built), Some(3), 3);
+        assert_eq!(numbers(&pruned.kept), [22, 21, 20, 19, 18, 3, 2, 1]);
+        assert_eq!(numbers(&pruned.removed), (4..=17).rev().collect::<Vec<_>>());
+        let pruned = divide(all(&built), Some(1), 0);
+        assert_eq!(numbers(&pruned.kept), [22, 21, 20, 19, 18, 3, 1]);
+        for waits in [DeployStatus::Pending, DeployStatus::Deploying] {
+            let pruned = divide(all(&[(3, Active), (2, waits)]), Some(3), 1);
+            assert!(pruned.removed.is_empty() && pruned.kept.is_empty());
+        }
+    }
+
+    #[test]
+    fn only_sources_that_may_be_shared_are_looked_at() {
+        let all = (1..=4).rev().map(|number| (DeployStatus::Active, version(number))).collect();
+        let mut pruned = divide(all, Some(4), 3);
+        assert_eq!(numbers(&pruned.removed), [1]);
+        let looked_at: Vec<u32> = sharing(&mut pruned).map(|version| version.version).collect();
+        assert_eq!(looked_at, [1, 3]);
+    }
+}

@@ -1,0 +1,3 @@
+const app = require('./app.cjs');
+
+module.exports = (req, res) => app(req, res);

@@ -21,7 +21,7 @@ const {
 /** The largest piece of a body in one frame; `MAX_CHUNK_BYTES` of the protocol. */
 const CHUNK_BYTES = 64 * 1024;
 
-const LEVEL_ERROR = 3;
+export const LEVEL_ERROR = 3;
 
 /** What a handler form returns that has answered by itself. */
 export const ANSWERED = { __proto__: null };
@@ -54,6 +54,7 @@ export class Call {
     this.creditBytes = creditBytes;
     this.wakeWriter = null;
     this.onCancel = null;
+    this.hasBegun = false;
     this.isConcluded = false;
     this.onConcluded = null;
     /** The caller asks for a WebSocket: the body is what it says after an answer of 101. */
@@ -168,6 +169,12 @@ export class Call {
       at += TypedArrayPrototypeGetByteLength(pieces[i]);
     }
     return whole;
+  }
+
+  /** Sends the head of an answer whose body follows. */
+  begin(status, headers) {
+    this.hasBegun = true;
+    this.host.head(this.id, status, headers);
   }
 
   /** Sends a small piece of the answer's body at once, if credit allows; says whether it did. */

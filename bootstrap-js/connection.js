@@ -203,7 +203,7 @@ export class Connection extends Duplex {
         this.#closeAfterResponse();
         return done();
       }
-      this.#call.host.head(this.#call.id, head.status, head.headers);
+      this.#call.begin(head.status, head.headers);
     }
     this.#sendPieces(done);
   }

@@ -8,6 +8,7 @@ import { makeEvent } from "ext:cloudserve/request.js";
 const {
   DateNow,
   MathMax,
+  ObjectDefineProperty,
   ObjectPrototype,
   Promise,
   ReflectApply,
@@ -38,7 +39,8 @@ async function callWithLateBody(call, form, settings) {
 /** What the handler answers, or a promise of it. */
 function callWith(call, { handler, answersLater }, settings, event) {
   const answer = new Answer();
-  const context = new Context(call, settings, answer);
+  latest = answer;
+  const context = new AnsweringContext(call, settings, answer);
   try {
     const returned = ReflectApply(handler, undefined, [event, context, answer.callback]);
     // What comes first is the answer: the callback, the context's methods, or what was returned.
@@ -47,7 +49,7 @@ function callWith(call, { handler, answersLater }, settings, event) {
         (value) => answer.returned(value, context),
         (error) => answer.settle(FAILED, error),
       );
-    } else if (!answersLater || returned !== undefined) {
+    } else if (returned !== undefined || !answersLater && !answer.isAwaited) {
       answer.returned(returned, context);
     }
   } catch (error) {
@@ -80,7 +82,7 @@ export async function callMain(call, { main }, settings) {
       isBase64Encoded,
     },
   };
-  return ReflectApply(main, undefined, [params, new Context(call, settings, null)]);
+  return ReflectApply(main, undefined, [params, new Context(call, settings)]);
 }
 
 const OPEN = 0;
@@ -92,6 +94,8 @@ class Answer {
   constructor() {
     this.state = OPEN;
     this.value = undefined;
+    /** The handler has taken one of the context's functions that answer. */
+    this.isAwaited = false;
     this.told = null;
     this.statusCode = undefined;
     this.headers = undefined;
@@ -144,11 +148,11 @@ class Answer {
 }
 
 /**
- * What a handler may ask about its call; `answer` is null for forms that only return. A plain
- * object, but V8 knows its shape. Functions go through a variable: V8 takes one that is written
- * where a property gets it for one that lives long, and a few in every call fill its old generation.
+ * What a handler may ask about its call. A plain object, but V8 knows its shape. Functions go through
+ * a variable: V8 takes one that is written where a property gets it for one that lives long, and a
+ * few in every call fill its old generation.
  */
-export function Context(call, settings, answer) {
+export function Context(call, settings) {
   const { executionId } = call.request;
   const getRemainingTimeInMillis = () => MathMax(0, call.deadlineMs - DateNow());
   const waitUntil = (promise) => call.waitUntil(promise);
@@ -163,25 +167,75 @@ export function Context(call, settings, answer) {
   this.callbackWaitsForEmptyEventLoop = false;
   this.getRemainingTimeInMillis = getRemainingTimeInMillis;
   this.waitUntil = waitUntil;
-  if (answer === null) return;
-  // AWS's older style and OpenFaaS's.
-  const succeed = (value) => answer.succeed(value);
-  const fail = (error) => answer.fail(error);
-  const done = (error, value) => answer.callback(error, value);
-  const status = (code) => {
-    if (code === undefined) return answer.statusCode ?? 200;
-    answer.statusCode = code;
-    return this;
-  };
-  const headers = (headers) => {
-    if (headers === undefined) return answer.headers ?? {};
-    answer.headers = headers;
-    return this;
-  };
-  this.succeed = succeed;
-  this.fail = fail;
-  this.done = done;
-  this.status = status;
-  this.headers = headers;
 }
 Context.prototype = ObjectPrototype;
+
+/** For what asks a context that stands in for one of ours: a proxy, a derived object. */
+let latest = null;
+
+/** It may answer, too, in AWS's older style and OpenFaaS's. */
+class AnsweringContext extends Context {
+  #answer;
+
+  constructor(call, settings, answer) {
+    super(call, settings);
+    this.#answer = answer;
+    const status = (code) => {
+      if (code === undefined) return answer.statusCode ?? 200;
+      answer.statusCode = code;
+      return this;
+    };
+    const headers = (headers) => {
+      if (headers === undefined) return answer.headers ?? {};
+      answer.headers = headers;
+      return this;
+    };
+    this.status = status;
+    this.headers = headers;
+  }
+
+  /** Whoever takes a function that answers will use it. */
+  static #take(context) {
+    const answer = #answer in context ? context.#answer : latest;
+    answer.isAwaited = true;
+    return answer;
+  }
+
+  get succeed() {
+    const answer = AnsweringContext.#take(this);
+    return (value) => answer.succeed(value);
+  }
+
+  get fail() {
+    const answer = AnsweringContext.#take(this);
+    return (error) => answer.fail(error);
+  }
+
+  get done() {
+    return AnsweringContext.#take(this).callback;
+  }
+
+  set succeed(value) {
+    replace(this, "succeed", value);
+  }
+
+  set fail(value) {
+    replace(this, "fail", value);
+  }
+
+  set done(value) {
+    replace(this, "done", value);
+  }
+}
+// It is shown as a plain object.
+delete AnsweringContext.prototype.constructor;
+
+function replace(context, name, value) {
+  ObjectDefineProperty(context, name, {
+    __proto__: null,
+    value,
+    configurable: true,
+    enumerable: true,
+    writable: true,
+  });
+}

@@ -13,8 +13,15 @@ const {
   ObjectKeys,
   ObjectPrototype,
   ReflectApply,
+  RegExpPrototypeExec,
+  RegExpPrototypeSymbolReplace,
   RegExpPrototypeTest,
   SafeRegExp,
+  StringPrototypeIndexOf,
+  StringPrototypeReplaceAll,
+  StringPrototypeSlice,
+  StringPrototypeStartsWith,
+  StringPrototypeTrim,
   SymbolFor,
 } = primordials;
 
@@ -23,21 +30,25 @@ const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /** How AWS's runtime marks what `awslambda.streamifyResponse` was given. */
 export const STREAMING = SymbolFor("aws.lambda.runtime.handler.streaming");
 
-/** How the source of a function begins, arrows with one bare parameter aside. */
-const BEGIN = "^(?:async\\s+)?(?:function\\s*)?[\\w$]*\\s*\\(";
-const PARAMETER =
-  "(?:[^,()[\\]{}]|\\([^()]*\\)|\\[[^[\\]]*\\]|\\{(?:[^{}]|\\{[^{}]*\\})*\\})*";
-
-/** A function that calls its second parameter `res` is a listener of `node:http`. */
-const LISTENER = new SafeRegExp(
-  `${BEGIN}\\s*(?:[\\w$]+|\\{[^{}()]*\\})\\s*,\\s*(?:_?res|response)\\b`,
+/** What is not code: comments, strings, and regular expressions where no operand has ended. */
+const NO_CODE = new SafeRegExp(
+  [
+    "/\\*[^]*?\\*/|//.*",
+    '"(?:\\\\[^]|[^"\\\\\\n])*"',
+    "'(?:\\\\[^]|[^'\\\\\\n])*'",
+    "`(?:\\\\[^]|[^`\\\\])*`",
+    "(?<=(?:[(,=:[!&|?{};<>+*%^~-]|\\breturn)\\s*)/(?:\\\\.|\\[(?:\\\\.|[^\\]\\\\\\n])*\\]|[^/\\\\\\n[])+/",
+  ].join("|"),
+  "g",
 );
-/** A third parameter, or a rest, of which `length` does not tell. */
-const MORE_PARAMETERS = new SafeRegExp(
-  `${BEGIN}(?:(?:${PARAMETER},){2}\\s*[^\\s)]|(?:${PARAMETER},)?\\s*\\.\\.\\.)`,
+const BARE_PARAMETER = new SafeRegExp(/^\s*(?:async\s+)?([\w$]+)\s*=>/);
+const NAME = new SafeRegExp(/^[\w$]*/);
+/** A function that calls its second parameter so is a listener of `node:http`. */
+const LISTENER = new SafeRegExp(/^(?:_?res|response)$/);
+/** The callback without a parameter for it: alone, or with all that was given. */
+const PASSED_ON = new SafeRegExp(
+  /\barguments\s*\[\s*(?:2|[A-Za-z_$][\w$]*)\s*\]|(?:\.\.\.|\bapply\s*\([^;]*?,|\bslice\.call\s*\(|\bArray\.from\s*\()\s*arguments\b/,
 );
-/** The callback by another way, and what the context has in its place. */
-const OTHER_CALLBACK = new SafeRegExp(/\barguments\b|\.(?:succeed|fail)\b|\.done\s*\(/);
 
 const isFunction = (value) => typeof value === "function";
 const hasProperties = (value) =>
@@ -108,11 +119,48 @@ function calledFunction(candidate) {
   const app = appListener(candidate);
   if (app !== null) return app;
   if (!isFunction(candidate)) return null;
-  const source = FunctionPrototypeToString(candidate);
-  if (RegExpPrototypeTest(LISTENER, source)) return { kind: "listener", listener: candidate };
-  const answersLater = candidate.length >= 3 || RegExpPrototypeTest(MORE_PARAMETERS, source) ||
-    RegExpPrototypeTest(OTHER_CALLBACK, source);
+  const source = RegExpPrototypeSymbolReplace(NO_CODE, FunctionPrototypeToString(candidate), " ");
+  const parameters = parametersOf(source);
+  const second = parameters.length < 2 ? "" : RegExpPrototypeExec(NAME, parameters[1])[0];
+  if (RegExpPrototypeTest(LISTENER, second)) return { kind: "listener", listener: candidate };
+  const answersLater = candidate.length >= 3 || parameters.length >= 3 || hasRest(parameters) ||
+    RegExpPrototypeTest(PASSED_ON, source) || second !== "" && answersBy(second, source);
   return { kind: "event", handler: candidate, answersLater };
+}
+
+/** The parameters of a function, as its source has them. */
+function parametersOf(source) {
+  const bare = RegExpPrototypeExec(BARE_PARAMETER, source);
+  if (bare !== null) return [bare[1]];
+  const parameters = [];
+  let depth = 0;
+  let from = StringPrototypeIndexOf(source, "(") + 1;
+  for (let at = from; at < source.length; at++) {
+    const char = source[at];
+    if (depth === 0 && (char === "," || char === ")")) {
+      const parameter = StringPrototypeTrim(StringPrototypeSlice(source, from, at));
+      if (parameter !== "") ArrayPrototypePush(parameters, parameter);
+      if (char === ")") break;
+      from = at + 1;
+    } else if (char === "(" || char === "[" || char === "{") {
+      depth += 1;
+    } else if (char === ")" || char === "]" || char === "}") {
+      depth -= 1;
+    }
+  }
+  return parameters;
+}
+
+function hasRest(parameters) {
+  const count = parameters.length;
+  return count > 0 && StringPrototypeStartsWith(parameters[count - 1], "...");
+}
+
+/** Whether the context of this name is asked to answer, maybe later than the handler returns. */
+function answersBy(name, source) {
+  const escaped = StringPrototypeReplaceAll(name, "$", "\\$&");
+  const use = `(?<![\\w$.])${escaped}\\s*(?:\\?\\.|\\.)\\s*(?:succeed|fail|done)\\b`;
+  return RegExpPrototypeTest(new SafeRegExp(use), source);
 }
 
 /**

@@ -6,7 +6,7 @@
 // loaded uses its own copies (primordials) wherever that is possible.
 
 import { core, internals, primordials } from "ext:core/mod.js";
-import { ANSWERED, Call } from "ext:cloudserve/call.js";
+import { ANSWERED, Call, LEVEL_ERROR } from "ext:cloudserve/call.js";
 import { captureDenoServe, captured } from "ext:cloudserve/capture.js";
 import "ext:cloudserve/deferred.js";
 import "ext:cloudserve/descriptors.js";
@@ -119,10 +119,20 @@ async function conclude(call, rest) {
   finish(call);
 }
 
-/** What was handed to `waitUntil` is finished first: afterwards nothing of the call runs. */
+/**
+ * What was handed to `waitUntil` is finished first, unless the caller has a part of the answer and
+ * is to learn that the rest will not come. That may last longer than the call: what was thrown is in
+ * the log before, and only once.
+ */
 async function fail(call, error) {
-  if (call.background !== null) await call.backgroundDone();
-  finish(call, error);
+  const text = describe(error);
+  call.conclude();
+  if (call.background !== null && !call.hasBegun) {
+    host.log(LEVEL_ERROR, text[1]);
+    text[1] = text[0];
+    await call.backgroundDone();
+  }
+  finish(call, text);
 }
 
 /** Sends the answer; undefined if all of it is sent. */
@@ -137,7 +147,7 @@ function answer(call, { status, headers, body, webSocket }) {
   }
   const source = typeof body.getReader === "function" ? body.getReader() : readerOf(body);
   if (isWanted) {
-    host.head(call.id, status, headers);
+    call.begin(status, headers);
     return pump(call, source);
   }
   host.answer(call.id, status, headers, null);
@@ -195,15 +205,12 @@ function readerOf(iterable) {
   return { read: () => iterator.next(), cancel };
 }
 
-function finish(call, ...thrown) {
+/** `failure` is what `describe` says of what was thrown, if anything was. */
+function finish(call, failure) {
   if (current !== call) return;
   current = null;
-  if (thrown.length === 0) {
-    host.done(call.id);
-  } else {
-    const text = describe(thrown[0]);
-    host.failed(call.id, text[0], text[1]);
-  }
+  if (failure === undefined) host.done(call.id);
+  else host.failed(call.id, failure[0], failure[1]);
 }
 
 /** `waitUntil` where Supabase has it, and where packages of Vercel look for it. */

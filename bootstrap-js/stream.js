@@ -46,7 +46,7 @@ class ResponseStream extends Writable {
     if (this.#isSent) return;
     this.#isSent = true;
     const { status, headers } = headOf(this.#head);
-    this.#call.host.head(this.#call.id, status, headers);
+    this.#call.begin(status, headers);
   }
 
   _write(chunk, _encoding, done) {
@@ -91,7 +91,7 @@ export const awslambda = {
 export async function callStream(call, { handler }, settings) {
   const event = await eventOf(call, settings);
   const stream = new ResponseStream(call);
-  const context = new Context(call, settings, null);
+  const context = new Context(call, settings);
   return new Promise((resolve, reject) => {
     // The answer is complete when the stream is; the handler may fail before.
     stream.once("close", () => resolve(ANSWERED));

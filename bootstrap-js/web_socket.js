@@ -64,7 +64,7 @@ export async function acceptUpgrade(call, headers, end) {
   const ends = call.host.openWebSocket();
   if (ends === undefined) throw new Error("the function has too many descriptors open");
   const { 0: socket, 1: pipe } = ends;
-  call.host.head(call.id, SWITCHING_PROTOCOLS, headers);
+  call.begin(SWITCHING_PROTOCOLS, headers);
   call.openSocket(socket);
   const close = () => core.tryClose(pipe);
   if (call.cancelled) close();

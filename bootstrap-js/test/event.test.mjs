@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { inspect } from "node:util";
 import { callEvent, callMain } from "ext:cloudserve/event.js";
 import { chooseHandler } from "ext:cloudserve/handlers.js";
 import { peerOf } from "ext:cloudserve/request.js";
@@ -48,6 +49,18 @@ test("a callback is there, however it is asked for", async () => {
     function named(event, context) { later((_, value) => context.succeed(value)); },
     (event, context) => later((error, value) => context.done(error, value)),
     (event, context) => void Promise.resolve("later").then(context.succeed, context.fail),
+    (event, context) => void setTimeout(() => context.succeed("later"), 5),
+    (event, $c) => void setTimeout(() => $c?.done(null, "later"), 5),
+    (event, context) => { const { succeed } = context; setTimeout(succeed, 1, "later"); },
+    (event, context) => { const { done } = Object.create(context); later(done); },
+    (event, context) => { const { done } = new Proxy(context, {}); later(done); },
+    function () { return ((...args) => later(args[2]))(...arguments); },
+    function () { return ((a, b, c) => later(c)).apply(this, arguments); },
+    function () {
+      for (var n = arguments.length, args = new Array(n), i = 0; i < n; i++) args[i] = arguments[i];
+      later(args[2]);
+    },
+    (event /* , */, context = ")", /* third */ callback = /["'`]/) => later(callback),
   ]) {
     assert.equal(await ask(handler), "later", `${handler}`);
   }
@@ -60,10 +73,34 @@ test("a callback is there, however it is asked for", async () => {
     (event, context = { a: [1, 2], b: (c, d, e) => {} }) => {},
     ({ a, b, c }, { d, e } = { d: [1, 2, 3] }) => {},
     (() => {}).bind(null),
+    (event) => void `missing arguments`,
+    (event) => { const log = () => {}; log("missing arguments[2]", '...arguments'); },
+    (event) => {
+      // Called with ...arguments, as context.succeed() is.
+      /* arguments[2] */
+    },
+    (event) => { (function () { return arguments.length; })(); },
+    (event, context) => { const t = { fail() {} }; t.fail(); ({ context: t }).context.fail(); },
+    function (event) {
+      var context = arguments.length > 1 && arguments[1] !== undefined ? arguments[1] : {};
+    },
+    (event, context) => void JSON.stringify({ ...context }),
     (event) => { for (const _ of [1, 2, 3]); const step = { done: true }; if (step.done) return; },
   ]) {
     assert.equal(await ask(handler), undefined, `${handler}`);
   }
+});
+
+test("the context is a plain object whose functions may be replaced", async () => {
+  const shown = await ask((event, context) => inspect(context));
+  assert.match(shown, /^\{\n  functionName: 'f',/);
+  const wrapped = await ask((event, context) => {
+    "use strict";
+    const { succeed } = context;
+    context.succeed = (value) => succeed(`wrapped ${value}`);
+    context.succeed("value");
+  });
+  assert.equal(wrapped, "wrapped value");
 });
 
 test("the context of AWS's older style and of OpenFaaS answers", async () => {

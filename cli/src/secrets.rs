@@ -176,6 +176,12 @@ impl FromEnvironment {
         let lost = LostKeys::default();
         Self { jwt: None, master: None, previous: None, internal: None, lost, storage }
     }
+
+    #[cfg(test)]
+    pub(crate) fn of_lost(ids: &str) -> Self {
+        let lost = LostKeys::parse(Some(&OsString::from(ids)));
+        Self { lost, ..Self::of_storage(StorageSecrets::default()) }
+    }
 }
 
 /// The secrets of an installation.

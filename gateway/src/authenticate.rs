@@ -40,9 +40,7 @@ pub(crate) async fn authenticate(
         Ok(Some(principal)) => Ok(Caller::Known(principal)),
         Err(AuthError::Invalid) => Ok(Caller::Unrecognised),
         Err(AuthError::Unavailable(error)) => Ok(Caller::Unchecked(error)),
-        Err(AuthError::TooOften { per_second, retry_after }) => {
-            Err(Refusal::TooManyUnknown { per_second, retry_after })
-        }
+        Err(AuthError::TooOften(unknown)) => Err(Refusal::TooManyUnknown(unknown)),
     }
 }
 

@@ -27,6 +27,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// hyper takes no smaller buffer.
 const MIN_HEAD_BYTES: usize = 8 * 1024;
 
+/// What connections are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    /// They end with the requests that have begun.
+    Draining,
+    /// They end now.
+    CutOff,
+}
+
 /// A connection that was accepted.
 pub(crate) struct Opened {
     /// Who is at its other end.
@@ -52,7 +62,7 @@ pub(crate) async fn serve<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let (ending, told) = watch::channel(());
+    let (ending, told) = watch::channel(Phase::Serving);
     let n_places = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
     let places = Arc::new(Semaphore::new(n_places));
     tokio::pin!(shutdown);
@@ -81,24 +91,29 @@ pub(crate) async fn serve<S, B>(
             // A broken connection is the peer's affair; its call has been recorded.
             tokio::select! {
                 _ = connection.as_mut() => return,
-                _ = told.changed() => {}
+                () = reached(&mut told, Phase::Draining) => {}
             }
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 _ = connection => {}
-                // It is cut off. Its call is recorded when it is dropped.
-                _ = told.changed() => {}
+                // Its call is recorded when it is dropped.
+                () = reached(&mut told, Phase::CutOff) => {}
             }
         });
     }
     drop((listener, told));
-    ending.send_replace(());
+    ending.send_replace(Phase::Draining);
     // Closed when the last connection has dropped its end.
     if tokio::time::timeout(drain, ending.closed()).await.is_err() {
         tracing::warn!("requests in flight are cut off");
-        ending.send_replace(());
+        ending.send_replace(Phase::CutOff);
         ending.closed().await;
     }
+}
+
+/// Resolves in this phase or a later one, or when nobody tells any more.
+async fn reached(told: &mut watch::Receiver<Phase>, phase: Phase) {
+    let _ = told.wait_for(|now| *now >= phase).await;
 }
 
 fn http1(options: &ConnectionOptions, patience: Patience) -> http1::Builder {

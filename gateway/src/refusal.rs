@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
 
+use cloudserve_identity::TooManyUnknown;
 use cloudserve_protocol::fault::FaultClass;
 use cloudserve_protocol::ids::ExecutionId;
 use cloudserve_store::{StoreError, Timestamp};
@@ -38,12 +38,7 @@ pub(crate) enum Refusal {
         per_second: u32,
     },
     /// Too many credentials that nobody has come from the caller's address.
-    TooManyUnknown {
-        /// How many there may be.
-        per_second: u32,
-        /// When one may be shown again.
-        retry_after: Duration,
-    },
+    TooManyUnknown(TooManyUnknown),
     /// The owner's account has used up what it may.
     QuotaExceeded(Exceeded),
     /// The owner has no such function.
@@ -74,7 +69,7 @@ impl Refusal {
             }
             Self::NotFound => "function_not_found",
             Self::VersionNotFound => "version_not_found",
-            Self::TooOften { .. } | Self::TooManyUnknown { .. } => FaultClass::RateLimit.code(),
+            Self::TooOften { .. } | Self::TooManyUnknown(_) => FaultClass::RateLimit.code(),
             Self::QuotaExceeded(_) => FaultClass::QuotaExceeded.code(),
             Self::NotActive { .. } => "not_active",
             Self::Unavailable => "unavailable",
@@ -101,7 +96,7 @@ impl Refusal {
             Self::Forbidden | Self::MissingScope | Self::OtherFunction | Self::VersionChosen => {
                 StatusCode::FORBIDDEN
             }
-            Self::TooOften { .. } | Self::TooManyUnknown { .. } | Self::QuotaExceeded(_) => {
+            Self::TooOften { .. } | Self::TooManyUnknown(_) | Self::QuotaExceeded(_) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::NotActive { .. } | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -127,13 +122,7 @@ impl Refusal {
                 )
                 .into();
             }
-            Self::TooManyUnknown { per_second, .. } => {
-                return format!(
-                    "more than {per_second} credentials per second that are not valid come from \
-                     this address; wait before the next"
-                )
-                .into();
-            }
+            Self::TooManyUnknown(unknown) => return unknown.to_string().into(),
             Self::QuotaExceeded(exceeded) => return told(exceeded).into(),
             Self::NotFound => "you have no function with this name",
             Self::NotActive { failed: false } => "the function is being deployed; try again soon",
@@ -174,7 +163,7 @@ impl Refusal {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::TooOften { per_second } => limited(headers, &per_second.to_string(), 1),
-            Self::TooManyUnknown { per_second, retry_after } => {
+            Self::TooManyUnknown(TooManyUnknown { per_second, retry_after }) => {
                 let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
                 limited(headers, &per_second.to_string(), seconds.max(1));
             }

@@ -1,7 +1,7 @@
 //! Where a credential becomes a principal. Answers from a cache whose entries count for nothing once
 //! the store has reported a change of the key, the sessions or the account they are about
 //! ([`super::epochs`]) and, in any case, after [`Authenticator::MAX_STALENESS`]. What is not in the
-//! cache is asked of the store, as often as [`super::strangers`] lets it be.
+//! cache is asked of the store, about keys as often as [`super::strangers`] lets it be.
 //!
 //! Invariant: what is being looked up while a change is reported is not taken for what it was
 //! before.
@@ -25,7 +25,7 @@ use crate::api_key::ApiKeySecret;
 use crate::credential::{Credential, Presented};
 use crate::epochs::Epochs;
 use crate::session::{SessionClaims, SessionTokens};
-use crate::strangers::{Fingerprint, Strangers};
+use crate::strangers::{Fingerprint, Strangers, TooManyUnknown};
 
 /// Who is asking.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,14 +106,9 @@ pub enum AuthError {
     /// It could not be checked.
     #[error("credentials cannot be checked now")]
     Unavailable(#[source] StoreError),
-    /// It was not looked up: too many came from its address that nobody has.
-    #[error("more than {per_second} unknown credentials per second come from this address")]
-    TooOften {
-        /// How many there may be.
-        per_second: u32,
-        /// When one may be looked up again.
-        retry_after: Duration,
-    },
+    /// It was not looked up.
+    #[error(transparent)]
+    TooOften(#[from] TooManyUnknown),
 }
 
 /// A principal in the cache.
@@ -167,8 +162,8 @@ impl Authenticator {
 
     const MAX_CACHED: u64 = 100_000;
 
-    /// An authenticator over this store, which is asked about so many credentials per second and
-    /// address that it does not know; 0 sets no bound. Must be called within a tokio runtime.
+    /// An authenticator over this store, which is asked about so many keys per second and address
+    /// that it does not know; 0 sets no bound. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(
         accounts: Arc<dyn AccountStore>,
@@ -279,15 +274,25 @@ impl Authenticator {
             Credential::ApiKey(key) => ApiKeySecret::parse(key).map(Claimed::ApiKey),
         };
         let claimed = claimed.ok_or(AuthError::Invalid)?;
-        self.strangers.admit(&fingerprint, from)?;
+        if self.strangers.is_unknown(&fingerprint) {
+            return Err(AuthError::Invalid);
+        }
         let found = match claimed {
+            // We have signed it, so it is no guess: guesses from its address are not its matter.
             Claimed::Session(claims) => self.session(claims).await,
-            Claimed::ApiKey(secret) => self.api_key(&secret).await,
+            Claimed::ApiKey(secret) => {
+                self.strangers.admit(&fingerprint, from)?;
+                let found = self.api_key(&secret).await;
+                if matches!(found, Err(AuthError::Invalid)) {
+                    self.strangers.charge(from);
+                }
+                found
+            }
         };
         match &found {
             Ok(_) => self.strangers.found(fingerprint),
-            Err(AuthError::Invalid) => self.strangers.not_found(fingerprint, from),
-            Err(AuthError::Unavailable(_) | AuthError::TooOften { .. }) => {}
+            Err(AuthError::Invalid) => self.strangers.not_found(fingerprint),
+            Err(AuthError::Unavailable(_) | AuthError::TooOften(_)) => {}
         }
         found
     }

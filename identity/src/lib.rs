@@ -24,3 +24,4 @@ pub use credential::{Credential, Presented, strip_platform_credentials};
 pub use sealer::{SealError, Sealer};
 pub use secret::{Secret, SecretError};
 pub use session::{SESSION_COOKIE, SessionClaims, SessionTokens};
+pub use strangers::TooManyUnknown;

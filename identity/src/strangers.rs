@@ -1,17 +1,30 @@
 //! Credentials that are not known here, and how many of them the store is asked about.
 //!
 //! Whether a key exists only the store can say, and anybody can make up a key that looks like one. So
-//! of each address the store may be asked about some credentials a second that it then does not know.
-//! Invariant: what was valid lately is asked about whatever else comes from its address, and no
-//! question counts whose answer is that there is such a credential.
+//! of each address the store may be asked about some keys a second that it then does not know. Sessions
+//! are signed: nobody makes one up, and none is counted. Invariant: what was valid lately is asked about
+//! whatever else comes from its address, and no question counts whose answer is that there is such a key.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::authenticator::{AuthError, Authenticator};
+use crate::authenticator::Authenticator;
 use crate::buckets::Buckets;
+
+/// Why a key was not looked up: too many came from its address that nobody has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "more than {per_second} credentials per second that are not valid come from this address; wait \
+     before the next"
+)]
+pub struct TooManyUnknown {
+    /// How many there may be.
+    pub per_second: u32,
+    /// When one may be looked up again.
+    pub retry_after: Duration,
+}
 
 /// The hash of a credential.
 pub(crate) type Fingerprint = [u8; 32];
@@ -50,21 +63,23 @@ impl Strangers {
         }
     }
 
-    /// Whether the store may be asked about this credential.
+    /// Whether the store did not know this credential a moment ago.
+    pub(crate) fn is_unknown(&self, credential: &Fingerprint) -> bool {
+        self.unknown.contains_key(credential)
+    }
+
+    /// Whether the store may be asked about this key.
     pub(crate) fn admit(
         &self,
-        credential: &Fingerprint,
+        key: &Fingerprint,
         from: Option<IpAddr>,
-    ) -> Result<(), AuthError> {
-        if self.unknown.contains_key(credential) {
-            return Err(AuthError::Invalid);
-        }
+    ) -> Result<(), TooManyUnknown> {
         let per_second = self.per_second;
-        if per_second == 0 || self.valid.contains_key(credential) {
+        if per_second == 0 || self.valid.contains_key(key) {
             return Ok(());
         }
         match self.questions.wait(&from.map(network), per_second) {
-            Some(retry_after) => Err(AuthError::TooOften { per_second, retry_after }),
+            Some(retry_after) => Err(TooManyUnknown { per_second, retry_after }),
             None => Ok(()),
         }
     }
@@ -75,9 +90,13 @@ impl Strangers {
     }
 
     /// The store does not know it, or not any more.
-    pub(crate) fn not_found(&self, credential: Fingerprint, from: Option<IpAddr>) {
+    pub(crate) fn not_found(&self, credential: Fingerprint) {
         self.valid.invalidate(&credential);
         self.unknown.insert(credential, ());
+    }
+
+    /// A key that the store does not know came from there.
+    pub(crate) fn charge(&self, from: Option<IpAddr>) {
         if self.per_second > 0 {
             self.questions.charge(from.map(network), self.per_second);
         }
@@ -103,28 +122,29 @@ mod tests {
         let credential = |n: u8| [n; 32];
         for n in 0..3 {
             strangers.admit(&credential(n), here).unwrap();
-            strangers.not_found(credential(n), here);
+            strangers.not_found(credential(n));
+            strangers.charge(here);
         }
         let neighbour = Some("2001:db8::2".parse().unwrap());
         for (credential, from) in [(credential(3), here), (credential(4), neighbour)] {
             let refused = strangers.admit(&credential, from);
-            assert!(matches!(refused, Err(AuthError::TooOften { per_second: 3, .. })));
+            assert!(matches!(refused, Err(TooManyUnknown { per_second: 3, .. })));
         }
         // What is known to be none needs no question, and other networks have questions of their own.
-        let refused = strangers.admit(&credential(0), here);
-        assert!(matches!(refused, Err(AuthError::Invalid)));
+        assert!(strangers.is_unknown(&credential(0)) && !strangers.is_unknown(&credential(3)));
         for other in [Some("2001:db8:0:1::1".parse().unwrap()), None] {
             strangers.admit(&credential(3), other).unwrap();
         }
         // Who was valid is let through, until that has ended.
         strangers.found(credential(5));
         strangers.admit(&credential(5), here).unwrap();
-        strangers.not_found(credential(5), None);
+        strangers.not_found(credential(5));
+        assert!(strangers.is_unknown(&credential(5)));
         assert!(strangers.admit(&credential(5), here).is_err());
         // Without a bound nobody is kept out.
         let strangers = Strangers::new(0);
-        for n in 0..100 {
-            strangers.not_found(credential(n), here);
+        for _ in 0..100 {
+            strangers.charge(here);
         }
         strangers.admit(&credential(200), here).unwrap();
     }

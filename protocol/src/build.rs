@@ -11,6 +11,10 @@ use crate::ids::DepHash;
 /// it every `depHash`.
 pub const TREE_FORMAT_VERSION: u32 = 1;
 
+/// npm's own bound on names.
+const MAX_NAME_BYTES: usize = 214;
+const MAX_RANGE_BYTES: usize = 256;
+
 /// What a deploy wants installed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -98,4 +102,39 @@ pub trait DependencyBuilder: Send + Sync {
     /// Resolves and, unless the tree is stored already, installs and stores it. Two concurrent
     /// builds of one set are one build.
     async fn build(&self, spec: DependencySpec) -> Result<BuiltDependencies, DependencyError>;
+}
+
+/// Whether npm would take this as the name of a package: URL-safe (old packages have upper case), no
+/// leading dot or underscore, at most one scope.
+#[must_use]
+pub fn is_package_name(name: &str) -> bool {
+    let is_part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '~')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+    };
+    let is_name = match name.strip_prefix('@') {
+        Some(scoped) => scoped.split_once('/').is_some_and(|(s, n)| is_part(s) && is_part(n)),
+        None => is_part(name),
+    };
+    is_name
+        && name.len() <= MAX_NAME_BYTES
+        && !matches!(name, "node_modules" | "favicon.ico")
+        && !is_tarball(name)
+}
+
+/// Whether this is a range or a tag of the registry. They are made of these characters; paths,
+/// addresses and aliases need `:`, `/` or `\`, and options would begin with `-`.
+#[must_use]
+pub fn is_range_or_tag(range: &str) -> bool {
+    range.len() <= MAX_RANGE_BYTES
+        && !range.starts_with(['-', '.'])
+        && !is_tarball(range)
+        && range.bytes().all(|b| b.is_ascii_alphanumeric() || b" .-_^~<>=|*+".contains(&b))
+}
+
+/// npm takes what ends like this for a file, whatever stands before it.
+#[must_use]
+pub fn is_tarball(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    [".tgz", ".tar.gz", ".tar"].iter().any(|ending| text.ends_with(ending))
 }

@@ -5,15 +5,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Calls that may wait in one worker at the same time.
-pub const MAX_WAITING_CALLS: usize = 32;
+/// Calls that may wait in one worker at the same time: as many of the shortest as are expected to be
+/// over in a millisecond or two.
+pub const MAX_WAITING_CALLS: usize = 255;
 
 /// More than may wait, so that a call that was taken back long ago shares its slot with none that
 /// waits.
 const SLOTS: usize = MAX_DISTANCE as usize + 1;
 
 /// How far the number of a call may be from that of another which may still be taken back.
-pub const MAX_DISTANCE: u32 = 63;
+pub const MAX_DISTANCE: u32 = 511;
 
 const OFFERED: u64 = 0;
 const CLAIMED: u64 = 1;
@@ -72,8 +73,8 @@ mod tests {
             assert!(first(&slots, 5));
             assert!(!second(&slots, 5) && !first(&slots, 5));
         }
-        slots.offer(5 + 64);
+        slots.offer(5 + MAX_DISTANCE + 1);
         assert!(!slots.claim(5), "its slot is another call's by now");
-        assert!(slots.claim(5 + 64));
+        assert!(slots.claim(5 + MAX_DISTANCE + 1));
     }
 }

@@ -77,6 +77,12 @@ pub struct SourceFile {
     pub bytes: u64,
 }
 
+/// The one there is, if it is the only one.
+pub(crate) fn only<T>(of: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut of = of.into_iter();
+    of.next().filter(|_| of.next().is_none())
+}
+
 /// What was deployed. The files' bytes are objects under `<functionId>/src/<stored_version>/`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -102,10 +108,7 @@ impl Source {
     /// The path of its file, if it is one.
     #[must_use]
     pub fn only_file(&self) -> Option<&str> {
-        match &self.files[..] {
-            [only] => Some(&only.path),
-            _ => None,
-        }
+        only(&self.files).map(|file| file.path.as_str())
     }
 }
 
@@ -264,9 +267,9 @@ pub struct NewVersion {
     pub name: FunctionName,
     /// One more than the newest version that was read; 1 for a new function.
     pub version: u32,
-    /// New visibility; if `None` unchanged (of a new function private), or what the version before
-    /// brings that still waits. A function that is there becomes private at once, but public only
-    /// with this version: until it is served, and if it fails, what is served stays private.
+    /// New visibility; if `None` unchanged, of a new function private. A function that is there becomes
+    /// private at once, but public only when this version is served, or a later one while this one
+    /// waits: until then, and if it fails, what is served stays private.
     pub visibility: Option<Visibility>,
     /// What is deployed.
     pub source: Source,
@@ -530,7 +533,8 @@ pub trait FunctionStore: Send + Sync {
 
     /// Ends a deploy well: stores what was built and, unless a newer version was active before or
     /// a rollback came after its acceptance, moves the pointer and makes the function public if
-    /// that came with the version. Idempotent. `Conflict`: it was given up as failed before.
+    /// that came with the version, or with one before it that still waits. Idempotent. `Conflict`: it
+    /// was given up as failed before.
     async fn activate(
         &self,
         id: FunctionId,

@@ -1,9 +1,11 @@
 //! The forms a handler may have, what it is given and what it may give back.
 
+use std::time::{Duration, Instant};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Account, deploy, send, server, wait_for};
+use crate::support::{Account, Answer, deploy, send, server, wait_for};
 
 const EVENT: &str = include_str!("../functions/event.mjs");
 
@@ -400,6 +402,62 @@ async fn work_handed_to_wait_until_is_finished_whatever_becomes_of_the_call() {
             assert_eq!(finished, calls, "{way}, {end}");
         }
     }
+}
+
+/// Work that waits for the end of a call that throws, that outlives it, and that would keep an answer
+/// open which breaks off.
+#[tokio::test]
+async fn a_call_that_throws_does_not_wait_for_ever() {
+    let code = "
+        let finished = 0;
+        const ways = {
+          completed: (info) => {
+            EdgeRuntime.waitUntil(info.completed.then(() => { finished += 1; }));
+            throw new Error('thrown before completed');
+          },
+          outlived: () => {
+            EdgeRuntime.waitUntil(new Promise(() => setTimeout(() => {}, 60_000)));
+            throw new Error('thrown before the timeout');
+          },
+          cut: () => {
+            EdgeRuntime.waitUntil(new Promise((done) => setTimeout(done, 30_000)));
+            let pulls = 0;
+            return new Response(new ReadableStream({
+              async pull(controller) {
+                await new Promise((done) => setTimeout(done, 20));
+                if (pulls++ > 0) throw new Error('broken off');
+                controller.enqueue(new Uint8Array(10));
+              },
+            }));
+          },
+          finished: () => Response.json(finished),
+        };
+        Deno.serve((request, info) => ways[new URL(request.url).pathname.split('/').pop()](info));
+    ";
+    let owner = server().await.register().await;
+    let limits = json!({ "timeoutMs": 4_000, "concurrency": 1 });
+    let function = owner.deploy(&deploy("w", "w.mjs", code).with("limits", limits)).await;
+    let logged = |answer: &Answer| {
+        let (owner, id, execution) = (owner.clone(), function.id.clone(), answer.execution());
+        let execution = execution.to_owned();
+        async move { owner.logs_of(&id, &execution).await[0]["logs"].to_string() }
+    };
+
+    let thrown = owner.call("w/completed").await.expect(500);
+    assert_eq!(thrown.code(), "handler_error");
+    let log = logged(&thrown).await;
+    assert!(log.contains("thrown before completed\\n    at "), "with its stack: {log}");
+    assert_eq!(owner.call("w/finished").await.expect(200).json(), 1);
+
+    let started = Instant::now();
+    let response = owner.run(Method::GET, "w/cut").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.bytes().await.is_err(), "a cut answer must not look whole");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+
+    let outlived = owner.call("w/outlived").await.expect(504);
+    let log = logged(&outlived).await;
+    assert!(log.contains("thrown before the timeout"), "{log}");
 }
 
 /// ECMA-429, the minimum that runtimes for servers have in common.

@@ -8,7 +8,7 @@ use reqwest::Method;
 use reqwest::header::COOKIE;
 use serde_json::{Value, json};
 
-use crate::support::{Account, Answer, deploy, send, server};
+use crate::support::{Account, Answer, TestServer, deploy, send, server};
 
 const CODE: &str = "export default async (request) => ({
     statusCode: 201,
@@ -102,6 +102,7 @@ async fn a_call_leads_nowhere_else() {
     let account = server().await.register().await;
     let id = account.deploy(&deploy("here", "f.mjs", "export default () => 'here'")).await.id;
     account.deploy(&deploy("there", "f.mjs", "export default () => 'there'")).await;
+    let key = format!("Bearer {}", account.key(&["invoke"]).await);
     for (field, value) in [
         ("path", json!("/../there")),
         ("path", json!("/%2e%2e/there")),
@@ -111,6 +112,8 @@ async fn a_call_leads_nowhere_else() {
         ("method", json!("NO METHOD")),
         ("headers", json!({ "host": "example.org" })),
         ("headers", json!({ "cookie": "token=x" })),
+        ("headers", json!({ "X-Forwarded-For": "203.0.113.1" })),
+        ("headers", json!({ "authorization": &key })),
         ("headers", json!({ "a b": "x" })),
         ("headers", json!([])),
         ("nonsense", json!(1)),
@@ -118,6 +121,18 @@ async fn a_call_leads_nowhere_else() {
         let answer = invoke(&account, &id, &json!({ field: value })).await;
         assert_eq!(answer.status, 422, "{field} {value}: {}", answer.text());
     }
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_the_gateway_learns_who_calls() {
+    let server = TestServer::start_with(&[("CLOUDSERVE_TRUST_FORWARDED", "true")]).await;
+    let account = server.register().await;
+    let code = "export default (event) => event.headers['x-forwarded-for']";
+    let id = account.deploy(&deploy("told", "f.mjs", code)).await.id;
+    let request = account.api(Method::POST, &format!("/api/function/{id}/invoke"));
+    let request = request.header("x-forwarded-for", "198.51.100.7, 203.0.113.1").json(&json!({}));
+    let told = send(request).await.expect(200).json();
+    assert_eq!(told["body"], "203.0.113.1, 127.0.0.1");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use super::refusal::Refusal;
 use super::uploads::Room;
 use super::{App, access};
 use crate::build::dependencies::{Dependencies, PackageLock};
-use crate::build::source::{SourceFiles, is_code, source_key};
+use crate::build::source::{SourceFiles, is_code, source_key, stored_under};
 
 /// How often acceptance is tried again when others deploy the same function at the same time.
 pub(super) const MAX_CONFLICTS: usize = 16;
@@ -49,18 +49,15 @@ pub(crate) struct NewSource {
 impl NewSource {
     /// The same; code without a name gets the one of the single file there was before.
     fn named_like(&self, previous: Option<&Source>) -> Self {
-        let name = previous.and_then(|source| match &source.files[..] {
-            [only] if self.is_unnamed => Some(only.path.clone()),
-            _ => None,
-        });
+        let name = previous.filter(|_| self.is_unnamed).and_then(Source::only_file);
         let Some(name) = name else { return self.clone() };
-        let files = self.files.renamed(&name);
+        let files = self.files.renamed(name);
         // The hash of a single file is that of its bytes alone.
         Self {
             listing: files.listing(),
             files,
             hash: self.hash.clone(),
-            usual_entry: Some(name),
+            usual_entry: Some(name.to_owned()),
             is_unnamed: false,
         }
     }
@@ -150,7 +147,7 @@ enum Subject {
 }
 
 /// A source that was stored for a version before it was accepted.
-struct StoredSource {
+struct StoredAhead {
     id: FunctionId,
     version: u32,
     key: ArtifactKey,
@@ -163,12 +160,16 @@ enum Base {
 }
 
 impl Base {
-    /// Who may call it, or may when its newest version is served.
-    fn seen(&self) -> Visibility {
+    /// Who may call it, or may when its newest version is served; `None` if a version before that, which
+    /// still waits, may have a say.
+    fn seen(&self) -> Option<Visibility> {
         match self {
-            Self::New { .. } => Visibility::Private,
-            Self::There(record) if record.latest.makes_public => Visibility::Public,
-            Self::There(record) => record.function.visibility,
+            Self::New { .. } => Some(Visibility::Private),
+            Self::There(record) => match (record.function.visibility, record.latest.status) {
+                _ if record.latest.makes_public => Some(Visibility::Public),
+                (Visibility::Private, DeployStatus::Pending | DeployStatus::Deploying) => None,
+                (visibility, _) => Some(visibility),
+            },
         }
     }
 }
@@ -282,7 +283,7 @@ impl App {
         subject: &Subject,
         deploy: &Deploy,
         refresh_dependencies: bool,
-        stored: &mut Vec<StoredSource>,
+        stored: &mut Vec<StoredAhead>,
     ) -> Result<Accepted, Refusal> {
         // Before anything is accepted: no change of it is missed.
         let changes = self.stores.changes.subscribe();
@@ -298,19 +299,18 @@ impl App {
             new.source.refresh_dependencies = refresh_dependencies;
             if let Some(source) = &deploy.source {
                 // Stored by an attempt before, for a version others were faster to make.
+                let (id, only_file) = (new.function_id, new.source.only_file());
                 let before = stored.iter().find(|before| {
-                    let source_before =
-                        Source { stored_version: before.version, ..new.source.clone() };
-                    source_key(new.function_id, &source_before, &source.hash) == before.key
+                    stored_under(id, before.version, &source.hash, only_file) == before.key
                 });
                 if let Some(before) = before {
                     new.source.stored_version = before.version;
                 } else {
                     self.check_queue(principal).await?;
-                    let (id, version) = (new.function_id, new.source.stored_version);
+                    let version = new.source.stored_version;
                     let key = source_key(id, &new.source, &source.hash);
                     source.files.store(self.stores.artifacts.as_ref(), &key).await?;
-                    stored.push(StoredSource { id, version, key });
+                    stored.push(StoredAhead { id, version, key });
                 }
             }
             let id = new.function_id;
@@ -320,7 +320,8 @@ impl App {
                     stored.retain(|source| source.key != used);
                     let version = record.latest.version;
                     self.note(principal, Act::Deployed { id, version }).await;
-                    if let Some(visibility) = deploy.visibility.filter(|new| *new != base.seen()) {
+                    let said = deploy.visibility.filter(|new| Some(*new) != base.seen());
+                    if let Some(visibility) = said {
                         let with = record.latest.makes_public.then_some(version);
                         let act = Act::VisibilityChanged { id, visibility, with };
                         self.note(principal, act).await;
@@ -343,8 +344,8 @@ impl App {
 
     /// Removes a source that no version refers to. Should somebody deploy the very same files in this
     /// moment, that deploy may fail for want of them.
-    async fn discard(&self, principal: &Principal, stored: &StoredSource) {
-        let StoredSource { id, version, key } = stored;
+    async fn discard(&self, principal: &Principal, stored: &StoredAhead) {
+        let StoredAhead { id, version, key } = stored;
         let functions = &self.stores.functions;
         let discarded: Result<(), StoreError> = async {
             let artifacts = &self.stores.artifacts;

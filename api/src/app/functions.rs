@@ -80,8 +80,8 @@ impl App {
         Ok(Shown { listed, stats, env_names })
     }
 
-    /// The names of variables. Under a master key that is not known here there are none to be seen:
-    /// that is no reason to show nothing of the function, or of any other in a list.
+    /// The names of variables. Of what opens under no master key that is known here there are none to
+    /// be seen: that is no reason to show nothing of the function, or of any other in a list.
     pub(super) fn env_names(
         &self,
         function: FunctionId,
@@ -89,7 +89,7 @@ impl App {
     ) -> Result<Vec<String>, Refusal> {
         match self.sealer.open(function, env) {
             Ok(Env(env)) => Ok(env.into_keys().collect()),
-            Err(SealError::UnknownKey { .. }) => Ok(Vec::new()),
+            Err(SealError::UnknownKey { .. } | SealError::DoesNotOpen) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }
     }

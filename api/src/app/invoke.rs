@@ -6,6 +6,7 @@
 //! call what stays the gateway's decision.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Option<String>,
+    /// The address it comes from, as far as it is known.
+    pub(crate) from: Option<IpAddr>,
 }
 
 /// What the function answered.
@@ -114,6 +117,11 @@ impl App {
         if !headers.contains_key(AUTHORIZATION) {
             headers.insert(AUTHORIZATION, bearer(credential)?);
         }
+        // A gateway that trusts who calls it takes the caller for the caller, and not this process.
+        if let Some(from) = request.from {
+            let from = HeaderValue::from_str(&from.to_string()).map_err(Refusal::internal)?;
+            headers.insert("x-forwarded-for", from);
+        }
         let timeout = Duration::from_millis(record.latest.limits.timeout_ms.into());
         let begun = Instant::now();
         let mut response = caller
@@ -168,10 +176,11 @@ fn headers(given: BTreeMap<String, String>) -> Result<HeaderMap, Refusal> {
     if given.len() > MAX_HEADERS {
         return Err(wrong(format!("must be at most {MAX_HEADERS}")));
     }
-    let mut headers = HeaderMap::with_capacity(given.len() + 1);
+    let mut headers = HeaderMap::with_capacity(given.len() + 2);
     for (name, value) in given {
+        let lower = name.to_ascii_lowercase();
         let is_ours = matches!(
-            name.to_ascii_lowercase().as_str(),
+            lower.as_str(),
             "host"
                 | "connection"
                 | "content-length"
@@ -183,14 +192,20 @@ fn headers(given: BTreeMap<String, String>) -> Result<HeaderMap, Refusal> {
                 | "cookie"
                 | "x-api-key"
                 | "api-key"
+                | "forwarded"
         );
-        if is_ours {
+        if is_ours || lower.starts_with("x-forwarded-") {
             return Err(wrong(format!("cannot hold {name}")));
         }
         let name: HeaderName = name.parse().map_err(|_| wrong(format!("holds no name: {name}")))?;
         let value =
             HeaderValue::from_str(&value).map_err(|_| wrong(format!("holds no value: {name}")))?;
         headers.insert(name, value);
+    }
+    // Nobody shows keys in the name of this process, or of an address that is not its own: the gateway
+    // counts those that are made up.
+    if let Some(Credential::ApiKey(_)) = Credential::in_header(&headers) {
+        return Err(wrong("cannot hold an API key: the call has the caller's own".to_owned()));
     }
     Ok(headers)
 }
@@ -229,6 +244,20 @@ mod tests {
         assert!(of("authorization").is_ok());
         for name in ["Host", "cookie", "X-Api-Key", "transfer-encoding", "a b", "é"] {
             assert!(of(name).is_err(), "{name}");
+        }
+        for name in ["X-Forwarded-For", "x-forwarded-proto", "Forwarded"] {
+            assert!(of(name).is_err(), "{name}");
+        }
+        let key = cloudserve_identity::ApiKeySecret::generate().unwrap();
+        for (value, is_right) in [
+            ("Basic dTpw", true),
+            ("Bearer the-functions-own", true),
+            (&format!("Bearer {}", key.reveal()), false),
+            (&format!("bearer  {}", key.reveal()), false),
+            ("Bearer cs_live_x", false),
+        ] {
+            let given = BTreeMap::from([("Authorization".to_owned(), value.to_owned())]);
+            assert_eq!(headers(given).is_ok(), is_right, "{value}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 
-use cloudserve_identity::SealError;
+use cloudserve_identity::{SealError, TooManyUnknown};
 use cloudserve_protocol::artifact::ArtifactError;
 use cloudserve_store::StoreError;
 
@@ -26,11 +26,8 @@ pub(crate) enum Refusal {
     InvalidCredentials,
     #[error("too many failed logins; wait before the next")]
     TooManyAttempts { retry_after: Duration },
-    #[error(
-        "more than {per_second} credentials per second that are not valid come from this address; \
-         wait before the next"
-    )]
-    TooManyUnknown { per_second: u32, retry_after: Duration },
+    #[error(transparent)]
+    TooManyUnknown(TooManyUnknown),
     #[error("{0}")]
     Forbidden(&'static str),
     #[error("this {what} is taken")]
@@ -54,7 +51,7 @@ pub(crate) enum Refusal {
     #[error("the function is being changed by others; try again")]
     Conflict,
     #[error(
-        "the function's environment is sealed under a master key that is not known here; deploy the \
+        "the function's environment opens under no master key that is known here; deploy the \
          function with a new `env`, or ask the operator"
     )]
     EnvironmentClosed(#[source] Cause),
@@ -116,8 +113,11 @@ impl From<LoadError> for Refusal {
 impl From<SealError> for Refusal {
     fn from(error: SealError) -> Self {
         match error {
-            SealError::UnknownKey { .. } => Self::EnvironmentClosed(error.into()),
-            SealError::DoesNotOpen | SealError::NoRandomness(_) => Self::Internal(error.into()),
+            // The format of before does not name its key: under one that is lost it does not open.
+            SealError::UnknownKey { .. } | SealError::DoesNotOpen => {
+                Self::EnvironmentClosed(error.into())
+            }
+            SealError::NoRandomness(_) => Self::Internal(error.into()),
         }
     }
 }

@@ -3,13 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use cloudserve_protocol::build::{is_package_name, is_range_or_tag};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 const MAX_DEPENDENCIES: usize = 500;
-/// npm's own bound on names.
-const MAX_NAME_BYTES: usize = 214;
-const MAX_RANGE_BYTES: usize = 256;
 
 /// Package name to version range.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -62,7 +60,7 @@ impl Dependencies {
                 return Err(format!("{:?} is not the name of an npm package", shortened(&name)));
             }
             let range = if range.trim().is_empty() { "*" } else { range.trim() };
-            if !is_range(range) {
+            if !is_range_or_tag(range) {
                 return Err(format!(
                     "{:?} is not a version, range or tag of {name:?}; packages come from the npm \
                      registry only",
@@ -77,35 +75,6 @@ impl Dependencies {
 
 fn shortened(text: &str) -> String {
     text.chars().take(100).collect()
-}
-
-/// Whether npm would take this as a package name.
-pub(crate) fn is_package_name(name: &str) -> bool {
-    let is_part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '~')
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
-    };
-    let is_name = match name.strip_prefix('@') {
-        Some(scoped) => scoped.split_once('/').is_some_and(|(s, n)| is_part(s) && is_part(n)),
-        None => is_part(name),
-    };
-    is_name
-        && name.len() <= MAX_NAME_BYTES
-        && !matches!(name, "node_modules" | "favicon.ico")
-        && !is_tarball(name)
-}
-
-/// npm takes what ends like this for a file, whatever stands before it.
-fn is_tarball(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    [".tgz", ".tar.gz", ".tar"].iter().any(|ending| text.ends_with(ending))
-}
-
-fn is_range(range: &str) -> bool {
-    range.len() <= MAX_RANGE_BYTES
-        && !range.starts_with(['-', '.'])
-        && !is_tarball(range)
-        && range.bytes().all(|b| b.is_ascii_alphanumeric() || b" .-_^~<>=|*+".contains(&b))
 }
 
 /// What a `package.json` says that concerns us.

@@ -5,9 +5,10 @@
 //! stored until it is known what became of it. What this process remembers is lost when it is killed;
 //! such objects go with their function.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
@@ -29,17 +30,27 @@ pub(super) struct Leftovers {
     stores: Stores,
     versions_kept: u32,
     remembered: Mutex<BTreeMap<FunctionId, Remembered>>,
+    n_remembered: AtomicU64,
 }
 
 /// Bundles of a function that may belong to none of its versions.
 struct Remembered {
     owner: UserId,
-    bundles: BTreeSet<BundleHash>,
+    bundles: Bundles,
 }
+
+/// Each with the number under which it was remembered last: what is remembered again meanwhile is not
+/// forgotten.
+type Bundles = BTreeMap<BundleHash, u64>;
 
 impl Leftovers {
     pub(super) fn new(stores: Stores, versions_kept: u32) -> Self {
-        Self { stores, versions_kept, remembered: Mutex::default() }
+        Self {
+            stores,
+            versions_kept,
+            remembered: Mutex::default(),
+            n_remembered: AtomicU64::new(0),
+        }
     }
 
     /// Remembers a bundle that is about to be stored.
@@ -49,12 +60,12 @@ impl Leftovers {
         let bundles = match remembered.entry(id) {
             Entry::Occupied(known) => &mut known.into_mut().bundles,
             Entry::Vacant(new) if has_room => {
-                &mut new.insert(Remembered { owner, bundles: BTreeSet::new() }).bundles
+                &mut new.insert(Remembered { owner, bundles: Bundles::new() }).bundles
             }
             Entry::Vacant(_) => return,
         };
-        if bundles.len() < MAX_BUNDLES {
-            bundles.insert(bundle);
+        if bundles.len() < MAX_BUNDLES || bundles.contains_key(&bundle) {
+            bundles.insert(bundle, self.n_remembered.fetch_add(1, Ordering::Relaxed));
         }
     }
 
@@ -66,7 +77,7 @@ impl Leftovers {
         // Before it is asked what waits: what is remembered later may be of a later deploy.
         let (owner, bundles) = match self.remembered.lock().get(&id) {
             Some(Remembered { owner, bundles }) => (Some(*owner), bundles.clone()),
-            None => (None, BTreeSet::new()),
+            None => (None, Bundles::new()),
         };
         let pruned = match self.stores.functions.prune(id, self.versions_kept).await {
             Ok(pruned) => pruned,
@@ -79,7 +90,7 @@ impl Leftovers {
         if !pruned.kept.is_empty() {
             self.remove_unreferenced(id, &pruned, &bundles).await;
         } else if let Some(owner) = owner {
-            self.remove_deleted(owner, id).await;
+            self.remove_deleted(owner, id, &bundles).await;
         }
     }
 
@@ -93,15 +104,10 @@ impl Leftovers {
 
     /// Nothing of the function waited or was in work when its versions were looked at, so no build was
     /// about to refer to them. One that is accepted right afterwards and makes the very same bundle
-    /// finds it gone before it is activated, and is tried again.
-    async fn remove_unreferenced(
-        &self,
-        id: FunctionId,
-        pruned: &Pruned,
-        remembered: &BTreeSet<BundleHash>,
-    ) {
+    /// finds it gone before it is activated, and is tried again, or right after, and stores it again.
+    async fn remove_unreferenced(&self, id: FunctionId, pruned: &Pruned, remembered: &Bundles) {
         let mut left = objects(id, &pruned.removed);
-        for hash in remembered {
+        for hash in remembered.keys() {
             left.extend(of_bundle(id, hash));
         }
         for kept in objects(id, &pruned.kept).into_keys() {
@@ -124,11 +130,11 @@ impl Leftovers {
     }
 
     /// What was stored for a function after it was deleted, if it was.
-    async fn remove_deleted(&self, owner: UserId, id: FunctionId) {
+    async fn remove_deleted(&self, owner: UserId, id: FunctionId, remembered: &Bundles) {
         match self.stores.functions.function(owner, id).await {
             Ok(Some(_)) => {}
             Ok(None) => match self.stores.artifacts.delete_function(id).await {
-                Ok(()) => drop(self.remembered.lock().remove(&id)),
+                Ok(()) => self.forget(id, remembered),
                 Err(error) => tracing::warn!(function = %id, error = &error as &dyn Error,
                     "objects of a deleted function remain"),
             },
@@ -137,10 +143,10 @@ impl Leftovers {
         }
     }
 
-    fn forget(&self, id: FunctionId, bundles: &BTreeSet<BundleHash>) {
+    fn forget(&self, id: FunctionId, bundles: &Bundles) {
         let mut remembered = self.remembered.lock();
         if let Entry::Occupied(mut known) = remembered.entry(id) {
-            known.get_mut().bundles.retain(|bundle| !bundles.contains(bundle));
+            known.get_mut().bundles.retain(|hash, number| bundles.get(hash) != Some(&*number));
             if known.get().bundles.is_empty() {
                 known.remove();
             }

@@ -19,6 +19,7 @@ use cloudserve_protocol::call::{HandlerKind, Target, VersionLoader};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::BundleHash;
 use cloudserve_store::function::{BuiltVersion, Claimed, DeployError, Source};
+use futures::future::try_join_all;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -136,6 +137,13 @@ impl From<Fault> for Failure {
     }
 }
 
+/// A version that is ready to be served.
+pub(super) struct Made {
+    pub(super) built: BuiltVersion,
+    /// What was stored under the hash of its bundle. Nothing if its build was known.
+    pub(super) objects: Vec<(ArtifactKey, Bytes)>,
+}
+
 /// What the steps need.
 pub(super) struct Pipeline {
     pub(super) artifacts: Arc<dyn ArtifactStore>,
@@ -170,17 +178,17 @@ impl Pipeline {
 
     /// Builds a version, unless its build is known, and loads it once. What it returns is durable
     /// and known to work.
-    pub(super) async fn make(&self, claimed: &Claimed) -> Result<BuiltVersion, Failure> {
-        let mut built = match &claimed.version.built {
-            Some(built) => built.clone(),
+    pub(super) async fn make(&self, claimed: &Claimed) -> Result<Made, Failure> {
+        let mut made = match &claimed.version.built {
+            Some(built) => Made { built: built.clone(), objects: Vec::new() },
             None => self.build(claimed).await?,
         };
-        let target = self.target(claimed, &built)?;
-        built.handler_kind = self.loader.load(Arc::new(target)).await?.handler_kind;
-        Ok(built)
+        let target = self.target(claimed, &made.built)?;
+        made.built.handler_kind = self.loader.load(Arc::new(target)).await?.handler_kind;
+        Ok(made)
     }
 
-    async fn build(&self, claimed: &Claimed) -> Result<BuiltVersion, Failure> {
+    async fn build(&self, claimed: &Claimed) -> Result<Made, Failure> {
         let version = &claimed.version;
         let source = &version.source;
         let id = version.function_id;
@@ -195,27 +203,25 @@ impl Pipeline {
         let bundle_hash = BundleHash::of(&bundle.code);
         let bundle_bytes = bundle.code.len() as u64;
         let needs_tree = dependencies.as_ref().is_some_and(|built| needs_tree(&bundle, built));
-        let bundle_key = ArtifactKey::Bundle { function: id, hash: bundle_hash.clone() };
-        let map_key = ArtifactKey::SourceMap { function: id, hash: bundle_hash.clone() };
-        let assets_key = ArtifactKey::Assets { function: id, hash: bundle_hash.clone() };
+        let hash = || bundle_hash.clone();
+        let mut objects = vec![
+            (ArtifactKey::Bundle { function: id, hash: hash() }, bundle.code),
+            (ArtifactKey::SourceMap { function: id, hash: hash() }, bundle.source_map),
+        ];
+        if let Some(assets) = assets {
+            objects.push((ArtifactKey::Assets { function: id, hash: hash() }, assets.archive));
+        }
         let manifest_key = ArtifactKey::PackageJson { function: id };
         self.leftovers.remember(claimed.function.user_id, id, bundle_hash.clone());
         tokio::try_join!(
-            async {
-                match assets {
-                    Some(assets) => self.artifacts.put(&assets_key, assets.archive).await,
-                    None => Ok(()),
-                }
-            },
-            self.artifacts.put(&bundle_key, bundle.code),
-            self.artifacts.put(&map_key, bundle.source_map),
+            try_join_all(objects.iter().map(|(key, bytes)| self.artifacts.put(key, bytes.clone()))),
             self.artifacts.put(&manifest_key, manifest(claimed)),
         )
         .map_err(Failure::transient)?;
 
         let (dep_hash, dependency_cache) =
             dependencies.map(|built| (built.dep_hash, built.cache)).unzip();
-        Ok(BuiltVersion {
+        let built = BuiltVersion {
             bundle_hash,
             bundle_bytes,
             dep_hash,
@@ -223,7 +229,8 @@ impl Pipeline {
             needs_tree,
             // What it is, loading it shows.
             handler_kind: HandlerKind::Constant,
-        })
+        };
+        Ok(Made { built, objects })
     }
 
     fn target(&self, claimed: &Claimed, built: &BuiltVersion) -> Result<Target, Failure> {

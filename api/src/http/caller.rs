@@ -29,9 +29,7 @@ impl FromRequestParts<Arc<App>> for Caller {
             }
             Ok(Some((principal, _))) => Ok(Self(principal)),
             Ok(None) | Err(AuthError::Invalid) => Err(Problem::unauthorized()),
-            Err(AuthError::TooOften { per_second, retry_after }) => {
-                Err(Refusal::TooManyUnknown { per_second, retry_after }.into())
-            }
+            Err(AuthError::TooOften(unknown)) => Err(Refusal::TooManyUnknown(unknown).into()),
             Err(error @ AuthError::Unavailable(_)) => {
                 Err(Refusal::Unavailable(error.into()).into())
             }

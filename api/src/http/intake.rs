@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::Request;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use cloudserve_protocol::build::is_package_name;
 use cloudserve_protocol::call::Env;
 use cloudserve_protocol::ids::{FunctionName, UserId};
 use cloudserve_store::function::Visibility;
@@ -18,7 +19,7 @@ use crate::app::App;
 use crate::app::deployments::{Deploy, LimitsPatch, NewSource};
 use crate::app::refusal::Refusal;
 use crate::app::uploads::Room;
-use crate::build::dependencies::{Dependencies, Manifest, PackageLock, is_package_name};
+use crate::build::dependencies::{Dependencies, Manifest, PackageLock};
 use crate::build::source::{SourceBounds, SourceError, SourceFiles, is_code};
 
 /// Nearly all JavaScript is TypeScript, so this fits code that comes without a name.

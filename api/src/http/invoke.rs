@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::bodies;
-use super::caller::{Caller, shown};
+use super::caller::{Address, Caller, shown};
 use super::describe::InvokeErrors;
 use super::fields::Fields;
 use super::problem::Problem;
@@ -82,6 +82,7 @@ pub(super) async fn invoke(
     Caller(principal): Caller,
     OfFunction(id): OfFunction,
     headers: HeaderMap,
+    Address(from): Address,
     mut fields: Fields,
 ) -> Result<Json<AnswerView>, Problem> {
     let credential = shown(&app, &headers)?;
@@ -91,6 +92,6 @@ pub(super) async fn invoke(
     let path = fields.optional("path").unwrap_or_default();
     let given: BTreeMap<String, String> = fields.optional("headers").unwrap_or_default();
     let body = fields.optional("body");
-    let request = fields.finish(Some(Request { method, path, headers: given, body }))?;
+    let request = fields.finish(Some(Request { method, path, headers: given, body, from }))?;
     Ok(Json(app.invoke(&principal, &credential, &callee, request).await?.into()))
 }

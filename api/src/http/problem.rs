@@ -101,8 +101,8 @@ impl From<Refusal> for Problem {
                 retry_after: Some(retry_after),
                 ..new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts")
             },
-            Refusal::TooManyUnknown { retry_after, .. } => Self {
-                retry_after: Some(retry_after),
+            Refusal::TooManyUnknown(unknown) => Self {
+                retry_after: Some(unknown.retry_after),
                 ..new(StatusCode::TOO_MANY_REQUESTS, "rate_limit")
             },
             Refusal::Forbidden(_) => new(StatusCode::FORBIDDEN, "forbidden"),

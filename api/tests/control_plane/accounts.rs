@@ -196,8 +196,22 @@ async fn made_up_keys_are_looked_up_only_so_often() {
     assert_eq!(refused.code(), "rate_limit");
     assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1);
     assert!(refused.text.contains(&format!("more than {UNKNOWN_PER_SECOND}")), "{}", refused.text);
-    // Whoever was there before goes on, and what cannot be a key is one as little as ever.
+    // Whoever was there before goes on, and whoever logs in now is let in; what cannot be a key is one
+    // as little as ever.
     plane.get(&token, "/api/auth/me").await.expect(200);
+    let login = json!({ "userName": "ada", "password": "correct horse" });
+    let login = plane.call("", "POST", "/api/auth/login", &login).await.expect(200).body;
+    let another = login["token"].as_str().unwrap();
+    assert_ne!(another, token);
+    let made_up = async || {
+        let made_up = ApiKeySecret::generate().unwrap();
+        plane.get(made_up.reveal(), "/api/auth/me").await.status
+    };
+    while made_up().await != 429 {}
+    plane.get(another, "/api/auth/me").await.expect(200);
+    // One that has ended is told so.
+    plane.call(another, "POST", "/api/auth/logout", &json!(null)).await.expect(204);
+    plane.get(another, "/api/auth/me").await.expect(401);
     plane.get("not a key", "/api/auth/me").await.expect(401);
 }
 

@@ -14,6 +14,7 @@ use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::build::DependencyError;
 use cloudserve_protocol::call::Env;
 use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_store::function::SealedEnv;
 use futures::stream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -272,19 +273,24 @@ async fn an_environment_under_a_lost_key_hides_nothing_and_is_replaced() {
     let id = sealed.function_id;
     let env = Env([("TOKEN".to_owned(), "s3cret".to_owned())].into());
     let env = Sealer::new(&Secret::generate().unwrap()).seal(id, &env).unwrap();
-    assert!(functions.replace_env(id, 1, sealed.env, env).await.unwrap());
-
-    let listed = plane.get(&token, "/api/function").await.expect(200).body;
-    assert_eq!(listed["functions"][0]["envNames"], json!([]));
+    // The format of before does not name its key: the bytes behind the name, as format 1.
+    let unnamed = SealedEnv([&[1][..], &env.0[9..]].concat());
     let path = format!("/api/function/{id}");
-    plane.get(&token, &path).await.expect(200);
-    for (method, path, body) in [
-        ("POST", "/api/function/deploy".to_owned(), version(2)),
-        ("POST", format!("{path}/redeploy"), Value::Null),
-        ("PATCH", format!("{path}/env"), json!({ "set": { "A": "1" } })),
-    ] {
-        let refused = plane.call(&token, method, &path, &body).await.expect(409);
-        assert_eq!(refused.code(), "environment_closed", "{method} {path}");
+    let mut before = sealed.env;
+    for env in [env, unnamed] {
+        assert!(functions.replace_env(id, 1, before, env.clone()).await.unwrap());
+        before = env;
+        let listed = plane.get(&token, "/api/function").await.expect(200).body;
+        assert_eq!(listed["functions"][0]["envNames"], json!([]));
+        plane.get(&token, &path).await.expect(200);
+        for (method, path, body) in [
+            ("POST", "/api/function/deploy".to_owned(), version(2)),
+            ("POST", format!("{path}/redeploy"), Value::Null),
+            ("PATCH", format!("{path}/env"), json!({ "set": { "A": "1" } })),
+        ] {
+            let refused = plane.call(&token, method, &path, &body).await.expect(409);
+            assert_eq!(refused.code(), "environment_closed", "{method} {path}");
+        }
     }
     let mut body = version(2);
     body["env"] = json!({ "TOKEN": "another" });

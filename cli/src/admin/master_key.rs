@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cloudserve_identity::Sealer;
+use cloudserve_identity::{SealError, Sealer};
 use cloudserve_store::{DataDirLock, Stores, open_embedded_exclusive};
 
 use super::AdminError;
@@ -72,16 +72,138 @@ async fn reseal(stores: &Stores, sealer: &Sealer, lost: &LostKeys) -> Result<u64
         let Some(last) = page.last() else { return Ok(resealed) };
         after = Some((last.function_id, last.version));
         for sealed in page {
-            if sealer.is_current(&sealed.env) || lost.sealed(&sealed.env) {
+            if sealer.is_current(&sealed.env) {
                 continue;
             }
             let (id, version) = (sealed.function_id, sealed.version);
-            let again = sealer.renew(id, &sealed.env).map_err(|source| {
-                AdminError::DoesNotOpen { function: id.to_string(), version, source }
-            })?;
+            let again = match sealer.renew(id, &sealed.env) {
+                Ok(again) => again,
+                // Only what does not open: a key that is named as lost may be there all the same, and
+                // is forgotten when this has ended.
+                Err(SealError::UnknownKey { .. } | SealError::DoesNotOpen)
+                    if lost.sealed(&sealed.env) =>
+                {
+                    continue;
+                }
+                Err(source) => {
+                    let function = id.to_string();
+                    return Err(AdminError::DoesNotOpen { function, version, source });
+                }
+            };
             if stores.functions.replace_env(id, version, sealed.env, again).await? {
                 resealed += 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloudserve_protocol::call::Env;
+    use cloudserve_protocol::ids::{FunctionId, SourceHash, UserId};
+    use cloudserve_protocol::limits::Limits;
+    use cloudserve_store::account::{Quota, User};
+    use cloudserve_store::function::{NewVersion, SealedEnv, Source};
+    use cloudserve_store::{Timestamp, open_embedded};
+
+    use super::*;
+
+    fn plain() -> Env {
+        Env([("TOKEN".to_owned(), "s3cret".to_owned())].into())
+    }
+
+    fn sealed(secrets: &Secrets, function: FunctionId) -> SealedEnv {
+        Sealer::new(&secrets.master).seal(function, &plain()).unwrap()
+    }
+
+    /// The same in the format of before, which does not name its key.
+    fn unnamed(named: &SealedEnv) -> SealedEnv {
+        SealedEnv([&[1][..], &named.0[9..]].concat())
+    }
+
+    async fn deploy(stores: &Stores, user_id: UserId, function_id: FunctionId, env: SealedEnv) {
+        let name = format!("f-{function_id}");
+        let source = Source {
+            stored_version: 1,
+            entry: "index.ts".to_owned(),
+            files: Vec::new(),
+            dependencies: [].into(),
+            external: Vec::new(),
+            package_lock: None,
+            refresh_dependencies: false,
+        };
+        let new = NewVersion {
+            function_id,
+            user_id,
+            name: name.parse().unwrap(),
+            version: 1,
+            visibility: None,
+            source,
+            source_hash: SourceHash::of(b""),
+            env,
+            limits: Limits::default(),
+            built: None,
+        };
+        stores.functions.accept(new).await.unwrap();
+    }
+
+    async fn register(stores: &Stores) -> UserId {
+        let id = UserId::new();
+        let user = User {
+            id,
+            full_name: "Ada".to_owned(),
+            user_name: "ada".parse().unwrap(),
+            email: "ada@example.org".to_owned(),
+            password_hash: String::new(),
+            quota: Quota::default(),
+            created_at: Timestamp::now(),
+        };
+        stores.accounts.create_user(user).await.unwrap();
+        id
+    }
+
+    /// Whoever has found a key may still name it as lost; what it has sealed would go with it.
+    #[tokio::test]
+    async fn what_opens_is_sealed_again_whatever_is_said_to_be_lost() {
+        let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let nothing = FromEnvironment::of_lost("");
+        let secrets = Secrets::load(data.path(), &nothing).unwrap();
+        let lost = Secrets::load(elsewhere.path(), &nothing).unwrap();
+        let [named, old, of_lost, old_of_lost] = std::array::from_fn(|_| FunctionId::new());
+        let envs = [
+            (named, sealed(&secrets, named)),
+            (old, unnamed(&sealed(&secrets, old))),
+            (of_lost, sealed(&lost, of_lost)),
+            (old_of_lost, unnamed(&sealed(&lost, old_of_lost))),
+        ];
+        let ids = [&envs[0].1, &envs[2].1].map(|env| Sealer::key_id(env).unwrap());
+        let stores = open_embedded(data.path()).unwrap();
+        let ada = register(&stores).await;
+        for (id, env) in envs.clone() {
+            deploy(&stores, ada, id, env).await;
+        }
+        drop(stores);
+        let said = FromEnvironment::of_lost(&format!("unnamed,{}", ids.join(",")));
+        let done = rotate(data.path(), &said).await.unwrap();
+        let after = Secrets::load(data.path(), &nothing).unwrap();
+        assert!(after.previous.is_empty() && done.starts_with("2 environments"), "{done}");
+        let sealer = Sealer::new(&after.master);
+        let stores = open_embedded(data.path()).unwrap();
+        let there = stores.functions.sealed_envs(None, 10).await.unwrap();
+        assert_eq!(there.len(), 4);
+        for found in there {
+            let id = found.function_id;
+            let (_, before) = envs.iter().find(|(of, _)| *of == id).unwrap();
+            if id == named || id == old {
+                assert!(sealer.open(id, &found.env).unwrap() == plain(), "{id}");
+            } else {
+                // It may be found.
+                assert_eq!(found.env, *before);
+            }
+        }
+        drop(stores);
+        let refused = rotate(data.path(), &nothing).await;
+        assert!(matches!(refused, Err(AdminError::DoesNotOpen { .. })), "{refused:?}");
+        assert_eq!(Secrets::load(data.path(), &nothing).unwrap().previous.len(), 1);
     }
 }

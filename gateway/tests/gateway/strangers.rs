@@ -71,6 +71,12 @@ async fn made_up_keys_are_stopped_before_the_store() {
     futures::future::join_all(keys.iter().map(|key| call(&w, key, FLOODED))).await;
     let bob = |from| call(&w, &w.bob.key, from);
     assert_eq!(bob(FLOODED).await.fault(), (429, "rate_limit".to_owned()));
+    // A session that was not shown before either is none that anybody could make up.
+    let session = Request::get("/run/alice/version")
+        .header("authorization", format!("Bearer {}", w.bob.token))
+        .header("x-forwarded-for", FLOODED);
+    let answer = w.send(session.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.fault(), (403, "forbidden".to_owned()));
     for from in [ELSEWHERE, FLOODED] {
         assert_eq!(bob(from).await.fault(), (403, "forbidden".to_owned()), "{from}");
     }

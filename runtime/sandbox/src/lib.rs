@@ -22,6 +22,7 @@ mod boot;
 mod call;
 mod claims;
 mod code_cache;
+mod cores;
 mod cpu;
 mod death;
 mod dependencies;

@@ -4,15 +4,16 @@
 //!
 //! Rules, in order. A call waits in a busy worker of its version, behind the calls in it, if they
 //! are over sooner than another worker is awake ([`crate::lanes`]). Else it takes the idle worker
-//! that was used last. Else it waits in a busy worker if that is not for long, else in its version's
-//! queue. A boot is ordered when the version has no worker at all, and for each
-//! call that has waited long enough to be *impatient*, within the function's concurrency: a burst
-//! of short calls is through one warm worker sooner than another one is loaded. A call takes
-//! whatever comes first, a booted worker or one that another call is done with. A boot takes a
-//! READY worker, else it stands in line for the next process. Processes are made to refill the
-//! pool and to serve that line, in which accounts take turns; when there are as many as there may
-//! be, the least recently used idle worker of the account that holds most makes room. A version
-//! whose workers die one after the other is booted less and less often.
+//! that was used last, unless calls are short and there is no core for it ([`crate::cores`]). Else it
+//! waits in a busy worker if that is not for long, else in its version's queue. A boot is ordered
+//! when the version has no worker at all, and for each call that has waited long enough to be
+//! *impatient*, within the function's concurrency: a burst of short calls is through one warm worker
+//! sooner than another one is loaded. A call takes whatever comes first, a booted worker or one that
+//! another call is done with. A boot takes a READY worker, else it stands in line for the next
+//! process. Processes are made to refill the pool and to serve that line, in which accounts take
+//! turns; when there are as many as there may be, the least recently used idle worker of the account
+//! that holds most makes room. A version whose workers die one after the other is booted less and
+//! less often.
 //!
 //! Each version has a *generation*, raised when it is retired: a worker of an earlier one ends
 //! when it has nothing to do. A gateway with an older view may still call a retired version; it is
@@ -36,6 +37,7 @@ use tokio::sync::oneshot;
 use crate::asked::Asked;
 use crate::attend::attend;
 use crate::boot::BootFailure;
+use crate::cores::Cores;
 use crate::death::DeathCause;
 use crate::lanes::InLane;
 use crate::options::SandboxOptions;
@@ -153,8 +155,7 @@ pub(crate) struct State {
     patience: Duration,
     /// What a lone call may take to be worth being looked for.
     no_time: Duration,
-    /// Workers that are worth being in a call at the same time when calls are short.
-    cores: usize,
+    cores: Cores,
     /// Workers that are in a call.
     busy: usize,
     /// Calls in a row that found no other one under way.
@@ -183,7 +184,7 @@ impl State {
             lane_wait_us: options.worker_wait_us.into(),
             patience: Duration::from_millis(options.scale_after_ms.into()),
             no_time: options.lone_call_watch() / 2,
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: Cores::new(Duration::from_micros(options.worker_wake_us.into())),
             busy: 0,
             lone_calls: 0,
             idle_cpu_ms: options.idle_cpu_ms.into(),
@@ -206,7 +207,7 @@ impl State {
         let key = target.key();
         let user = self.users.entry(target.owner_id).or_default();
         let version = self.versions.entry(key).or_insert_with(|| Version::new(target.clone()));
-        let may_wait = turn != Turn::Insists && asked.is_repeatable();
+        let may_wait = turn != Turn::Insists && asked.is_repeatable() && self.lane_wait_us > 0;
         let has_just_come = asked.ticket.is_none();
         let ticket = *asked.ticket.get_or_insert_with(|| {
             self.next_ticket += 1;
@@ -214,7 +215,8 @@ impl State {
         });
         if user.calls < self.user_concurrency && (version.is_first(ticket) || turn == Turn::HasCome)
         {
-            let is_worth_waking = !version.idle.is_empty() && self.busy < self.cores;
+            let is_worth_waking =
+                !version.idle.is_empty() && self.cores.are_left(self.busy, &version.lanes);
             let longest_us = if is_worth_waking { self.wake_us } else { self.lane_wait_us };
             if may_wait && let Some(at) = version.lanes.room(longest_us.min(self.lane_wait_us)) {
                 user.calls += 1;
@@ -222,7 +224,9 @@ impl State {
                 todo.ticks = !std::mem::replace(&mut self.is_ticking, true);
                 return Admission::Behind(version.lanes.join(at, asked, self.tick));
             }
-            if let Some(worker) = version.idle.pop() {
+            if !(may_wait && self.cores.are_taken(self.busy, &version.lanes))
+                && let Some(worker) = version.idle.pop()
+            {
                 user.calls += 1;
                 self.busy += 1;
                 version.lanes.open(&worker);
@@ -383,7 +387,10 @@ impl State {
     pub(crate) fn serve_queue(&mut self, key: VersionKey, todo: &mut Todo) {
         let Some(version) = self.versions.get_mut(&key) else { return };
         let user = self.users.entry(version.target.owner_id).or_default();
-        while user.calls < self.user_concurrency && version.grant_next() {
+        while user.calls < self.user_concurrency
+            && (version.is_pressed() || !self.cores.are_taken(self.busy, &version.lanes))
+            && version.grant_next()
+        {
             user.calls += 1;
             self.busy += 1;
         }

@@ -172,6 +172,11 @@ impl Version {
         }
     }
 
+    /// Whether the call that has waited longest has done so for long enough, or cannot wait in a worker.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.queue.front().is_some_and(|first| first.is_impatient || !first.is_small)
+    }
+
     /// Gives an idle worker to the call that has waited longest. Whether there were both.
     pub(crate) fn grant_next(&mut self) -> bool {
         while !self.queue.is_empty() {

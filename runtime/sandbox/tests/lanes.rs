@@ -77,11 +77,11 @@ async fn short(bench: &Bench, function: &Arc<Target>, n: usize) -> Called {
 async fn each_has_its_own_answer_and_log() {
     // However slow the machine is, none goes to another worker.
     let (bench, function) = start_with(waiting(60_000), 3).await;
-    for round in 0..20 {
-        let calls = (0..30).map(|n| short(&bench, &function, round * 100 + n));
+    for round in 0..10 {
+        let calls = (0..200).map(|n| short(&bench, &function, round * 1_000 + n));
         let called = join_all(calls).await;
         for (n, call) in called.iter().enumerate() {
-            let n = round * 100 + n;
+            let n = round * 1_000 + n;
             assert!(call.text().starts_with(&format!("{n} ")), "{n}: {call:?}");
             let lines: Vec<_> = call.outcome.logs.iter().map(|line| &line.message).collect();
             assert_eq!(lines, [&format!("call {n}")], "{call:#?}");

@@ -9,7 +9,7 @@ use deno_core::ModuleSpecifier;
 use deno_runtime::deno_permissions::PermissionsContainer;
 
 use crate::boot::Booted;
-use crate::jail::{self, Entered};
+use crate::jail::{self, Entered, JailError, Prepared};
 use crate::loader::Artifacts;
 use crate::mapped::map;
 use crate::permissions::permissions;
@@ -29,10 +29,12 @@ pub(crate) struct Confined {
 
 /// Enters the jail, and the bundle's directory. A fault means that the sandbox assigned what does
 /// not exist, or that the platform is not what it seemed: nobody blames the function yet.
-pub(crate) fn confine(booted: &mut Booted, assignment: &Assignment) -> Result<Confined, Fault> {
+pub(crate) fn confine(
+    prepared: Result<Prepared, JailError>,
+    assignment: &Assignment,
+) -> Result<Confined, Fault> {
     // Before the jail: it may lie where the function cannot read.
     let code_cache = assignment.code_cache_path.as_ref().and_then(|p| map(Path::new(p)).ok());
-    let prepared = booted.prepared_jail.take().unwrap_or_else(jail::prepare);
     let entered = prepared.and_then(|prepared| jail::enter(assignment, prepared));
     let jail = entered.map_err(|error| {
         broken("the function's process cannot be confined").with_detail(chain(&error))

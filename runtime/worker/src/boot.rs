@@ -16,7 +16,6 @@ use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use crate::bridge::Bridge;
 use crate::engine::Engine;
 use crate::host::Host;
-use crate::jail;
 use crate::loader::{self, BundleLoader};
 use crate::memory::{BOOT_HEAP_BYTES, out_of_memory};
 use crate::permissions;
@@ -80,8 +79,6 @@ pub(crate) struct Booted {
     pub(crate) worker: MainWorker,
     pub(crate) bridge: Bridge,
     rehearsal: Rehearsal,
-    /// What of the jail does not depend on the function, once it is made.
-    pub(crate) prepared_jail: Option<Result<jail::Prepared, jail::JailError>>,
     pub(crate) loader: Rc<BundleLoader>,
     pub(crate) isolate: v8::IsolateHandle,
 }
@@ -173,16 +170,11 @@ impl Unsettled {
     pub(crate) fn settle(self) -> Booted {
         let Self { engine, host, mut worker, bridge, rehearsal, loader, isolate } = self;
         bridge.start(&mut worker.js_runtime);
-        Booted { engine, host, worker, bridge, rehearsal, loader, isolate, prepared_jail: None }
+        Booted { engine, host, worker, bridge, rehearsal, loader, isolate }
     }
 }
 
 impl Booted {
-    /// Makes of the jail what does not depend on the function.
-    pub(crate) fn prepare_jail(&mut self) {
-        self.prepared_jail = Some(jail::prepare());
-    }
-
     /// Once more, in this process: pages that the zygote shares become its own when they are first
     /// written to.
     pub(crate) async fn rehearse(&mut self) {

@@ -8,22 +8,26 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// An ES module that requires `path` and exports these names of it.
+/// An ES module that requires `path` and exports these names of it: as undefined, if a getter throws.
 pub(crate) fn facade(path: &Path, names: &BTreeSet<String>) -> String {
     let path = serde_json::Value::from(path.to_string_lossy());
     let mut source = format!(
         "import {{ createRequire }} from 'node:module';\n\
-         const m = createRequire({path})({path});\nexport default m;\n"
+         const m = createRequire({path})({path});\nexport default m;\n\
+         const g = (get) => {{ try {{ return get(); }} catch {{}} }};\n"
     );
     for name in names.iter().filter(|name| *name != "default") {
-        let _ = write!(source, "const _{name} = m?.{name};\nexport {{ _{name} as {name} }};\n");
+        let _ = write!(
+            source,
+            "const _{name} = g(() => m?.{name});\nexport {{ _{name} as {name} }};\n"
+        );
     }
     source
 }
 
 /// The names a `CommonJS` source plainly exports: in `exports.name = `, in
-/// `Object.defineProperty(exports, "name"`, and in `0 && (module.exports = { name, ... })`, which
-/// esbuild leaves in its output as a note.
+/// `Object.defineProperty(exports, "name", ...)` of a value or of a member of another module, and in
+/// `0 && (module.exports = { name, ... })`, which esbuild leaves in its output as a note.
 pub(crate) fn assigned_names(source: &str) -> BTreeSet<String> {
     const EXPORTS: &str = "exports";
     let mut names: BTreeSet<&str> = BTreeSet::new();
@@ -52,7 +56,73 @@ fn assigned(member: &str) -> Option<&str> {
 fn defined(after: &str) -> Option<&str> {
     let name = after.strip_prefix(',')?.trim_start();
     let quote = name.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-    name[1..].split(quote).next()
+    let (name, rest) = name[1..].split_once(quote)?;
+    is_plain_descriptor(skip(rest, ",")?).then_some(name)
+}
+
+/// Whether a descriptor has a value, or a getter that only reads a name or a member of one. Any other
+/// getter is there to be asked later, or not at all: it requires what costs much, or warns.
+fn is_plain_descriptor(source: &str) -> bool {
+    let Some(mut source) = skip(source, "{") else { return false };
+    if let Some(rest) = skip_property(source, "enumerable") {
+        let Some(rest) = ["true", "!0"].iter().find_map(|yes| skip(rest, yes)) else {
+            return false;
+        };
+        let Some(rest) = skip(rest, ",") else { return false };
+        source = rest;
+    }
+    skip_property(source, "value").is_some() || has_plain_getter(source) == Some(true)
+}
+
+/// `get: function () { return a.b; }`, `get() { return a.b; }` or `get: () => a.b`; none where the
+/// source is neither of them.
+fn has_plain_getter(source: &str) -> Option<bool> {
+    let (body, is_block) = if let Some(getter) = skip_property(source, "get") {
+        match skip(getter, "function") {
+            Some(function) => (skip(skip(skip_name(function), "(")?, ")")?, true),
+            None => (skip(skip(skip(getter, "(")?, ")")?, "=>")?, false),
+        }
+    } else {
+        (skip(skip(skip(source, "get")?, "(")?, ")")?, true)
+    };
+    if !is_block {
+        return Some(skip_member(body)?.starts_with(['}', ',']));
+    }
+    let value = skip(skip(body, "{")?, "return")?;
+    let end = skip_member(value)?;
+    let end = skip(skip(end, ";").unwrap_or(end), "}")?;
+    Some(end.starts_with(['}', ',']))
+}
+
+/// What follows `token`, which is first in `source` or after white space, and the white space after.
+fn skip<'s>(source: &'s str, token: &str) -> Option<&'s str> {
+    source.trim_start().strip_prefix(token).map(str::trim_start)
+}
+
+/// What follows the key of a property, quoted or not, and its colon.
+fn skip_property<'s>(source: &'s str, key: &str) -> Option<&'s str> {
+    let source = source.trim_start();
+    let quote = source.get(..1).filter(|quote| matches!(*quote, "\"" | "'")).unwrap_or("");
+    let rest = source.strip_prefix(quote)?.strip_prefix(key)?.strip_prefix(quote)?;
+    skip(rest, ":")
+}
+
+fn skip_name(source: &str) -> &str {
+    source.trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '_' | '$')).trim_start()
+}
+
+/// What follows a name or a member of one: `a`, `a.b`, `a["b"]`.
+fn skip_member(source: &str) -> Option<&str> {
+    let rest = skip_name(source);
+    if rest.len() == source.len() {
+        return None;
+    }
+    if let Some(member) = rest.strip_prefix('.') {
+        return Some(skip_name(member));
+    }
+    let Some(member) = skip(rest, "[") else { return Some(rest) };
+    let quote = member.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    skip(member[1..].split_once(quote)?.1, "]")
 }
 
 fn begins_note(before: &str) -> bool {
@@ -131,11 +201,51 @@ mod tests {
         check(
             "Object.defineProperty(exports, \"__esModule\", { value: true });\n\
              Object.defineProperty(exports,'a',{get:()=>b.a});\n\
-             Object.defineProperty( module.exports , \"c\", { enumerable: true });\n\
+             Object.defineProperty( module.exports , \"c\", { enumerable: true, value: 1 });\n\
              Object.defineProperty(exports, name, {}); Object.defineProperty(other, \"d\", {});\n\
              Object.defineProperty(exports, \"e-f\", {}); Object.defineProperty(exports, \"",
             &["__esModule", "a", "c"],
         );
+    }
+
+    #[test]
+    fn only_getters_that_read_a_member_are_taken() {
+        for descriptor in [
+            // As TypeScript prints them.
+            "{ enumerable: true, get: function () { return b_1.a; } }",
+            "{ enumerable: true, get: function () { return __importDefault; } }",
+            "{enumerable:!0,get:function(){return b.a}}",
+            "{ enumerable: true, get: function get() {\n    return _b.default;\n  }\n}",
+            "{ get() { return b['a']; }, enumerable: true }",
+            "{ 'enumerable': true, \"get\": () => b.a }",
+            "{ value: require('b') }",
+            "{ enumerable: true, value: b }",
+        ] {
+            check(&format!("Object.defineProperty(exports, 'a', {descriptor});"), &["a"]);
+        }
+        for descriptor in [
+            "{ enumerable: true, get: function () { return require('./a'); } }",
+            "{ get() { return require('./a').default; } }",
+            "{ get: () => require('./a') }",
+            "{ get: () => b.c() }",
+            "{ get: () => b.c.d }",
+            "{ enumerable: true, get() { console.warn('old'); return b.a; } }",
+            "{ enumerable: true, get: function () { return b ?? (b = c.d); } }",
+            "{ enumerable: false, get: function () { return b.a; } }",
+            "{ configurable: true, get: load }",
+            "{ enumerable: true }",
+            "descriptor",
+            "{ get",
+            "{ 'é",
+        ] {
+            check(&format!("Object.defineProperty(exports, 'a', {descriptor});"), &[]);
+        }
+    }
+
+    #[test]
+    fn the_facade_survives_getters_that_throw() {
+        let source = facade(Path::new("/p"), &BTreeSet::from(["a".to_owned()]));
+        assert!(source.contains("const _a = g(() => m?.a);\nexport { _a as a };"), "{source}");
     }
 
     #[test]

@@ -36,6 +36,9 @@ const KEPT_OUT_BYTES: usize = 8 * 1024 * 1024;
 /// to say it, a tenth of a short call.
 const HEAP_STAYS: Duration = Duration::from_millis(1);
 
+/// Who is kept from the processor gets it back sooner; who is not there for longer blocks.
+const LONGEST_INTERRUPTION: Duration = Duration::from_millis(20);
+
 /// What is answered instead of a status that no answer has.
 pub(crate) const NO_STATUS: u16 = 500;
 
@@ -79,6 +82,8 @@ pub(crate) struct Host {
     finished: RefCell<Vec<Finished>>,
     /// The CPU time of the process when a call ended, until something else runs.
     cpu_at_end: Cell<Option<u64>>,
+    /// The process has gone to sleep since a call has begun, with a call in it.
+    has_slept: Cell<bool>,
     /// When the heap was looked at last.
     heap_seen: Cell<Option<Instant>>,
 }
@@ -98,6 +103,7 @@ impl Host {
             log_cut: Cell::new(false),
             finished: RefCell::default(),
             cpu_at_end: Cell::new(None),
+            has_slept: Cell::new(false),
             heap_seen: Cell::new(None),
         })
     }
@@ -126,6 +132,7 @@ impl Host {
     /// A call enters the isolate.
     pub(crate) fn begin(&self, call: u32, deadline: Instant, is_upgrade: bool) {
         self.current.set(call);
+        self.has_slept.set(false);
         self.memory.begin();
         self.logged_bytes.set(0);
         self.log_cut.set(false);
@@ -160,6 +167,7 @@ impl Host {
     /// The process waits from now on: what it uses until the next call is not that call's.
     pub(crate) fn rest(&self) {
         self.cpu_at_end.set(None);
+        self.has_slept.set(self.has_calls());
     }
 
     /// Whether no call is in the isolate, nor one that ended and is not reported.
@@ -180,7 +188,11 @@ impl Host {
             self.cpu_at_end.set(Some(now_us));
             let at = Instant::now();
             let busy = at.saturating_duration_since(state.begun);
-            let busy_us = u32::try_from(busy.as_micros()).unwrap_or(u32::MAX);
+            // Without having slept it was at work, or the core was somebody else's.
+            let was_awake = !self.has_slept.get() && busy < LONGEST_INTERRUPTION;
+            let busy_us = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
+            let busy_us = if was_awake { busy_us.min(cpu_us) } else { busy_us };
+            let busy_us = u32::try_from(busy_us).unwrap_or(u32::MAX);
             self.finished.borrow_mut().push(Finished { call, fault, discard, cpu_us, busy_us, at });
         }
     }

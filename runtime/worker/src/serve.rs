@@ -31,7 +31,7 @@ use crate::claims::Claims;
 use crate::code_cache;
 use crate::control::{Control, ControlError};
 use crate::host::Host;
-use crate::jail::Entered;
+use crate::jail::{self, Entered, JailError, Prepared};
 use crate::leftovers::Leftovers;
 use crate::pace::Pace;
 use crate::watchdog::{Fired, NEVER, Watchdog};
@@ -70,7 +70,7 @@ pub(crate) async fn run(socket: UnixStream, mut booted: Booted, started: Instant
     control.flush_blocking(&mut host.outgoing());
 
     // An assignment that is on its way takes as long.
-    booted.prepare_jail();
+    let prepared = jail::prepare();
     let first = match tokio::time::timeout(AT_ONCE, poll_fn(|cx| control.poll_frame(cx))).await {
         Ok(frame) => frame,
         Err(_elapsed) => {
@@ -101,7 +101,7 @@ pub(crate) async fn run(socket: UnixStream, mut booted: Booted, started: Instant
         pace: Pace::new(Duration::from_micros(assignment.lone_call_watch_us.into())),
         draining: false,
     };
-    let code = match serving.load(&assignment).await {
+    let code = match serving.load(&assignment, prepared).await {
         Ok(()) => serving.serve().await,
         Err(fault) => {
             serving.host.send(&FromWorker::LoadFailed(fault));
@@ -141,9 +141,13 @@ struct Serving {
 
 impl Serving {
     /// Makes this worker the function's.
-    async fn load(&mut self, assignment: &Assignment) -> Result<(), Fault> {
+    async fn load(
+        &mut self,
+        assignment: &Assignment,
+        prepared: Result<Prepared, JailError>,
+    ) -> Result<(), Fault> {
         let begun = Instant::now();
-        let mut confined = assign::confine(&mut self.booted, assignment)?;
+        let mut confined = assign::confine(prepared, assignment)?;
         self.watchdog.start().map_err(|error| {
             let what = "the function's process cannot be watched";
             Fault::new(FaultClass::SandboxUnavailable, what).with_detail(error.to_string())

@@ -16,7 +16,7 @@ use super::values::{Key, older, parse};
 use crate::StoreError;
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::{
-    BuiltVersion, DeployError, DeployStatus, Listed, ListedSource, Page, SealedEnv,
+    BuiltVersion, DeployError, DeployStatus, Listed, ListedSource, Page, SealedEnv, only,
 };
 
 /// A function and what a list shows of the two versions that matter.
@@ -61,8 +61,8 @@ struct ActiveDocument {
 
 impl From<ListedDocument> for Listed {
     fn from(ListedDocument { function: of, latest, active }: ListedDocument) -> Self {
-        let SourceDocument { stored_version, mut files, dependencies, external } = latest.source;
-        let only_file = files.pop().filter(|_| files.is_empty()).map(|file| file.path);
+        let SourceDocument { stored_version, files, dependencies, external } = latest.source;
+        let only_file = only(files).map(|file| file.path);
         Self {
             function: function(of, latest.status, latest.error),
             source: ListedSource { stored_version, only_file, dependencies, external },

@@ -67,32 +67,34 @@ pub(super) async fn keep_within(
     Ok(())
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OpeningDocument {
-    #[serde(default)]
-    makes_public: bool,
-}
-
 /// Whether a function that is there becomes public with this new version of it.
 pub(super) async fn makes_public(
     database: &Database,
     new: &NewVersion,
     tx: &mut Transaction,
 ) -> Result<bool, Failed> {
-    match new.visibility {
-        Some(Visibility::Public) => Ok(true),
-        Some(Visibility::Private) => {
-            settle_visibility(database, new.function_id, tx).await.map(|()| false)
-        }
-        None => {
-            let before = doc! { "_id": version_key(new.function_id, new.version - 1) };
-            let versions = database.collection(VERSIONS);
-            let before = versions.find_one(before).projection(doc! { "makesPublic": 1 });
-            let Some(before) = before.session(tx.session()).await? else { return Ok(false) };
-            Ok(parse::<OpeningDocument>("version", &before)?.makes_public)
-        }
+    if new.visibility == Some(Visibility::Private) {
+        settle_visibility(database, new.function_id, tx).await?;
     }
+    Ok(new.visibility == Some(Visibility::Public))
+}
+
+/// Whether the function becomes public with this version when it is served: because it says so, or one
+/// before it that still waits and is overtaken. One that failed says nothing any more.
+async fn opens(
+    database: &Database,
+    id: FunctionId,
+    version: u32,
+    tx: &mut Transaction,
+) -> Result<bool, Failed> {
+    let opening = doc! {
+        "_id": { "$gte": version_key(id, 0), "$lte": version_key(id, version) },
+        "status": { "$in": ["pending", "deploying"] },
+        "makesPublic": true,
+    };
+    let versions = database.collection(VERSIONS);
+    let found = versions.find_one(opening).projection(doc! { "_id": 1 });
+    Ok(found.session(tx.session()).await?.is_some())
 }
 
 /// Lets no version that waits change who may call the function.
@@ -305,11 +307,8 @@ struct PointerDocument {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct StandingDocument {
     status: DeployStatus,
-    #[serde(default)]
-    makes_public: bool,
 }
 
 pub(super) async fn activate(
@@ -330,10 +329,9 @@ pub(super) async fn activate(
     };
     let PointerDocument { active_version, settled_version } = parse("function", &found)?;
     let this = doc! { "_id": version_key(id, version) };
-    let standing =
-        versions.find_one(this.clone()).projection(doc! { "status": 1, "makesPublic": 1 });
+    let standing = versions.find_one(this.clone()).projection(doc! { "status": 1 });
     let found = standing.session(tx.session()).await?.ok_or(StoreError::Missing)?;
-    let StandingDocument { status, makes_public } = parse("version", &found)?;
+    let StandingDocument { status } = parse("version", &found)?;
     let overtaken = settled_version >= version;
     match status {
         DeployStatus::Active if active_version == Some(version) => {
@@ -345,6 +343,7 @@ pub(super) async fn activate(
         DeployStatus::Pending | DeployStatus::Deploying => {}
     }
 
+    let makes_public = !overtaken && opens(&store.database, id, version, tx).await?;
     let end = if overtaken { DeployStatus::Superseded } else { DeployStatus::Active };
     let ended = doc! {
         "$set": { "status": field(&end)?, "built": field(built)? },

@@ -15,7 +15,7 @@ use super::values::{Key, date, parse};
 use crate::cursor::page_limit;
 use crate::function::{
     BuiltVersion, DeployStatus, Pruned, Rollback, SealedEnv, SealedVersion, StoredSource,
-    StoredVersion, Version,
+    StoredVersion, Version, only,
 };
 use crate::pruning::{divide, sharing};
 use crate::{Change, StoreError, Timestamp};
@@ -166,8 +166,8 @@ async fn find_sources(
     let mut sources = HashMap::new();
     while let Some(row) = found.next(tx.session()).await {
         let SourceDocument { id, source } = parse("version", &row?)?;
-        let PlaceDocument { stored_version, mut files } = source;
-        let only_file = files.pop().filter(|_| files.is_empty()).map(|file| file.path);
+        let PlaceDocument { stored_version, files } = source;
+        let only_file = only(files).map(|file| file.path);
         sources.insert(id.version, StoredSource { version: stored_version, only_file });
     }
     for version in sharing(pruned) {

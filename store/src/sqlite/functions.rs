@@ -19,7 +19,7 @@ use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, Function, FunctionRecord, Listed, ListedSource,
     NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Served, Version,
-    Visibility,
+    Visibility, only,
 };
 use crate::telemetry::forget_logs;
 use crate::{Change, FunctionStore, StoreError, Timestamp};
@@ -194,7 +194,7 @@ fn read_listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
     const AT: usize = FUNCTION_COLUMNS;
     type Extracted = (u32, BTreeMap<String, String>, Vec<String>, Option<String>, Option<String>);
     let (stored_version, dependencies, external, first, second): Extracted = json(row, AT)?;
-    let only_file = if second.is_none() { first } else { None };
+    let only_file = only([first, second].into_iter().flatten());
     let function = read_function(row)?;
     let mut built = optional_json(row, AT + 4)?;
     if function.active_version.is_some() {

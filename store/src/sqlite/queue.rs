@@ -48,20 +48,10 @@ pub(super) fn queued(c: &Connection, user_id: UserId) -> Result<u32, StoreError>
 
 /// Whether a function that is there becomes public with this new version of it.
 pub(super) fn makes_public(c: &Connection, new: &NewVersion) -> Result<bool, StoreError> {
-    match new.visibility {
-        Some(Visibility::Public) => Ok(true),
-        Some(Visibility::Private) => settle_visibility(c, new.function_id).map(|()| false),
-        None => c
-            .prepare_cached(
-                "SELECT makes_public FROM versions WHERE function_id = ?1 AND version = ?2 - 1",
-            )
-            .and_then(|mut query| {
-                let before = params![new.function_id.as_bytes(), new.version];
-                query.query_row(before, |row| row.get(0)).optional()
-            })
-            .map(|found| found.unwrap_or(false))
-            .map_err(reading("version")),
+    if new.visibility == Some(Visibility::Private) {
+        settle_visibility(c, new.function_id)?;
     }
+    Ok(new.visibility == Some(Visibility::Public))
 }
 
 /// Lets no version that waits change who may call the function.
@@ -175,6 +165,14 @@ pub(super) fn renew(
     .map_err(storage_failed)
 }
 
+/// Where a version stands, and whether the function becomes public with it: because it says so, or one
+/// before it that still waits and is overtaken. One that failed says nothing any more.
+pub(super) const STANDING: &str = "SELECT status, EXISTS (
+         SELECT 1 FROM versions
+         WHERE function_id = ?1 AND version <= ?2 AND status IN ('pending', 'deploying')
+             AND makes_public)
+     FROM versions WHERE function_id = ?1 AND version = ?2";
+
 pub(super) fn activate(
     c: &Connection,
     changes: &mut Vec<Change>,
@@ -193,9 +191,7 @@ pub(super) fn activate(
         Some(found) => found,
     };
     let (standing, makes_public): (DeployStatus, bool) = c
-        .prepare_cached(
-            "SELECT status, makes_public FROM versions WHERE function_id = ?1 AND version = ?2",
-        )
+        .prepare_cached(STANDING)
         .and_then(|mut query| {
             query
                 .query_row(params![id.as_bytes(), version], |row| {

@@ -29,6 +29,14 @@ use crate::telemetry::{
     UsageTotals,
 };
 
+/// The columns of `usage_days`, in the order in which its values are given and read.
+macro_rules! day_columns {
+    () => {
+        "function_id, day, user_id, executed, errors, cold, duration_ms, cpu_ms, memory_mb, gb_seconds"
+    };
+}
+pub(super) use day_columns;
+
 #[derive(Default)]
 struct Sums {
     totals: UsageTotals,
@@ -98,10 +106,10 @@ pub(super) fn insert(c: &Connection, rows: &[UsageRow]) -> Result<(), StoreError
         }
     }
     let mut add = c
-        .prepare_cached(
-            "INSERT INTO usage_days (function_id, day, user_id, executed, errors, cold,
-                                     duration_ms, cpu_ms, memory_mb, gb_seconds)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+        .prepare_cached(concat!(
+            "INSERT INTO usage_days (",
+            day_columns!(),
+            ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT DO UPDATE SET
                  executed = executed + excluded.executed,
                  errors = errors + excluded.errors,
@@ -110,7 +118,7 @@ pub(super) fn insert(c: &Connection, rows: &[UsageRow]) -> Result<(), StoreError
                  cpu_ms = cpu_ms + excluded.cpu_ms,
                  memory_mb = memory_mb + excluded.memory_mb,
                  gb_seconds = gb_seconds + excluded.gb_seconds",
-        )
+        ))
         .map_err(storage_failed)?;
     let mut add_latency = c
         .prepare_cached(

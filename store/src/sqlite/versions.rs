@@ -9,6 +9,7 @@ use super::queue;
 use crate::cursor::page_limit;
 use crate::function::{
     DeployStatus, Pruned, Rollback, SealedEnv, SealedVersion, StoredSource, StoredVersion, Version,
+    only,
 };
 use crate::pruning::{divide, sharing};
 use crate::{Change, StoreError, Timestamp};
@@ -137,7 +138,7 @@ const STORED_SOURCE: &str = "SELECT iif(json_valid(source), json_extract(source,
 fn read_stored_source(row: &Row<'_>) -> rusqlite::Result<StoredSource> {
     type Extracted = (u32, Option<String>, Option<String>);
     let (version, first, second): Extracted = json(row, 0)?;
-    Ok(StoredSource { version, only_file: if second.is_none() { first } else { None } })
+    Ok(StoredSource { version, only_file: only([first, second].into_iter().flatten()) })
 }
 
 /// Walks the primary key of `versions`.

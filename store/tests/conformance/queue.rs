@@ -259,9 +259,9 @@ pub(crate) async fn a_function_becomes_public_with_the_version_that_is_served(st
     activate(3).await;
     assert_eq!(visibility().await, Private, "what failed leaves nothing behind");
 
-    // What waits passes it on to what comes after it, and may be overtaken by that.
+    // What waits may be overtaken by what comes after it, which does not lose it.
     accept(4, Some(Public)).await;
-    assert!(accept(5, None).await.latest.makes_public);
+    assert!(!accept(5, None).await.latest.makes_public);
     assert_eq!(activate(5).await, Activation::Activated);
     assert_eq!(activate(4).await, Activation::Superseded);
     let record = now().await;
@@ -284,4 +284,15 @@ pub(crate) async fn a_function_becomes_public_with_the_version_that_is_served(st
     assert!(!accept(10, None).await.latest.makes_public);
     assert_eq!(activate(9).await, Activation::Superseded);
     assert_eq!(visibility().await, Private);
+
+    // What waits and then fails leaves nothing to what was accepted meanwhile, and what comes later
+    // brings nothing to what is served before it.
+    accept(11, Some(Public)).await;
+    accept(12, None).await;
+    accept(13, Some(Public)).await;
+    stores.functions.fail(id, 11, deploy_error()).await.unwrap();
+    assert_eq!(activate(12).await, Activation::Activated);
+    assert_eq!(visibility().await, Private);
+    assert_eq!(activate(13).await, Activation::Activated);
+    assert_eq!(visibility().await, Public);
 }

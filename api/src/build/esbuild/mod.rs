@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloudserve_protocol::artifact::AWS_EVENTS_LINE;
+use cloudserve_protocol::build::is_package_name;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdout, Command};
@@ -447,7 +448,7 @@ pub(super) fn package_of(path: &str) -> Option<&str> {
     let parts = if path.starts_with('@') { 2 } else { 1 };
     let end = path.match_indices('/').nth(parts - 1).map_or(path.len(), |(at, _)| at);
     let name = &path[..end];
-    super::dependencies::is_package_name(name).then_some(name)
+    is_package_name(name).then_some(name)
 }
 
 fn request(project: &Project<'_>) -> io::Result<Value> {

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use cloudserve_protocol::build::{DependencyError, ResolvedPackage, TREE_FORMAT_VERSION};
+use cloudserve_protocol::build::{
+    DependencyError, ResolvedPackage, TREE_FORMAT_VERSION, is_package_name, is_tarball,
+};
 use cloudserve_protocol::ids::DepHash;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-
-use super::spec::{is_package_name, is_tarball};
 
 const MAX_VERSION_CHARS: usize = 256;
 
@@ -22,14 +22,8 @@ const MAX_TOLD_CHARS: usize = 100;
 /// Hashes that npm knows, as they begin an integrity.
 const HASHES: [&str; 4] = ["sha1-", "sha256-", "sha384-", "sha512-"];
 
-/// What a package depends on, in all the ways npm may act on.
-const SPECS: [&str; 5] = [
-    "dependencies",
-    "optionalDependencies",
-    "peerDependencies",
-    "devDependencies",
-    "acceptDependencies",
-];
+/// What a package depends on, in all the ways of which npm is told.
+const SPECS: [&str; 3] = ["dependencies", "optionalDependencies", "peerDependencies"];
 
 /// What npm gets of a package of a user's lock file. No addresses; nothing that is linked, bundled,
 /// run or developed.
@@ -154,7 +148,8 @@ fn is_integrity(integrity: &str) -> bool {
 }
 
 /// A user's lock file as npm gets it. Refuses one that would have npm fetch what is not in the
-/// registry, wherever in it that stands. What is fetched is decided by name, version and integrity.
+/// registry; what npm is not told of may come from anywhere. What is fetched is decided by name,
+/// version and integrity.
 pub(super) fn received(text: &str) -> Result<String, DependencyError> {
     packages(text)?;
     let mut lock: Map<String, Value> =
@@ -167,12 +162,14 @@ pub(super) fn received(text: &str) -> Result<String, DependencyError> {
         let Value::Object(package) = package else {
             return Err(refused(format!("the lock file has no package at {path:?}")));
         };
-        check_specs(&path, &package)?;
         // npm is told of no development dependencies. One that is needed all the same is resolved.
-        if package.get("dev") != Some(&Value::Bool(true)) {
-            let fields = package.into_iter().filter(|(field, _)| KEPT.contains(&field.as_str()));
-            kept.insert(path, Value::Object(fields.collect()));
+        if package.get("dev") == Some(&Value::Bool(true)) {
+            continue;
         }
+        let fields = package.into_iter().filter(|(field, _)| KEPT.contains(&field.as_str()));
+        let package: Map<String, Value> = fields.collect();
+        check_specs(&path, &package)?;
+        kept.insert(path, Value::Object(package));
     }
     Ok(json!({ "lockfileVersion": 3, "requires": true, "packages": kept }).to_string())
 }
@@ -363,9 +360,52 @@ mod tests {
                 json!({ "lockfileVersion": 3, "packages": { "": { "dependencies": specs } } });
             assert!(received(&root.to_string()).is_err(), "{root}");
         }
-        // Development dependencies are no exception: whether they are some is theirs to say.
-        let dev = r#"{"dev":true,"version":"1.0.0","dependencies":{"x":"u/r"}}"#;
-        assert!(received(&lock(dev)).is_err());
+    }
+
+    #[test]
+    fn what_only_development_needs_may_come_from_anywhere_and_npm_never_sees_it() {
+        let git = "git+ssh://git@github.com/u/r.git#0123";
+        let text = json!({
+            "lockfileVersion": 3,
+            "packages": {
+                "": {
+                    "dependencies": { "a": "1" },
+                    "devDependencies": { "x": "github:u/r" },
+                    "acceptDependencies": { "x": "github:u/r" },
+                },
+                "node_modules/a": {
+                    "version": "1.0.0",
+                    "integrity": "sha512-x",
+                    "devDependencies": { "y": "u/r" },
+                },
+                "node_modules/x": {
+                    "dev": true,
+                    "version": "1.0.0",
+                    "resolved": git,
+                    "dependencies": { "z": "u/r" },
+                },
+            },
+        });
+        let received = received(&text.to_string()).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Value>(&received).unwrap()["packages"],
+            json!({
+                "": { "dependencies": { "a": "1" } },
+                "node_modules/a": { "version": "1.0.0", "integrity": "sha512-x" },
+            })
+        );
+        for dev in [json!(false), json!(null), json!("true"), json!(1)] {
+            let mut text = text.clone();
+            text["packages"]["node_modules/x"]["dev"] = dev;
+            assert!(super::received(&text.to_string()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn all_of_which_npm_is_told_is_checked() {
+        for field in KEPT.iter().filter(|field| field.ends_with("ependencies")) {
+            assert!(SPECS.contains(field), "{field}");
+        }
     }
 
     #[test]

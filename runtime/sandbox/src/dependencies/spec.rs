@@ -1,14 +1,13 @@
 //! What a user may ask npm for: packages of the registry, by version range or tag. No git, no
 //! files, no addresses: those would let a deploy read this host or its network.
 
-use cloudserve_protocol::build::{DependencyError, DependencySpec, TREE_FORMAT_VERSION};
+use cloudserve_protocol::build::{
+    DependencyError, DependencySpec, TREE_FORMAT_VERSION, is_package_name, is_range_or_tag,
+};
 use sha2::{Digest, Sha256};
 
 /// Direct dependencies of one function.
 const MAX_DEPENDENCIES: usize = 500;
-
-const MAX_NAME_CHARS: usize = 214;
-const MAX_RANGE_CHARS: usize = 256;
 
 /// A specification every part of which was checked.
 #[derive(Debug, Clone)]
@@ -69,39 +68,6 @@ impl CheckedSpec {
         hasher.update(self.spec.package_lock.as_deref().unwrap_or_default());
         hex::encode(hasher.finalize())
     }
-}
-
-/// The registry's rules for names: URL-safe, lower case (old packages have upper case), no
-/// leading dot or underscore, at most one scope.
-pub(super) fn is_package_name(name: &str) -> bool {
-    let is_part = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with(['.', '_', '-'])
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~'))
-    };
-    let well_formed = match name.strip_prefix('@') {
-        Some(scoped) => scoped.split_once('/').is_some_and(|(a, b)| is_part(a) && is_part(b)),
-        None => is_part(name),
-    };
-    well_formed && name.len() <= MAX_NAME_CHARS && name != "node_modules" && !is_tarball(name)
-}
-
-/// npm takes what ends like this for a file, whatever stands before it.
-pub(super) fn is_tarball(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    [".tgz", ".tar.gz", ".tar"].iter().any(|ending| text.ends_with(ending))
-}
-
-/// Ranges and tags are made of these characters; paths, addresses and aliases need `:`, `/` or
-/// `\`, and options would begin with `-`.
-fn is_range_or_tag(range: &str) -> bool {
-    range.len() <= MAX_RANGE_CHARS
-        && !range.starts_with('-')
-        && !range.starts_with('.')
-        && !is_tarball(range)
-        && range.bytes().all(|b| b.is_ascii_alphanumeric() || b" .^~<>=|*-+_".contains(&b))
 }
 
 #[cfg(test)]

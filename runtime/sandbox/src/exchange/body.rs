@@ -44,14 +44,14 @@ impl Exchange {
 
     /// Appends what of the request's body is to leave with the next write.
     fn gather_upload(&mut self, cx: &mut Context<'_>) -> Gathered {
-        let mut pending = Gathered::All;
+        let mut so_far = Gathered::All;
         while let Some(upload) = &mut self.asked.upload {
             if self.worker.line.unsent() >= UPLOAD_AT_ONCE_BYTES {
                 return Gathered::Enough;
             }
             let call = self.call;
             let frame = match upload.poll_piece(cx) {
-                Poll::Pending => return pending,
+                Poll::Pending => return so_far,
                 Poll::Ready(Piece::Body { bytes, end }) => {
                     if end {
                         self.asked.upload = None;
@@ -69,7 +69,7 @@ impl Exchange {
                 }
             };
             self.worker.send(&frame);
-            pending = Gathered::Part;
+            so_far = Gathered::Part;
         }
         Gathered::All
     }

@@ -1,5 +1,6 @@
 //! What the platform gives for a jail. Found out once, by trying.
 
+use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::Delegation;
@@ -71,15 +72,27 @@ fn has_action(action: u32) -> bool {
     unsafe { libc::syscall(libc::SYS_seccomp, get, 0, &raw const action) == 0 }
 }
 
-/// Takes a descriptor of a child: what this process may do with itself says nothing.
+/// Takes a descriptor of a child: what this process may do with itself says nothing. The child is as
+/// open to it as a worker is, which is a program of its own: a server may keep its memory to itself,
+/// and so do its forks.
 fn can_take_descriptors() -> bool {
-    in_child(|| {
+    let Ok((mut ready, opened)) = std::io::pipe() else { return false };
+    let child = in_child(|| {
+        // SAFETY: plain system calls, one with memory that outlives it.
+        unsafe {
+            libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+            libc::write(opened.as_raw_fd(), c"x".as_ptr().cast(), 1);
+        }
         loop {
             // SAFETY: waits for a signal.
             unsafe { libc::pause() };
         }
-    })
-    .is_some_and(|child| {
+    });
+    drop(opened);
+    child.is_some_and(|child| {
+        if ready.read_exact(&mut [0]).is_err() {
+            return false;
+        }
         // SAFETY: plain system calls on a child that is not waited for yet.
         let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.0, 0) };
         let Ok(pidfd @ 0..) = RawFd::try_from(pidfd) else { return false };
@@ -160,6 +173,23 @@ mod tests {
         assert!(all.missing().is_empty());
         let some = Platform { landlock: false, namespaces: false, ..all };
         assert_eq!(some.missing(), ["Landlock", "namespaces (no private /tmp)"]);
+    }
+
+    #[test]
+    fn a_server_that_keeps_its_memory_to_itself_can_take_descriptors() {
+        if !Platform::find_out().egress {
+            eprintln!("skipped: this platform supervises no network calls");
+            return;
+        }
+        let child = in_child(|| {
+            // SAFETY: plain system calls. Anybody but root keeps its user.
+            unsafe {
+                libc::setuid(65_534);
+                libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+            }
+            i32::from(!can_take_descriptors())
+        });
+        assert!(child.is_some_and(Child::succeeds));
     }
 
     #[test]

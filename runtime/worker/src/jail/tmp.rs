@@ -171,7 +171,8 @@ fn attach(tree: &OwnedFd, path: &Path) -> io::Result<()> {
             c"".as_ptr(),
             libc::AT_FDCWD,
             path.as_ptr(),
-            libc::MOVE_MOUNT_F_EMPTY_PATH,
+            // `/tmp` may be a link.
+            libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_SYMLINKS,
         )
     })
 }

@@ -6,6 +6,7 @@ use crate::StoreError;
 use crate::function::Version;
 use crate::sqlite::columns::{insert_new, status_text, storage_failed, to_json, visibility_text};
 use crate::sqlite::telemetry::measured;
+use crate::sqlite::usage::day_columns;
 use crate::sqlite::{accounts, audit, logs, usage};
 use crate::telemetry::{LogRow, UsageRow};
 use crate::transfer::{Record, RevokedToken, StoredFunction, UsageSums};
@@ -73,14 +74,16 @@ fn version(c: &Connection, version: &Version) -> Result<(), StoreError> {
 }
 
 fn usage_day(c: &Connection, sums: &UsageSums) -> Result<(), StoreError> {
-    let sql = "INSERT INTO usage_days (function_id, day, user_id, executed, errors, cold,
-                                       duration_ms, cpu_ms, memory_mb, gb_seconds)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-               ON CONFLICT DO UPDATE SET
-                   executed = excluded.executed, errors = excluded.errors, cold = excluded.cold,
-                   duration_ms = excluded.duration_ms, cpu_ms = excluded.cpu_ms,
-                   memory_mb = excluded.memory_mb, gb_seconds = excluded.gb_seconds
-               WHERE executed = 0";
+    let sql = concat!(
+        "INSERT INTO usage_days (",
+        day_columns!(),
+        ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+         ON CONFLICT DO UPDATE SET
+             executed = excluded.executed, errors = excluded.errors, cold = excluded.cold,
+             duration_ms = excluded.duration_ms, cpu_ms = excluded.cpu_ms,
+             memory_mb = excluded.memory_mb, gb_seconds = excluded.gb_seconds
+         WHERE executed = 0"
+    );
     let (function, user) = (sums.function_id.as_bytes(), sums.user_id.as_bytes());
     let values = params![
         function,
@@ -110,9 +113,11 @@ fn usage_day(c: &Connection, sums: &UsageSums) -> Result<(), StoreError> {
 fn usage_row(c: &Connection, row: &UsageRow) -> Result<(), StoreError> {
     let mut insert = c.prepare_cached(usage::INSERT_ROW).map_err(storage_failed)?;
     usage::insert_row(&mut insert, row)?;
-    let sql = "INSERT INTO usage_days (function_id, day, user_id, executed, errors, cold,
-                                       duration_ms, cpu_ms, memory_mb, gb_seconds)
-               VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING";
+    let sql = concat!(
+        "INSERT INTO usage_days (",
+        day_columns!(),
+        ") VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING"
+    );
     let (function, user) = (row.function_id.as_bytes(), row.user_id.as_bytes());
     insert_new(c, sql, params![function, row.timestamp.day(), user]).map(drop)
 }

@@ -60,12 +60,8 @@ impl SqliteTransfer {
 #[async_trait]
 impl RecordTransfer for SqliteTransfer {
     async fn read(&self, kind: Kind, after: Option<&Key>) -> Result<Vec<Record>, StoreError> {
-        if kind == Kind::Usages {
-            let (calls, after) = (self.calls.clone(), after.map(Key::id).transpose()?);
-            return self.telemetry.read(move |c| calls.lock().page(c, after)).await;
-        }
-        let after = after.cloned();
-        self.database(kind).read(move |c| read::page(c, kind, after.as_ref())).await
+        let (calls, after) = (self.calls.clone(), after.cloned());
+        self.database(kind).read(move |c| read::page(c, &calls, kind, after.as_ref())).await
     }
 
     async fn insert(&self, kind: Kind, records: Vec<Record>) -> Result<(), StoreError> {

@@ -1,11 +1,14 @@
 //! Pages of all records, by their keys. What belongs together is read in one transaction.
 
 use cloudserve_protocol::ids::{FunctionId, UserId};
+use parking_lot::Mutex;
 use rusqlite::{Connection, Row, params};
 
+use super::calls::Walk;
 use crate::sqlite::accounts::{api_key_where, read_api_key, read_user, user_where};
 use crate::sqlite::columns::{optional_time, parsed, reading, storage_failed, time, visibility};
 use crate::sqlite::functions::{read_version, version_columns};
+use crate::sqlite::usage::day_columns;
 use crate::sqlite::{audit, logs};
 use crate::transfer::{
     Key, Kind, PAGE_BYTES, PAGE_ROWS, Record, RevokedToken, StoredFunction, UsageSums, at_rest,
@@ -14,6 +17,7 @@ use crate::{StoreError, Timestamp};
 
 pub(super) fn page(
     c: &Connection,
+    calls: &Mutex<Walk>,
     kind: Kind,
     after: Option<&Key>,
 ) -> Result<Vec<Record>, StoreError> {
@@ -34,8 +38,7 @@ pub(super) fn page(
             by_id(c, sql, &id()?, "user", |row| read_user(row).map(Record::User))
         }
         Kind::UsageDays => days(c, after.map(Key::day).transpose()?),
-        // By [`super::calls`].
-        Kind::Usages => Err(StoreError::BadCursor),
+        Kind::Usages => calls.lock().page(c, after.map(Key::id).transpose()?),
         Kind::Logs => read_logs(c, &id()?),
     }
 }
@@ -123,10 +126,12 @@ fn read_function(row: &Row<'_>) -> rusqlite::Result<StoredFunction> {
 }
 
 /// But those of nothing, which say where calls are that were imported without their sums.
-const DAYS: &str = "SELECT function_id, day, user_id, executed, errors, cold, duration_ms, cpu_ms,
-            memory_mb, gb_seconds
-     FROM usage_days WHERE (function_id, day, user_id) > (?1, ?2, ?3) AND executed > 0
-     ORDER BY function_id, day, user_id LIMIT ?4";
+const DAYS: &str = concat!(
+    "SELECT ",
+    day_columns!(),
+    " FROM usage_days WHERE (function_id, day, user_id) > (?1, ?2, ?3) AND executed > 0
+     ORDER BY function_id, day, user_id LIMIT ?4"
+);
 
 const LATENCY: &str = "SELECT bucket, calls FROM usage_latency
      WHERE function_id = ?1 AND day = ?2 AND user_id = ?3";

@@ -12,14 +12,17 @@ async fn a_person_registers_deploys_and_deletes_at_a_terminal() {
     let person = Client::of(server().await);
     let name = format!("terminal-{}", std::process::id());
     let mut terminal = person.on_terminal("", &["register"]);
-    for (question, answer) in [
-        ("Full name", "Grace Hopper".to_owned()),
-        ("User name", name.clone()),
-        ("E-mail", format!("{name}@example.org")),
-        ("Password", "correct horse battery".to_owned()),
-        ("Again", "correct horse battery".to_owned()),
+    for (question, answer, is_secret) in [
+        ("Full name", "Grace Hopper".to_owned(), false),
+        ("User name", name.clone(), false),
+        ("E-mail", format!("{name}@example.org"), false),
+        ("Password", "correct horse battery".to_owned(), true),
+        ("Again", "correct horse battery".to_owned(), true),
     ] {
         terminal.expect(question).await;
+        if is_secret {
+            terminal.hides().await;
+        }
         terminal.type_in(&format!("{answer}\r"));
     }
     let (code, screen) = terminal.end().await;
@@ -74,6 +77,7 @@ async fn a_password_can_be_given_up() {
     let person = Client::of(server().await);
     let mut terminal = person.on_terminal("", &["login", "--user", "ada"]);
     terminal.expect("Password").await;
+    terminal.hides().await;
     terminal.type_in("\x03");
     let (code, screen) = terminal.end().await;
     assert_ne!(code, 0, "{screen}");

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+use portable_pty::{CommandBuilder, MasterPty, PtySize, native_pty_system};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -148,6 +148,7 @@ impl Run {
 pub(crate) struct Terminal {
     child: Box<dyn portable_pty::Child + Send + Sync>,
     keyboard: Box<dyn Write + Send>,
+    master: Box<dyn MasterPty + Send>,
     screen: Arc<Mutex<Vec<u8>>>,
     reader: thread::JoinHandle<()>,
     /// Up to here it was looked at.
@@ -173,7 +174,6 @@ impl Terminal {
         let screen = Arc::new(Mutex::new(Vec::new()));
         let mut output = pty.master.try_clone_reader().unwrap();
         let keyboard = pty.master.take_writer().unwrap();
-        let master = pty.master;
         let reader = {
             let screen = screen.clone();
             thread::spawn(move || {
@@ -182,10 +182,9 @@ impl Terminal {
                 while let Ok(n @ 1..) = output.read(&mut piece) {
                     screen.lock().unwrap().extend_from_slice(&piece[..n]);
                 }
-                drop(master);
             })
         };
-        Self { child, keyboard, screen, reader, seen: 0 }
+        Self { child, keyboard, master: pty.master, screen, reader, seen: 0 }
     }
 
     /// Everything it has shown.
@@ -200,6 +199,21 @@ impl Terminal {
             let screen = self.screen();
             let found = screen.get(seen..).and_then(|new| new.find(text));
             async move { found.map(|at| seen + at + text.len()) }
+        })
+        .await;
+    }
+
+    /// Waits until it does not show what is typed. What was typed before is thrown away then.
+    pub(crate) async fn hides(&self) {
+        let fd = self.master.as_raw_fd().unwrap();
+        wait_for("the terminal to hide what is typed", || {
+            // SAFETY: all its fields are numbers, and zero is one.
+            let mut settings: libc::termios = unsafe { std::mem::zeroed() };
+            // SAFETY: the descriptor is open, and the pointer is valid for the call.
+            let done = unsafe { libc::tcgetattr(fd, &raw mut settings) };
+            assert_eq!(done, 0);
+            let is_hidden = settings.c_lflag & libc::ECHO == 0;
+            async move { is_hidden.then_some(()) }
         })
         .await;
     }

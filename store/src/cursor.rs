@@ -33,6 +33,13 @@ impl Cursor {
         let id = id.try_into().map_err(|_| StoreError::BadCursor)?;
         Ok(Self { time: Timestamp(i64::from_be_bytes(*time)), id })
     }
+
+    /// The same place, or where what is older than `end` begins if that comes later in the list.
+    pub(crate) fn no_newer_than(self, end: Option<Timestamp>) -> Self {
+        // `end` is exclusive, so nothing at that instant sorts before the all-zero id.
+        let end = end.map(|time| Self { time, id: [0; 16] });
+        end.filter(|end| (end.time, end.id) < (self.time, self.id)).unwrap_or(self)
+    }
 }
 
 impl std::fmt::Display for Cursor {

@@ -392,12 +392,7 @@ pub(super) async fn rows(
     limit: u32,
     cursor: Cursor,
 ) -> Result<Page<UsageRow>, StoreError> {
-    // `to` is exclusive, so nothing at that instant sorts before the all-zero id.
-    let end = query.to.map(|to| Cursor { time: to, id: [0; 16] });
-    let before = match end {
-        Some(end) if (end.time, end.id) < (cursor.time, cursor.id) => end,
-        _ => cursor,
-    };
+    let before = cursor.no_newer_than(query.to);
     let from = query.from.unwrap_or(Timestamp(i64::MIN));
     let limit = page_limit(limit);
     let mut filter = of(query.user_id, query.function_id);

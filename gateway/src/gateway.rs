@@ -160,12 +160,13 @@ impl Gateway {
         let arrived = Instant::now();
         let upgrade = Upgrade::requested(&mut request, &self.0.closing);
         let (mut parts, body) = request.into_parts();
-        let uri = parts.uri.clone();
-        let Some(path) = RunPath::parse(uri.path()) else {
-            return self.operations(&parts).await;
-        };
         let leftover = Leftover::of(self.options(), &parts.headers);
         let close = leftover.ends_connection(&body) && parts.version < Version::HTTP_2;
+        let uri = parts.uri.clone();
+        let Some(path) = RunPath::parse(uri.path()) else {
+            leftover.discard_unread(body);
+            return self.operations(&parts, close).await;
+        };
 
         let inner = &*self.0;
         let trust_forwarded = inner.options.trust_forwarded;
@@ -243,7 +244,7 @@ impl Gateway {
     }
 
     /// What is not a function.
-    async fn operations(&self, request: &Parts) -> Response<AnswerBody> {
+    async fn operations(&self, request: &Parts, close: bool) -> Response<AnswerBody> {
         let reads = matches!(request.method, Method::GET | Method::HEAD);
         match request.uri.path() {
             "/healthz" if reads => text(StatusCode::OK, "ok\n".to_owned()),
@@ -258,7 +259,7 @@ impl Gateway {
                 let ours = self.metrics().to_string();
                 text(StatusCode::OK, ours + &below.unwrap_or_default())
             }
-            _ => self.refuse(Refusal::NoSuchPath, false),
+            _ => self.refuse(Refusal::NoSuchPath, close),
         }
     }
 

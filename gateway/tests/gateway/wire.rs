@@ -73,13 +73,17 @@ async fn a_connection_is_used_again() {
         assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 200 "), "{path}");
     }
     // A refused body that was sent all the same does not cost the connection.
-    stream
-        .write_all(b"POST /run/bob/x HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello")
-        .await
-        .unwrap();
-    assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 401 "));
-    stream.write_all(b"GET /run/alice/version HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-    assert!(read_answer(&mut stream).await.ends_with("1 hello 1"));
+    let body = vec![b'x'; 1024 * 1024];
+    for (path, status) in [("/run/bob/x", 401), ("/elsewhere", 404), ("/healthz", 404)] {
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let answer = read_answer(&mut stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+        stream.write_all(b"GET /run/alice/version HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        assert!(read_answer(&mut stream).await.ends_with("1 hello 1"), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 
 use crate::app::refusal::{FieldErrors, Refusal};
 
+/// Characters of what is said of a field. It may repeat what was sent, which may be megabytes.
+const MAX_WRONG_CHARS: usize = 500;
+
 /// An error as callers see it.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -150,6 +153,10 @@ impl From<Refusal> for Problem {
 }
 
 fn invalid(fields: &FieldErrors) -> Problem {
+    let shortened = fields.iter().map(|(field, wrong)| {
+        (field.clone(), wrong.chars().take(MAX_WRONG_CHARS).collect::<String>())
+    });
+    let fields: FieldErrors = shortened.collect();
     let list: Vec<_> = fields.iter().map(|(field, wrong)| format!("{field} {wrong}")).collect();
     Problem {
         details: Some(json!(fields)),

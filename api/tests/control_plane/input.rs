@@ -150,6 +150,21 @@ async fn fields_are_checked_and_named() {
 }
 
 #[tokio::test]
+async fn what_was_sent_is_not_sent_back_at_length() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let long = "x".repeat(1 << 20);
+    let limits = Value::Object([(long.clone(), json!(1))].into_iter().collect());
+    for (field, value) in [("visibility", json!(long)), ("limits", limits)] {
+        let mut body = json!({ "name": "f", "code": "export default 1" });
+        body[field] = value;
+        let answer = plane.call(&token, "POST", "/api/function/deploy", &body).await.expect(422);
+        assert!(answer.body["error"]["details"][field].is_string(), "{}", answer.text);
+        assert!(answer.text.len() < 4_096, "{field}: {} bytes", answer.text.len());
+    }
+}
+
+#[tokio::test]
 async fn lock_files_are_bounded_wherever_they_come_from() {
     let plane = Plane::start_with(|options| options.package_lock_bytes = 100);
     let token = plane.register("ada").await;

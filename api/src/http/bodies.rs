@@ -22,7 +22,7 @@ pub(super) struct Registration {
     user_name: String,
     #[schema(max_length = 254)]
     email: String,
-    #[schema(min_length = 8, max_length = 128)]
+    #[schema(min_length = 8, max_length = 256)]
     password: String,
 }
 

@@ -164,6 +164,22 @@ async fn what_was_sent_is_not_sent_back_at_length() {
     }
 }
 
+/// What is described is what is checked.
+#[tokio::test]
+async fn passwords_may_be_as_long_as_is_described() {
+    let plane = Plane::start();
+    let described = plane.get("", "/api/openapi.json").await.expect(200).body;
+    let schema = &described["components"]["schemas"]["Registration"]["properties"]["password"];
+    let longest = usize::try_from(schema["maxLength"].as_u64().unwrap()).unwrap();
+    for (length, status) in [(longest + 1, 422), (longest, 201)] {
+        let body = json!({
+            "fullName": "Ada", "userName": "ada", "email": "ada@example.org",
+            "password": "x".repeat(length),
+        });
+        plane.call("", "POST", "/api/auth/register", &body).await.expect(status);
+    }
+}
+
 #[tokio::test]
 async fn lock_files_are_bounded_wherever_they_come_from() {
     let plane = Plane::start_with(|options| options.package_lock_bytes = 100);

@@ -52,11 +52,17 @@ impl Api {
     }
 
     /// Works on the deploy queue until `shutdown` resolves, then finishes what has begun for at
-    /// most [`ApiOptions::drain_ms`]. Run it once per process.
+    /// most [`ApiOptions::drain_ms`], and ends the streams of logs that are followed. Run it once per
+    /// process.
     pub fn run_deployer(
         &self,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {
+        let app = self.app.clone();
+        let shutdown = async move {
+            shutdown.await;
+            app.end_following();
+        };
         self.deployer.clone().run(shutdown)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use cloudserve_identity::{AuthError, Credential, Principal};
@@ -25,16 +26,19 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 const MAX_ROWS: u32 = 200;
 
 /// Followers by account.
-pub(crate) struct Followers(Places);
+pub(crate) struct Followers {
+    places: Places,
+    are_ending: AtomicBool,
+}
 
 impl Followers {
     pub(crate) fn new(per_account: usize) -> Self {
-        Self(Places::new(per_account))
+        Self { places: Places::new(per_account), are_ending: AtomicBool::new(false) }
     }
 
     fn place(&self, user_id: UserId) -> Result<OwnedSemaphorePermit, Refusal> {
-        let max = self.0.per_account();
-        self.0.of(user_id).try_acquire_owned().map_err(|_| Refusal::TooManyFollowers { max })
+        let max = self.places.per_account();
+        self.places.of(user_id).try_acquire_owned().map_err(|_| Refusal::TooManyFollowers { max })
     }
 }
 
@@ -60,6 +64,12 @@ pub(crate) struct Follower {
 }
 
 impl App {
+    /// Ends all that is followed, now and from now on: a shutdown waits for requests to end, and these
+    /// would not.
+    pub(crate) fn end_following(&self) {
+        self.followers.are_ending.store(true, Relaxed);
+    }
+
     /// Begins to follow. The credential is the one of the principal.
     pub(crate) async fn follow(
         self: Arc<Self>,
@@ -110,14 +120,14 @@ impl App {
 
 impl Follower {
     /// The next row and, where one can go on after it, the position; `None` when following has come
-    /// to its end: after its time, with the function or the credential, or when storage is out of
-    /// reach.
+    /// to its end: after its time, with the function, the credential or this process, or when storage
+    /// is out of reach.
     pub(crate) async fn next(&mut self) -> Option<(LogRow, Option<String>)> {
         loop {
             if let Some(row) = self.ready.pop_front() {
                 return Some((row, self.ready.is_empty().then(|| self.position.clone())));
             }
-            if Instant::now() >= self.ends {
+            if Instant::now() >= self.ends || self.app.followers.are_ending.load(Relaxed) {
                 return None;
             }
             if self.checked.elapsed() >= CHECK_EVERY {

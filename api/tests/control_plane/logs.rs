@@ -47,3 +47,21 @@ async fn as_many_earlier_rows_come_first_as_were_asked_for() {
     }
     assert_eq!(events, 1_000);
 }
+
+#[tokio::test]
+async fn a_log_that_is_followed_holds_no_shutdown_up() {
+    let mut plane = Plane::start();
+    let token = plane.register("ada").await;
+    let body = json!({ "name": "f", "filename": "f.mjs", "code": "export default 1" });
+    let view = plane.deploy(&token, &body).await;
+    let request = Request::builder()
+        .uri(format!("/api/logs/{}?follow=true", view["id"].as_str().unwrap()))
+        .header("authorization", format!("Bearer {token}"))
+        .body(Body::empty())
+        .unwrap();
+    let answer = plane.api.router().oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    plane.stop_deployer().await;
+    let all = axum::body::to_bytes(answer.into_body(), 1 << 20);
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("it ends").unwrap();
+}

@@ -356,17 +356,10 @@ impl State {
             return;
         }
         worker.rest();
-        if !is_wanted {
-            // As after nearly every call.
-            if attend(&mut worker).is_alive() {
-                version.idle.push(worker);
-            } else {
-                self.tidy(key);
-            }
-            return;
-        }
         version.idle.push(worker);
-        self.serve_queue(key, todo);
+        if is_wanted {
+            self.serve_queue(key, todo);
+        }
         self.watch_last(key);
     }
 

@@ -56,7 +56,8 @@ fn may_trail(name: &str) -> bool {
         || name.starts_with("if-")
         || matches!(
             name,
-            "authorization"
+            "api-key"
+                | "authorization"
                 | "cache-control"
                 | "cookie"
                 | "expect"
@@ -76,7 +77,8 @@ mod tests {
     #[test]
     fn what_was_announced_passes_but_for_what_acts_on_the_message() {
         let mut headers = HeaderMap::new();
-        let announced = "X-Sum, content-length, Authorization, x-cloudserve-cold, , bad name";
+        let announced =
+            "X-Sum, content-length, Authorization, api-key, x-cloudserve-cold, , bad name";
         headers.append(TRAILER, HeaderValue::from_static(announced));
         headers.append(TRAILER, HeaderValue::from_static("x-more"));
         let announced = Announced::by(&headers).unwrap();

@@ -260,14 +260,14 @@ impl AnswerBody {
         settlement.call.stop_clock();
         if unsent.is_none() {
             match settlement.outcome.as_mut().map(oneshot::Receiver::try_recv) {
-                Some(Ok(outcome)) => return settlement.finish(end, outcome),
-                Some(Err(TryRecvError::Closed)) | None => return settlement.finish_lost(end),
+                Some(Ok(over)) => return settlement.close(end, Some(over)),
+                Some(Err(TryRecvError::Closed)) | None => return settlement.close(end, None),
                 Some(Err(TryRecvError::Empty)) => {}
             }
         }
         match Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(settlement.wait(end, unsent))),
-            Err(_) => settlement.finish_lost(end),
+            Err(_) => settlement.close(end, None),
         }
     }
 }
@@ -287,31 +287,29 @@ impl Settlement {
             }
         });
         match outcome.await {
-            Ok(Some(outcome)) => self.finish(end, outcome),
-            Ok(None) => self.finish_lost(end),
+            Ok(over) => self.close(end, over),
             Err(_) => {
-                let timeout = Fault::timeout(self.call.target().limits.timeout_ms);
+                let timeout = Fault::timeout(self.timeout_ms());
                 let end = if matches!(end, End::Complete) { End::Faulted(timeout) } else { end };
-                self.finish_lost(end);
+                self.close(end, None);
             }
         }
     }
 
-    fn finish(self, end: End, mut outcome: Outcome) {
-        if outcome.fault.is_none() {
-            outcome.fault = match end {
-                End::Complete => None,
-                End::Faulted(fault) => Some(fault),
-                End::HungUp => Some(cancelled()),
-            };
-        }
+    /// Records the call, with what the sandbox says of it; `None`: it says nothing.
+    fn close(self, end: End, over: Option<Outcome>) {
+        let (cold, timings, is_lost) = (self.cold, self.timings, over.is_none());
+        let lost = || Outcome { started: true, cold, timings, ..Outcome::default() };
+        let mut outcome = over.unwrap_or_else(lost);
+        outcome.fault = match (outcome.fault.take(), end) {
+            // Nobody listened any more because of this fault.
+            (Some(said), End::Faulted(fault)) if said.class == FaultClass::Cancelled => Some(fault),
+            (Some(said), _) => Some(said),
+            (None, End::Complete) => is_lost.then(crashed),
+            (None, End::Faulted(fault)) => Some(fault),
+            (None, End::HungUp) => Some(cancelled()),
+        };
         self.call.finish(outcome);
-    }
-
-    fn finish_lost(self, end: End) {
-        let end = if matches!(end, End::Complete) { End::Faulted(crashed()) } else { end };
-        let (cold, timings) = (self.cold, self.timings);
-        self.finish(end, Outcome { started: true, cold, timings, ..Outcome::default() });
     }
 }
 

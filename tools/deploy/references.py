@@ -3,6 +3,7 @@ pod fails to start."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from .manifests import containers, pod_spec
@@ -170,11 +171,24 @@ def check_policy(document, pods, complain):
     for direction, end in (("ingress", "from"), ("egress", "to")):
         for rule in spec.get(direction, []):
             for peer in rule.get(end, []):
+                if "ipBlock" in peer:
+                    check_block(name, peer["ipBlock"], complain)
                 chosen = selected(peer["podSelector"], pods) if "podSelector" in peer else None
                 if chosen == []:
                     complain(f"NetworkPolicy {name} names a peer that is no pod")
                 if direction == "egress" and chosen:
                     check_ports(name, rule, chosen, complain)
+
+
+def check_block(name, block, complain):
+    """As the API server reads addresses, which refuses the whole policy otherwise. To it IPv4 that is
+    written as IPv6 (`::ffff:0:0/96`) is within no network of IPv6."""
+    whole = ipaddress.ip_network(block["cidr"])
+    for text in block.get("except", []):
+        part = ipaddress.ip_network(text)
+        is_mapped = part.version == 6 and part.network_address.ipv4_mapped is not None
+        if is_mapped or part.version != whole.version or part == whole or not part.subnet_of(whole):
+            complain(f"NetworkPolicy {name}: {text} is no part of {whole}")
 
 
 def check_ports(name, rule, pods, complain):
@@ -184,8 +198,16 @@ def check_ports(name, rule, pods, complain):
 
 
 def selected(selector, pods):
-    wanted = selector.get("matchLabels", {}).items()
-    return [pod for pod in pods if wanted <= pod["spec"]["template"]["metadata"].get("labels", {}).items()]
+    return [pod for pod in pods if selects(selector, pod["spec"]["template"]["metadata"].get("labels", {}))]
+
+
+def selects(selector, labels):
+    for expression in selector.get("matchExpressions", []):
+        if expression["operator"] != "In":
+            raise ValueError(f"a selector with {expression['operator']}, which nothing here uses")
+        if labels.get(expression["key"]) not in expression["values"]:
+            return False
+    return selector.get("matchLabels", {}).items() <= labels.items()
 
 
 def has_port(pod, port):

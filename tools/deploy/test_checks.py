@@ -124,6 +124,29 @@ class References(unittest.TestCase):
         self.assertIn("selects no pod", self.complaints(deployment(), service(selector="x"))[0])
         self.assertIn("no container has port", self.complaints(deployment(), service(port="x"))[0])
 
+    def test_a_policy_that_no_cluster_takes_or_that_selects_nothing(self):
+        def policy(excepted="10.0.0.0/8", cidr="0.0.0.0/0", component="d", port="http"):
+            chosen = {"matchExpressions": [{"key": "app", "operator": "In", "values": [component, "other"]}]}
+            return {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": "p", "namespace": "n"},
+                "spec": {
+                    "podSelector": chosen,
+                    "ingress": [{"from": [{"podSelector": chosen}], "ports": [{"port": port}]}],
+                    "egress": [{"to": [{"ipBlock": {"cidr": cidr, "except": [excepted]}}]}],
+                },
+            }
+
+        self.assertEqual(self.complaints(deployment(), policy()), [])
+        self.assertEqual(self.complaints(deployment(), policy("fc00::/7", "::/0")), [])
+        for excepted, cidr in (("::ffff:0:0/96", "::/0"), ("fc00::/7", "0.0.0.0/0"), ("10.0.0.0/8", "10.0.0.0/8"),
+                               ("10.0.0.0/8", "10.1.0.0/16")):
+            (said,) = self.complaints(deployment(), policy(excepted, cidr))
+            self.assertIn(f"{excepted} is no part of {cidr}", said)
+        self.assertIn("selects no pod", self.complaints(deployment(), policy(component="x"))[0])
+        self.assertIn("no pod has port x", self.complaints(deployment(), policy(port="x"))[0])
+
     def test_an_autoscaler_that_scales_nothing_or_is_not_alone(self):
         def autoscaler(name):
             return {

@@ -184,8 +184,6 @@ impl Shared {
             let occupied = node.occupy();
             let body = match self.offer(&node, source.upload(preamble)).await {
                 Ok(body) => body,
-                // Taken or not, there is nothing to send a second time.
-                Err(_) if source.was_read() => return Err(Box::new(search.refusal())),
                 Err(not_taken) => {
                     self.note(&node, &not_taken);
                     Counters::count(&self.counters.retries);
@@ -360,10 +358,11 @@ fn not_taken(node: &Node, status: StatusCode) -> NotTaken {
     }
 }
 
-/// Whether a call that a node has taken and failed may be made again elsewhere.
+/// Whether a call that a node has taken and failed may be made again elsewhere. Its body is then taken
+/// back from this attempt.
 fn is_retryable(outcome: &Outcome, source: &Source) -> bool {
     let class = outcome.fault.as_ref().map(|fault| fault.class);
-    !outcome.started && class == Some(FaultClass::SandboxUnavailable) && !source.was_read()
+    !outcome.started && class == Some(FaultClass::SandboxUnavailable) && source.take_back()
 }
 
 fn unavailable() -> Fault {

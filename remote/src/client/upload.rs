@@ -81,11 +81,18 @@ impl Source {
         }
     }
 
-    /// Whether some of it was sent that is not here any more.
-    pub(super) fn was_read(&self) -> bool {
+    /// Takes the body back from an attempt that is over, for another one. `false`: some of it was
+    /// sent, and is not here any more.
+    pub(super) fn take_back(&self) -> bool {
         match self {
-            Self::Whole(_) => false,
-            Self::Pieces(pieces) => pieces.lock().was_read,
+            Self::Whole(_) => true,
+            Self::Pieces(pieces) => {
+                let mut pieces = pieces.lock();
+                // Its connection asks what comes next until it has noticed.
+                pieces.attempt += 1;
+                pieces.is_open = false;
+                !pieces.was_read
+            }
         }
     }
 
@@ -191,10 +198,28 @@ mod tests {
         let mut second = source.upload(preamble());
         source.open();
         assert_eq!(next(&mut first), Poll::Ready(Some(Err(FaultClass::Cancelled))));
-        assert!(!source.was_read());
         for expected in [&b"head"[..], b"piece"] {
             assert_eq!(next(&mut second), Poll::Ready(Some(Ok(Bytes::from_static(expected)))));
         }
         assert_eq!(next(&mut second), Poll::Ready(None));
+    }
+
+    #[test]
+    fn what_was_not_sent_is_taken_back_from_an_attempt_that_was_under_way() {
+        let pieces = vec![Ok(Piece::Data(Bytes::from_static(b"piece")))];
+        let source = Source::of(Body::Stream(Box::pin(stream::iter(pieces))));
+        let mut first = source.upload(BytesMut::from(&b"head"[..]));
+        source.open();
+        assert_eq!(next(&mut first), Poll::Ready(Some(Ok(Bytes::from_static(b"head")))));
+        assert!(source.take_back());
+        // Before there is another attempt.
+        assert_eq!(next(&mut first), Poll::Ready(Some(Err(FaultClass::Cancelled))));
+        let mut second = source.upload(BytesMut::from(&b"head"[..]));
+        source.open();
+        for expected in [&b"head"[..], b"piece"] {
+            assert_eq!(next(&mut second), Poll::Ready(Some(Ok(Bytes::from_static(expected)))));
+        }
+        assert!(!source.take_back(), "the piece is gone");
+        assert!(Source::of(Body::Full(Bytes::from_static(b"whole"))).take_back());
     }
 }

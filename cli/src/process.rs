@@ -13,7 +13,8 @@ use cloudserve_gateway::{ConnectionOptions, TraceError, serve_router};
 use cloudserve_sandbox::StartError;
 use cloudserve_store::OpenError;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -94,9 +95,15 @@ pub(crate) async fn serve_public(
     serve_router(listener, router, &connections, millis(drain_ms), stop).await;
 }
 
+/// After so long without a packet the kernel asks whether the other host is still there, and ends the
+/// connection when so many questions in a row are not answered.
+const ASK_AFTER_S: u32 = 30;
+const ASK_AGAIN_AFTER_S: u32 = 10;
+const QUESTIONS: u32 = 3;
+
 /// Serves roles of ours until `stop`, then lets requests that have begun finish. Their connections
 /// have no bounds here: they keep what is idle for as long as they like, and how long an answer may
-/// wait for its caller is decided where the caller is.
+/// wait for its caller is decided where the caller is. Only those of hosts that are gone end.
 pub(crate) async fn serve_roles(
     listener: TcpListener,
     router: Router,
@@ -105,9 +112,21 @@ pub(crate) async fn serve_roles(
     let listener = listener.tap_io(|connection| {
         // Without it small answers may wait for a while; with it they cost more packets.
         let _ = connection.set_nodelay(true);
+        if let Err(error) = notice_loss(connection) {
+            warn!(%error, "it will not be noticed when the host of a connection is gone");
+        }
     });
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+/// Lets the kernel find out when the other host is gone without a word: a connection that only waits
+/// would stay for good, with what it holds.
+fn notice_loss(connection: &TcpStream) -> nix::Result<()> {
+    setsockopt(connection, sockopt::KeepAlive, &true)?;
+    setsockopt(connection, sockopt::TcpKeepIdle, &ASK_AFTER_S)?;
+    setsockopt(connection, sockopt::TcpKeepInterval, &ASK_AGAIN_AFTER_S)?;
+    setsockopt(connection, sockopt::TcpKeepCount, &QUESTIONS)
 }
 
 /// Drains, unless another signal comes.
@@ -192,5 +211,22 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_asks_whether_the_other_host_is_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (connection, _) = listener.accept().await.unwrap();
+        notice_loss(&connection).unwrap();
+        assert!(getsockopt(&connection, sockopt::KeepAlive).unwrap());
+        assert_eq!(getsockopt(&connection, sockopt::TcpKeepIdle).unwrap(), ASK_AFTER_S);
     }
 }

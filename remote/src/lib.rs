@@ -7,7 +7,8 @@
 //!
 //! Invariant: a call is made at most once. A node says that it has taken a call, by the head of its
 //! HTTP answer, before it gives the call to the sandbox: without that head the call was never
-//! started, and another node may have it.
+//! started, and another node may have it. A node that was asked and stays silent is the exception: it
+//! may begin the call yet, so the call has failed.
 //!
 //! [`Invoker`]: cloudserve_protocol::call::Invoker
 //! [`VersionLoader`]: cloudserve_protocol::call::VersionLoader

@@ -39,7 +39,7 @@ pub struct RemoteMetrics {
     pub retries: u64,
     /// Requests to nodes that failed before they were taken, and checks that failed.
     pub failures: u64,
-    /// Calls whose node was lost while they were in it.
+    /// Calls whose node was lost while they were in it, or had them and said nothing.
     pub lost: u64,
     /// Times a node was taken out.
     pub ejections: u64,

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct RemoteOptions {
     /// How long connecting to a node may take.
     pub connect_timeout_ms: u32,
+    /// How long a node may take to say that it has taken a call, connecting included.
+    pub take_timeout_ms: u32,
     /// Connections to one node that are kept while they are idle.
     pub idle_connections: usize,
     /// How often names are resolved again.
@@ -48,6 +50,7 @@ impl Default for RemoteOptions {
     fn default() -> Self {
         Self {
             connect_timeout_ms: 1_000,
+            take_timeout_ms: 10_000,
             idle_connections: 1_024,
             resolve_ms: 2_000,
             max_nodes: 1_000,

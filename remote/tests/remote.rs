@@ -377,6 +377,20 @@ async fn the_deadline_holds_whatever_the_node_does() {
 }
 
 #[tokio::test]
+async fn a_node_that_says_nothing_is_given_up_before_the_deadline_and_no_other_gets_the_call() {
+    // The kernel connects; nobody ever reads. So does a host whose process hangs.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+    let options = RemoteOptions { take_timeout_ms: 100, ..RemoteOptions::default() };
+    let sandboxes = Sandboxes::start(options, vec![url], InternalToken::parse(TOKEN).unwrap());
+    let outcome = sandboxes.invoke(call(Body::Full("x".into()))).await.unwrap_err();
+    assert_eq!(outcome.fault.unwrap().class, FaultClass::Crashed);
+    assert!(outcome.started, "it may have been");
+    let metrics = sandboxes.metrics();
+    assert_eq!((metrics.lost, metrics.retries), (1, 0));
+}
+
+#[tokio::test]
 async fn loads_builds_and_retirements_cross() {
     let nodes = [node(Does::Echo, TOKEN).await, node(Does::Echo, TOKEN).await];
     let sandboxes = client(&[&nodes[0], &nodes[1]]).await;

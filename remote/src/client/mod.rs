@@ -43,6 +43,13 @@ use crate::token::InternalToken;
 /// An idle connection is closed after this.
 const IDLE: Duration = Duration::from_secs(90);
 
+/// After so long without a packet the kernel asks whether the other host is still there, and ends the
+/// connection when so many questions in a row are not answered: half a minute together. Otherwise a
+/// call on a host that is gone would wait until its deadline.
+const ASK_AFTER: Duration = Duration::from_secs(15);
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+const QUESTIONS: u32 = 3;
+
 /// An answer that is no call's: a report of a load, or a tree's metadata.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -65,12 +72,15 @@ pub(crate) struct Shared {
     http: Client<HttpConnector, Upload>,
 }
 
-/// Why a node has not taken what it was asked for. Then it has not begun it.
+/// Why a node has not taken what it was asked for. Then it has not begun it, unless it is silent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotTaken {
     /// It cannot be reached, or was lost.
     #[error("the sandbox {0} cannot be reached")]
     Unreachable(SocketAddr),
+    /// It has the call, as far as is known, and says nothing: it may begin it yet.
+    #[error("the sandbox {0} does not say whether it takes a call")]
+    Silent(SocketAddr),
     /// It says so.
     #[error("the sandbox {0} takes no calls")]
     Declined(SocketAddr),
@@ -87,7 +97,9 @@ impl Sandboxes {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(millis(options.connect_timeout_ms)));
-        connector.set_keepalive(Some(IDLE));
+        connector.set_keepalive(Some(ASK_AFTER));
+        connector.set_keepalive_interval(Some(ASK_AGAIN_AFTER));
+        connector.set_keepalive_retries(Some(QUESTIONS));
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -184,6 +196,14 @@ impl Shared {
             let occupied = node.occupy();
             let body = match self.offer(&node, source.upload(preamble)).await {
                 Ok(body) => body,
+                Err(silent @ NotTaken::Silent(_)) => {
+                    self.note(&node, &silent);
+                    Counters::count(&self.counters.lost);
+                    warn!(error = %silent, %execution_id, "a sandbox was lost with a call");
+                    let fault =
+                        Fault::new(FaultClass::Crashed, "the sandbox was lost with the call");
+                    return Err(Box::new(Outcome::lost(fault)));
+                }
                 Err(not_taken) => {
                     self.note(&node, &not_taken);
                     Counters::count(&self.counters.retries);
@@ -209,7 +229,9 @@ impl Shared {
     /// Asks one node to make a call. What it answers is still to be read.
     async fn offer(&self, node: &Node, upload: Upload) -> Result<Incoming, NotTaken> {
         let request = self.request(Method::POST, node.address, INVOKE, upload);
-        let response = self.send(node, request).await?;
+        let longest = millis(self.options.take_timeout_ms);
+        let taken = timeout(longest, self.send(node, request)).await;
+        let response = taken.map_err(|_| NotTaken::Silent(node.address))??;
         match response.status() {
             StatusCode::OK => {}
             status => return Err(not_taken(node, status)),
@@ -341,7 +363,9 @@ impl Shared {
     fn note(&self, node: &Node, not_taken: &NotTaken) {
         match not_taken {
             NotTaken::Declined(_) => node.declined(),
-            NotTaken::Unreachable(_) => self.nodes.failed(node, &self.options, &self.counters),
+            NotTaken::Unreachable(_) | NotTaken::Silent(_) => {
+                self.nodes.failed(node, &self.options, &self.counters);
+            }
             NotTaken::Refused(..) => {
                 warn!(error = %not_taken, "a sandbox cannot be used");
                 self.nodes.failed(node, &self.options, &self.counters);

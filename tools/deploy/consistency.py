@@ -9,6 +9,8 @@ from pathlib import Path
 
 from provision.paths import REPOSITORY
 
+from .manifests import JOBS
+
 
 def text_of(name: str) -> str:
     return Path(REPOSITORY, name).read_text(encoding="utf-8")
@@ -23,7 +25,7 @@ def server_settings() -> set[str]:
 KUSTOMIZATIONS = (
     "k8s/base/kustomization.yaml",
     "k8s/overlays/roles/kustomization.yaml",
-    "k8s/jobs/rotate-master-key/kustomization.yaml",
+    *(str(job.relative_to(REPOSITORY) / "kustomization.yaml") for job in JOBS),
 )
 
 

@@ -136,7 +136,7 @@ def check_writes(script: str, complain) -> None:
 
 def check_commands(script: str, told: str, complain) -> None:
     """docs/CLI.md tells of every command, and of every option, of cloudserve in a script."""
-    for command, rest in re.findall(r"(?:^|[\s/{])cloudserve ([a-z]+)([^\n|}&;]*)", script):
+    for command, rest in re.findall(r"(?:^|[\s/{])cloudserve ((?:admin )?[a-z][a-z-]*)([^\n|}&;]*)", script):
         if not re.search(rf"`{command}[ `]", told):
             complain(f"there is no `cloudserve {command}`")
         for option in re.findall(r"(?<=\s)--[a-z][\w-]*", rest):

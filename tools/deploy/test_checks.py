@@ -268,9 +268,10 @@ class Examples(unittest.TestCase):
             self.assertEqual(found, [], path)
 
     def test_commands(self):
-        told = "| `deploy [PATH]` | it takes `--json` |"
+        told = "| `deploy [PATH]` | it takes `--json` |\n| `admin import FILE` | |"
         for script, count in (("./cloudserve deploy --json | x --y", 0), ("a || { cloudserve undo; }", 1),
-                              ("cloudserve deploy --jsons", 1)):
+                              ("cloudserve deploy --jsons", 1), ("cloudserve admin import /x", 0),
+                              ("cloudserve admin restore /x", 1), ("cloudserve admin import --force", 1)):
             found = []
             examples.check_commands(script, told, found.append)
             self.assertEqual(len(found), count, script)

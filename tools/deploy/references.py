@@ -11,6 +11,9 @@ from .manifests import containers, pod_spec
 # Objects that the operator makes: docs/OPERATIONS.md.
 OF_THE_OPERATOR = {"cloudserve", "cloudserve-tls", "ghcr"}
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+# What a pod has beyond its notice and its drain before it is ended.
+SPARE_SECONDS = 15
+DRAIN = ("CLOUDSERVE_DRAIN_NOTICE_MS", "CLOUDSERVE_DRAIN_TIMEOUT_MS")
 
 
 def check(objects: list[dict], settings: set[str], complain) -> None:
@@ -98,6 +101,9 @@ def check_pod(document, objects, settings, complain):
                 complain(f"{where}: nobody makes the secret {secret}")
             if variable["name"].startswith("CLOUDSERVE_") and variable["name"] not in settings:
                 complain(f"{where}: {variable['name']} is no setting of the server")
+        ends_within = seconds_to_end(container, objects) + SPARE_SECONDS
+        if ends_within > spec.get("terminationGracePeriodSeconds", 30) and kind == "Deployment":
+            complain(f"{where} may take {ends_within} s to end, and its pod has less")
         # Whoever may list processes reads their arguments; an environment is its owner's.
         if any(re.search(r"--password(?![\w-])", word) for word in words_of(container)):
             complain(f"{where} passes a password as an argument")
@@ -113,6 +119,19 @@ def check_pod(document, objects, settings, complain):
         claim = volume.get("persistentVolumeClaim", {}).get("claimName")
         if claim and not exists(objects, "PersistentVolumeClaim", claim):
             complain(f"{at}: there is no claim {claim}")
+
+
+def seconds_to_end(container, objects):
+    """What goes before the signal, and what a server of ours takes after it, at most."""
+    told = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
+    before = int(told[1]) if told[:1] == ["sleep"] else 0
+    configs = [source.get("configMapRef", {}).get("name") for source in container.get("envFrom", [])]
+    given = {}
+    for document in objects:
+        if document["kind"] == "ConfigMap" and document["metadata"]["name"] in configs:
+            given |= document["data"]
+    given |= {variable["name"]: variable["value"] for variable in container.get("env", []) if "value" in variable}
+    return before + sum(int(given.get(name, 0)) for name in DRAIN) // 1000
 
 
 def words_of(container):

@@ -188,6 +188,25 @@ class References(unittest.TestCase):
             self.assertEqual(len(self.complaints(pod)), 1, self.complaints(pod))
 
 
+    def test_a_pod_that_is_ended_while_it_drains(self):
+        def complaints(grace, drain_ms, notice_ms="0"):
+            pod = copy.deepcopy(deployment())
+            spec = pod["spec"]["template"]["spec"]
+            spec["terminationGracePeriodSeconds"] = grace
+            container = spec["containers"][0]
+            container["envFrom"] = [{"configMapRef": {"name": "settings"}}]
+            container["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", "10"]}}}
+            data = {"CLOUDSERVE_DRAIN_TIMEOUT_MS": drain_ms, "CLOUDSERVE_DRAIN_NOTICE_MS": notice_ms}
+            config = {"kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "n"}, "data": data}
+            found = []
+            references.check([pod, config], set(data), found.append)
+            return found
+
+        self.assertEqual(complaints(145, "120000"), [])
+        for given in ((144, "120000"), (145, "121000"), (145, "120000", "5000")):
+            (said,) = complaints(*given)
+            self.assertIn("to end, and its pod has less", said)
+
     def test_a_job_of_another_image_or_without_its_volume(self):
         def complaints(change=lambda spec: None):
             job = {**deployment(), "kind": "Job"}

@@ -17,7 +17,7 @@ use cloudserve_store::function::{SealedEnv, SealedVersion};
 use cloudserve_store::{StoreError, Stores};
 
 /// Variables that hold secrets. They are taken out of the environment before anything starts.
-pub(crate) const VARIABLES: [&str; 8] = [
+pub(crate) const VARIABLES: [&str; 9] = [
     JWT_VARIABLE,
     MASTER_VARIABLE,
     PREVIOUS_VARIABLE,
@@ -26,6 +26,7 @@ pub(crate) const VARIABLES: [&str; 8] = [
     S3_ACCESS_VARIABLE,
     S3_SECRET_VARIABLE,
     INTERNAL_VARIABLE,
+    INTERNAL_PREVIOUS_VARIABLE,
 ];
 
 const JWT_VARIABLE: &str = "CLOUDSERVE_JWT_SECRET";
@@ -40,6 +41,8 @@ pub(crate) const S3_ACCESS_VARIABLE: &str = "CLOUDSERVE_S3_ACCESS_KEY";
 pub(crate) const S3_SECRET_VARIABLE: &str = "CLOUDSERVE_S3_SECRET_KEY";
 /// By which roles know each other.
 const INTERNAL_VARIABLE: &str = "CLOUDSERVE_INTERNAL_TOKEN";
+/// Another one that a sandbox takes: while it is changed, roles have either.
+const INTERNAL_PREVIOUS_VARIABLE: &str = "CLOUDSERVE_INTERNAL_TOKEN_PREVIOUS";
 const JWT_FILE: &str = "jwt-secret";
 const MASTER_FILE: &str = "master-key";
 /// Master keys of before, one a line. There while a rotation is not finished.
@@ -100,6 +103,7 @@ pub(crate) struct FromEnvironment {
     master: Option<OsString>,
     previous: Option<OsString>,
     internal: Option<OsString>,
+    internal_previous: Option<OsString>,
     pub(crate) lost: LostKeys,
     pub(crate) storage: StorageSecrets,
 }
@@ -149,6 +153,7 @@ impl FromEnvironment {
             master: take(MASTER_VARIABLE),
             previous: take(PREVIOUS_VARIABLE),
             internal: take(INTERNAL_VARIABLE),
+            internal_previous: take(INTERNAL_PREVIOUS_VARIABLE),
             lost: LostKeys::parse(take(LOST_VARIABLE).as_ref()),
             storage: StorageSecrets {
                 mongodb_uri: take(MONGODB_VARIABLE),
@@ -167,14 +172,27 @@ impl FromEnvironment {
     pub(crate) fn internal_token(&self) -> Result<InternalToken, SecretsError> {
         let variable = INTERNAL_VARIABLE;
         let given = self.internal.as_ref().ok_or(SecretsError::Missing { variable })?;
-        InternalToken::parse(&given.to_string_lossy())
-            .map_err(|source| SecretsError::Internal { variable, source })
+        token(variable, given)
+    }
+
+    /// Another one that a sandbox takes, if there is one.
+    pub(crate) fn previous_internal_token(&self) -> Result<Option<InternalToken>, SecretsError> {
+        let given = self.internal_previous.as_ref();
+        given.map(|given| token(INTERNAL_PREVIOUS_VARIABLE, given)).transpose()
     }
 
     #[cfg(test)]
     pub(crate) fn of_storage(storage: StorageSecrets) -> Self {
         let lost = LostKeys::default();
-        Self { jwt: None, master: None, previous: None, internal: None, lost, storage }
+        Self {
+            jwt: None,
+            master: None,
+            previous: None,
+            internal: None,
+            internal_previous: None,
+            lost,
+            storage,
+        }
     }
 
     #[cfg(test)]
@@ -182,6 +200,11 @@ impl FromEnvironment {
         let lost = LostKeys::parse(Some(&OsString::from(ids)));
         Self { lost, ..Self::of_storage(StorageSecrets::default()) }
     }
+}
+
+fn token(variable: &'static str, given: &OsString) -> Result<InternalToken, SecretsError> {
+    InternalToken::parse(&given.to_string_lossy())
+        .map_err(|source| SecretsError::Internal { variable, source })
 }
 
 /// The secrets of an installation.
@@ -467,6 +490,10 @@ mod tests {
         let error = short.internal_token().err().unwrap();
         assert!(error.to_string().contains(INTERNAL_VARIABLE), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
+        assert!(nothing.previous_internal_token().unwrap().is_none());
+        let short = FromEnvironment { internal_previous: Some("x".into()), ..given(Some(&hex)) };
+        let error = short.previous_internal_token().err().unwrap().to_string();
+        assert!(error.contains(INTERNAL_PREVIOUS_VARIABLE), "{error}");
     }
 
     #[test]

@@ -65,6 +65,10 @@ struct Seen {
 }
 
 async fn node(does: Does, token: &str) -> Node {
+    node_that_knows(does, token, None).await
+}
+
+async fn node_that_knows(does: Does, token: &str, previous: Option<&str>) -> Node {
     let seen = Arc::new(Seen {
         does,
         is_ready: AtomicBool::new(true),
@@ -82,7 +86,8 @@ async fn node(does: Does, token: &str) -> Node {
         is_ready: Arc::new(move || ready.is_ready.load(Relaxed)),
     };
     let token = InternalToken::parse(token).unwrap();
-    let server = Server::new(offered, token, ServerOptions::default());
+    let previous = previous.map(|token| InternalToken::parse(token).unwrap());
+    let server = Server::new(offered, token, previous, ServerOptions::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = server.router();
@@ -340,6 +345,29 @@ async fn what_was_not_begun_goes_to_another_node_with_its_body() {
     let outcome = sandboxes.invoke(call(Body::Empty)).await.unwrap_err();
     assert_eq!(outcome.fault.unwrap().class, FaultClass::SandboxUnavailable);
     assert!(!outcome.started);
+}
+
+#[tokio::test]
+async fn while_the_token_is_changed_a_node_takes_either() {
+    let new = TOKEN.replace('0', "n");
+    let new = new.as_str();
+    for (token, previous, is_taken) in [
+        (TOKEN, Some(new), true),
+        (new, Some(TOKEN), true),
+        (new, None, false),
+        (new, Some(new), false),
+    ] {
+        let node = node_that_knows(Does::Echo, token, previous).await;
+        let url = format!("http://{}", node.address).parse().unwrap();
+        let options = RemoteOptions { unavailable_wait_ms: 200, ..RemoteOptions::default() };
+        let sandboxes = Sandboxes::start(options, vec![url], InternalToken::parse(TOKEN).unwrap());
+        if is_taken {
+            wait_for(|| sandboxes.is_ready()).await;
+        }
+        let outcome = sandboxes.invoke(call(Body::Empty)).await;
+        assert_eq!(outcome.is_ok(), is_taken, "{token} {previous:?}");
+        assert_eq!(node.seen.calls.load(Relaxed), usize::from(is_taken));
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitCode, ServeError> {
     let s3 = s3_options(&config, given)?;
-    let token = given.internal_token()?;
+    let (token, previous) = (given.internal_token()?, given.previous_internal_token()?);
     let worker = programs::worker(&config.programs)?;
     let npm = programs::npm(&config.programs)?;
     let lock = DataDirLock::acquire(&config.data_dir)?;
@@ -41,7 +41,7 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
             Arc::new(move || sandbox.readiness().is_ready)
         },
     };
-    let server = Server::new(offered, token, ServerOptions::default());
+    let server = Server::new(offered, token, previous, ServerOptions::default());
     let router = status::of_sandbox(sandbox.clone()).merge(server.router());
     announce(&[("sandbox", address)]);
 

@@ -3,6 +3,7 @@
 mod answer;
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -64,6 +65,7 @@ pub struct Server(Arc<Shared>);
 struct Shared {
     offered: Offered,
     token: InternalToken,
+    previous: Option<InternalToken>,
     options: ServerOptions,
     is_draining: AtomicBool,
     places: Arc<Semaphore>,
@@ -75,12 +77,19 @@ struct Shared {
 struct Calls(Mutex<HashMap<ExecutionId, CancellationToken>>);
 
 impl Server {
-    /// Puts it together. Nothing listens yet.
+    /// Puts it together. Nothing listens yet. Whoever shows `previous` is let in as well: a token is
+    /// changed in one process after the other.
     #[must_use]
-    pub fn new(offered: Offered, token: InternalToken, options: ServerOptions) -> Self {
+    pub fn new(
+        offered: Offered,
+        token: InternalToken,
+        previous: Option<InternalToken>,
+        options: ServerOptions,
+    ) -> Self {
         Self(Arc::new(Shared {
             offered,
             token,
+            previous,
             is_draining: AtomicBool::new(false),
             places: Arc::new(Semaphore::new(options.max_calls.min(Semaphore::MAX_PERMITS))),
             calls: Calls::default(),
@@ -116,7 +125,9 @@ impl Shared {
 }
 
 async fn authenticate(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    if shared.token.is_shown_by(request.headers().get(AUTHORIZATION)) {
+    let shown = request.headers().get(AUTHORIZATION);
+    let mut known = iter::once(&shared.token).chain(&shared.previous);
+    if known.any(|token| token.is_shown_by(shown)) {
         next.run(request).await
     } else {
         StatusCode::UNAUTHORIZED.into_response()

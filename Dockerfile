@@ -3,8 +3,9 @@
 #
 #   docker build --target all --tag cloudserve-all .
 #
-# The build needs the network: crates, npm, and upstream's release of the V8 library (checked against
-# tools/v8.sha256). It takes 20 to 30 minutes on two cores and 20 GB of disk.
+# The build needs the network: crates and npm's packages, which lock files pin by hash, and upstream's
+# release of the V8 library, by https alone: tools/v8.sha256 has no hash of what upstream publishes, and
+# here each use is the first. It takes 20 to 30 minutes on two cores and 20 GB of disk.
 
 # The tags are pinned here and nowhere else; tools/check-deploy holds Rust's to Cargo.toml.
 ARG RUST=rust:1.95.0-bookworm

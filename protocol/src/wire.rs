@@ -394,6 +394,31 @@ fn parse_request(p: &mut Bytes) -> Option<ToWorker> {
 }
 
 impl FromWorker {
+    /// Appends a `Head` but for its body, of which exactly so many bytes must follow.
+    pub fn begin_head(
+        out: &mut BytesMut,
+        call: u32,
+        status: u16,
+        headers: &HeaderBlock,
+        end: bool,
+        body_bytes: usize,
+    ) {
+        frame_before(out, kind::HEAD, body_bytes, |o| {
+            o.put_u32_le(call);
+            o.put_u16_le(status);
+            o.put_u8(u8::from(end));
+            put_block(o, headers.as_bytes());
+        });
+    }
+
+    /// Appends a `Chunk` but for its bytes, of which exactly so many must follow.
+    pub fn begin_chunk(out: &mut BytesMut, call: u32, end: bool, bytes: usize) {
+        frame_before(out, kind::CHUNK, bytes, |o| {
+            o.put_u32_le(call);
+            o.put_u8(u8::from(end));
+        });
+    }
+
     /// Appends this frame.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
@@ -402,18 +427,14 @@ impl FromWorker {
             Self::Loaded(loaded) => frame(out, kind::LOADED, |o| put_json(o, loaded)),
             Self::LoadFailed(fault) => frame(out, kind::LOAD_FAILED, |o| put_json(o, fault)),
             Self::CodeCache(bytes) => frame(out, kind::CODE_CACHE, |o| o.put_slice(bytes)),
-            Self::Head { call, status, headers, body, end } => frame(out, kind::HEAD, |o| {
-                o.put_u32_le(*call);
-                o.put_u16_le(*status);
-                o.put_u8(u8::from(*end));
-                put_block(o, headers.as_bytes());
-                o.put_slice(body);
-            }),
-            Self::Chunk { call, bytes, end } => frame(out, kind::CHUNK, |o| {
-                o.put_u32_le(*call);
-                o.put_u8(u8::from(*end));
-                o.put_slice(bytes);
-            }),
+            Self::Head { call, status, headers, body, end } => {
+                Self::begin_head(out, *call, *status, headers, *end, body.len());
+                out.put_slice(body);
+            }
+            Self::Chunk { call, bytes, end } => {
+                Self::begin_chunk(out, *call, *end, bytes.len());
+                out.put_slice(bytes);
+            }
             Self::Trailers { call, trailers } => {
                 put_trailers(out, kind::WORKER_TRAILERS, *call, trailers);
             }

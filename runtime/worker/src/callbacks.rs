@@ -8,12 +8,12 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::headers::{HeaderBlock, HeaderBlockBuilder};
 use cloudserve_protocol::wire::SWITCHING_PROTOCOLS;
 use deno_core::{JsRuntime, v8};
 
+use crate::given::Given;
 use crate::host::{Host, NO_STATUS};
 use crate::web_socket;
 
@@ -95,17 +95,6 @@ fn header_bytes(text: &str) -> Vec<u8> {
         .unwrap_or_else(|_| text.as_bytes().to_vec())
 }
 
-fn body_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> Bytes {
-    if value.is_string() {
-        return value.to_rust_string_lossy(scope).into_bytes().into();
-    }
-    let Ok(view) = v8::Local::<v8::ArrayBufferView>::try_from(value) else { return Bytes::new() };
-    let mut bytes = vec![0; view.byte_length()];
-    let copied = view.copy_contents(&mut bytes);
-    bytes.truncate(copied);
-    bytes.into()
-}
-
 pub(crate) fn answer(
     scope: &mut v8::PinScope<'_, '_>,
     args: v8::FunctionCallbackArguments<'_>,
@@ -114,8 +103,8 @@ pub(crate) fn answer(
     let call = number(scope, args.get(0));
     let status = status_of(scope, args.get(1));
     let headers = headers_of(scope, args.get(2));
-    let body = body_of(scope, args.get(3));
-    host_of(scope).answer(call, status, headers, body, true);
+    let body = Given::of(scope, args.get(3));
+    host_of(scope).answer(scope, call, status, &headers, &body, true);
 }
 
 pub(crate) fn head(
@@ -126,7 +115,7 @@ pub(crate) fn head(
     let call = number(scope, args.get(0));
     let status = status_of(scope, args.get(1));
     let headers = headers_of(scope, args.get(2));
-    host_of(scope).answer(call, status, headers, Bytes::new(), false);
+    host_of(scope).answer(scope, call, status, &headers, &Given::Nothing, false);
 }
 
 pub(crate) fn chunk(
@@ -135,9 +124,9 @@ pub(crate) fn chunk(
     _result: v8::ReturnValue<'_>,
 ) {
     let call = number(scope, args.get(0));
-    let bytes = body_of(scope, args.get(1));
+    let bytes = Given::of(scope, args.get(1));
     let end = args.get(2).boolean_value(scope);
-    host_of(scope).chunk(call, bytes, end);
+    host_of(scope).chunk(scope, call, &bytes, end);
 }
 
 pub(crate) fn trailers(

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use cloudserve_protocol::call::LogLevel;
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
@@ -22,6 +22,7 @@ use cloudserve_protocol::wire::{
 use deno_core::v8;
 
 use crate::cpu::process_cpu_us;
+use crate::given::Given;
 use crate::memory::MemoryBudget;
 use crate::watchdog::NEVER;
 
@@ -110,8 +111,12 @@ impl Host {
 
     /// Appends a frame to what leaves next.
     pub(crate) fn send(&self, frame: &FromWorker) {
+        self.write(|out| frame.encode(out));
+    }
+
+    fn write(&self, append: impl FnOnce(&mut BytesMut)) {
         let mut out = self.out.borrow_mut();
-        frame.encode(&mut out);
+        append(&mut out);
         if out.len() > KEPT_OUT_BYTES {
             self.out_is_large.set(true);
         }
@@ -264,10 +269,11 @@ impl Host {
     /// The whole answer, or its head.
     pub(crate) fn answer(
         &self,
+        isolate: &v8::Isolate,
         call: u32,
         status: u16,
-        headers: HeaderBlock,
-        body: Bytes,
+        headers: &HeaderBlock,
+        body: &Given<'_>,
         end: bool,
     ) {
         let limit = self.limits.get().response_body_bytes;
@@ -284,12 +290,15 @@ impl Host {
             state.answered = true;
             let is_odd = status == SWITCHING_PROTOCOLS && !state.is_upgrade;
             let status = if is_odd { NO_STATUS } else { status };
-            self.send(&FromWorker::Head { call, status, headers, body, end });
+            self.write(|out| {
+                FromWorker::begin_head(out, call, status, headers, end, body.len());
+                body.append_to(isolate, out);
+            });
         }
     }
 
     /// A piece of the answer's body.
-    pub(crate) fn chunk(&self, call: u32, bytes: Bytes, end: bool) {
+    pub(crate) fn chunk(&self, isolate: &v8::Isolate, call: u32, bytes: &Given<'_>, end: bool) {
         let limit = self.limits.get().streamed_response_bytes;
         let streamed = self.calls.borrow_mut().get_mut(&call).map(|state| {
             state.streamed_bytes += bytes.len() as u64;
@@ -299,7 +308,10 @@ impl Host {
             Some(streamed) if streamed > limit => {
                 self.end(call, Some(too_large("streamedResponseBytes", limit)), true);
             }
-            Some(_) => self.send(&FromWorker::Chunk { call, bytes, end }),
+            Some(_) => self.write(|out| {
+                FromWorker::begin_chunk(out, call, end, bytes.len());
+                bytes.append_to(isolate, out);
+            }),
             None => {}
         }
     }

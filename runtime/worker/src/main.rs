@@ -11,6 +11,7 @@
 //! The only crate that knows `deno_*` and `v8`. Order matters: V8's platform is initialised on
 //! the main thread before the tokio runtime exists.
 
+mod arriving;
 mod assign;
 mod boot;
 mod bridge;
@@ -21,6 +22,7 @@ mod commonjs;
 mod control;
 mod cpu;
 mod engine;
+mod given;
 mod host;
 mod jail;
 mod leftovers;

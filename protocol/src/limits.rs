@@ -109,22 +109,25 @@ impl Limits {
         if is_upgrade { self.streamed_response_bytes } else { self.request_body_bytes }
     }
 
+    /// Every bound that is a number, under the name that users spell.
+    #[must_use]
+    pub fn numbers(&self) -> [(&'static str, u64); 8] {
+        [
+            ("timeoutMs", self.timeout_ms.into()),
+            ("cpuMs", self.cpu_ms.into()),
+            ("memoryMb", self.memory_mb.into()),
+            ("concurrency", self.concurrency.into()),
+            ("requestBodyBytes", self.request_body_bytes),
+            ("responseBodyBytes", self.response_body_bytes),
+            ("streamedResponseBytes", self.streamed_response_bytes),
+            ("logBytes", self.log_bytes.into()),
+        ]
+    }
+
     /// These limits if each is within [`Limits::MIN`] and [`Limits::MAX`].
     pub fn validated(self) -> Result<Self, LimitOutOfRange> {
-        fn fields(l: &Limits) -> [(&'static str, u64); 8] {
-            [
-                ("timeoutMs", l.timeout_ms.into()),
-                ("cpuMs", l.cpu_ms.into()),
-                ("memoryMb", l.memory_mb.into()),
-                ("concurrency", l.concurrency.into()),
-                ("requestBodyBytes", l.request_body_bytes),
-                ("responseBodyBytes", l.response_body_bytes),
-                ("streamedResponseBytes", l.streamed_response_bytes),
-                ("logBytes", l.log_bytes.into()),
-            ]
-        }
-        let bounds = fields(&Self::MIN).into_iter().zip(fields(&Self::MAX));
-        for ((name, value), ((_, min), (_, max))) in fields(&self).into_iter().zip(bounds) {
+        let bounds = Self::MIN.numbers().into_iter().zip(Self::MAX.numbers());
+        for ((name, value), ((_, min), (_, max))) in self.numbers().into_iter().zip(bounds) {
             if value < min || value > max {
                 return Err(LimitOutOfRange { name, value, min, max });
             }

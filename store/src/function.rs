@@ -58,8 +58,8 @@ pub enum Visibility {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeployError {
-    /// Stable code: `bundle_error`, `dependency_error`, `startup_error`, `limit_exceeded`,
-    /// `internal`.
+    /// Stable code: `bundle_error`, `dependency_error`, `native_addon`, `startup_error`,
+    /// `limit_exceeded`, `internal`.
     pub code: String,
     /// What went wrong, with file, line and column where there are any.
     pub message: String,

@@ -194,6 +194,45 @@ async fn the_description_is_the_one_that_is_kept() {
     );
 }
 
+/// What is described as the largest is taken, and one more is not.
+#[tokio::test]
+async fn bounds_that_are_described_are_those_that_hold() {
+    let description = description().await;
+    let schema = |name: &str| &description["components"]["schemas"][name]["properties"];
+    let owner = server().await.register().await;
+    let longest = schema("Registration")["password"]["maxLength"].as_u64().unwrap();
+    let longest = usize::try_from(longest).unwrap();
+    for (length, status) in [(longest + 1, 422), (longest, 201)] {
+        let body = json!({
+            "fullName": "Ada Lovelace",
+            "userName": format!("{}x", owner.user_name),
+            "email": format!("x{}", owner.email),
+            "password": "x".repeat(length),
+        });
+        owner.post("/api/auth/register", &body).await.expect(status);
+    }
+
+    let id = owner.deploy(&deploy("f", "f.mjs", "export default () => 1")).await.id;
+    let path = format!("/api/function/{id}");
+    let limits = schema("FunctionUpdate")["limits"]["properties"].as_object().unwrap();
+    let view = owner.get(&path).await.expect(200).json();
+    let names = |of: &serde_json::Map<String, Value>| of.keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(names(limits), names(view["limits"].as_object().unwrap()));
+    for (name, bounds) in limits {
+        let Some(max) = bounds["maximum"].as_u64() else { continue };
+        let body = json!({ "limits": { name: max + 1 } });
+        let refused = owner.put(&path, &body).await.expect(422).json();
+        let wrong = &refused["error"]["details"][format!("limits.{name}")];
+        assert!(wrong.as_str().is_some_and(|text| text.contains(&max.to_string())), "{refused}");
+    }
+    for format in
+        schema("FunctionUpdate")["limits"]["properties"]["eventFormat"]["enum"].as_array().unwrap()
+    {
+        let body = json!({ "limits": { "eventFormat": format } });
+        owner.put(&format!("{path}?wait=true"), &body).await.expect(200);
+    }
+}
+
 #[tokio::test]
 async fn the_description_is_readable_without_other_hosts() {
     let nobody = server().await.register().await.showing("");

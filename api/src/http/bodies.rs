@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::schemas;
+
 /// A new account.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -65,21 +67,20 @@ pub(super) struct NewDeploy {
     name: String,
     code: Option<String>,
     filename: Option<String>,
-    /// Path to text.
-    files: Option<BTreeMap<String, String>>,
-    /// `{"axios":"^1"}` or `["axios@^1"]`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = schemas::files)]
+    files: Option<serde_json::Value>,
+    #[schema(schema_with = schemas::dependencies)]
     dependencies: Option<serde_json::Value>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = schemas::npm_file)]
     package_json: Option<serde_json::Value>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = schemas::npm_file)]
     package_lock: Option<serde_json::Value>,
     entry: Option<String>,
     external: Option<Vec<String>>,
     env: Option<BTreeMap<String, String>>,
     /// `private` or `public`.
     visibility: Option<String>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = schemas::changed_limits)]
     limits: Option<serde_json::Value>,
 }
 
@@ -90,18 +91,20 @@ pub(super) struct NewDeploy {
 pub(super) struct FunctionUpdate {
     code: Option<String>,
     filename: Option<String>,
-    files: Option<BTreeMap<String, String>>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = schemas::files)]
+    files: Option<serde_json::Value>,
+    #[schema(schema_with = schemas::dependencies)]
     dependencies: Option<serde_json::Value>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = schemas::npm_file)]
     package_json: Option<serde_json::Value>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = schemas::npm_file)]
     package_lock: Option<serde_json::Value>,
     entry: Option<String>,
     external: Option<Vec<String>>,
     env: Option<BTreeMap<String, String>>,
+    /// `private` or `public`.
     visibility: Option<String>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = schemas::changed_limits)]
     limits: Option<serde_json::Value>,
 }
 

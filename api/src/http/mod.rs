@@ -14,6 +14,7 @@ mod invoke;
 mod keys;
 mod problem;
 mod query;
+mod schemas;
 mod series;
 mod telemetry;
 mod version_source;

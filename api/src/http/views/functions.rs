@@ -15,6 +15,7 @@ use cloudserve_store::telemetry::FunctionStats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::schemas;
 use crate::app::functions::Shown;
 use crate::app::versions::Variables;
 use crate::build::source::{SourceFiles, stored_under};
@@ -23,7 +24,8 @@ use crate::build::source::{SourceFiles, stored_under};
 #[derive(Serialize, ToSchema)]
 #[schema(as = DeployError)]
 struct DeployErrorView {
-    /// `bundle_error`, `dependency_error`, `startup_error`, `limit_exceeded` or `internal`.
+    /// `bundle_error`, `dependency_error`, `native_addon`, `startup_error`, `limit_exceeded` or
+    /// `internal`.
     code: String,
     message: String,
 }
@@ -100,7 +102,7 @@ pub(in super::super) struct FunctionView {
     /// `private` or `public`.
     #[schema(value_type = String)]
     visibility: Visibility,
-    #[schema(value_type = Object)]
+    #[schema(schema_with = schemas::limits)]
     limits: Limits,
     env_names: Vec<String>,
     dependencies: BTreeMap<String, String>,

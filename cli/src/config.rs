@@ -45,7 +45,7 @@ pub(crate) struct Config {
     #[config(layer_attr(arg(long, value_name = "MS")))]
     pub(crate) drain_timeout_ms: u32,
 
-    /// Connections of the API's port and of the gateway's, each; more wait until there is a place.
+    /// Connections of the API's, the gateway's and a `frontend`'s port, each; more wait for a place.
     #[config(env = "CLOUDSERVE_MAX_CONNECTIONS", default = 10_000)]
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) max_connections: usize,
@@ -65,13 +65,13 @@ pub(crate) struct Config {
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) threads: usize,
 
-    /// On SIGTERM, time for which `api` and `gateway` go on as before and say that they are not
-    /// ready, in milliseconds: so that whoever balances load looks for others first.
+    /// On SIGTERM, time for which `api`, `gateway` and `frontend` go on as before and say that they are
+    /// not ready, in milliseconds: so that whoever balances load looks for others first.
     #[config(env = "CLOUDSERVE_DRAIN_NOTICE_MS", default = 0)]
     #[config(layer_attr(arg(long, value_name = "MS")))]
     pub(crate) drain_notice_ms: u32,
 
-    /// Days for which logs are kept. Usage is kept for good.
+    /// Days for which logs are kept. Usage does not go with them.
     #[config(env = "CLOUDSERVE_LOG_RETENTION_DAYS", default = 30)]
     #[config(layer_attr(arg(long, value_name = "DAYS")))]
     pub(crate) log_retention_days: u32,
@@ -174,7 +174,7 @@ pub(crate) struct Gateway {
     )))]
     pub(crate) listen: SocketAddr,
 
-    /// Calls per second of one credential; 0 sets no bound.
+    /// Calls per second of one credential, or of an address that shows none; 0 sets no bound.
     #[config(env = "CLOUDSERVE_RATE_PER_SECOND", default = 0)]
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) rate_per_second: u32,
@@ -185,7 +185,7 @@ pub(crate) struct Gateway {
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) unknown_credentials_per_second: u32,
 
-    /// Where callers reach the gateway, as the API tells them [default: where it listens].
+    /// Where callers reach the gateway, as the API tells them [default of `serve`: where it listens].
     #[config(env = "CLOUDSERVE_PUBLIC_URL")]
     #[config(layer_attr(arg(long, value_name = "URL")))]
     pub(crate) public_url: Option<String>,
@@ -395,7 +395,7 @@ pub(crate) struct Programs {
     #[config(layer_attr(arg(long, value_name = "PATH")))]
     pub(crate) esbuild: Option<PathBuf>,
 
-    /// npm [default: in PATH].
+    /// npm [default: in the checkout's tools, else in PATH].
     #[config(env = "CLOUDSERVE_NPM")]
     #[config(layer_attr(arg(long, value_name = "PATH")))]
     pub(crate) npm: Option<PathBuf>,

@@ -1,6 +1,8 @@
 // What the API says and how it is asked. The session is an HttpOnly cookie: no script sees it.
 
 export type DeployStatus = 'pending' | 'deploying' | 'active' | 'failed';
+/** Of a version; superseded: built, but a newer one or a rollback came first. */
+export type VersionStatus = DeployStatus | 'superseded';
 export type Visibility = 'private' | 'public';
 export type Scope = 'invoke' | 'deploy' | 'read';
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
@@ -60,7 +62,7 @@ export interface FnWithSource extends Fn {
 
 export interface Version {
   version: number;
-  status: DeployStatus;
+  status: VersionStatus;
   deployError: DeployError | null;
   sourceHash: string;
   bundleHash: string | null;
@@ -231,7 +233,7 @@ export interface Quota {
 
 export interface EnvNames {
   names: string[];
-  status?: DeployStatus;
+  status?: VersionStatus;
   deployError?: DeployError | null;
 }
 

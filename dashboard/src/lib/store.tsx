@@ -1,7 +1,7 @@
 // Questions to the API and their cached answers, by key.
 
 import { QueryClient, useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
-import { ApiError, api, type Fn } from './api';
+import { ApiError, api, type Version } from './api';
 
 export const client = new QueryClient({
   defaultOptions: {
@@ -12,7 +12,7 @@ export const client = new QueryClient({
   },
 });
 
-export const isBuilding = (fn: Pick<Fn, 'status'>) => fn.status === 'pending' || fn.status === 'deploying';
+export const isBuilding = (of: Pick<Version, 'status'>) => of.status === 'pending' || of.status === 'deploying';
 
 /** How soon to look again: quickly while something is on its way, never behind a hidden tab. */
 const BUSY_MS = 400;

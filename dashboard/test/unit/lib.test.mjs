@@ -9,9 +9,10 @@ describe('lib', () => {
   let format;
   let logs;
   let dotenv;
+  let versions;
   before(async () => {
     vite = await createServer({ server: { middlewareMode: true, ws: false, hmr: false }, appType: 'custom', logLevel: 'error', optimizeDeps: { noDiscovery: true } });
-    [format, logs, dotenv] = await Promise.all(['format', 'logs', 'dotenv'].map((name) => vite.ssrLoadModule(`/src/lib/${name}.ts`)));
+    [format, logs, dotenv, versions] = await Promise.all(['format', 'logs', 'dotenv', 'versions'].map((name) => vite.ssrLoadModule(`/src/lib/${name}.ts`)));
   });
   after(() => vite?.close());
 
@@ -52,6 +53,12 @@ describe('lib', () => {
     const matches = (text, ...levels) => logs.matches(line, { text, levels: new Set(levels) });
     assert.ok(matches('') && matches('slow') && matches('abc') && matches('', 'warn', 'error'));
     assert.ok(!matches('fast') && !matches('slow', 'info'));
+  });
+
+  test('what was built may be served', () => {
+    const served = ['pending', 'deploying', 'active', 'failed', 'superseded'].filter((status) => versions.canServe({ active: false, status }));
+    assert.deepEqual(served, ['active', 'superseded']);
+    assert.ok(!versions.canServe({ active: true, status: 'active' }));
   });
 
   test('a pasted .env', () => {

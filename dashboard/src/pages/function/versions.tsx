@@ -1,6 +1,7 @@
 import { GitCompare, Undo2 } from 'lucide-preact';
 import { useState } from 'preact/hooks';
 import { type Source, type Version, api } from '../../lib/api';
+import { canServe } from '../../lib/versions';
 import { useQuery, useRefresh, useVersions } from '../../lib/store';
 import { Diff } from '../../editor/lazy';
 import { Button, Card, Confirm, Failure, Loading, Status, Time } from '../../ui/parts';
@@ -23,14 +24,14 @@ export function Versions({ fn }: TabProps) {
             {data.map((version) => (
               <tr key={version.version} aria-selected={compared === version.version}>
                 <td class="main-cell"><strong class="num">v{version.version}</strong></td>
-                <td>{version.active ? <Status status="active" /> : version.status === 'active' ? <span class="muted">Ready</span> : <Status status={version.status} />}</td>
+                <td>{version.active ? <Status status="active" /> : version.status === 'active' || version.status === 'superseded' ? <span class="muted">Ready</span> : <Status status={version.status} />}</td>
                 <td class="mono muted" data-label="Source">{version.sourceHash.slice(0, 10)}</td>
                 <td class="num muted" data-label="Deployed"><Time at={version.createdAt} /></td>
                 <td class="row-actions">
                   {live && !version.active && (
                     <Button tone="quiet" icon={GitCompare} aria-label={`Compare version ${version.version} with what is live`} onClick={() => setCompared(compared === version.version ? undefined : version.version)}>Compare</Button>
                   )}
-                  {!version.active && version.status === 'active' && (
+                  {canServe(version) && (
                     <Button icon={Undo2} aria-label={`Roll back to version ${version.version}`} onClick={() => setBack(version)}>{live && version.version > live.version ? 'Roll forward' : 'Roll back'}</Button>
                   )}
                 </td>

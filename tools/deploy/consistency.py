@@ -1,4 +1,4 @@
-"""What is said in two places: versions, targets, variables, metrics."""
+"""What is said in two places: versions, targets, variables, metrics, settings, codes, options."""
 
 from __future__ import annotations
 
@@ -85,6 +85,46 @@ def check_metrics(complain) -> None:
         complain(f"k8s/grafana/cloudserve.json shows {name}, which nobody exports")
     for name in sorted(exported - shown):
         complain(f"k8s/grafana/cloudserve.json does not show {name}")
+
+
+def named(names, told: str) -> set[str]:
+    """Those of the names that a document shows as code, with or without CLOUDSERVE_."""
+    shown = set(re.findall(r"[\w-]+", " ".join(re.findall(r"`[^`\n]+`", told))))
+    return {name for name in names if {name, name.removeprefix("CLOUDSERVE_")} & shown}
+
+
+def settings_and_codes() -> set[str]:
+    """What docs/API.md is to name: variables, limits, and codes of errors."""
+    limits = text_of("protocol/src/limits.rs").partition("#[cfg(test)]")[0]
+    (own,) = re.findall(r"pub fn numbers.*?\n    }\n", limits, re.DOTALL)
+    (platform,) = re.findall(r"pub struct PlatformLimits {.*?\n}\n", limits, re.DOTALL)
+    (refusals,) = re.findall(r"CODES: \[&str; \d+\] = \[(.*?)\];", text_of("gateway/src/refusal.rs"), re.DOTALL)
+    return (
+        server_settings()
+        | set(re.findall(r'"(\w+)", self', own))
+        | set(re.findall(r"pub (\w+):", platform))
+        | set(re.findall(r'"(\w+)"', refusals))
+        | set(re.findall(r'Self::\w+ => "(\w+)"', text_of("protocol/src/fault.rs")))
+        | set(re.findall(r'StatusCode::\w+,\s*"(\w+)"', text_of("api/src/http/problem.rs")))
+        | set(re.findall(r'told\("(\w+)"', text_of("api/src/build/pipeline.rs")))
+    )
+
+
+def client_options() -> set[str]:
+    """What docs/CLI.md is to name: options of the commands, and their variables."""
+    folder = Path(REPOSITORY, "cli/src/client")
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.rs")))
+    fields = re.findall(r"#\[arg\(long\b[^\n]*\)\]\s+(?:pub(?:\(\w+\))? )?(\w+):", code)
+    variables = re.findall(r'pub\(crate\) const \w+_VARIABLE: &str = "(CLOUDSERVE_\w+)"', code)
+    # The cache's is the server's.
+    return {f"--{field.replace('_', '-')}" for field in fields} | set(variables) - server_settings()
+
+
+def check_documents(complain) -> None:
+    """Users find every setting, limit, code and option where they look for them."""
+    for document, names in (("docs/API.md", settings_and_codes()), ("docs/CLI.md", client_options())):
+        for name in sorted(names - named(names, text_of(document))):
+            complain(f"{document} does not name {name}")
 
 
 def dashboard_metrics() -> set[str]:

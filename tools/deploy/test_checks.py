@@ -225,6 +225,21 @@ class References(unittest.TestCase):
         self.assertIn("there is no claim q", said)
 
 
+class Documents(unittest.TestCase):
+    def test_what_is_shown_as_code_is_named(self):
+        names = {"CLOUDSERVE_LOG", "CLOUDSERVE_NPM", "not_found", "--file", "--env-file", "timeoutMs"}
+        told = "`LOG`, CLOUDSERVE_NPM, `CLOUDSERVE_NPM_CACHE`\n`GET /x`: 404 `not_found`; `set --env-file FILE`\ntimeoutMs"
+        self.assertEqual(consistency.named(names, told), {"CLOUDSERVE_LOG", "not_found", "--env-file"})
+
+    def test_something_of_each_kind_is_found(self):
+        found = consistency.settings_and_codes() | consistency.client_options()
+        some = {
+            "CLOUDSERVE_DATA_DIR", "CLOUDSERVE_CONFIG", "CLOUDSERVE_JWT_SECRET", "CLOUDSERVE_API_KEY", "memoryMb",
+            "versions_kept", "not_active", "crashed", "validation_error", "conflict", "native_addon", "--no-wait",
+        }
+        self.assertEqual(some - found, set())
+
+
 class Examples(unittest.TestCase):
     def complaints(self, scripts_of, document):
         found = []

@@ -7,7 +7,7 @@ import type { TabProps } from '../function';
 
 const LIMITS = [
   ['timeoutMs', 'Timeout (ms)', 'A call is answered by then, one way or the other.'],
-  ['memoryMb', 'Memory (MB)', 'Heap and array buffers of one call.'],
+  ['memoryMb', 'Memory (MB)', 'Heap and array buffers of one of its workers, which runs a call at a time.'],
   ['concurrency', 'Concurrency', 'Calls that run at the same time; more wait.'],
 ] as const;
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use crate::support::{Account, Client, server, wait_for};
+use crate::support::{Account, Client, deploy, server, wait_for};
 
 pub(crate) const ALL: [&str; 3] = ["invoke", "deploy", "read"];
 
@@ -280,6 +280,16 @@ async fn logins_are_remembered_in_private_and_forgotten() {
     assert!(listed.stdout.contains("ci") && !listed.stdout.contains(key), "{listed:#?}");
     person.json(&["keys", "revoke", "ci", "--yes"]);
     script.run(&["list"]).expect(3);
+
+    for name in ["mine", "other"] {
+        owner.deploy(&deploy(name, "f.mjs", "export default () => 1")).await;
+    }
+    let key = person.run(&["keys", "create", "one", "--function", "mine"]).expect(0);
+    let limited = Client::of(server).with("CLOUDSERVE_API_KEY", key.stdout.trim());
+    let listed = limited.json(&["list"]);
+    assert_eq!(listed["functions"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["functions"][0]["name"], "mine");
+    assert!(person.run(&["keys", "list"]).expect(0).stdout.contains("1 function"));
 
     assert_eq!(person.json(&["logout"])["wasLoggedIn"], true);
     person.run(&["whoami"]).expect(3);

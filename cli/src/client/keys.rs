@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::api::text;
 use super::error::ClientError;
 use super::functions::instant;
-use super::output::table;
+use super::output::{count, table};
 use super::prompt;
 use super::session::Common;
 
@@ -22,7 +22,7 @@ pub(crate) enum Keys {
     #[command(after_help = "\
 Examples:
   cloudserve keys create ci --scope deploy --scope read --expires 90d
-  cloudserve keys create web --scope invoke > key.txt")]
+  cloudserve keys create web --scope invoke --function shop > key.txt")]
     Create(Create),
     /// Show the keys, without what they are.
     List(ListKeys),
@@ -38,6 +38,11 @@ pub(crate) struct Create {
     /// What it may do; may be given several times [default: everything].
     #[arg(long, value_name = "SCOPE", value_parser = ["invoke", "deploy", "read"])]
     scope: Vec<String>,
+
+    /// A function it is for, by name or id; may be given several times [default: all, those to come
+    /// as well].
+    #[arg(long, value_name = "FUNCTION")]
+    function: Vec<String>,
 
     /// When it ends: 12h, 90d, or a time like 2030-01-31T00:00:00Z [default: never].
     #[arg(long, value_name = "WHEN")]
@@ -89,6 +94,9 @@ async fn create(args: Create) -> Result<(), ClientError> {
     if !args.scope.is_empty() {
         body["scopes"] = args.scope.into();
     }
+    if !args.function.is_empty() {
+        body["functions"] = args.function.into();
+    }
     if let Some(when) = &args.expires {
         body["expiresAt"] = expiry(when, Timestamp::now())?.into();
     }
@@ -124,6 +132,10 @@ async fn list(args: ListKeys) -> Result<(), ClientError> {
                 text(key, "name").to_owned(),
                 format!("{}…", text(key, "prefix")),
                 scopes.collect::<Vec<_>>().join(" "),
+                match key["functions"].as_array().map_or(0, Vec::len) {
+                    0 => "all".to_owned(),
+                    n => count(n, "function"),
+                },
                 key["expiresAt"].as_str().map_or("never".to_owned(), instant),
                 instant(text(key, "createdAt")),
                 text(key, "id").to_owned(),
@@ -134,7 +146,7 @@ async fn list(args: ListKeys) -> Result<(), ClientError> {
         if rows.is_empty() {
             return writeln!(out, "No keys yet. `cloudserve keys create NAME` makes one.");
         }
-        table(out, &["NAME", "BEGINS", "SCOPES", "EXPIRES", "CREATED", "ID"], &rows)
+        table(out, &["NAME", "BEGINS", "SCOPES", "FOR", "EXPIRES", "CREATED", "ID"], &rows)
     })
 }
 

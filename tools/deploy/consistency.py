@@ -112,8 +112,9 @@ def settings_and_codes() -> set[str]:
 
 def client_options() -> set[str]:
     """What docs/CLI.md is to name: options of the commands, and their variables."""
-    folder = Path(REPOSITORY, "cli/src/client")
-    code = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.rs")))
+    folders = [Path(REPOSITORY, "cli/src", name) for name in ("client", "admin")]
+    files = sorted(path for folder in folders for path in folder.rglob("*.rs"))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
     fields = re.findall(r"#\[arg\(long\b[^\n]*\)\]\s+(?:pub(?:\(\w+\))? )?(\w+):", code)
     variables = re.findall(r'pub\(crate\) const \w+_VARIABLE: &str = "(CLOUDSERVE_\w+)"', code)
     # The cache's is the server's.

@@ -118,7 +118,8 @@ impl Refusal {
             Self::VersionNotFound => "the function has no such version, or it was never built",
             Self::TooOften { per_second } => {
                 return format!(
-                    "more than {per_second} calls per second with this credential; slow down"
+                    "more than {per_second} calls per second with this credential or, without one, \
+                     from this address; slow down"
                 )
                 .into();
             }

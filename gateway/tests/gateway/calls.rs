@@ -221,6 +221,9 @@ async fn calls_that_are_refused_count_towards_the_rate() {
             }
             let answer = w.send(request.body(Body::empty()).unwrap()).await;
             assert_eq!(answer.fault().1, code, "{path} {bearer:?}");
+            // Who shows no credential is not told of one.
+            let told = answer.json()["message"].to_string();
+            assert_eq!(told.contains("from this address"), code == "rate_limit", "{told}");
         }
     }
     w.gateway.drain().await;

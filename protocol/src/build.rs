@@ -59,7 +59,8 @@ pub struct ResolvedPackage {
     pub name: String,
     /// Exact version.
     pub version: String,
-    /// Subresource integrity from the lock file; empty where npm gives none.
+    /// Subresource integrity from the lock file; empty if it lies in the archive of another package,
+    /// whose integrity covers it.
     pub integrity: String,
 }
 

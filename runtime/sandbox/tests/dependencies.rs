@@ -28,6 +28,10 @@ use store::MemoryStore;
 const ARCHIVE: &str = "1f8b08000000000002032b484cce4e4c4fd52f80d07a59c5f9790c5406064060666202a681009d3630303643b041e286866646a60c0a060c7400a5c525894540eb194626a856ca4bcc4d55b2524a54d2512a4b2d2acecccf03f20cf50cf40c946a1946c1281805a360140c530000f2fc131700080000";
 const INTEGRITY: &str = "sha512-QkRMvZmZmg3hWpqR6Eq+qRtVGZGBpXL2b4P/ptdA72r+EuymoVdh+rJCjfce5BxLo33NCHAeFld3jV6C3/PuUw==";
 
+/// The same with `b` 1.2.3 in it, which the registry does not have.
+const BUNDLE: &str = "1f8b0800000000000203ed94c10e82300c86f728a66702dbc09978f62d8c9a8d3506858d30f142787717302672f14248d47d97bf6b9becf4b596f9559e31a9c78c2fce1a3233d423b26c48cf3429e39b573df419135c9015250bd0ba9b6cfcf7e43fe9c0c80a610b1222b863e30a6bfc8bc534a6bea3b146a3d1e4053ad876a0fcec380efb08546b7489bbb79dbddf39f424f01d3cbd4f8cd578aaac6e4b74899af71c7cf29fa662e27fb6e669f07f51ffd5c47f1ea710340e0402819fe5015fb2d196000c0000";
+const BUNDLE_INTEGRITY: &str = "sha512-ItkIzYP1Y2VN6eW5e9dYlETfOfP2EYz/li1O2JDAVfboiJs6cWXIUld0N5GWslX4fDEURY7Joi/GSNYMLG1NMw==";
+
 /// A registry of one package, `a`.
 struct Registry {
     url: String,
@@ -38,16 +42,24 @@ struct Registry {
 impl Registry {
     /// Where the archive is and what the package depends on, seen from the registry's address.
     async fn start(describe: impl Fn(&str) -> (String, Value)) -> Self {
+        Self::of(ARCHIVE, |url| {
+            let (archive, dependencies) = describe(url);
+            json!({
+                "dependencies": dependencies,
+                "dist": { "tarball": archive, "integrity": INTEGRITY },
+            })
+        })
+        .await
+    }
+
+    /// The archive, in hexadecimal digits, and what the registry says of it.
+    async fn of(archive: &'static str, describe: impl Fn(&str) -> Value) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}");
-        let (archive, dependencies) = describe(&url);
-        let version = json!({
-            "name": "a",
-            "version": "1.0.0",
-            "dependencies": dependencies,
-            "dist": { "tarball": archive, "integrity": INTEGRITY },
-        });
+        let mut version = describe(&url);
+        version["name"] = json!("a");
+        version["version"] = json!("1.0.0");
         let package = json!({
             "name": "a",
             "dist-tags": { "latest": "1.0.0" },
@@ -60,7 +72,7 @@ impl Registry {
             let path = request.uri().path().to_owned();
             let found = match path.as_str() {
                 "/a" => Ok(package.clone()),
-                "/a-1.0.0.tgz" => Ok(Bytes::from(hex::decode(ARCHIVE).unwrap())),
+                "/a-1.0.0.tgz" => Ok(Bytes::from(hex::decode(archive).unwrap())),
                 _ => Err(StatusCode::NOT_FOUND),
             };
             seen.lock().push(path);
@@ -113,7 +125,7 @@ async fn what_a_published_package_wants_from_elsewhere_is_not_fetched() {
             panic!("{spec} is refused")
         };
         assert!(told.contains(code), "{spec}: {told}");
-        assert_eq!(*registry.asked.lock(), ["/a"], "{spec}");
+        assert!(registry.asked.lock().iter().all(|path| path == "/a"), "{spec}");
     }
 }
 
@@ -125,4 +137,42 @@ async fn archives_may_lie_elsewhere_than_their_registry() {
     assert_eq!(built.metadata.packages[0].name, "a");
     assert_eq!(built.metadata.tree_files, 1);
     assert!(registry.asked.lock().contains(&"/a-1.0.0.tgz".to_owned()));
+}
+
+#[tokio::test]
+async fn packages_may_bring_others_along() {
+    let registry = Registry::of(BUNDLE, |url| {
+        json!({
+            "dependencies": { "b": "^1.0.0" },
+            "bundleDependencies": ["b"],
+            "dist": { "tarball": format!("{url}/a-1.0.0.tgz"), "integrity": BUNDLE_INTEGRITY },
+        })
+    })
+    .await;
+    let built = registry.build().await.unwrap();
+    let packages: Vec<_> = built
+        .metadata
+        .packages
+        .iter()
+        .map(|package| (&*package.path, &*package.version, &*package.integrity))
+        .collect();
+    let below = "node_modules/a/node_modules/b";
+    assert_eq!(packages, [("node_modules/a", "1.0.0", BUNDLE_INTEGRITY), (below, "1.2.3", "")]);
+    assert_eq!(built.metadata.tree_files, 2);
+    let asked = registry.asked.lock();
+    assert!(asked.iter().all(|path| ["/a", "/a-1.0.0.tgz"].contains(&&**path)), "{asked:?}");
+}
+
+#[tokio::test]
+async fn what_is_optional_may_be_missing_from_the_registry() {
+    let registry = Registry::of(ARCHIVE, |url| {
+        json!({
+            "optionalDependencies": { "x": "^1.0.0" },
+            "dist": { "tarball": format!("{url}/a-1.0.0.tgz"), "integrity": INTEGRITY },
+        })
+    })
+    .await;
+    let built = registry.build().await.unwrap();
+    assert_eq!(built.metadata.packages.len(), 1);
+    assert_eq!(built.metadata.tree_files, 1);
 }

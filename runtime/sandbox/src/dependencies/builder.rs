@@ -24,17 +24,20 @@ use tempfile::TempDir;
 use tracing::{error, info, warn};
 use walkdir::{DirEntry, WalkDir};
 
-use super::lockfile::{dep_hash, packages, received, without_addresses};
+use super::lockfile::{packages, received, without_addresses};
 use super::npm::{Npm, measure, own_user_config};
 use super::spec::CheckedSpec;
+use super::tree_hash::dep_hash;
 use super::turns::Turns;
 
 /// The Node ABI that the worker emulates (Node 26) and the platform: trees are of one.
 const PLATFORM: &str = concat!("node-abi-147 ", "linux-x64");
 
-/// npm's codes for a version it does not know, and for an address it may not ask.
+/// npm's codes for a version it does not know, for an address it may not ask, and for a lock file that
+/// it misses something in.
 const NO_SUCH_VERSION: &str = "ETARGET";
 const OTHER_ADDRESS: &str = "EALLOWREMOTE";
+const NOT_LISTED: &str = "EUSAGE";
 
 const LOCK: &str = "package-lock.json";
 
@@ -204,12 +207,12 @@ impl NpmBuilder {
         self.store.put(key, Bytes::from(bytes)).await.map_err(|error| unavailable(&error))
     }
 
-    /// Exact versions, as a lock file in `dir`.
+    /// Exact versions, as a lock file in `dir`, and the hash of their tree.
     async fn resolve(
         &self,
         dir: &Path,
         spec: &CheckedSpec,
-    ) -> Result<Vec<ResolvedPackage>, DependencyError> {
+    ) -> Result<(Vec<ResolvedPackage>, DepHash), DependencyError> {
         let write = |name: &str, text: &str| {
             std::fs::write(dir.join(name), text).map_err(|error| unavailable(&error))
         };
@@ -219,9 +222,50 @@ impl NpmBuilder {
             write(LOCK, &received(lock)?)?;
         }
         self.checked.get_or_try_init(|| self.npm.check_version(dir)).await?;
-        self.npm(dir, &["install", "--package-lock-only"]).await?;
-        let lock = std::fs::read_to_string(dir.join(LOCK)).map_err(|error| unavailable(&error))?;
-        packages(&lock)
+        match self.npm(dir, &["install", "--package-lock-only"]).await {
+            // What lies in the archive of a package is known to those who look into it. To list it, npm
+            // asks the archive's address, which it may not; to install it, the registry.
+            Err(DependencyError::Rejected(told)) if told.contains(OTHER_ADDRESS) => {
+                self.npm(dir, &["install"]).await?;
+            }
+            resolved => resolved?,
+        }
+        let lock = read_lock(dir)?;
+        let packages = packages(&lock)?;
+        let hash = dep_hash(PLATFORM, &packages, &lock)?;
+        Ok((packages, hash))
+    }
+
+    /// Has npm install what the lock file in `dir` says.
+    async fn install_listed(&self, dir: &Path) -> Result<(), DependencyError> {
+        let (mut command, mut is_cache_asked, mut has_addresses) = ("ci", true, true);
+        loop {
+            let mut args = vec![command];
+            if is_cache_asked {
+                args.push("--prefer-offline");
+            }
+            let told = match self.npm(dir, &args).await {
+                Err(DependencyError::Rejected(told)) => told,
+                ended => return ended,
+            };
+            if is_cache_asked && told.contains(NO_SUCH_VERSION) {
+                // What npm's cache holds of a package is older than the version that was resolved.
+                is_cache_asked = false;
+            } else if has_addresses && told.contains(OTHER_ADDRESS) {
+                // A registry may keep its archives elsewhere; asked for a package by name, it says
+                // where.
+                let lock = without_addresses(&read_lock(dir)?);
+                let lock = lock.ok_or(DependencyError::Unavailable)?;
+                std::fs::write(dir.join(LOCK), lock).map_err(|error| unavailable(&error))?;
+                has_addresses = false;
+            } else if command == "ci" && told.contains(NOT_LISTED) {
+                // An optional package that the registry does not have is not listed. `ci` takes that
+                // for an error, `install` does not.
+                command = "install";
+            } else {
+                return Err(DependencyError::Rejected(told));
+            }
+        }
     }
 
     /// Installs what the lock file in `dir` says, and stores it.
@@ -231,20 +275,10 @@ impl NpmBuilder {
         hash: &DepHash,
         packages: Vec<ResolvedPackage>,
     ) -> Result<TreeMetadata, DependencyError> {
-        match self.npm(dir.path(), &["ci", "--prefer-offline"]).await {
-            // What npm's cache holds of a package is older than the version that was resolved.
-            Err(DependencyError::Rejected(told)) if told.contains(NO_SUCH_VERSION) => {
-                self.npm(dir.path(), &["ci"]).await?;
-            }
-            // A registry may keep its archives elsewhere; asked for a package by name, it says where.
-            Err(DependencyError::Rejected(told)) if told.contains(OTHER_ADDRESS) => {
-                let path = dir.path().join(LOCK);
-                let lock = std::fs::read_to_string(&path).map_err(|error| unavailable(&error))?;
-                let lock = without_addresses(&lock).ok_or(DependencyError::Unavailable)?;
-                std::fs::write(&path, lock).map_err(|error| unavailable(&error))?;
-                self.npm(dir.path(), &["ci", "--prefer-offline"]).await?;
-            }
-            installed => installed?,
+        self.install_listed(dir.path()).await?;
+        if self::packages(&read_lock(dir.path())?)? != packages {
+            error!(dep_hash = %hash, "npm has installed other packages than it had listed");
+            return Err(DependencyError::Unavailable);
         }
         let tree = dir.path().join("node_modules");
         let archive = dir.path().join("node_modules.tar.gz");
@@ -278,8 +312,7 @@ impl NpmBuilder {
         dir: TempDir,
         spec: &CheckedSpec,
     ) -> Result<BuiltDependencies, DependencyError> {
-        let packages = self.resolve(dir.path(), spec).await?;
-        let dep_hash = dep_hash(PLATFORM, &packages);
+        let (packages, dep_hash) = self.resolve(dir.path(), spec).await?;
         let flight = self.flight(dep_hash.as_str());
         let turn = flight.lock().await;
         let built = if let Some(stored) = self.stored(dep_hash.clone()).await? {
@@ -331,6 +364,10 @@ impl DependencyBuilder for NpmBuilder {
         self.write(&key, &resolution).await?;
         Ok(built)
     }
+}
+
+fn read_lock(dir: &Path) -> Result<String, DependencyError> {
+    std::fs::read_to_string(dir.join(LOCK)).map_err(|error| unavailable(&error))
 }
 
 /// Logs the cause; the user is told only that it is not theirs.

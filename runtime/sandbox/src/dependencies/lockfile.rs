@@ -2,17 +2,14 @@
 //!
 //! A lock file tells npm what to fetch, and from where; npm even asks git for what the map of some
 //! package in it names. Invariant: of a user's lock file npm gets only what was read here: packages
-//! of the registry, each with its integrity, and what they depend on there.
+//! of the registry, each with its integrity, what they depend on there and what they bring along in
+//! their archives.
 
 use std::collections::BTreeMap;
 
-use cloudserve_protocol::build::{
-    DependencyError, ResolvedPackage, TREE_FORMAT_VERSION, is_package_name, is_tarball,
-};
-use cloudserve_protocol::ids::DepHash;
+use cloudserve_protocol::build::{DependencyError, ResolvedPackage, is_package_name, is_tarball};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 const MAX_VERSION_CHARS: usize = 256;
 
@@ -25,9 +22,12 @@ const HASHES: [&str; 4] = ["sha1-", "sha256-", "sha384-", "sha512-"];
 /// What a package depends on, in all the ways of which npm is told.
 const SPECS: [&str; 3] = ["dependencies", "optionalDependencies", "peerDependencies"];
 
-/// What npm gets of a package of a user's lock file. No addresses; nothing that is linked, bundled,
-/// run or developed.
-const KEPT: [&str; 15] = [
+/// Names of packages that lie in the archive of the one that says so. npm fetches none of them.
+const BUNDLED: &str = "bundleDependencies";
+
+/// What npm gets of a package of a user's lock file. No addresses; nothing that is linked, run or
+/// developed.
+const KEPT: [&str; 16] = [
     "name",
     "version",
     "integrity",
@@ -43,6 +43,7 @@ const KEPT: [&str; 15] = [
     "cpu",
     "libc",
     "hasShrinkwrap",
+    BUNDLED,
 ];
 
 #[derive(Debug, Deserialize)]
@@ -50,7 +51,7 @@ const KEPT: [&str; 15] = [
 struct Lock {
     lockfile_version: u32,
     #[serde(default)]
-    packages: BTreeMap<String, LockedPackage>,
+    packages: Listed,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,13 +64,17 @@ struct LockedPackage {
     link: bool,
     #[serde(default)]
     dev: bool,
+    #[serde(default, rename = "inBundle")]
+    in_bundle: bool,
 }
+
+type Listed = BTreeMap<String, LockedPackage>;
 
 fn refused(message: impl Into<String>) -> DependencyError {
     DependencyError::Rejected(message.into())
 }
 
-fn unreadable(error: &serde_json::Error) -> DependencyError {
+pub(super) fn unreadable(error: &serde_json::Error) -> DependencyError {
     refused(format!("the lock file cannot be read: {error}"))
 }
 
@@ -82,16 +87,20 @@ pub(super) fn packages(text: &str) -> Result<Vec<ResolvedPackage>, DependencyErr
             lock.lockfile_version
         )));
     }
-    let entries =
-        lock.packages.into_iter().filter(|(path, package)| !path.is_empty() && !package.dev);
-    entries.map(|(path, package)| resolved(path, package)).collect()
+    let listed = &lock.packages;
+    let entries = listed.iter().filter(|(path, package)| !path.is_empty() && !package.dev);
+    entries.map(|(path, package)| resolved(path, package, listed)).collect()
 }
 
-/// Each part is held to its form: npm makes addresses of them, and [`dep_hash`] lines.
-fn resolved(path: String, package: LockedPackage) -> Result<ResolvedPackage, DependencyError> {
-    let name = match (package.name, path.rsplit_once("node_modules/")) {
-        (Some(name), _) => name,
-        (None, Some((_, name))) => name.to_owned(),
+/// Each part is held to its form: npm makes addresses of them, and
+/// [`dep_hash`](super::tree_hash::dep_hash) lines.
+fn resolved(
+    path: &str,
+    package: &LockedPackage,
+    listed: &Listed,
+) -> Result<ResolvedPackage, DependencyError> {
+    let name = match (package.name.as_deref(), path.rsplit_once("node_modules/")) {
+        (Some(name), _) | (None, Some((_, name))) => name,
         (None, None) => {
             return Err(refused(format!("the lock file holds {path:?}, which is no package")));
         }
@@ -105,21 +114,50 @@ fn resolved(path: String, package: LockedPackage) -> Result<ResolvedPackage, Dep
         .resolved
         .as_deref()
         .is_none_or(|url| url.split('?').next().unwrap_or(url).rsplit('.').next() == Some("tgz"));
-    let (Some(version), Some(integrity)) = (package.version, package.integrity) else {
+    let is_carried = is_carried(path, package, listed);
+    let integrity = package.integrity.as_deref().or(is_carried.then_some(""));
+    let (Some(version), Some(integrity)) = (package.version.as_deref(), integrity) else {
         return Err(refused(format!(
             "{} does not come from the registry with an integrity",
-            shortened(&name)
+            shortened(name)
         )));
     };
-    let is_well_formed = is_place(&path)
-        && is_package_name(&name)
-        && is_version(&version)
-        && is_integrity(&integrity);
+    let is_well_formed = is_place(path)
+        && is_package_name(name)
+        && is_version(version)
+        && (is_carried || is_integrity(integrity));
     if package.link || !is_well_formed || !from_registry || !is_archive {
-        let (name, version) = (shortened(&name), shortened(&version));
+        let (name, version) = (shortened(name), shortened(version));
         return Err(refused(format!("{name}@{version} does not come from the registry")));
     }
-    Ok(ResolvedPackage { path, name, version, integrity })
+    Ok(ResolvedPackage {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        version: version.to_owned(),
+        integrity: integrity.to_owned(),
+    })
+}
+
+/// Whether a package has no integrity of its own because it lies in the archive of another one, whose
+/// integrity is that of all that is in it: the innermost one it lies below that is not carried as well.
+/// npm lists what it finds in an archive below the package of that archive, and takes it from nowhere
+/// else.
+fn is_carried(path: &str, package: &LockedPackage, listed: &Listed) -> bool {
+    let is_part = |package: &LockedPackage| {
+        package.in_bundle && package.integrity.is_none() && package.resolved.is_none()
+    };
+    if !is_part(package) {
+        return false;
+    }
+    let mut inner = path;
+    while let Some((outer, _)) = inner.rsplit_once("/node_modules/") {
+        match listed.get(outer) {
+            Some(package) if is_part(package) => inner = outer,
+            Some(package) => return package.integrity.is_some() && !package.link && !package.dev,
+            None => return false,
+        }
+    }
+    false
 }
 
 /// Whether a package may lie there: `node_modules/a`, `node_modules/a/node_modules/@b/c`.
@@ -166,12 +204,19 @@ pub(super) fn received(text: &str) -> Result<String, DependencyError> {
         if package.get("dev") == Some(&Value::Bool(true)) {
             continue;
         }
-        let fields = package.into_iter().filter(|(field, _)| KEPT.contains(&field.as_str()));
+        let fields = package.into_iter().filter(|(field, value)| {
+            KEPT.contains(&field.as_str()) && (field != BUNDLED || are_names(value))
+        });
         let package: Map<String, Value> = fields.collect();
         check_specs(&path, &package)?;
         kept.insert(path, Value::Object(package));
     }
     Ok(json!({ "lockfileVersion": 3, "requires": true, "packages": kept }).to_string())
+}
+
+fn are_names(value: &Value) -> bool {
+    let is_name = |name: &Value| name.as_str().is_some_and(is_package_name);
+    value.as_array().is_some_and(|names| names.iter().all(is_name))
 }
 
 fn check_specs(path: &str, package: &Map<String, Value>) -> Result<(), DependencyError> {
@@ -237,17 +282,6 @@ pub(super) fn without_addresses(text: &str) -> Option<String> {
     Some(lock.to_string())
 }
 
-/// The identity of a tree. The install path is part of it, so that equal hash means equal layout
-/// and not just equal packages.
-pub(super) fn dep_hash(platform: &str, packages: &[ResolvedPackage]) -> DepHash {
-    let mut hasher = Sha256::new();
-    hasher.update(format!("cloudserve-deps {TREE_FORMAT_VERSION}\n{platform}\n"));
-    for ResolvedPackage { path, name, version, integrity } in packages {
-        hasher.update(format!("{name}@{version} {integrity} {path}\n"));
-    }
-    DepHash::from_digest(hasher.finalize().into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,6 +335,60 @@ mod tests {
             let package = json!({ "version": "1.0.0", "integrity": "sha512-x" });
             let lock = json!({ "lockfileVersion": 3, "packages": { path: package } });
             assert_eq!(packages(&lock.to_string()).is_ok(), ok, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_lies_in_the_archive_of_a_package_needs_no_integrity_of_its_own() {
+        let a = json!({ "version": "1.0.0", "integrity": "sha512-x", "bundleDependencies": ["b"] });
+        let b = json!({ "version": "1.0.0", "inBundle": true });
+        let b_with = |fields: Value| {
+            let mut b = b.clone();
+            b.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            b
+        };
+        let lock = |listed: Value| json!({ "lockfileVersion": 3, "packages": listed }).to_string();
+        let (below_a, below_b) = ("node_modules/a/node_modules/@s/b", "/node_modules/c");
+        let deep = format!("{below_a}{below_b}");
+        let text = lock(json!({
+            "": { "dependencies": { "a": "1" } },
+            "node_modules/a": a,
+            below_a: b,
+            &deep: b,
+        }));
+        let found = packages(&text).unwrap();
+        let integrities: Vec<_> = found.iter().map(|found| &*found.integrity).collect();
+        assert_eq!(integrities, ["sha512-x", "", ""]);
+        let received: Value = serde_json::from_str(&received(&text).unwrap()).unwrap();
+        assert_eq!(received["packages"]["node_modules/a"], a);
+        assert_eq!(received["packages"][below_a], json!({ "version": "1.0.0" }));
+
+        for listed in [
+            // Nobody carries it.
+            json!({ "node_modules/b": b }),
+            json!({ "node_modules/a": a, "node_modules/b": b }),
+            json!({ below_a: b }),
+            json!({ "node_modules/a": a, &deep: b }),
+            // Who carries it is covered by nothing, or not installed.
+            json!({ "node_modules/a": b, below_a: b }),
+            json!({ "node_modules/a": { "version": "1.0.0" }, below_a: b }),
+            json!({ "node_modules/a": { "link": true, "integrity": "sha512-x" }, below_a: b }),
+            json!({
+                "node_modules/a": { "version": "1.0.0", "integrity": "sha512-x", "dev": true },
+                below_a: b,
+            }),
+            json!({ "node_modules/a": { "version": "1.0.0", "integrity": "x" }, below_a: b }),
+            // It says that it comes from elsewhere, or is no package.
+            json!({ "node_modules/a": a, below_a: b_with(json!({ "inBundle": false })) }),
+            json!({ "node_modules/a": a, below_a: b_with(json!({ "link": true })) }),
+            json!({ "node_modules/a": a, below_a: b_with(json!({ "resolved": "file:../b" })) }),
+            json!({ "node_modules/a": a, below_a: b_with(json!({ "resolved": "https://h/b.tgz" })) }),
+            json!({ "node_modules/a": a, below_a: b_with(json!({ "integrity": "" })) }),
+            json!({ "node_modules/a": a, below_a: b_with(json!({ "version": "u/r" })) }),
+            json!({ "node_modules/a": a, below_a: b_with(json!({ "name": "../b" })) }),
+            json!({ "node_modules/a": a, below_a: b_with(json!({ "dependencies": { "x": "u/r" } })) }),
+        ] {
+            assert!(super::received(&lock(listed.clone())).is_err(), "{listed}");
         }
     }
 
@@ -404,7 +492,7 @@ mod tests {
     #[test]
     fn all_of_which_npm_is_told_is_checked() {
         for field in KEPT.iter().filter(|field| field.ends_with("ependencies")) {
-            assert!(SPECS.contains(field), "{field}");
+            assert!(SPECS.contains(field) || *field == BUNDLED, "{field}");
         }
     }
 
@@ -441,22 +529,6 @@ mod tests {
             })
         );
         assert!(super::received(r#"{"lockfileVersion":3}"#).is_err());
-    }
-
-    #[test]
-    fn the_hash_tells_versions_and_layouts_apart() {
-        let of = |path: &str, version: &str| {
-            let package = ResolvedPackage {
-                path: path.into(),
-                name: "a".into(),
-                version: version.into(),
-                integrity: "i".into(),
-            };
-            dep_hash("p", &[package])
-        };
-        assert_eq!(of("node_modules/a", "1"), of("node_modules/a", "1"));
-        assert_ne!(of("node_modules/a", "1"), of("node_modules/a", "2"));
-        assert_ne!(of("node_modules/a", "1"), of("node_modules/b/node_modules/a", "1"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod builder;
 mod lockfile;
 mod npm;
 mod spec;
+mod tree_hash;
 mod turns;
 
 pub use builder::{NpmBuilder, NpmOptions};

@@ -57,7 +57,7 @@ pub struct ApiOptions {
     pub registrations_waiting: usize,
     /// Failed logins of one account that cost no waiting time.
     pub login_failures_per_account: u32,
-    /// Failed logins from one address that cost no waiting time.
+    /// Failed logins from one address, of IPv6 a /64 network, that cost no waiting time.
     pub login_failures_per_address: u32,
     /// Waiting time after the first failure that costs any; doubled for each further one.
     pub login_backoff_ms: u32,

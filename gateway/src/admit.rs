@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use cloudserve_identity::{Buckets, Via};
+use cloudserve_identity::{Buckets, Network, Via};
 use cloudserve_protocol::ids::{ApiKeyId, UserId};
 
 use crate::authenticate::Caller;
@@ -14,7 +14,7 @@ enum Credential {
     /// All sessions of an account: a new token is no new allowance.
     Sessions(UserId),
     /// Who shows none of ours; all whose address is not known are one.
-    Address(Option<IpAddr>),
+    Network(Option<Network>),
 }
 
 /// Bounds the rate of each credential.
@@ -44,7 +44,7 @@ impl RateLimit {
                 };
                 (credential, principal.rate_per_second)
             }
-            _ => (Credential::Address(address()), None),
+            _ => (Credential::Network(address().map(Network::of)), None),
         };
         let per_second = own.unwrap_or(self.per_second);
         let admitted = per_second == 0 || self.calls.take(credential, per_second);

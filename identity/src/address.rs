@@ -1,6 +1,7 @@
 //! Where a request comes from.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::HeaderMap;
 
@@ -25,6 +26,29 @@ fn last_forwarded(headers: &HeaderMap) -> Option<IpAddr> {
     // What callers say before it need not be text.
     let last = line.as_bytes().rsplit(|byte| *byte == b',').next()?;
     std::str::from_utf8(last).ok()?.trim().parse().ok()
+}
+
+/// Whose an address is, as far as it is counted how often somebody does something. Every limit that is
+/// kept by address is kept by this: of IPv6 everybody has a network of addresses, at least a /64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Network(IpAddr);
+
+impl Network {
+    /// The /64 of an IPv6 address; an IPv4 address by itself, also one that is written as IPv6.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+}
+
+/// Its first address.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
 }
 
 #[cfg(test)]
@@ -61,6 +85,19 @@ mod tests {
             assert_eq!(address(proxy, true).as_deref(), Some(behind_proxy), "{lines:?}");
             assert_eq!(address(proxy, false).as_deref(), Some("10.0.0.9"), "{lines:?}");
             assert_eq!(address(None, false), None, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_one_network_count_as_one() {
+        for (address, network) in [
+            ("203.0.113.1", "203.0.113.1"),
+            ("::ffff:203.0.113.1", "203.0.113.1"),
+            ("2001:db8::1", "2001:db8::"),
+            ("2001:db8::ffff:ffff:ffff:ffff", "2001:db8::"),
+            ("2001:db8:0:1::1", "2001:db8:0:1::"),
+        ] {
+            assert_eq!(Network::of(address.parse().unwrap()).to_string(), network, "{address}");
         }
     }
 }

@@ -16,7 +16,7 @@ mod secret;
 mod session;
 mod strangers;
 
-pub use address::client_address;
+pub use address::{Network, client_address};
 pub use api_key::ApiKeySecret;
 pub use authenticator::{AuthError, Authenticator, Principal, Via};
 pub use buckets::Buckets;

@@ -5,11 +5,12 @@
 //! are signed: nobody makes one up, and none is counted. Invariant: what was valid lately is asked about
 //! whatever else comes from its address, and no question counts whose answer is that there is such a key.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use moka::sync::Cache;
 
+use crate::address::Network;
 use crate::authenticator::Authenticator;
 use crate::buckets::Buckets;
 
@@ -47,7 +48,7 @@ pub(crate) struct Strangers {
     /// random, and what has ended stays ended.
     unknown: Cache<Fingerprint, ()>,
     /// By address; all whose address is not known are one.
-    questions: Buckets<Option<IpAddr>>,
+    questions: Buckets<Option<Network>>,
 }
 
 impl Strangers {
@@ -78,7 +79,7 @@ impl Strangers {
         if per_second == 0 || self.valid.contains_key(key) {
             return Ok(());
         }
-        match self.questions.wait(&from.map(network), per_second) {
+        match self.questions.wait(&from.map(Network::of), per_second) {
             Some(retry_after) => Err(TooManyUnknown { per_second, retry_after }),
             None => Ok(()),
         }
@@ -98,16 +99,8 @@ impl Strangers {
     /// A key that the store does not know came from there.
     pub(crate) fn charge(&self, from: Option<IpAddr>) {
         if self.per_second > 0 {
-            self.questions.charge(from.map(network), self.per_second);
+            self.questions.charge(from.map(Network::of), self.per_second);
         }
-    }
-}
-
-/// Whose address it is. Of IPv6 everybody has a network of addresses.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        IpAddr::V4(_) => address,
     }
 }
 

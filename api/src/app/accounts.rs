@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cloudserve_identity::Principal;
+use cloudserve_identity::{Network, Principal};
 use cloudserve_protocol::ids::{UserId, UserName};
 use cloudserve_store::account::{Quota, User};
 use cloudserve_store::{Change, StoreError, Timestamp};
@@ -135,11 +135,11 @@ impl App {
 
     pub(crate) async fn login(&self, login: Login) -> Result<Session, Refusal> {
         let who = login.who.trim().to_lowercase();
-        let address = login.address.map(|address| address.to_string());
+        let network = login.address.map(|address| Network::of(address).to_string());
         let too_many = |retry_after| Refusal::TooManyAttempts { retry_after };
         self.logins_by_account.begin(&who).map_err(too_many)?;
-        if let Some(address) = &address
-            && let Err(retry_after) = self.logins_by_address.begin(address)
+        if let Some(network) = &network
+            && let Err(retry_after) = self.logins_by_address.begin(network)
         {
             self.logins_by_account.take_back(&who);
             return Err(too_many(retry_after));
@@ -152,8 +152,8 @@ impl App {
                 self.logins_by_account.take_back(&who);
             }
             // Not forgiven: who has one account of their own could guess on at others.
-            if let Some(address) = &address {
-                self.logins_by_address.take_back(address);
+            if let Some(network) = &network {
+                self.logins_by_address.take_back(network);
             }
         }
         checked.map(|user| self.begin_session(user))

@@ -175,6 +175,12 @@ async fn behind_a_proxy_failed_logins_cost_time_to_who_made_them() {
         }
         attempt(3, "203.0.113.1").await.expect(429);
         attempt(4, "203.0.113.2").await.expect(another);
+        // Of IPv6 everybody has a network of addresses.
+        for n in 5..8 {
+            attempt(n, &format!("2001:db8::{n}")).await.expect(another);
+        }
+        attempt(8, "2001:db8::8").await.expect(429);
+        attempt(9, "2001:db8:0:1::1").await.expect(another);
     }
 }
 

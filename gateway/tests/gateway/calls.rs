@@ -234,13 +234,24 @@ async fn calls_that_are_refused_count_towards_the_rate() {
 async fn callers_behind_a_proxy_have_rates_of_their_own() {
     let [first, second] = ["203.0.113.1", "203.0.113.2"];
     let both = format!("{first}, {second}");
-    for (trust_forwarded, expected) in [(true, [401, 429, 401, 429]), (false, [401, 429, 429, 429])]
+    // Of IPv6 everybody has a network of addresses.
+    let [third, same, other] = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"];
+    for (trust_forwarded, expected) in
+        [(true, [401, 429, 401, 429, 401, 429, 401]), (false, [401, 429, 429, 429, 429, 429, 429])]
     {
         let options =
             GatewayOptions { rate_per_second: 1, trust_forwarded, ..GatewayOptions::default() };
         let w = World::with(options, |stores| stores).await;
         let mut got = Vec::new();
-        for lines in [vec![first], vec![second, first], vec![both.as_str()], vec![first, second]] {
+        for lines in [
+            vec![first],
+            vec![second, first],
+            vec![both.as_str()],
+            vec![first, second],
+            vec![third],
+            vec![same],
+            vec![other],
+        ] {
             let mut request = Request::get("/run/alice/unknown");
             for line in lines {
                 request = request.header("x-forwarded-for", line);

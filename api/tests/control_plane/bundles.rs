@@ -161,6 +161,14 @@ async fn nothing_outside_the_project_gets_in() {
         told.push(error.to_string().replace(name, "NAME"));
     }
     assert_eq!(told[0], told[1]);
+    let mut told = Vec::new();
+    for name in ["secr", "gone"] {
+        let code = format!("export default (x) => import('{up}/{name}' + x + '.mjs');");
+        let error = error(&plane, &token, &one("f", "f.mjs", &code)).await;
+        assert_eq!(error["code"], "bundle_error", "{error}");
+        told.push(error.to_string().replace(name, "NAME"));
+    }
+    assert_eq!(told[0], told[1]);
 
     // A configuration that leads outside is not followed.
     let files = json!({

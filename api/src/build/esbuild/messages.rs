@@ -15,6 +15,9 @@ const MAX_SHOWN: usize = 10;
 const MAX_LINE_CHARS: usize = 160;
 const MAX_TEXT_CHARS: usize = 1_000;
 
+/// The warning that there are no files like `"./a/" + name + ".js"`.
+const NO_SUCH_FILES: &str = "empty-glob";
+
 /// One message of esbuild.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
@@ -59,6 +62,21 @@ impl Message {
     /// Whether this is about an import that leads nowhere, or to where it may not.
     pub(super) fn is_unresolved(&self) -> bool {
         !self.plugin.is_empty() || self.text.starts_with("Could not resolve ")
+    }
+
+    /// The refusal of a pattern of files that leads out of the project. Of those files that are there
+    /// esbuild asks, and is refused; that there are none it only warns of, which must not be told apart.
+    pub(super) fn refusal_of_pattern(&self) -> Option<Self> {
+        let at = self.location.as_ref().filter(|_| self.id == NO_SUCH_FILES)?;
+        let (_, pattern) = self.text.split_once("(\"")?;
+        let pattern = pattern.rsplit_once("\")").map_or(pattern, |(pattern, _)| pattern);
+        leads_out(&at.file, pattern)
+            .then(|| Self { plugin: NO_SUCH_FILES.to_owned(), ..self.clone() })
+    }
+
+    /// By which messages are sorted.
+    pub(super) fn place(&self) -> Option<(&str, u32, u32)> {
+        self.location.as_ref().map(|at| (&*at.file, at.line, at.column))
     }
 
     /// The file of a package it is in, relative to the project.
@@ -111,13 +129,50 @@ impl Message {
     }
 }
 
+/// Whether a pattern in this file of the project is about files outside of it.
+fn leads_out(file: &str, pattern: &str) -> bool {
+    let mut depth = file.matches('/').count();
+    for part in pattern.split('/') {
+        match part {
+            // The last one also stands for no directory at all.
+            "" | "." | "**" => {}
+            ".." if depth == 0 => return true,
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    false
+}
+
 /// The errors of a build, one paragraph each.
 pub(super) fn tell(errors: &[Message], project: &Path, files: &SourceFiles) -> String {
-    let mut told: Vec<_> =
-        errors.iter().take(MAX_SHOWN).map(|error| error.told(project, files)).collect();
+    let mut told: Vec<_> = errors.iter().map(|error| error.told(project, files)).collect();
+    // One pattern has an error for each file, and how many there are outside is not told.
     told.dedup();
-    if let Some(more) = errors.len().checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
+    if let Some(more) = told.len().checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
+        told.truncate(MAX_SHOWN);
         told.push(format!("and {more} more"));
     }
     told.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_may_lead_out_of_a_directory_but_not_of_the_project() {
+        for (file, pattern, out) in [
+            ("index.js", "./a*", false),
+            ("index.js", "../a*", true),
+            ("index.js", "./a/../../b*", true),
+            ("index.js", "./**/../../b", true),
+            ("lib/index.js", "../a*", false),
+            ("lib/index.js", "./../../a*", true),
+            ("node_modules/a/lib/index.js", "../../../**/*.js", false),
+            ("node_modules/a/lib/index.js", "../../../../**/*.js", true),
+        ] {
+            assert_eq!(leads_out(file, pattern), out, "{file}: {pattern}");
+        }
+    }
 }

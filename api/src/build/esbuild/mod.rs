@@ -316,8 +316,11 @@ impl Esbuild {
             tracing::error!(error = answer.get("error").text(), "esbuild refused a request");
             return Err(BundleError::Protocol("request"));
         }
-        let errors = Message::all(answer.get("errors"));
+        let warnings = Message::all(answer.get("warnings"));
+        let mut errors = Message::all(answer.get("errors"));
+        errors.extend(warnings.iter().filter_map(Message::refusal_of_pattern));
         if !errors.is_empty() {
+            errors.sort_by(|a, b| a.place().cmp(&b.place()));
             return Ok(Made::Errors(errors));
         }
         let metafile: Metafile = serde_json::from_slice(&answer.get("metafile").bytes())
@@ -351,7 +354,6 @@ impl Esbuild {
             .into_iter()
             .flatten()
             .map(|import| import.path.clone());
-        let warnings = Message::all(answer.get("warnings"));
         Ok(Made::Bundle(Bundle {
             code,
             source_map,

@@ -54,6 +54,7 @@ export class Call {
     this.creditBytes = creditBytes;
     this.wakeWriter = null;
     this.onCancel = null;
+    this.onIdle = null;
     this.hasBegun = false;
     this.isConcluded = false;
     this.onConcluded = null;
@@ -89,6 +90,11 @@ export class Call {
     this.abort();
     this.wake("wakeWriter");
     this.wake("onCancel");
+  }
+
+  /** Nothing is under way in the process that could come to an end. */
+  idle() {
+    this.wake("onIdle");
   }
 
   /** More of the answer's body may be sent. */

@@ -7,8 +7,8 @@ import { makeEvent } from "ext:cloudserve/request.js";
 
 const {
   DateNow,
+  FunctionPrototypeCall,
   MathMax,
-  ObjectDefineProperty,
   ObjectPrototype,
   Promise,
   ReflectApply,
@@ -39,18 +39,20 @@ async function callWithLateBody(call, form, settings) {
 /** What the handler answers, or a promise of it. */
 function callWith(call, { handler, answersLater }, settings, event) {
   const answer = new Answer();
-  latest = answer;
   const context = new AnsweringContext(call, settings, answer);
   try {
-    const returned = ReflectApply(handler, undefined, [event, context, answer.callback]);
+    const returned = ReflectApply(handler, undefined, [event, context, context.done]);
     // What comes first is the answer: the callback, the context's methods, or what was returned.
     if (typeof returned?.then === "function") {
       returned.then(
         (value) => answer.returned(value, context),
         (error) => answer.settle(FAILED, error),
       );
-    } else if (returned !== undefined || !answersLater && !answer.isAwaited) {
+    } else if (returned !== undefined || !answersLater) {
       answer.returned(returned, context);
+    } else if (answer.state === OPEN) {
+      // As on AWS: when nothing is left that could answer, nothing is the answer.
+      call.onIdle = () => answer.returned(undefined, context);
     }
   } catch (error) {
     answer.settle(FAILED, error);
@@ -94,16 +96,9 @@ class Answer {
   constructor() {
     this.state = OPEN;
     this.value = undefined;
-    /** The handler has taken one of the context's functions that answer. */
-    this.isAwaited = false;
     this.told = null;
     this.statusCode = undefined;
     this.headers = undefined;
-  }
-
-  get callback() {
-    return (error, result) =>
-      error === undefined || error === null ? this.succeed(result) : this.fail(error);
   }
 
   /** The first time counts. */
@@ -170,72 +165,27 @@ export function Context(call, settings) {
 }
 Context.prototype = ObjectPrototype;
 
-/** For what asks a context that stands in for one of ours: a proxy, a derived object. */
-let latest = null;
-
 /** It may answer, too, in AWS's older style and OpenFaaS's. */
-class AnsweringContext extends Context {
-  #answer;
-
-  constructor(call, settings, answer) {
-    super(call, settings);
-    this.#answer = answer;
-    const status = (code) => {
-      if (code === undefined) return answer.statusCode ?? 200;
-      answer.statusCode = code;
-      return this;
-    };
-    const headers = (headers) => {
-      if (headers === undefined) return answer.headers ?? {};
-      answer.headers = headers;
-      return this;
-    };
-    this.status = status;
-    this.headers = headers;
-  }
-
-  /** Whoever takes a function that answers will use it. */
-  static #take(context) {
-    const answer = #answer in context ? context.#answer : latest;
-    answer.isAwaited = true;
-    return answer;
-  }
-
-  get succeed() {
-    const answer = AnsweringContext.#take(this);
-    return (value) => answer.succeed(value);
-  }
-
-  get fail() {
-    const answer = AnsweringContext.#take(this);
-    return (error) => answer.fail(error);
-  }
-
-  get done() {
-    return AnsweringContext.#take(this).callback;
-  }
-
-  set succeed(value) {
-    replace(this, "succeed", value);
-  }
-
-  set fail(value) {
-    replace(this, "fail", value);
-  }
-
-  set done(value) {
-    replace(this, "done", value);
-  }
+function AnsweringContext(call, settings, answer) {
+  FunctionPrototypeCall(Context, this, call, settings);
+  const succeed = (value) => answer.succeed(value);
+  const fail = (error) => answer.fail(error);
+  const done = (error, result) =>
+    error === undefined || error === null ? answer.succeed(result) : answer.fail(error);
+  const status = (code) => {
+    if (code === undefined) return answer.statusCode ?? 200;
+    answer.statusCode = code;
+    return this;
+  };
+  const headers = (headers) => {
+    if (headers === undefined) return answer.headers ?? {};
+    answer.headers = headers;
+    return this;
+  };
+  this.succeed = succeed;
+  this.fail = fail;
+  this.done = done;
+  this.status = status;
+  this.headers = headers;
 }
-// It is shown as a plain object.
-delete AnsweringContext.prototype.constructor;
-
-function replace(context, name, value) {
-  ObjectDefineProperty(context, name, {
-    __proto__: null,
-    value,
-    configurable: true,
-    enumerable: true,
-    writable: true,
-  });
-}
+AnsweringContext.prototype = ObjectPrototype;

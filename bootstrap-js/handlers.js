@@ -45,10 +45,13 @@ const BARE_PARAMETER = new SafeRegExp(/^\s*(?:async\s+)?([\w$]+)\s*=>/);
 const NAME = new SafeRegExp(/^[\w$]*/);
 /** A function that calls its second parameter so is a listener of `node:http`. */
 const LISTENER = new SafeRegExp(/^(?:_?res|response)$/);
-/** The callback without a parameter for it: alone, or with all that was given. */
+/** Callback or context without a parameter for it: alone, or with all that was given. */
 const PASSED_ON = new SafeRegExp(
-  /\barguments\s*\[\s*(?:2|[A-Za-z_$][\w$]*)\s*\]|(?:\.\.\.|\bapply\s*\([^;]*?,|\bslice\.call\s*\(|\bArray\.from\s*\()\s*arguments\b/,
+  /\barguments\s*\[\s*(?:[12]|[A-Za-z_$][\w$]*)\s*\]|(?:\.\.\.|\bapply\s*\([^;]*?,|\bslice\.call\s*\(|\bArray\.from\s*\()\s*arguments\b/,
 );
+
+/** A pattern that has of the context what answers, or all of it. */
+const TAKEN_APART = new SafeRegExp(/\b(?:succeed|fail|done)\b|\.\.\./);
 
 const isFunction = (value) => typeof value === "function";
 const hasProperties = (value) =>
@@ -124,7 +127,8 @@ function calledFunction(candidate) {
   const second = parameters.length < 2 ? "" : RegExpPrototypeExec(NAME, parameters[1])[0];
   if (RegExpPrototypeTest(LISTENER, second)) return { kind: "listener", listener: candidate };
   const answersLater = candidate.length >= 3 || parameters.length >= 3 || hasRest(parameters) ||
-    RegExpPrototypeTest(PASSED_ON, source) || second !== "" && answersBy(second, source);
+    RegExpPrototypeTest(PASSED_ON, source) ||
+    (second === "" ? takesAnswers(candidate, parameters) : answersBy(second, source));
   return { kind: "event", handler: candidate, answersLater };
 }
 
@@ -156,11 +160,25 @@ function hasRest(parameters) {
   return count > 0 && StringPrototypeStartsWith(parameters[count - 1], "...");
 }
 
-/** Whether the context of this name is asked to answer, maybe later than the handler returns. */
+/** Whether a handler whose second parameter has no name may answer by what it is given there. */
+function takesAnswers(candidate, parameters) {
+  // Of functions that are bound or behind a proxy nothing is known but their length.
+  if (parameters.length === 0) return candidate.length >= 2;
+  return parameters.length >= 2 && RegExpPrototypeTest(TAKEN_APART, parameters[1]);
+}
+
+/**
+ * Whether a handler may answer by the context of this name, maybe later than it returns: it names
+ * what answers, or the context goes on to somebody, be it under another name.
+ */
 function answersBy(name, source) {
   const escaped = StringPrototypeReplaceAll(name, "$", "\\$&");
-  const use = `(?<![\\w$.])${escaped}\\s*(?:\\?\\.|\\.)\\s*(?:succeed|fail|done)\\b`;
-  return RegExpPrototypeTest(new SafeRegExp(use), source);
+  const own = `(?<![\\w$]|(?<!\\.\\.)\\.)${escaped}(?![\\w$])`;
+  const parameter = RegExpPrototypeExec(new SafeRegExp(own), source);
+  if (parameter === null) return false;
+  const rest = StringPrototypeSlice(source, parameter.index + name.length);
+  const use = `${own}\\s*(?:(?:\\?\\.|\\.)\\s*(?:succeed|fail|done)\\b|(?!\\s|\\?\\.|\\.|:))`;
+  return RegExpPrototypeTest(new SafeRegExp(use), rest);
 }
 
 /**

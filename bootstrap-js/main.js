@@ -300,6 +300,8 @@ globalThis.__cloudserve = {
     run(call);
   },
 
+  idle: () => current?.idle(),
+
   sockets: () => openSockets(),
 
   body: (id, bytes, end) => withCall(id, (call) => call.receive(bytes, end)),

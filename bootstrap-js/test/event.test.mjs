@@ -7,10 +7,14 @@ import { peerOf } from "ext:cloudserve/request.js";
 import { callStream, awslambda } from "ext:cloudserve/stream.js";
 import { makeCall, settings } from "./calls.mjs";
 
-const ask = async (handler, request) => {
+/** `isIdle`: nothing is under way when the handler has returned. */
+const ask = async (handler, { isIdle = false } = {}) => {
   const chosen = chooseHandler({ handler }, { serve: null, server: null });
   assert.equal(chosen.kind, "event");
-  return callEvent(makeCall(request).call, chosen, settings);
+  const { call } = makeCall();
+  const answer = callEvent(call, chosen, settings);
+  if (isIdle) call.idle();
+  return answer;
 };
 
 test("what comes first is the answer", async () => {
@@ -54,6 +58,16 @@ test("a callback is there, however it is asked for", async () => {
     (event, context) => { const { succeed } = context; setTimeout(succeed, 1, "later"); },
     (event, context) => { const { done } = Object.create(context); later(done); },
     (event, context) => { const { done } = new Proxy(context, {}); later(done); },
+    (event, context) => { const ctx = context; setTimeout(() => ctx.succeed("later"), 5); },
+    (event, ctx) => { ((context) => setTimeout(() => context.done(null, "later"), 5))(ctx); },
+    (event, context) => { const all = { ...context }; later(all.done); },
+    (event, context) => { const all = { event, context }; setTimeout(() => all.context.succeed("later")); },
+    (event, context) => void setTimeout(() => context["succeed"]("later"), 5),
+    (event, { done }) => later(done),
+    (event, { ...context }) => later(context.done),
+    function (event, context) { later(context.done); }.bind(null),
+    new Proxy((event, context) => later(context.done), {}),
+    function () { const context = arguments[1]; setTimeout(() => context.succeed("later"), 5); },
     function () { return ((...args) => later(args[2]))(...arguments); },
     function () { return ((a, b, c) => later(c)).apply(this, arguments); },
     function () {
@@ -81,14 +95,37 @@ test("a callback is there, however it is asked for", async () => {
     },
     (event) => { (function () { return arguments.length; })(); },
     (event, context) => { const t = { fail() {} }; t.fail(); ({ context: t }).context.fail(); },
-    function (event) {
-      var context = arguments.length > 1 && arguments[1] !== undefined ? arguments[1] : {};
-    },
-    (event, context) => void JSON.stringify({ ...context }),
+    (event, context) => void context.functionName,
+    (event, context) => { context?.waitUntil(Promise.resolve()); return void { context: 1 }; },
     (event) => { for (const _ of [1, 2, 3]); const step = { done: true }; if (step.done) return; },
   ]) {
     assert.equal(await ask(handler), undefined, `${handler}`);
   }
+});
+
+test("nobody waits for an answer when nothing is left that could give one", async () => {
+  for (const handler of [
+    (event, context, callback) => {},
+    (event, context) => void JSON.stringify({ ...context }),
+    (event, context) => { if (!context) throw new Error("no context"); },
+    function (event) {
+      var context = arguments.length > 1 && arguments[1] !== undefined ? arguments[1] : {};
+    },
+  ]) {
+    assert.equal(await ask(handler, { isIdle: true }), undefined, `${handler}`);
+  }
+  const status = (event, context) => void context.status(201).headers({ a: "b" }).succeed;
+  assert.equal((await ask(status, { isIdle: true })).statusCode, 201);
+  const called = (event, context, callback) => callback(null, "called");
+  assert.equal(await ask(called, { isIdle: true }), "called");
+});
+
+test("a context answers its own call and no other", async () => {
+  let late;
+  await ask((event, context) => { late = new Proxy(context, {}); return "first"; });
+  const second = ask((event, context, callback) => void setTimeout(callback, 5, null, "second"));
+  late.fail(new Error("of the first call"));
+  assert.equal(await second, "second");
 });
 
 test("the context is a plain object whose functions may be replaced", async () => {

@@ -55,6 +55,48 @@ async fn every_form_is_recognised() {
     }
 }
 
+/// In AWS's older style: by the callback or the context, whatever that is called by then. As on AWS,
+/// nobody waits when nothing is left that could answer.
+#[tokio::test]
+async fn a_handler_may_answer_after_it_has_returned() {
+    let owner = server().await.register().await;
+    for (name, code, status, body) in [
+        (
+            "alias",
+            "exports.handler = (event, context) => { const ctx = context; setTimeout(() => ctx.succeed('later'), 20); }",
+            200,
+            "later",
+        ),
+        (
+            "handed-on",
+            "const route = (event, c) => void setTimeout(() => c.done(null, 'later'), 20); exports.handler = (event, context) => { route(event, context); }",
+            200,
+            "later",
+        ),
+        (
+            "immediates",
+            "exports.handler = (event, context, callback) => { setImmediate(() => setImmediate(callback, null, 'later')); }",
+            200,
+            "later",
+        ),
+        (
+            "operation",
+            "const crypto = require('crypto'); exports.handler = (event, context, callback) => { crypto.randomBytes(8, (error, bytes) => callback(error, bytes.length)); }",
+            200,
+            "8",
+        ),
+        (
+            "never",
+            "exports.handler = (event, context, callback) => { setTimeout(() => {}, 20); }",
+            204,
+            "",
+        ),
+    ] {
+        owner.deploy(&deploy(name, "f.cjs", code)).await;
+        assert_eq!(owner.call(name).await.expect(status).text(), body, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn exported_methods_answer_only_those_methods() {
     let code = "

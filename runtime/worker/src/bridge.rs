@@ -88,6 +88,7 @@ pub(crate) struct Bridge {
     body_aborted: v8::Global<v8::Function>,
     credit: v8::Global<v8::Function>,
     cancel: v8::Global<v8::Function>,
+    idle: v8::Global<v8::Function>,
     sockets: v8::Global<v8::Function>,
 }
 
@@ -131,6 +132,7 @@ impl Bridge {
             body_aborted: function("bodyAborted"),
             credit: function("credit"),
             cancel: function("cancel"),
+            idle: function("idle"),
             sockets: function("sockets"),
         }
     }
@@ -294,6 +296,11 @@ impl Bridge {
     /// Nobody waits for the answer.
     pub(crate) fn cancel(&self, runtime: &mut JsRuntime, call: u32) {
         notify(runtime, &self.cancel, &[call]);
+    }
+
+    /// The event loop has nothing left to do, and a call is in the isolate.
+    pub(crate) fn idle(&self, runtime: &mut JsRuntime) {
+        notify(runtime, &self.idle, &[]);
     }
 
     /// `[name, value, name, value, ...]`

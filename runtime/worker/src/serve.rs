@@ -362,7 +362,13 @@ impl Serving {
                 let timeout = Duration::from_millis(self.host.limits.get().timeout_ms.into());
                 self.watchdog.arm(Instant::now() + timeout, NEVER);
             }
-            let polled = self.booted.poll(cx);
+            let mut polled = self.booted.poll(cx);
+            if matches!(polled, Poll::Ready(Ok(()))) && self.host.has_calls() {
+                let Booted { worker, bridge, .. } = &mut self.booted;
+                bridge.idle(&mut worker.js_runtime);
+                worker.js_runtime.v8_isolate().perform_microtask_checkpoint();
+                polled = self.booted.poll(cx);
+            }
             let goes_on = polled.is_pending();
             if let Some(code) = self.verdict(match polled {
                 Poll::Ready(Err(error)) => Some(error),

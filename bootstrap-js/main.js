@@ -291,6 +291,9 @@ globalThis.__cloudserve = {
     settings.eventFormat = "lambda";
   },
 
+  /** The bundle names it: `Response` takes a `webSocket` before anything of the bundle has run. */
+  useWebSocketPair: () => void globalThis.WebSocketPair,
+
   request(id, executionId, method, target, headers, body, end, budgetMs) {
     const request = { executionId, method, target, headers, body, end };
     const call = new Call(host, id, request, budgetMs, settings.initialCreditBytes);

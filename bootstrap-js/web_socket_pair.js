@@ -158,8 +158,8 @@ export const isPairEnd = (value) => isEnd(value);
 export const connectPairEnd = (end, wire) => connect(end, wire);
 
 /**
- * Makes `WebSocketPair` a global. With its first use, `Response` takes a `webSocket`: nobody else
- * pays for that.
+ * Makes `WebSocketPair` a global. When it is first asked for, by the platform if a bundle names it,
+ * `Response` takes a `webSocket`: nobody else pays for that.
  */
 export function offerWebSocketPair(global) {
   const define = (name, value) =>

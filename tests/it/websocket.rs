@@ -149,6 +149,32 @@ async fn what_is_no_websocket_is_answered_like_any_request() {
     assert!(json!(logs).to_string().contains("a handler that takes a Request"), "{logs:#?}");
 }
 
+/// `Response` takes it also where it was read before the first pair was made.
+#[tokio::test]
+async fn a_pair_may_be_made_within_the_first_answer() {
+    let code = "
+        const { Response: Answer } = globalThis;
+        const greeting = () => {
+          const [client, server] = Object.values(new WebSocketPair());
+          server.accept();
+          server.send('hello');
+          return client;
+        };
+        const forms = {
+          named: () => new Response(null, { status: 101, webSocket: greeting() }),
+          renamed: () => new Answer(null, { status: 101, webSocket: greeting() }),
+        };
+        export default { fetch: (request) => forms[new URL(request.url).pathname.slice(1)]() };
+    ";
+    let owner = server().await.register().await;
+    for form in ["named", "renamed"] {
+        owner.deploy(&deploy(form, "f.mjs", code)).await;
+        let mut socket = owner.web_socket(&format!("{form}/{form}")).open().await;
+        assert_eq!(socket.next().await, Message::Text("hello".to_owned()), "{form}");
+        socket.close(1000, "").await;
+    }
+}
+
 #[tokio::test]
 async fn socket_io_works_over_it() {
     let owner = server().await.register().await;

@@ -82,6 +82,7 @@ pub(crate) struct Bridge {
     loaded: v8::Global<v8::Function>,
     forget: v8::Global<v8::Function>,
     use_lambda_events: v8::Global<v8::Function>,
+    use_web_socket_pair: v8::Global<v8::Function>,
     request: v8::Global<v8::Function>,
     body: v8::Global<v8::Function>,
     trailers: v8::Global<v8::Function>,
@@ -126,6 +127,7 @@ impl Bridge {
             loaded: function("loaded"),
             forget: function("forget"),
             use_lambda_events: function("useLambdaEvents"),
+            use_web_socket_pair: function("useWebSocketPair"),
             request: function("request"),
             body: function("body"),
             trailers: function("trailers"),
@@ -225,6 +227,11 @@ impl Bridge {
     /// Events are to be exactly as AWS makes them.
     pub(crate) fn use_lambda_events(&self, runtime: &mut JsRuntime) {
         notify(runtime, &self.use_lambda_events, &[]);
+    }
+
+    /// The module that is evaluated next may make a `WebSocketPair`.
+    pub(crate) fn use_web_socket_pair(&self, runtime: &mut JsRuntime) {
+        notify(runtime, &self.use_web_socket_pair, &[]);
     }
 
     /// Starts a call.

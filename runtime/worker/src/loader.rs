@@ -61,6 +61,7 @@ pub(crate) struct BundleLoader {
     wanted: RefCell<HashMap<String, BTreeSet<String>>>,
     code_cache: Cell<CodeCache>,
     wants_aws_events: Cell<bool>,
+    names_web_socket_pair: Cell<bool>,
 }
 
 /// What became of the bundle's code cache.
@@ -98,6 +99,7 @@ pub(crate) fn new() -> (Rc<BundleLoader>, NodeServices) {
         wanted: RefCell::default(),
         code_cache: Cell::new(CodeCache::Absent),
         wants_aws_events: Cell::new(false),
+        names_web_socket_pair: Cell::new(false),
     });
     let services = NodeExtInitServices {
         node_require_loader: Rc::new(Required { loader: loader.clone() }),
@@ -143,6 +145,11 @@ impl BundleLoader {
     /// Whether the bundle that was loaded carries an adapter for AWS's events.
     pub(crate) fn wants_aws_events(&self) -> bool {
         self.wants_aws_events.get()
+    }
+
+    /// Whether the bundle that was loaded names `WebSocketPair`.
+    pub(crate) fn names_web_socket_pair(&self) -> bool {
+        self.names_web_socket_pair.get()
     }
 
     /// Whether a code cache was given and V8 took it.
@@ -225,6 +232,7 @@ impl BundleLoader {
         };
         let code_cache = self.is_bundle(url).then(|| {
             self.wants_aws_events.set(wants_aws_events(source.as_bytes()));
+            self.names_web_socket_pair.set(source.contains("WebSocketPair"));
             let data = self.artifacts.borrow_mut().as_mut().and_then(|a| a.code_cache.take());
             if data.is_some() {
                 self.code_cache.set(CodeCache::Given);

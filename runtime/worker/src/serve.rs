@@ -225,6 +225,9 @@ impl Serving {
     async fn evaluate(&mut self) -> Result<v8::Global<v8::Object>, CoreError> {
         let url = self.booted.loader.bundle_url();
         let module = self.booted.worker.preload_main_module(&url).await?;
+        if self.booted.loader.names_web_socket_pair() {
+            self.booted.bridge.use_web_socket_pair(&mut self.booted.worker.js_runtime);
+        }
         let mut evaluated = pin!(self.booted.worker.js_runtime.mod_evaluate(module));
         let mut is_evaluated = false;
         poll_fn(|cx| {

@@ -9,6 +9,7 @@ import { STREAMING } from "ext:cloudserve/handlers.js";
 import { headOf } from "ext:cloudserve/response.js";
 
 const {
+  Error,
   ObjectFreeze,
   Promise,
   PromisePrototypeThen,
@@ -25,10 +26,16 @@ class ResponseStream extends Writable {
   #call;
   #head = DEFAULT_HEAD;
   #isSent = false;
+  #isComplete = false;
 
   constructor(call) {
     super();
     this.#call = call;
+  }
+
+  /** All of the answer is sent. */
+  get isComplete() {
+    return this.#isComplete;
   }
 
   setContentType(type) {
@@ -65,6 +72,7 @@ class ResponseStream extends Writable {
     } catch (error) {
       return done(error);
     }
+    this.#isComplete = true;
     this.#call.host.chunk(this.#call.id, NOTHING, true);
     done();
   }
@@ -93,8 +101,11 @@ export async function callStream(call, { handler }, settings) {
   const stream = new ResponseStream(call);
   const context = new Context(call, settings);
   return new Promise((resolve, reject) => {
-    // The answer is complete when the stream is; the handler may fail before.
-    stream.once("close", () => resolve(ANSWERED));
+    // The answer is complete when the stream is; the handler may fail before, or give it up.
+    stream.once("close", () => {
+      if (stream.isComplete || call.cancelled) resolve(ANSWERED);
+      else reject(new Error("the handler destroyed its stream before it had answered"));
+    });
     stream.once("error", reject);
     call.onCancel = () => stream.destroy();
     const returned = ReflectApply(handler, undefined, [event, stream, context]);

@@ -230,4 +230,11 @@ test("a streaming handler that fails fails its call", async () => {
     }),
     /status/,
   );
+  await assert.rejects(
+    stream(async (event, response) => {
+      response.write("one");
+      response.destroy();
+    }),
+    /destroyed its stream/,
+  );
 });

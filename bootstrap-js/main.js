@@ -25,6 +25,7 @@ import { offerWebSocketPair } from "ext:cloudserve/web_socket_pair.js";
 const { defineEventHandler } = core.loadExtScript("ext:deno_web/02_event.js");
 const { abortRequest } = core.loadExtScript("ext:deno_fetch/23_request.js");
 const { default: process } = core.createLazyLoader("node:process")();
+const { setInterval } = core.loadExtScript("ext:deno_web/02_timers.js");
 const { Console, inspectArgs } = core.loadExtScript("ext:deno_web/01_console.js");
 const {
   ErrorCaptureStackTrace,
@@ -41,6 +42,8 @@ const encode = core.encode;
 
 const NOTHING = new Uint8Array(0);
 const LEVEL_DEBUG = 0;
+/** The longest that a timer may take. */
+const LONGEST_MS = 2 ** 31 - 1;
 
 let host;
 let settings;
@@ -277,6 +280,16 @@ globalThis.__cloudserve = {
       if (chosen !== null) prepare();
     }
     return handler?.kind;
+  },
+
+  /**
+   * The module waits for what nothing in the process will bring about. Whether that is the end of
+   * its server: then it is held, as it would be by a server that has a port.
+   */
+  serves() {
+    if (captured.serve === null && captured.server === null) return false;
+    setInterval(() => {}, LONGEST_MS);
+    return true;
   },
 
   /** Takes back what `assign` and `loaded` have set: what was called was a rehearsal. */

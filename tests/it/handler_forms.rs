@@ -9,12 +9,22 @@ use serde_json::{Value, json};
 use crate::support::{deploy, send, server};
 
 /// `(file, code, handlerKind)`; each answers GET with `ok GET`.
-const FORMS: [(&str, &str, &str); 21] = [
+const FORMS: [(&str, &str, &str); 23] = [
     ("f.ts", "Deno.serve((r: Request) => new Response(`ok ${r.method}`));", "deno-serve"),
     (
         "f.mjs",
         "Deno.serve({ port: 1, handler: (r) => new Response(`ok ${r.method}`) });",
         "deno-serve",
+    ),
+    (
+        "f.ts",
+        "const server = Deno.serve((r: Request) => new Response(`ok ${r.method}`)); await server.finished;",
+        "deno-serve",
+    ),
+    (
+        "f.mjs",
+        "import http from 'http'; import { once } from 'events'; const server = http.createServer((q, s) => s.end(`ok ${q.method}`)).listen(80); await once(server, 'close');",
+        "server",
     ),
     (
         "f.mjs",

@@ -80,6 +80,7 @@ pub(crate) struct Bridge {
     boot: v8::Global<v8::Function>,
     assign: v8::Global<v8::Function>,
     loaded: v8::Global<v8::Function>,
+    serves: v8::Global<v8::Function>,
     forget: v8::Global<v8::Function>,
     use_lambda_events: v8::Global<v8::Function>,
     use_web_socket_pair: v8::Global<v8::Function>,
@@ -125,6 +126,7 @@ impl Bridge {
             boot: function("boot"),
             assign: function("assign"),
             loaded: function("loaded"),
+            serves: function("serves"),
             forget: function("forget"),
             use_lambda_events: function("useLambdaEvents"),
             use_web_socket_pair: function("useWebSocketPair"),
@@ -222,6 +224,15 @@ impl Bridge {
             "constant" => Some(HandlerKind::Constant),
             _ => None,
         }
+    }
+
+    /// The module waits for what will not come. Whether that is the end of a server that it has
+    /// started: the event loop does not complain of it any more then.
+    pub(crate) fn serves(&self, runtime: &mut JsRuntime) -> bool {
+        scope!(scope, runtime);
+        let serves = v8::Local::new(scope, &self.serves);
+        let this = v8::undefined(scope).into();
+        serves.call(scope, this, &[]).is_some_and(|serves| serves.is_true())
     }
 
     /// Events are to be exactly as AWS makes them.

@@ -236,6 +236,10 @@ impl Serving {
                 // has come to its end.
                 let polled = self.booted.poll(cx);
                 if let Poll::Ready(Err(error)) = polled {
+                    let Booted { worker, bridge, .. } = &mut self.booted;
+                    if is_stalled(&error) && bridge.serves(&mut worker.js_runtime) {
+                        return Poll::Ready(Ok(()));
+                    }
                     return Poll::Ready(Err(error));
                 }
                 if is_evaluated {
@@ -562,6 +566,12 @@ fn slow_start(load_budget_ms: u32) -> Fault {
         FaultClass::StartupError,
         format!("the module did not finish loading within {load_budget_ms} ms"),
     )
+}
+
+/// Whether a module waits for what nothing is left to bring about. In V8's words.
+fn is_stalled(error: &CoreError) -> bool {
+    const STALLED: &str = "Top-level await promise never resolved";
+    matches!(error.as_kind(), CoreErrorKind::Js(js) if js.exception_message == STALLED)
 }
 
 /// `[one line, stack]` of an error that reached the event loop.

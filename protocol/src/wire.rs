@@ -38,6 +38,10 @@ pub const EXIT_UNCAUGHT: i32 = 71;
 /// Exit code of a worker whose code could not be stopped when its CPU time was used up.
 pub const EXIT_CPU_LIMIT: i32 = 72;
 
+/// A line of a log counts at least so many bytes of `limits.logBytes`: the number of lines is bounded
+/// as well.
+pub const MIN_LOG_LINE_BYTES: usize = 16;
+
 /// The last line of a log that was cut. A worker that keeps to `limits.logBytes` itself ends the
 /// log with it; the supervisor recognises it.
 #[must_use]

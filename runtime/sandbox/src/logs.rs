@@ -4,10 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cloudserve_protocol::call::{LogLevel, LogLine};
 use cloudserve_protocol::fault::Fault;
-use cloudserve_protocol::wire::log_cut_marker;
-
-/// A line counts at least this much, so that the number of lines is bounded as well.
-const MIN_LINE_BYTES: usize = 16;
+use cloudserve_protocol::wire::{MIN_LOG_LINE_BYTES, log_cut_marker};
 
 /// Collects lines until its bound is reached, then marks that lines are missing.
 #[derive(Debug)]
@@ -35,7 +32,7 @@ impl LogBuffer {
             self.lines.push(LogLine { level, message, timestamp_ms });
             return;
         }
-        let cost = message.len().max(MIN_LINE_BYTES);
+        let cost = message.len().max(MIN_LOG_LINE_BYTES);
         if cost <= self.left_bytes {
             self.left_bytes -= cost;
             self.lines.push(LogLine { level, message, timestamp_ms });

@@ -17,7 +17,7 @@ use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::limits::Limits;
 use cloudserve_protocol::wire::{
-    Done, FromWorker, MAX_HEAD_BYTES, SWITCHING_PROTOCOLS, log_cut_marker,
+    Done, FromWorker, MAX_HEAD_BYTES, MIN_LOG_LINE_BYTES, SWITCHING_PROTOCOLS, log_cut_marker,
 };
 use deno_core::v8;
 
@@ -245,9 +245,10 @@ impl Host {
         }
         let limit = self.limits.get().log_bytes;
         let left = (limit as usize).saturating_sub(self.logged_bytes.get());
-        let is_cut = message.len() > left;
+        let cost = message.len().max(MIN_LOG_LINE_BYTES);
+        let is_cut = cost > left;
         message.truncate(message.floor_char_boundary(left));
-        self.logged_bytes.set(self.logged_bytes.get() + message.len());
+        self.logged_bytes.set(self.logged_bytes.get() + cost);
         if !(is_cut && message.is_empty()) {
             self.send_log(level, message);
         }
@@ -427,6 +428,21 @@ fn epoch_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_lines_are_bounded() {
+        let host = Host::new();
+        let written = |lines: usize| {
+            for _ in 0..lines {
+                host.log(LogLevel::Info, String::new());
+            }
+            host.outgoing().len()
+        };
+        let limit = host.limits.get().log_bytes as usize;
+        let full = written(limit / MIN_LOG_LINE_BYTES + 1);
+        assert!(host.log_is_cut());
+        assert_eq!(written(1_000), full);
+    }
 
     #[test]
     fn stacks_are_the_owners() {

@@ -44,7 +44,7 @@ const NO_CODE = new SafeRegExp(
 const BARE_PARAMETER = new SafeRegExp(/^\s*(?:async\s+)?([\w$]+)\s*=>/);
 const NAME = new SafeRegExp(/^[\w$]*/);
 /** A function that calls its second parameter so is a listener of `node:http`. */
-const LISTENER = new SafeRegExp(/^(?:_?res|response)$/);
+const LISTENER = new SafeRegExp(/^(?:_?resp?|_?response)$/);
 /** Callback or context without a parameter for it: alone, or with all that was given. */
 const PASSED_ON = new SafeRegExp(
   /\barguments\s*\[\s*(?:[12]|[A-Za-z_$][\w$]*)\s*\]|(?:\.\.\.|\bapply\s*\([^;]*?,|\bslice\.call\s*\(|\bArray\.from\s*\()\s*arguments\b/,
@@ -214,11 +214,18 @@ function mainFunction(candidate) {
 
 function constant(own) {
   const value = own?.__esModule ? own.default : own;
-  return value === undefined || isEmptyExports(value) ? null : { kind: "constant", value };
+  return value === undefined || isCode(value) ? null : { kind: "constant", value };
 }
 
-/** `module.exports` of a CommonJS module that exported nothing. */
-function isEmptyExports(value) {
-  return typeof value === "object" && value !== null && !ArrayIsArray(value) &&
-    ObjectGetPrototypeOf(value) === ObjectPrototype && ObjectKeys(value).length === 0;
+/** `module.exports` of a CommonJS module that exported nothing, or functions of other names. */
+function isCode(value) {
+  if (
+    typeof value !== "object" || value === null || ArrayIsArray(value) ||
+    ObjectGetPrototypeOf(value) !== ObjectPrototype
+  ) return false;
+  const names = ObjectKeys(value);
+  for (let i = 0; i < names.length; i++) {
+    if (isFunction(value[names[i]])) return true;
+  }
+  return names.length === 0;
 }

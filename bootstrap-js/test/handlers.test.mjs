@@ -31,6 +31,8 @@ test("each form is recognised", () => {
     ["listener", { default: async (req, res) => {} }],
     ["listener", { default: async function (request, response) {} }],
     ["listener", { default: (_, res) => {} }],
+    ["listener", { default: (req, resp) => {} }],
+    ["listener", { default: (_request, _response) => {} }],
     ["listener", { default: async function handler(message, _res) {} }],
     ["listener", { default: ({ query, method = "GET" }, res) => {} }],
     ["listener", { default: (req /* of Node */, /* its */ res) => {} }],
@@ -41,6 +43,7 @@ test("each form is recognised", () => {
     ["event", { default: async (request) => {} }],
     ["event", { default: (event, response_id) => {} }],
     ["event", { default: ({ query }, result) => {} }],
+    ["event", { default: (event, respond) => {} }],
     ["event", { default: (req, context) => {} }],
     ["event", { handler: (event, context, callback) => {} }],
     ["main", { main: f }],
@@ -93,7 +96,14 @@ test("CommonJS and transpiled modules are looked into", () => {
 });
 
 test("nothing exported is no handler", () => {
-  for (const namespace of [{}, { other: f }, { default: undefined }, { default: {} }]) {
+  for (const namespace of [
+    {},
+    { other: f },
+    { default: undefined },
+    { default: {} },
+    { default: { other: f } },
+    { default: { region: "eu", other: f } },
+  ]) {
     assert.equal(choose(namespace), null);
   }
   assert.equal(choose({ default: null }).value, null);

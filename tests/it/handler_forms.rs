@@ -121,8 +121,12 @@ async fn the_form_is_chosen_by_rule_and_shown() {
         seen.insert(kind);
     }
     assert_eq!(seen.len(), 10, "every kind has a case: {seen:?}");
-    let none = owner.deploy_failing(&deploy("none", "f.mjs", "export const other = 1;")).await;
-    assert_eq!(none["code"], "startup_error");
+    for (file, code) in
+        [("f.mjs", "export const other = 1;"), ("f.cjs", "exports.other = (event) => 'other';")]
+    {
+        let none = owner.deploy_failing(&deploy("none", file, code)).await;
+        assert_eq!(none["code"], "startup_error", "{code}");
+    }
 }
 
 #[tokio::test]

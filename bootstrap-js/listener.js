@@ -14,6 +14,7 @@ const {
   JSONStringify,
   ObjectDefineProperties,
   ObjectDefineProperty,
+  ObjectKeys,
   ObjectPrototypeIsPrototypeOf,
   ReflectApply,
   StringPrototypeIndexOf,
@@ -98,9 +99,18 @@ class ListenerResponse extends http.ServerResponse {
     this.statusCode = code;
     return this;
   }
+  /** A header, or an object of several. */
   set(name, value) {
-    this.setHeader(name, value);
+    if (typeof name === "object" && name !== null) {
+      const names = ObjectKeys(name);
+      for (let i = 0; i < names.length; i++) this.setHeader(names[i], name[names[i]]);
+    } else {
+      this.setHeader(name, value);
+    }
     return this;
+  }
+  header(name, value) {
+    return this.set(name, value);
   }
   type(type) {
     return this.set("content-type", TYPES[type] ?? type);

@@ -194,6 +194,10 @@ test("listeners get what Vercel and functions-framework add", async () => {
   });
   assert.equal(got.status, 202);
   assert.deepEqual(JSON.parse(got.text()), [{ a: ["1", "2"] }, { k: "v w" }, { b: 3 }, "/p", "h"]);
+  const headed = await ask((req, res) => {
+    res.set({ "x-a": "1", "X-B": ["2", "3"] }).header("x-c", "4").sendStatus(204);
+  });
+  assert.deepEqual(["x-a", "x-b", "x-c"].map(headed.header), [["1"], ["2", "3"], ["4"]]);
   const moved = await ask((req, res) => res.redirect("/else"));
   assert.deepEqual([moved.status, moved.header("location")], [307, ["/else"]]);
   await assert.rejects(ask(async (req, res) => { throw new Error("mine"); }), /mine/);

@@ -45,6 +45,14 @@ const BARE_PARAMETER = new SafeRegExp(/^\s*(?:async\s+)?([\w$]+)\s*=>/);
 const NAME = new SafeRegExp(/^[\w$]*/);
 /** A function that calls its second parameter so is a listener of `node:http`. */
 const LISTENER = new SafeRegExp(/^(?:_?resp?|_?response)$/);
+/** A function that calls its first parameter so takes a `Request`, if it uses it as one. */
+const REQUEST = new SafeRegExp(/^_?req(?:uest)?$/);
+/** What a `Request` has and an event has not. */
+const REQUEST_USE = [
+  "(?<![\\w$.])NAME\\s*\\.\\s*(?:json|text|arrayBuffer|blob|bytes|formData|clone)\\s*\\(",
+  "(?<![\\w$.])NAME\\s*\\.\\s*headers\\s*\\.\\s*(?:get|has|forEach|entries|keys|values)\\s*\\(",
+  "\\bnew\\s+URL\\s*\\(\\s*NAME\\s*\\.\\s*url\\b",
+].join("|");
 /** Callback or context without a parameter for it: alone, or with all that was given. */
 const PASSED_ON = new SafeRegExp(
   /\barguments\s*\[\s*(?:[12]|[A-Za-z_$][\w$]*)\s*\]|(?:\.\.\.|\bapply\s*\([^;]*?,|\bslice\.call\s*\(|\bArray\.from\s*\()\s*arguments\b/,
@@ -116,7 +124,10 @@ function streamFunction(candidate) {
   return { kind: "lambda-stream", handler: candidate };
 }
 
-/** What is called for a request: an app of a framework, a listener, or `(event, context)`. */
+/**
+ * What is called for a request: an app of a framework, a listener, a function of a `Request`, or
+ * `(event, context)`.
+ */
 function calledFunction(candidate) {
   if (!hasProperties(candidate)) return null;
   const app = appListener(candidate);
@@ -126,6 +137,10 @@ function calledFunction(candidate) {
   const parameters = parametersOf(source);
   const second = parameters.length < 2 ? "" : RegExpPrototypeExec(NAME, parameters[1])[0];
   if (RegExpPrototypeTest(LISTENER, second)) return { kind: "listener", listener: candidate };
+  if (parameters.length > 0 && takesRequest(parameters[0], source)) {
+    const fetch = (request, _env, ctx) => ReflectApply(candidate, undefined, [request, ctx]);
+    return { kind: "fetch", fetch };
+  }
   const answersLater = candidate.length >= 3 || parameters.length >= 3 || hasRest(parameters) ||
     RegExpPrototypeTest(PASSED_ON, source) ||
     (second === "" ? takesAnswers(candidate, parameters) : answersBy(second, source));
@@ -158,6 +173,15 @@ function parametersOf(source) {
 function hasRest(parameters) {
   const count = parameters.length;
   return count > 0 && StringPrototypeStartsWith(parameters[count - 1], "...");
+}
+
+/** As Netlify, Vercel's edge and others call a default export. */
+function takesRequest(parameter, source) {
+  const name = RegExpPrototypeExec(NAME, parameter)[0];
+  return RegExpPrototypeTest(REQUEST, name) && RegExpPrototypeTest(
+    new SafeRegExp(StringPrototypeReplaceAll(REQUEST_USE, "NAME", name)),
+    source,
+  );
 }
 
 /** Whether a handler whose second parameter has no name may answer by what it is given there. */

@@ -40,7 +40,14 @@ test("each form is recognised", () => {
     ["event", { default: (event, { res }) => {} }],
     ["event", { default: (event /* , res */) => {} }],
     ["event", { default: f }],
+    ["fetch", { default: async (request) => Response.json(await request.json()) }],
+    ["fetch", { default: (req, context) => new Response(req.headers.get("x-a")) }],
+    ["fetch", { handler: async function (request) { return new URL(request.url).pathname; } }],
     ["event", { default: async (request) => {} }],
+    ["event", { default: async (request) => request.body.text() + "request.json()" }],
+    ["event", { default: async (event) => (await fetch(event.url)).json() }],
+    ["event", { default: async (data) => fetch("/").then((data) => data.json()) }],
+    ["listener", { default: async (req, res) => res.json(await req.json()) }],
     ["event", { default: (event, response_id) => {} }],
     ["event", { default: ({ query }, result) => {} }],
     ["event", { default: (event, respond) => {} }],
@@ -116,6 +123,12 @@ test("HEAD is answered by GET, and Allow says so", () => {
   assert.equal(methods.PUT, undefined);
   assert.equal(methods.constructor, undefined);
   assert.equal(allow, "GET, POST, HEAD");
+});
+
+test("a function of a Request gets it, and what fetch gets last", () => {
+  const own = (request, context) => [request.headers.get("a"), context];
+  const { fetch } = choose({ default: own });
+  assert.deepEqual(fetch(new Request("http://h/", { headers: { a: "b" } }), "env", "ctx"), ["b", "ctx"]);
 });
 
 test("a fetch method keeps its object", () => {

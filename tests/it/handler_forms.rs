@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{deploy, send, server};
 
 /// `(file, code, handlerKind)`; each answers GET with `ok GET`.
-const FORMS: [(&str, &str, &str); 23] = [
+const FORMS: [(&str, &str, &str); 24] = [
     ("f.ts", "Deno.serve((r: Request) => new Response(`ok ${r.method}`));", "deno-serve"),
     (
         "f.mjs",
@@ -42,6 +42,11 @@ const FORMS: [(&str, &str, &str); 23] = [
         "server",
     ),
     ("f.mjs", "export default { fetch: (r) => new Response(`ok ${r.method}`) }", "fetch"),
+    (
+        "f.ts",
+        "export default async (req: Request) => new Response('ok ' + req.method + (await req.text()))",
+        "fetch",
+    ),
     ("f.ts", "export const GET = (r: Request) => new Response(`ok ${r.method}`)", "methods"),
     (
         "f.mjs",

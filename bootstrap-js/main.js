@@ -70,8 +70,10 @@ const FORMS = {
   constant: (_call, { value }) => value,
 };
 
-/** Makes what the form needs besides what was exported. */
-async function prepare() {
+/** Chooses the form, and makes what it needs besides what was exported. */
+async function prepare(namespace) {
+  chosen = chooseHandler(namespace, captured);
+  if (chosen === null) return;
   switch (chosen.kind) {
     case "server":
     case "app":
@@ -274,11 +276,9 @@ globalThis.__cloudserve = {
    * listen later, and an app may take time to get ready, so this is asked again until there is one.
    */
   loaded(namespace) {
-    if (chosen === null) {
-      chosen = chooseHandler(namespace, captured);
-      // If it fails, that surfaces as a rejection nobody handled: the module did not load.
-      if (chosen !== null) prepare();
-    }
+    // If it fails, in a getter of the module's too, that surfaces as a rejection nobody handled: the
+    // module did not load.
+    if (chosen === null) prepare(namespace);
     return handler?.kind;
   },
 

@@ -126,11 +126,18 @@ async fn the_form_is_chosen_by_rule_and_shown() {
         seen.insert(kind);
     }
     assert_eq!(seen.len(), 10, "every kind has a case: {seen:?}");
-    for (file, code) in
-        [("f.mjs", "export const other = 1;"), ("f.cjs", "exports.other = (event) => 'other';")]
-    {
+    for (file, code, words) in [
+        ("f.mjs", "export const other = 1;", "exports no handler"),
+        ("f.cjs", "exports.other = (event) => 'other';", "exports no handler"),
+        (
+            "f.cjs",
+            "Object.defineProperty(exports, 'handler', { get() { throw new Error('not yet') } })",
+            "not yet",
+        ),
+    ] {
         let none = owner.deploy_failing(&deploy("none", file, code)).await;
         assert_eq!(none["code"], "startup_error", "{code}");
+        assert!(none["message"].to_string().contains(words), "{code}: {none}");
     }
 }
 

@@ -25,6 +25,7 @@ fn queries_use_their_indexes() {
         (meta, queue::NEXT_IN_QUEUE, "versions_queue", true),
         (meta, queue::NEXT_OF_THE_IDLE, "SCAN v USING INDEX versions_queue", true),
         (meta, queue::QUEUED, "SCAN v USING INDEX versions_queue", true),
+        (meta, queue::RELEASE_LEASES, "SCAN versions USING INDEX versions_queue", true),
         (meta, queue::STANDING, "(function_id=? AND version<?)", true),
         (telemetry, logs::LOGS, "logs_by_function", true),
         (telemetry, logs::LOG_OF_CALL, "execution_id=?", true),

@@ -264,9 +264,12 @@ pub(super) fn fail(
     Ok(())
 }
 
+/// Walks the queue, which is said as in [`NEXT_IN_QUEUE`]: a start does not take longer the more
+/// versions there are.
+pub(super) const RELEASE_LEASES: &str = "UPDATE versions SET lease_until = 0
+     WHERE status = 'deploying' AND status IN ('pending', 'deploying')";
+
 /// Ends every lease, so that what a dead process had claimed can be claimed at once.
 pub(super) fn release_leases(c: &Connection) -> Result<(), StoreError> {
-    c.execute("UPDATE versions SET lease_until = 0 WHERE status = 'deploying'", [])
-        .map(drop)
-        .map_err(storage_failed)
+    c.execute(RELEASE_LEASES, []).map(drop).map_err(storage_failed)
 }

@@ -376,14 +376,29 @@ pub struct StoredSource {
     pub only_file: Option<String>,
 }
 
+/// The removal of objects of a function that no version refers to.
+#[derive(Debug, Clone, Default)]
+pub struct Sweep {
+    /// Who removes them: no two sweeps have the same.
+    pub holder: String,
+    /// How long it may take. If nobody ends it, it is over then.
+    pub lease: Duration,
+    /// Bundles that are stored and may belong to no version.
+    pub stored: Vec<BundleHash>,
+}
+
 /// The versions of a function that were removed and those that are left, each newest first. Both are
-/// empty while a version waits or is in work, and of a function that is not there.
+/// empty while a version waits or is in work or another sweep is under way, and of a function that is
+/// not there.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pruned {
     /// No longer there.
     pub removed: Vec<StoredVersion>,
     /// Still there.
     pub kept: Vec<StoredVersion>,
+    /// Whether the sweep has begun: objects that none of `kept` refers to may be removed. If not, there
+    /// are none.
+    pub is_swept: bool,
 }
 
 /// The sealed environment of one version.
@@ -475,9 +490,18 @@ pub trait FunctionStore: Send + Sync {
     ) -> Result<Rollback, StoreError>;
 
     /// Removes what is beyond the newest `keep` versions that were built (at least 1), but never the
-    /// served one, and beyond the newest five that failed. While a version of the function waits or
-    /// is in work, removes nothing: what it is about to store may be what an old one refers to.
-    async fn prune(&self, id: FunctionId, keep: u32) -> Result<Pruned, StoreError>;
+    /// served one, and beyond the newest five that failed. Begins the sweep if that, or what `sweep`
+    /// names, leaves objects that no version refers to. Does nothing while a version of the function
+    /// waits or is in work, which may be about to store what an old one refers to, or while another
+    /// sweep is under way.
+    async fn prune(&self, id: FunctionId, keep: u32, sweep: &Sweep) -> Result<Pruned, StoreError>;
+
+    /// Ends the sweep of this holder, if it is under way.
+    async fn end_sweep(&self, id: FunctionId, holder: &str) -> Result<(), StoreError>;
+
+    /// Whether objects of the function may be removed in this moment. Once `false`, it stays so for as
+    /// long as a version of the function waits or is in work.
+    async fn is_swept(&self, id: FunctionId) -> Result<bool, StoreError>;
 
     /// Versions of all accounts whose environment is not empty, in the order of function and
     /// version, after the one named. For the rotation of the master key.

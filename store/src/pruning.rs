@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use cloudserve_protocol::ids::SourceHash;
+use cloudserve_protocol::ids::{BundleHash, SourceHash};
 
 use crate::function::{DeployStatus, Pruned, StoredVersion};
 
@@ -38,6 +38,16 @@ pub(crate) fn divide(
         }
     }
     pruned
+}
+
+/// Whether there may be objects that no version refers to: of versions that go, or bundles of `stored`.
+pub(crate) fn leaves_objects(pruned: &Pruned, stored: &[BundleHash]) -> bool {
+    let is_kept = |hash: &BundleHash| {
+        let mut built = pruned.kept.iter().filter_map(|version| version.built.as_ref());
+        built.any(|built| built.bundle_hash == *hash)
+    };
+    // None is kept of a function that is not there, or while a version waits: nothing is known then.
+    !pruned.kept.is_empty() && (!pruned.removed.is_empty() || !stored.iter().all(is_kept))
 }
 
 /// The versions of which it must be known where their source is: those that go, and those that may

@@ -14,7 +14,7 @@ use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::ids::{BundleHash, ExecutionId, FunctionId, SourceHash, UserId};
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::account::{Quota, User};
-use cloudserve_store::function::{NewVersion, SealedEnv, Source};
+use cloudserve_store::function::{DeployError, NewVersion, SealedEnv, Source, Sweep};
 use cloudserve_store::telemetry::{CallStatus, LogRow, UsageQuery, UsageRow};
 use cloudserve_store::transfer::{Kind, Record};
 use cloudserve_store::{
@@ -135,9 +135,15 @@ async fn everything_is_there_after_reopening() {
 #[tokio::test(flavor = "multi_thread")]
 async fn serving_again_takes_up_what_was_in_work() {
     let directory = tempfile::tempdir().unwrap();
-    let (stores, _, id) = with_function(directory.path()).await;
+    let (stores, ada, id) = with_function(directory.path()).await;
     let hour = Duration::from_hours(1);
     stores.functions.claim("dead", hour).await.unwrap().unwrap();
+    let swept = stores.functions.accept(first_version(ada, "swept")).await.unwrap().function.id;
+    let error = DeployError { code: "internal".into(), message: String::new() };
+    stores.functions.fail(swept, 1, error).await.unwrap();
+    let stored = vec![BundleHash::of(b"nobody's")];
+    let sweep = Sweep { holder: "dead".into(), lease: hour, stored };
+    assert!(stores.functions.prune(swept, 9, &sweep).await.unwrap().is_swept);
     let half_written = directory.path().join("objects/.tmp/half-written");
     std::fs::write(&half_written, b"x").unwrap();
     drop(stores);
@@ -145,6 +151,7 @@ async fn serving_again_takes_up_what_was_in_work() {
     let stores = open_embedded(directory.path()).unwrap();
     assert!(stores.functions.claim("b", hour).await.unwrap().is_none());
     assert!(half_written.exists(), "it may belong to the server");
+    assert!(stores.functions.is_swept(swept).await.unwrap());
     drop(stores);
 
     let lock = DataDirLock::acquire(directory.path()).unwrap();
@@ -152,6 +159,7 @@ async fn serving_again_takes_up_what_was_in_work() {
     let claimed = stores.functions.claim("b", hour).await.unwrap().unwrap();
     assert_eq!((claimed.function.id, claimed.attempt), (id, 2));
     assert!(!half_written.exists());
+    assert!(!stores.functions.is_swept(swept).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +238,7 @@ async fn a_damaged_deploy_does_not_stop_the_queue() {
 #[test]
 fn foreign_and_newer_files_are_refused_untouched() {
     for (change, message) in [
-        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 3"),
+        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 4"),
         ("PRAGMA application_id = 7", "is not a CloudServe database"),
     ] {
         let directory = tempfile::tempdir().unwrap();

@@ -13,13 +13,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use cloudserve_artifacts::Cache;
 use cloudserve_identity::Sealer;
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::build::DependencyBuilder;
 use cloudserve_protocol::call::VersionLoader;
-use cloudserve_store::function::{Activation, Claimed, DeployError};
+use cloudserve_store::function::{Activation, BuiltVersion, Claimed, DeployError};
 use cloudserve_store::{Change, StoreError, Stores};
 use futures::FutureExt;
 use futures::future::join_all;
@@ -29,7 +28,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::leftovers::Leftovers;
-use super::pipeline::{DIRECTORY_PREFIX, Failure, Made, Pipeline};
+use super::pipeline::{DIRECTORY_PREFIX, Failure, Pipeline};
 use crate::options::ApiOptions;
 
 /// Works on the queue.
@@ -161,7 +160,7 @@ impl Deployer {
                 .unwrap_or_else(|_| Err(Failure::Transient("the build panicked".into())))
         };
         let ended = match made {
-            Ok(made) => self.activate(claimed, made).await,
+            Ok(built) => self.activate(claimed, built).await,
             Err(Failure::Final(error)) => {
                 tracing::info!(function = %id, version, code = error.code, "deploy failed");
                 self.stores.functions.fail(id, version, error).await
@@ -195,28 +194,21 @@ impl Deployer {
         }
     }
 
-    async fn activate(&self, claimed: &Claimed, made: Made) -> Result<(), StoreError> {
+    async fn activate(&self, claimed: &Claimed, built: BuiltVersion) -> Result<(), StoreError> {
         let (id, version) = (claimed.version.function_id, claimed.version.version);
-        let Made { built, objects } = made;
         let hash = built.bundle_hash.clone();
         let bundle = ArtifactKey::Bundle { function: id, hash };
         if !self.stores.artifacts.exists(&bundle).await.map_err(StoreError::unavailable)? {
-            // Removed with an old version that had the very same, or with the function.
+            // Gone with the function, or before this was accepted with the version whose build it has.
             let owner = claimed.function.user_id;
             if self.stores.functions.function(owner, id).await?.is_some() {
-                return Err(StoreError::unavailable("the bundle is gone; it is built again"));
+                return Err(StoreError::unavailable("the bundle is gone"));
             }
         }
         match self.stores.functions.activate(id, version, built).await {
-            Ok(Activation::Activated) => {
-                self.loader.retire_below(id, version);
-                self.store_again(claimed, &objects).await;
-            }
-            Ok(Activation::Superseded) => {
-                self.loader.retire_below(id, version + 1);
-                self.store_again(claimed, &objects).await;
-            }
-            Ok(Activation::Gone) | Err(StoreError::Missing) => {
+            Ok(Activation::Activated) => self.loader.retire_below(id, version),
+            Ok(Activation::Superseded) => self.loader.retire_below(id, version + 1),
+            Ok(Activation::Gone) => {
                 self.loader.retire_below(id, u32::MAX);
                 // Written after the deletion had removed what was there then.
                 if let Err(error) = self.stores.artifacts.delete_function(id).await {
@@ -224,34 +216,11 @@ impl Deployer {
                         "objects of a deleted function remain");
                 }
             }
-            // Given up by another and told to the owner.
-            Err(StoreError::Conflict) => {}
+            // Given up by another and told to the owner; by now it may be too old to be kept.
+            Err(StoreError::Conflict | StoreError::Missing) => {}
             Err(error) => return Err(error),
         }
         Ok(())
-    }
-
-    /// Stores what another process, for which no version referred to it, removed meanwhile.
-    async fn store_again(&self, claimed: &Claimed, objects: &[(ArtifactKey, Bytes)]) {
-        let (owner, id) = (claimed.function.user_id, claimed.version.function_id);
-        let artifacts = &self.stores.artifacts;
-        let stored = async {
-            for (key, bytes) in objects {
-                if artifacts.exists(key).await.map_err(StoreError::unavailable)? {
-                    continue;
-                }
-                if self.stores.functions.function(owner, id).await?.is_none() {
-                    break;
-                }
-                tracing::warn!(object = %key, "a removed object is stored again");
-                artifacts.put(key, bytes.clone()).await.map_err(StoreError::unavailable)?;
-            }
-            Ok::<_, StoreError>(())
-        };
-        if let Err(error) = stored.await {
-            tracing::error!(function = %id, version = claimed.version.version,
-                error = &error as &dyn Error, "objects of a version may be gone");
-        }
     }
 
     /// Lets the version be claimed again after this long.

@@ -4,17 +4,25 @@
 //! activation on. One that is not loaded belongs to nobody, so it is remembered here from before it is
 //! stored until it is known what became of it. What this process remembers is lost when it is killed;
 //! such objects go with their function.
+//!
+//! Objects are removed in a **sweep**, of which the store knows: none begins while a version of the
+//! function waits or is in work, and no version is built while one is under way ([`Leftovers::settled`]).
+//! So no server removes what another is about to have served.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
-use cloudserve_store::Stores;
-use cloudserve_store::function::{Pruned, StoredVersion};
+use cloudserve_store::function::{Pruned, StoredVersion, Sweep};
+use cloudserve_store::{StoreError, Stores};
+use futures::future::ready;
+use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use super::source::stored_under;
 
@@ -24,6 +32,20 @@ const MAX_FUNCTIONS: usize = 10_000;
 
 /// Bundles of one function that are remembered.
 const MAX_BUNDLES: usize = 100;
+
+/// How long a sweep keeps builds of its function waiting if it does not end: its process was killed,
+/// or it is not known whether an object was removed.
+const SWEEP_LEASE: Duration = Duration::from_mins(1);
+
+/// What a sweep has not removed by then stays: a removal that was asked for before has come to pass, or
+/// never will, when the lease ends.
+const SWEEP_TIME: Duration = Duration::from_secs(30);
+
+/// Objects that one sweep removes at the same time.
+const REMOVALS_IN_PARALLEL: usize = 8;
+
+/// How often a build looks whether a sweep has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Removes what is not referred to.
 pub(super) struct Leftovers {
@@ -71,15 +93,21 @@ impl Leftovers {
 
     /// Removes versions beyond those that are kept, and the objects that none refers to. Does nothing
     /// while a version of the function waits or is in work, which may be about to refer to them. What
-    /// fails, or must wait, is tried again when another deploy of the function ends, or when there is
-    /// nothing to deploy.
+    /// must wait is tried again when another deploy of the function ends, or when there is nothing to
+    /// deploy; so are remembered bundles that were not removed. Objects of a version that is gone, if
+    /// they were not, go with their function.
     pub(super) async fn remove(&self, id: FunctionId) {
         // Before it is asked what waits: what is remembered later may be of a later deploy.
         let (owner, bundles) = match self.remembered.lock().get(&id) {
             Some(Remembered { owner, bundles }) => (Some(*owner), bundles.clone()),
             None => (None, Bundles::new()),
         };
-        let pruned = match self.stores.functions.prune(id, self.versions_kept).await {
+        let sweep = Sweep {
+            holder: Uuid::new_v4().to_string(),
+            lease: SWEEP_LEASE,
+            stored: bundles.keys().cloned().collect(),
+        };
+        let pruned = match self.stores.functions.prune(id, self.versions_kept, &sweep).await {
             Ok(pruned) => pruned,
             Err(error) => {
                 tracing::warn!(function = %id, error = &error as &dyn Error,
@@ -87,11 +115,26 @@ impl Leftovers {
                 return;
             }
         };
-        if !pruned.kept.is_empty() {
-            self.remove_unreferenced(id, &pruned, &bundles).await;
+        if pruned.is_swept {
+            if self.remove_unreferenced(id, &pruned, &bundles).await {
+                self.forget(id, &bundles);
+                self.end(id, &sweep).await;
+            }
+        } else if !pruned.kept.is_empty() {
+            // All of them are referred to.
+            self.forget(id, &bundles);
         } else if let Some(owner) = owner {
             self.remove_deleted(owner, id, &bundles).await;
         }
+    }
+
+    /// Returns when nothing of the function is being removed. It stays so for as long as a version of
+    /// it waits or is in work.
+    pub(super) async fn settled(&self, id: FunctionId) -> Result<(), StoreError> {
+        while self.stores.functions.is_swept(id).await? {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
     }
 
     /// The same of every function of which something is remembered.
@@ -102,10 +145,13 @@ impl Leftovers {
         }
     }
 
-    /// Nothing of the function waited or was in work when its versions were looked at, so no build was
-    /// about to refer to them. One that is accepted right afterwards and makes the very same bundle
-    /// finds it gone before it is activated, and is tried again, or right after, and stores it again.
-    async fn remove_unreferenced(&self, id: FunctionId, pruned: &Pruned, remembered: &Bundles) {
+    /// Whether all of it is gone.
+    async fn remove_unreferenced(
+        &self,
+        id: FunctionId,
+        pruned: &Pruned,
+        remembered: &Bundles,
+    ) -> bool {
         let mut left = objects(id, &pruned.removed);
         for hash in remembered.keys() {
             left.extend(of_bundle(id, hash));
@@ -113,19 +159,31 @@ impl Leftovers {
         for kept in objects(id, &pruned.kept).into_keys() {
             left.remove(&kept);
         }
-        let mut is_done = true;
-        for (name, key) in left {
-            if let Err(error) = self.stores.artifacts.delete(&key).await {
-                is_done = false;
+        let artifacts = &self.stores.artifacts;
+        let removals = stream::iter(left).map(|(name, key)| async move {
+            let removed = artifacts.delete(&key).await;
+            if let Err(error) = &removed {
                 tracing::warn!(
                     object = name,
-                    error = &error as &dyn Error,
+                    error = error as &dyn Error,
                     "an object that no version refers to remains"
                 );
             }
-        }
-        if is_done {
-            self.forget(id, remembered);
+            removed.is_ok()
+        });
+        let removal = removals
+            .buffer_unordered(REMOVALS_IN_PARALLEL)
+            .fold(true, |all, is_removed| ready(all && is_removed));
+        tokio::time::timeout(SWEEP_TIME, removal).await.unwrap_or_else(|_| {
+            tracing::warn!(function = %id, "objects that no version refers to remain: no time is left");
+            false
+        })
+    }
+
+    async fn end(&self, id: FunctionId, sweep: &Sweep) {
+        if let Err(error) = self.stores.functions.end_sweep(id, &sweep.holder).await {
+            tracing::warn!(function = %id, error = &error as &dyn Error,
+                "builds of a function wait although nothing is being removed any more");
         }
     }
 

@@ -137,13 +137,6 @@ impl From<Fault> for Failure {
     }
 }
 
-/// A version that is ready to be served.
-pub(super) struct Made {
-    pub(super) built: BuiltVersion,
-    /// What was stored under the hash of its bundle. Nothing if its build was known.
-    pub(super) objects: Vec<(ArtifactKey, Bytes)>,
-}
-
 /// What the steps need.
 pub(super) struct Pipeline {
     pub(super) artifacts: Arc<dyn ArtifactStore>,
@@ -178,17 +171,20 @@ impl Pipeline {
 
     /// Builds a version, unless its build is known, and loads it once. What it returns is durable
     /// and known to work.
-    pub(super) async fn make(&self, claimed: &Claimed) -> Result<Made, Failure> {
-        let mut made = match &claimed.version.built {
-            Some(built) => Made { built: built.clone(), objects: Vec::new() },
+    pub(super) async fn make(&self, claimed: &Claimed) -> Result<BuiltVersion, Failure> {
+        // From here until the version has ended no server removes what it stores.
+        let id = claimed.version.function_id;
+        self.leftovers.settled(id).await.map_err(Failure::transient)?;
+        let mut built = match &claimed.version.built {
+            Some(built) => built.clone(),
             None => self.build(claimed).await?,
         };
-        let target = self.target(claimed, &made.built)?;
-        made.built.handler_kind = self.loader.load(Arc::new(target)).await?.handler_kind;
-        Ok(made)
+        let target = self.target(claimed, &built)?;
+        built.handler_kind = self.loader.load(Arc::new(target)).await?.handler_kind;
+        Ok(built)
     }
 
-    async fn build(&self, claimed: &Claimed) -> Result<Made, Failure> {
+    async fn build(&self, claimed: &Claimed) -> Result<BuiltVersion, Failure> {
         let version = &claimed.version;
         let source = &version.source;
         let id = version.function_id;
@@ -221,7 +217,7 @@ impl Pipeline {
 
         let (dep_hash, dependency_cache) =
             dependencies.map(|built| (built.dep_hash, built.cache)).unzip();
-        let built = BuiltVersion {
+        Ok(BuiltVersion {
             bundle_hash,
             bundle_bytes,
             dep_hash,
@@ -229,8 +225,7 @@ impl Pipeline {
             needs_tree,
             // What it is, loading it shows.
             handler_kind: HandlerKind::Constant,
-        };
-        Ok(Made { built, objects })
+        })
     }
 
     fn target(&self, claimed: &Claimed, built: &BuiltVersion) -> Result<Target, Failure> {

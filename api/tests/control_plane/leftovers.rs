@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use cloudserve_api::ApiOptions;
 use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
+use cloudserve_store::function::{DeployError, NewVersion, Sweep};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use crate::support::Plane;
 
@@ -107,4 +110,96 @@ async fn sources_of_deploys_that_are_not_accepted_do_not_stay() {
     let refused = answers.iter().filter(|answer| answer.status == 429).count();
     assert_eq!((accepted, refused), (2, 6));
     wait_for(&plane, first["id"].as_str().unwrap(), 0, 3).await;
+}
+
+async fn wait_until(is_so: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it never came to be so");
+}
+
+#[tokio::test]
+async fn nothing_is_built_while_another_server_removes_objects() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let view = plane.deploy(&token, &project(1)).await;
+    let id: FunctionId = view["id"].as_str().unwrap().parse().unwrap();
+    let functions = &plane.stores.functions;
+    let sweep = Sweep {
+        holder: "another".to_owned(),
+        lease: Duration::from_hours(1),
+        stored: vec![BundleHash::of(b"nobody's")],
+    };
+    assert!(functions.prune(id, 20, &sweep).await.unwrap().is_swept);
+
+    let path = "/api/function/deploy";
+    plane.call(&token, "POST", path, &project(2)).await.expect(202);
+    let status = async || {
+        let view = plane.get(&token, &format!("/api/function/{id}")).await.expect(200).body;
+        view["status"].as_str().unwrap().to_owned()
+    };
+    while status().await == "pending" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Without the wait it would be served within these.
+    for _ in 0..50 {
+        assert_eq!(status().await, "deploying");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    wait_for(&plane, &id.to_string(), 3, 2).await;
+    assert_eq!(plane.sandbox.loaded.lock().len(), 1);
+    functions.end_sweep(id, &sweep.holder).await.unwrap();
+    while status().await == "deploying" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(status().await, "active");
+    wait_for(&plane, &id.to_string(), 6, 2).await;
+}
+
+#[tokio::test]
+async fn a_version_that_went_while_it_was_in_work_takes_nothing_along() {
+    let mut plane = Plane::start_with(|options| options.deploys_in_parallel = 1);
+    let token = plane.register("ada").await;
+    let served = plane.deploy(&token, &project(1)).await;
+    let id: FunctionId = served["id"].as_str().unwrap().parse().unwrap();
+    let me = plane.get(&token, "/api/auth/me").await.expect(200).body;
+    let ada: UserId = me["user"]["id"].as_str().unwrap().parse().unwrap();
+    let gate = Arc::new(Notify::new());
+    *plane.sandbox.gate.lock() = Some(gate.clone());
+    plane.call(&token, "POST", "/api/function/deploy", &project(2)).await.expect(202);
+    wait_until(|| plane.sandbox.loaded.lock().len() == 2).await;
+
+    // Other servers give it up, and so many after it that it is not kept.
+    let functions = &plane.stores.functions;
+    let fail = async |version| {
+        let error = DeployError { code: "internal".to_owned(), message: String::new() };
+        functions.fail(id, version, error).await.unwrap();
+    };
+    fail(2).await;
+    for number in 3..=7 {
+        let latest = functions.function(ada, id).await.unwrap().unwrap();
+        let new = NewVersion {
+            function_id: id,
+            user_id: ada,
+            name: latest.function.name,
+            version: number,
+            visibility: None,
+            source: latest.latest.source,
+            source_hash: latest.latest.source_hash,
+            env: latest.latest.env,
+            limits: latest.latest.limits,
+            built: None,
+        };
+        functions.accept(new).await.unwrap();
+        fail(number).await;
+    }
+    let pruned = functions.prune(id, 20, &Sweep::default()).await.unwrap();
+    assert_eq!(pruned.removed.iter().map(|gone| gone.version).collect::<Vec<_>>(), [2]);
+    gate.notify_one();
+    plane.stop_deployer().await;
+    assert!(plane.bundle(&served).await.contains('1'));
 }

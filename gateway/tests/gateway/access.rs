@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use cloudserve_protocol::limits::Limits;
-use cloudserve_store::function::{DeployError, Visibility};
+use cloudserve_store::function::{DeployError, Sweep, Visibility};
 use http::{Method, Request};
 
 use crate::fixture::World;
@@ -140,7 +140,7 @@ async fn the_owner_may_name_a_version() {
     assert_eq!(w.get("/run/alice/version", &w.bob).await.text(), "2 hello 2");
     let error = DeployError { code: "internal".into(), message: String::new() };
     w.stores.functions.fail(id, 3, error).await.unwrap();
-    w.stores.functions.prune(id, 2).await.unwrap();
+    w.stores.functions.prune(id, 2, &Sweep::default()).await.unwrap();
     w.stores.functions.set_visibility(w.alice.id, id, Visibility::Private).await.unwrap();
     assert_eq!(call("1", owner()).await.status, 404);
 }

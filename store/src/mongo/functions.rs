@@ -16,11 +16,11 @@ use super::database::{Database, Failed, Transaction, in_transaction};
 use super::schema::{FUNCTIONS, USERS, VERSIONS};
 use super::telemetry::MongoTelemetry;
 use super::values::{Key, date, document, field, is_duplicate, parse, time};
-use super::{list, queue, route, versions};
+use super::{list, queue, route, sweeps, versions};
 use crate::cursor::page_limit;
 use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, DeployStatus, Function, FunctionRecord, Listed,
-    NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Source, Version,
+    NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Source, Sweep, Version,
     Visibility,
 };
 use crate::telemetry::forget_logs;
@@ -484,8 +484,16 @@ impl FunctionStore for MongoFunctions {
         ))
     }
 
-    async fn prune(&self, id: FunctionId, keep: u32) -> Result<Pruned, StoreError> {
-        in_transaction!(self.database, |tx| versions::prune(&self.database, id, keep, &mut tx))
+    async fn prune(&self, id: FunctionId, keep: u32, sweep: &Sweep) -> Result<Pruned, StoreError> {
+        in_transaction!(self.database, |tx| sweeps::prune(&self.database, id, keep, sweep, &mut tx))
+    }
+
+    async fn end_sweep(&self, id: FunctionId, holder: &str) -> Result<(), StoreError> {
+        sweeps::end(&self.database, id, holder).await
+    }
+
+    async fn is_swept(&self, id: FunctionId) -> Result<bool, StoreError> {
+        sweeps::is_swept(&self.database, id).await
     }
 
     async fn sealed_envs(

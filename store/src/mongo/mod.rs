@@ -26,6 +26,7 @@ mod logs;
 mod queue;
 mod route;
 mod schema;
+mod sweeps;
 mod telemetry;
 mod transfer;
 mod usage;

@@ -21,7 +21,7 @@ use crate::function::{
 use crate::{Change, StoreError, Timestamp};
 
 /// When a lease that begins now ends.
-fn lease_end(lease: Duration) -> Document {
+pub(super) fn lease_end(lease: Duration) -> Document {
     let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
     doc! { "$add": ["$$NOW", lease_ms] }
 }

@@ -1,23 +1,17 @@
-//! Versions that are there already: read, served again, removed, sealed under another key.
+//! Versions that are there already: read, served again, sealed under another key.
 
-use std::collections::HashMap;
-
-use cloudserve_protocol::ids::{FunctionId, SourceHash, UserId};
+use cloudserve_protocol::ids::{FunctionId, UserId};
 use futures::TryStreamExt;
-use mongodb::bson::{Binary, Document, doc};
+use mongodb::bson::{Binary, doc};
 use serde::Deserialize;
 
 use super::database::{Database, Failed, Transaction};
-use super::functions::{VersionKey, read_version, sealed, version_key, versions_of};
+use super::functions::{VersionKey, read_version, sealed, version_key};
 use super::queue;
 use super::schema::{FUNCTIONS, VERSIONS};
 use super::values::{Key, date, parse};
 use crate::cursor::page_limit;
-use crate::function::{
-    BuiltVersion, DeployStatus, Pruned, Rollback, SealedEnv, SealedVersion, StoredSource,
-    StoredVersion, Version, only,
-};
-use crate::pruning::{divide, sharing};
+use crate::function::{DeployStatus, Rollback, SealedEnv, SealedVersion, Version};
 use crate::{Change, StoreError, Timestamp};
 
 pub(super) async fn version(
@@ -74,106 +68,6 @@ pub(super) async fn rollback(
     queue::settle_visibility(database, id, tx).await?;
     tx.announce(Change::Function(id));
     Ok(Rollback::Moved)
-}
-
-/// Not the source, which may hold a large lock file.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct StandingDocument {
-    #[serde(rename = "_id")]
-    id: VersionKey,
-    status: DeployStatus,
-    source_hash: SourceHash,
-    built: Option<BuiltVersion>,
-}
-
-#[derive(Deserialize)]
-struct SourceDocument {
-    #[serde(rename = "_id")]
-    id: VersionKey,
-    source: PlaceDocument,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PlaceDocument {
-    stored_version: u32,
-    files: Vec<FileDocument>,
-}
-
-#[derive(Deserialize)]
-struct FileDocument {
-    path: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PointerDocument {
-    active_version: Option<u32>,
-}
-
-pub(super) async fn prune(
-    database: &Database,
-    id: FunctionId,
-    keep: u32,
-    tx: &mut Transaction,
-) -> Result<Pruned, Failed> {
-    let functions = database.collection(FUNCTIONS);
-    let versions = database.collection(VERSIONS);
-    let function = doc! { "_id": id.key() };
-    let pointer = functions.find_one(function.clone()).projection(doc! { "activeVersion": 1 });
-    let Some(found) = pointer.session(tx.session()).await? else {
-        return Ok(Pruned::default());
-    };
-    let PointerDocument { active_version } = parse("function", &found)?;
-    let standing = doc! { "status": 1, "sourceHash": 1, "built": 1 };
-    let found = versions.find(versions_of(id)).projection(standing).sort(doc! { "_id": -1 });
-    let mut found = found.session(tx.session()).await?;
-    let mut all = Vec::new();
-    while let Some(row) = found.next(tx.session()).await {
-        let StandingDocument { id, status, source_hash, built } = parse("version", &row?)?;
-        all.push((status, StoredVersion { version: id.version, source_hash, source: None, built }));
-    }
-    let mut pruned = divide(all, active_version, keep);
-    if pruned.removed.is_empty() {
-        return Ok(pruned);
-    }
-    find_sources(database, id, &mut pruned, tx).await?;
-    // Written for the sake of a deploy that is accepted meanwhile: it and this touch one document,
-    // so one of them begins again and sees the other.
-    let touched = doc! { "$set": { "prunedAt": date(Timestamp::now()) } };
-    functions.update_one(function, touched).session(tx.session()).await?;
-    let keys: Vec<Document> =
-        pruned.removed.iter().map(|removed| version_key(id, removed.version)).collect();
-    let delete = versions.delete_many(doc! { "_id": { "$in": keys } });
-    delete.session(tx.session()).await?;
-    Ok(pruned)
-}
-
-/// Fills in where the sources are of those versions that may share one.
-async fn find_sources(
-    database: &Database,
-    id: FunctionId,
-    pruned: &mut Pruned,
-    tx: &mut Transaction,
-) -> Result<(), Failed> {
-    let versions = database.collection(VERSIONS);
-    let keys: Vec<Document> =
-        sharing(pruned).map(|version| version_key(id, version.version)).collect();
-    let place = doc! { "source.storedVersion": 1, "source.files.path": 1 };
-    let found = versions.find(doc! { "_id": { "$in": keys } }).projection(place);
-    let mut found = found.session(tx.session()).await?;
-    let mut sources = HashMap::new();
-    while let Some(row) = found.next(tx.session()).await {
-        let SourceDocument { id, source } = parse("version", &row?)?;
-        let PlaceDocument { stored_version, files } = source;
-        let only_file = only(files).map(|file| file.path);
-        sources.insert(id.version, StoredSource { version: stored_version, only_file });
-    }
-    for version in sharing(pruned) {
-        version.source = sources.remove(&version.version);
-    }
-    Ok(())
 }
 
 /// Not the source, which may hold a large lock file.

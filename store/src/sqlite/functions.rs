@@ -14,11 +14,11 @@ use super::columns::{
 };
 use super::database::Database;
 use super::telemetry::SqliteTelemetry;
-use super::{queue, versions};
+use super::{queue, sweeps, versions};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, Function, FunctionRecord, Listed, ListedSource,
-    NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Served, Version,
+    NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Served, Sweep, Version,
     Visibility, only,
 };
 use crate::telemetry::forget_logs;
@@ -36,9 +36,12 @@ impl SqliteFunctions {
         Self { meta, telemetry }
     }
 
-    /// Ends every lease. Blocks, and may only be called when no builder is alive.
+    /// Ends every lease and every sweep. Blocks, and may only be called when no builder is alive.
     pub(crate) fn release_leases(&self) -> Result<(), StoreError> {
-        self.meta.write_blocking(|c, _| queue::release_leases(c))
+        self.meta.write_blocking(|c, _| {
+            queue::release_leases(c)?;
+            sweeps::release(c)
+        })
     }
 
     async fn one_record<P>(
@@ -371,8 +374,18 @@ impl FunctionStore for SqliteFunctions {
             .await
     }
 
-    async fn prune(&self, id: FunctionId, keep: u32) -> Result<Pruned, StoreError> {
-        self.meta.write(move |c, _| versions::prune(c, id, keep)).await
+    async fn prune(&self, id: FunctionId, keep: u32, sweep: &Sweep) -> Result<Pruned, StoreError> {
+        let sweep = sweep.clone();
+        self.meta.write(move |c, _| sweeps::prune(c, id, keep, &sweep)).await
+    }
+
+    async fn end_sweep(&self, id: FunctionId, holder: &str) -> Result<(), StoreError> {
+        let holder = holder.to_owned();
+        self.meta.write(move |c, _| sweeps::end(c, id, &holder)).await
+    }
+
+    async fn is_swept(&self, id: FunctionId) -> Result<bool, StoreError> {
+        self.meta.read(move |c| sweeps::is_swept(c, id)).await
     }
 
     async fn sealed_envs(

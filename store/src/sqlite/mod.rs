@@ -16,6 +16,7 @@ mod functions;
 mod logs;
 mod queue;
 mod schema;
+mod sweeps;
 mod telemetry;
 mod transfer;
 mod usage;

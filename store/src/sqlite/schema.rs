@@ -34,10 +34,11 @@ impl Schema {
 }
 
 /// Of `meta.db`, oldest first.
-pub(super) const META_FILES: [&str; 3] = [
+pub(super) const META_FILES: [&str; 4] = [
     include_str!("schema/meta-1.sql"),
     include_str!("schema/meta-2.sql"),
     include_str!("schema/meta-3.sql"),
+    include_str!("schema/meta-4.sql"),
 ];
 /// Of `telemetry.db`, oldest first.
 pub(super) const TELEMETRY_FILES: [&str; 3] = [

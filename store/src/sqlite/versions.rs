@@ -1,17 +1,13 @@
-//! Versions that are there already: read, served again, removed, sealed under another key.
+//! Versions that are there already: read, served again, sealed under another key.
 
 use cloudserve_protocol::ids::{FunctionId, UserId};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::columns::{json, optional_json, parsed, reading, status, storage_failed};
+use super::columns::{reading, status, storage_failed};
 use super::functions::{read_version, version_columns};
 use super::queue;
 use crate::cursor::page_limit;
-use crate::function::{
-    DeployStatus, Pruned, Rollback, SealedEnv, SealedVersion, StoredSource, StoredVersion, Version,
-    only,
-};
-use crate::pruning::{divide, sharing};
+use crate::function::{DeployStatus, Rollback, SealedEnv, SealedVersion, Version};
 use crate::{Change, StoreError, Timestamp};
 
 pub(super) fn version(
@@ -81,64 +77,6 @@ pub(super) fn rollback(
     queue::settle_visibility(c, id)?;
     changes.push(Change::Function(id));
     Ok(Rollback::Moved)
-}
-
-pub(super) fn prune(c: &Connection, id: FunctionId, keep: u32) -> Result<Pruned, StoreError> {
-    let active: Option<u32> = match c
-        .prepare_cached("SELECT active_version FROM functions WHERE id = ?1")
-        .and_then(|mut query| query.query_row([id.as_bytes()], |row| row.get(0)).optional())
-        .map_err(reading("function"))?
-    {
-        None => return Ok(Pruned::default()),
-        Some(found) => found,
-    };
-    let mut query = c
-        .prepare_cached(
-            "SELECT status, version, source_hash, built FROM versions
-             WHERE function_id = ?1 ORDER BY version DESC",
-        )
-        .map_err(storage_failed)?;
-    let all: Vec<(DeployStatus, StoredVersion)> = query
-        .query_map([id.as_bytes()], |row| {
-            let version = StoredVersion {
-                version: row.get(1)?,
-                source_hash: parsed(row, 2)?,
-                source: None,
-                built: optional_json(row, 3)?,
-            };
-            Ok((status(row, 0)?, version))
-        })
-        .and_then(Iterator::collect)
-        .map_err(reading("version"))?;
-    let mut pruned = divide(all, active, keep);
-    if pruned.removed.is_empty() {
-        return Ok(pruned);
-    }
-    let mut query = c.prepare_cached(STORED_SOURCE).map_err(storage_failed)?;
-    for version in sharing(&mut pruned) {
-        let source = query
-            .query_row(params![id.as_bytes(), version.version], read_stored_source)
-            .map_err(reading("version"))?;
-        version.source = Some(source);
-    }
-    let mut delete = c
-        .prepare_cached("DELETE FROM versions WHERE function_id = ?1 AND version = ?2")
-        .map_err(storage_failed)?;
-    for version in &pruned.removed {
-        delete.execute(params![id.as_bytes(), version.version]).map_err(storage_failed)?;
-    }
-    Ok(pruned)
-}
-
-/// Not the lock file. What is no JSON comes as an empty text, which is none either.
-const STORED_SOURCE: &str = "SELECT iif(json_valid(source), json_extract(source, '$.storedVersion',
-            '$.files[0].path', '$.files[1].path'), '')
-     FROM versions WHERE function_id = ?1 AND version = ?2";
-
-fn read_stored_source(row: &Row<'_>) -> rusqlite::Result<StoredSource> {
-    type Extracted = (u32, Option<String>, Option<String>);
-    let (version, first, second): Extracted = json(row, 0)?;
-    Ok(StoredSource { version, only_file: only([first, second].into_iter().flatten()) })
 }
 
 /// Walks the primary key of `versions`.

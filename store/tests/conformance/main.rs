@@ -124,6 +124,8 @@ macro_rules! backends {
                 versions::a_rollback_moves_the_pointer_and_holds,
                 versions::what_was_built_before_is_queued_with_it,
                 versions::old_versions_go_and_what_is_served_stays,
+                versions::sweeps_and_deploys_take_turns,
+                versions::versions_that_go_begin_a_sweep,
                 versions::environments_are_walked_and_replaced,
                 artifacts::objects_round_trip,
                 artifacts::hostile_keys_stay_inside,

@@ -1,8 +1,11 @@
 //! Versions that are there already: served again, removed, sealed under another key.
 
-use cloudserve_protocol::ids::{FunctionId, UserId};
+use std::time::Duration;
+
+use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
 use cloudserve_store::function::{
-    Activation, DeployStatus, NewVersion, Rollback, SealedEnv, StoredSource, StoredVersion,
+    Activation, DeployStatus, NewVersion, Pruned, Rollback, SealedEnv, StoredSource, StoredVersion,
+    Sweep,
 };
 use cloudserve_store::{Change, Stores};
 
@@ -81,9 +84,12 @@ pub(crate) async fn old_versions_go_and_what_is_served_stays(stores: &Stores) {
     let ada = registered(stores, "ada").await;
     let new = first_version(ada, "hello");
     let id = new.function_id;
+    // Sweeps that are over at once.
+    let sweep = Sweep::default();
+    let prune = |keep| stores.functions.prune(id, keep, &sweep);
     for version in 1..=6 {
         stores.functions.accept(next_version(&new, version)).await.unwrap();
-        let pruned = stores.functions.prune(id, 1).await.unwrap();
+        let pruned = prune(1).await.unwrap();
         assert!(pruned.removed.is_empty() && pruned.kept.is_empty(), "one waits");
         if version == 3 {
             stores.functions.fail(id, version, deploy_error()).await.unwrap();
@@ -98,12 +104,12 @@ pub(crate) async fn old_versions_go_and_what_is_served_stays(stores: &Stores) {
     let of = |versions: &[StoredVersion]| -> Vec<u32> {
         versions.iter().map(|version| version.version).collect()
     };
-    let pruned = stores.functions.prune(id, 5).await.unwrap();
+    let pruned = prune(5).await.unwrap();
     assert_eq!((of(&pruned.removed), of(&pruned.kept)), (vec![], vec![6, 5, 4, 3, 2, 1]));
     assert_eq!(pruned.kept[0].built, Some(built()));
     assert_eq!(pruned.kept[3].built, None);
     // One that failed takes no place of those that were built.
-    let pruned = stores.functions.prune(id, 2).await.unwrap();
+    let pruned = prune(2).await.unwrap();
     assert_eq!((of(&pruned.removed), of(&pruned.kept)), (vec![4, 1], vec![6, 5, 3, 2]));
     let source = StoredSource {
         version: new.source.stored_version,
@@ -115,11 +121,83 @@ pub(crate) async fn old_versions_go_and_what_is_served_stays(stores: &Stores) {
     }
     assert_eq!(numbers(stores, ada, id).await, [6, 5, 3, 2]);
     assert_eq!(numbers(stores, ada, other.function_id).await, [1]);
-    assert_eq!(of(&stores.functions.prune(id, 0).await.unwrap().kept), [6, 3, 2]);
-    let none = stores.functions.prune(FunctionId::new(), 1).await.unwrap();
-    assert!(none.removed.is_empty() && none.kept.is_empty());
+    assert_eq!(of(&prune(0).await.unwrap().kept), [6, 3, 2]);
+    let none = stores.functions.prune(FunctionId::new(), 1, &sweep).await.unwrap();
+    assert_eq!(none, Pruned::default());
     // Numbers are not given again.
     stores.functions.accept(next_version(&new, 7)).await.unwrap();
+}
+
+pub(crate) async fn sweeps_and_deploys_take_turns(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    let sweep = |holder: &str, stored: &[u8]| Sweep {
+        holder: holder.to_owned(),
+        lease: Duration::from_mins(1),
+        stored: vec![BundleHash::of(stored)],
+    };
+    let begin = async |sweep: &Sweep| stores.functions.prune(id, 9, sweep).await.unwrap();
+    let is_swept = async || stores.functions.is_swept(id).await.unwrap();
+
+    // None begins while a version waits or is in work, whatever may be removed.
+    stores.functions.accept(new.clone()).await.unwrap();
+    assert_eq!(begin(&sweep("a", b"nobody's")).await, Pruned::default());
+    stores.functions.claim("builder", Duration::from_mins(1)).await.unwrap();
+    assert_eq!(begin(&sweep("a", b"nobody's")).await, Pruned::default());
+    assert!(!is_swept().await);
+    stores.functions.activate(id, 1, built()).await.unwrap();
+
+    // Nor when there is nothing to remove.
+    let pruned = begin(&sweep("a", b"bundle")).await;
+    assert_eq!((pruned.kept.len(), pruned.is_swept), (1, false));
+    assert_eq!(pruned.kept[0].built.as_ref().unwrap().bundle_hash, BundleHash::of(b"bundle"));
+    assert!(!is_swept().await);
+
+    // One that has begun is seen by what is accepted meanwhile, and keeps others away.
+    let pruned = begin(&sweep("a", b"nobody's")).await;
+    assert_eq!((pruned.kept.len(), pruned.removed.len(), pruned.is_swept), (1, 0, true));
+    stores.functions.accept(next_version(&new, 2)).await.unwrap();
+    assert!(is_swept().await);
+    stores.functions.fail(id, 2, deploy_error()).await.unwrap();
+    assert_eq!(begin(&sweep("b", b"nobody's")).await, Pruned::default());
+    stores.functions.end_sweep(id, "b").await.unwrap();
+    assert!(is_swept().await, "it is not theirs to end");
+    stores.functions.end_sweep(id, "a").await.unwrap();
+    assert!(!is_swept().await);
+
+    // One that nobody ends is over with its lease, and can end no other then.
+    let lost = Sweep { lease: Duration::ZERO, ..sweep("lost", b"nobody's") };
+    assert!(begin(&lost).await.is_swept);
+    assert!(!is_swept().await);
+    assert!(begin(&sweep("b", b"nobody's")).await.is_swept);
+    stores.functions.end_sweep(id, "lost").await.unwrap();
+    assert!(is_swept().await);
+
+    assert!(stores.functions.delete_function(ada, id).await.unwrap());
+    assert!(!is_swept().await);
+}
+
+pub(crate) async fn versions_that_go_begin_a_sweep(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    for version in 1..=2 {
+        stores.functions.accept(next_version(&new, version)).await.unwrap();
+        stores.functions.activate(id, version, built()).await.unwrap();
+    }
+    let sweep = |holder: &str| Sweep {
+        holder: holder.to_owned(),
+        lease: Duration::from_mins(1),
+        stored: Vec::new(),
+    };
+    // Two servers at once: the versions go to one of them.
+    let (a, b) = (sweep("a"), sweep("b"));
+    let (a, b) = tokio::join!(stores.functions.prune(id, 1, &a), stores.functions.prune(id, 1, &b));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert_eq!(a.removed.len() + b.removed.len(), 1);
+    assert_ne!(a.is_swept, b.is_swept);
+    assert!(stores.functions.is_swept(id).await.unwrap());
 }
 
 pub(crate) async fn environments_are_walked_and_replaced(stores: &Stores) {

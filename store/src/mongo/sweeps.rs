@@ -1,0 +1,164 @@
+//! Versions that go, and the sweep that removes the objects they leave: `sweptBy` and `sweptUntil` of
+//! a function.
+//!
+//! Invariant: no sweep of a function begins while a version of it waits or is in work. So whoever has
+//! such a version and has seen that none is under way knows that nothing is removed until it ends. How
+//! long one may take is by the clock of the database, as leases are.
+
+use std::collections::HashMap;
+
+use cloudserve_protocol::ids::{FunctionId, SourceHash};
+use mongodb::bson::{Document, doc};
+use serde::Deserialize;
+
+use super::database::{Database, Failed, Transaction};
+use super::functions::{VersionKey, version_key, versions_of};
+use super::queue::lease_end;
+use super::schema::{FUNCTIONS, VERSIONS};
+use super::values::{Key, parse};
+use crate::StoreError;
+use crate::function::{
+    BuiltVersion, DeployStatus, Pruned, StoredSource, StoredVersion, Sweep, only,
+};
+use crate::pruning::{divide, leaves_objects, sharing};
+
+/// Not the source, which may hold a large lock file.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StandingDocument {
+    #[serde(rename = "_id")]
+    id: VersionKey,
+    status: DeployStatus,
+    source_hash: SourceHash,
+    built: Option<BuiltVersion>,
+}
+
+#[derive(Deserialize)]
+struct SourceDocument {
+    #[serde(rename = "_id")]
+    id: VersionKey,
+    source: PlaceDocument,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PlaceDocument {
+    stored_version: u32,
+    files: Vec<FileDocument>,
+}
+
+#[derive(Deserialize)]
+struct FileDocument {
+    path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PointerDocument {
+    active_version: Option<u32>,
+}
+
+pub(super) async fn prune(
+    database: &Database,
+    id: FunctionId,
+    keep: u32,
+    sweep: &Sweep,
+    tx: &mut Transaction,
+) -> Result<Pruned, Failed> {
+    let functions = database.collection(FUNCTIONS);
+    let versions = database.collection(VERSIONS);
+    let function = doc! { "_id": id.key() };
+    let pointer = functions.find_one(function).projection(doc! { "activeVersion": 1 });
+    let Some(found) = pointer.session(tx.session()).await? else {
+        return Ok(Pruned::default());
+    };
+    let PointerDocument { active_version } = parse("function", &found)?;
+    let standing = doc! { "status": 1, "sourceHash": 1, "built": 1 };
+    let found = versions.find(versions_of(id)).projection(standing).sort(doc! { "_id": -1 });
+    let mut found = found.session(tx.session()).await?;
+    let mut all = Vec::new();
+    while let Some(row) = found.next(tx.session()).await {
+        let StandingDocument { id, status, source_hash, built } = parse("version", &row?)?;
+        all.push((status, StoredVersion { version: id.version, source_hash, source: None, built }));
+    }
+    let mut pruned = divide(all, active_version, keep);
+    if !leaves_objects(&pruned, &sweep.stored) {
+        return Ok(pruned);
+    }
+    if !begin(database, id, sweep, tx).await? {
+        return Ok(Pruned::default());
+    }
+    pruned.is_swept = true;
+    if pruned.removed.is_empty() {
+        return Ok(pruned);
+    }
+    find_sources(database, id, &mut pruned, tx).await?;
+    let keys: Vec<Document> =
+        pruned.removed.iter().map(|removed| version_key(id, removed.version)).collect();
+    let delete = versions.delete_many(doc! { "_id": { "$in": keys } });
+    delete.session(tx.session()).await?;
+    Ok(pruned)
+}
+
+/// Fills in where the sources are of those versions that may share one.
+async fn find_sources(
+    database: &Database,
+    id: FunctionId,
+    pruned: &mut Pruned,
+    tx: &mut Transaction,
+) -> Result<(), Failed> {
+    let versions = database.collection(VERSIONS);
+    let keys: Vec<Document> =
+        sharing(pruned).map(|version| version_key(id, version.version)).collect();
+    let place = doc! { "source.storedVersion": 1, "source.files.path": 1 };
+    let found = versions.find(doc! { "_id": { "$in": keys } }).projection(place);
+    let mut found = found.session(tx.session()).await?;
+    let mut sources = HashMap::new();
+    while let Some(row) = found.next(tx.session()).await {
+        let SourceDocument { id, source } = parse("version", &row?)?;
+        let PlaceDocument { stored_version, files } = source;
+        let only_file = only(files).map(|file| file.path);
+        sources.insert(id.version, StoredSource { version: stored_version, only_file });
+    }
+    for version in sharing(pruned) {
+        version.source = sources.remove(&version.version);
+    }
+    Ok(())
+}
+
+/// `false`: another one is under way. A deploy that is accepted meanwhile writes the same document, so
+/// one of the two begins again and sees the other.
+async fn begin(
+    database: &Database,
+    id: FunctionId,
+    sweep: &Sweep,
+    tx: &mut Transaction,
+) -> Result<bool, Failed> {
+    // A field that is not there is less than every time.
+    let free = doc! { "_id": id.key(), "$expr": { "$lte": ["$sweptUntil", "$$NOW"] } };
+    let mark = doc! { "$set": {
+        "sweptBy": { "$literal": sweep.holder.as_str() },
+        "sweptUntil": lease_end(sweep.lease),
+    } };
+    let functions = database.collection(FUNCTIONS);
+    let begin = functions.update_one(free, vec![mark]);
+    Ok(begin.session(tx.session()).await?.matched_count == 1)
+}
+
+pub(super) async fn end(
+    database: &Database,
+    id: FunctionId,
+    holder: &str,
+) -> Result<(), StoreError> {
+    let own = doc! { "_id": id.key(), "sweptBy": holder };
+    let functions = database.collection(FUNCTIONS);
+    let end = functions.update_one(own, doc! { "$unset": { "sweptBy": 1, "sweptUntil": 1 } });
+    database.bounded(end).await.map(drop)
+}
+
+pub(super) async fn is_swept(database: &Database, id: FunctionId) -> Result<bool, StoreError> {
+    let swept = doc! { "_id": id.key(), "$expr": { "$gt": ["$sweptUntil", "$$NOW"] } };
+    let functions = database.collection(FUNCTIONS);
+    let found = functions.find_one(swept).projection(doc! { "_id": 1 });
+    Ok(database.bounded(found).await?.is_some())
+}

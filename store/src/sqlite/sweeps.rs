@@ -1,0 +1,114 @@
+//! Versions that go, and the sweep that removes the objects they leave.
+//!
+//! Invariant: no sweep of a function begins while a version of it waits or is in work. So whoever has
+//! such a version and has seen that none is under way knows that nothing is removed until it ends.
+
+use cloudserve_protocol::ids::FunctionId;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::columns::{json, optional_json, parsed, reading, status, storage_failed};
+use crate::function::{DeployStatus, Pruned, StoredSource, StoredVersion, Sweep, only};
+use crate::pruning::{divide, leaves_objects, sharing};
+use crate::{StoreError, Timestamp};
+
+pub(super) fn prune(
+    c: &Connection,
+    id: FunctionId,
+    keep: u32,
+    sweep: &Sweep,
+) -> Result<Pruned, StoreError> {
+    let active: Option<u32> = match c
+        .prepare_cached("SELECT active_version FROM functions WHERE id = ?1")
+        .and_then(|mut query| query.query_row([id.as_bytes()], |row| row.get(0)).optional())
+        .map_err(reading("function"))?
+    {
+        None => return Ok(Pruned::default()),
+        Some(found) => found,
+    };
+    let mut query = c
+        .prepare_cached(
+            "SELECT status, version, source_hash, built FROM versions
+             WHERE function_id = ?1 ORDER BY version DESC",
+        )
+        .map_err(storage_failed)?;
+    let all: Vec<(DeployStatus, StoredVersion)> = query
+        .query_map([id.as_bytes()], |row| {
+            let version = StoredVersion {
+                version: row.get(1)?,
+                source_hash: parsed(row, 2)?,
+                source: None,
+                built: optional_json(row, 3)?,
+            };
+            Ok((status(row, 0)?, version))
+        })
+        .and_then(Iterator::collect)
+        .map_err(reading("version"))?;
+    let mut pruned = divide(all, active, keep);
+    if !leaves_objects(&pruned, &sweep.stored) {
+        return Ok(pruned);
+    }
+    if !begin(c, id, sweep)? {
+        return Ok(Pruned::default());
+    }
+    pruned.is_swept = true;
+    if pruned.removed.is_empty() {
+        return Ok(pruned);
+    }
+    let mut query = c.prepare_cached(STORED_SOURCE).map_err(storage_failed)?;
+    for version in sharing(&mut pruned) {
+        let source = query
+            .query_row(params![id.as_bytes(), version.version], read_stored_source)
+            .map_err(reading("version"))?;
+        version.source = Some(source);
+    }
+    let mut delete = c
+        .prepare_cached("DELETE FROM versions WHERE function_id = ?1 AND version = ?2")
+        .map_err(storage_failed)?;
+    for version in &pruned.removed {
+        delete.execute(params![id.as_bytes(), version.version]).map_err(storage_failed)?;
+    }
+    Ok(pruned)
+}
+
+/// Not the lock file. What is no JSON comes as an empty text, which is none either.
+const STORED_SOURCE: &str = "SELECT iif(json_valid(source), json_extract(source, '$.storedVersion',
+            '$.files[0].path', '$.files[1].path'), '')
+     FROM versions WHERE function_id = ?1 AND version = ?2";
+
+fn read_stored_source(row: &Row<'_>) -> rusqlite::Result<StoredSource> {
+    type Extracted = (u32, Option<String>, Option<String>);
+    let (version, first, second): Extracted = json(row, 0)?;
+    Ok(StoredSource { version, only_file: only([first, second].into_iter().flatten()) })
+}
+
+/// `false`: another one is under way.
+fn begin(c: &Connection, id: FunctionId, sweep: &Sweep) -> Result<bool, StoreError> {
+    let now = Timestamp::now();
+    let until = now.after(sweep.lease);
+    c.prepare_cached(
+        "INSERT INTO sweeps (function_id, holder, until) VALUES (?1, ?2, ?3)
+         ON CONFLICT (function_id) DO UPDATE SET holder = excluded.holder, until = excluded.until
+         WHERE until <= ?4",
+    )
+    .and_then(|mut begin| begin.execute(params![id.as_bytes(), sweep.holder, until.0, now.0]))
+    .map(|begun| begun == 1)
+    .map_err(storage_failed)
+}
+
+pub(super) fn end(c: &Connection, id: FunctionId, holder: &str) -> Result<(), StoreError> {
+    c.prepare_cached("DELETE FROM sweeps WHERE function_id = ?1 AND holder = ?2")
+        .and_then(|mut delete| delete.execute(params![id.as_bytes(), holder]))
+        .map(drop)
+        .map_err(storage_failed)
+}
+
+pub(super) fn is_swept(c: &Connection, id: FunctionId) -> Result<bool, StoreError> {
+    c.prepare_cached("SELECT 1 FROM sweeps WHERE function_id = ?1 AND until > ?2")
+        .and_then(|mut query| query.exists(params![id.as_bytes(), Timestamp::now().0]))
+        .map_err(storage_failed)
+}
+
+/// Ends those of a process that is dead.
+pub(super) fn release(c: &Connection) -> Result<(), StoreError> {
+    c.execute("DELETE FROM sweeps", []).map(drop).map_err(storage_failed)
+}

@@ -249,7 +249,11 @@ impl Esbuild {
         // It waits for more work otherwise. An error says that it has ended already.
         let _ = child.kill().await;
         let (answer, looks_around) = answer?;
-        self.read_answer(&answer, looks_around, project)
+        let (directory, max_bytes) = (project.directory.to_owned(), self.bounds.bundle_bytes);
+        let made = tokio::task::spawn_blocking(move || {
+            read_answer(&answer, looks_around, &directory, max_bytes)
+        });
+        made.await.map_err(|error| BundleError::Run(io::Error::other(error)))?
     }
 
     fn command(&self) -> Command {
@@ -305,64 +309,64 @@ impl Esbuild {
         from.read_exact(&mut bytes).await.map_err(BundleError::Run)?;
         Ok(bytes.into())
     }
+}
 
-    fn read_answer(
-        &self,
-        answer: &Value,
-        looks_around: bool,
-        project: &Project<'_>,
-    ) -> Result<Made, BundleError> {
-        if !answer.get("error").text().is_empty() {
-            tracing::error!(error = answer.get("error").text(), "esbuild refused a request");
-            return Err(BundleError::Protocol("request"));
-        }
-        let warnings = Message::all(answer.get("warnings"));
-        let mut errors = Message::all(answer.get("errors"));
-        errors.extend(warnings.iter().filter_map(Message::refusal_of_pattern));
-        if !errors.is_empty() {
-            errors.sort_by(|a, b| a.place().cmp(&b.place()));
-            return Ok(Made::Errors(errors));
-        }
-        let metafile: Metafile = serde_json::from_slice(&answer.get("metafile").bytes())
-            .map_err(|_| BundleError::Protocol("metafile"))?;
-        // Files from elsewhere were refused when they were asked for; this would say it again.
-        if metafile.inputs.keys().any(|path| path.starts_with(['/', '.'])) {
-            return Err(BundleError::Protocol("list of inputs"));
-        }
-        let file = |name: &str| {
-            let files = answer.get("outputFiles").list();
-            let found = files
-                .iter()
-                .find(|file| Path::new(file.get("path").text()) == project.directory.join(name));
-            found.map(|file| file.get("contents").bytes()).ok_or(BundleError::Protocol("result"))
-        };
-        let made = file(BUNDLE)?;
-        let front = node_globals_for(&made);
-        let is_for_aws = aws_adapters::are_among(metafile.files());
-        let end = if is_for_aws { AWS_EVENTS_LINE } else { "" };
-        let code = Bytes::from([front.as_bytes(), &made, end.as_bytes()].concat());
-        if code.len() as u64 > self.bounds.bundle_bytes {
-            return Ok(Made::TooLarge(code.len() as u64, metafile.packages()));
-        }
-        let lines_in_front = front.matches('\n').count();
-        let source_map = source_map::thinned(&file(&format!("{BUNDLE}.map"))?, lines_in_front)
-            .map_err(|_| BundleError::Protocol("source map"))?;
-        let imports = metafile
-            .outputs
-            .get(BUNDLE)
-            .map(|output| output.imports.iter().filter(|import| import.external))
-            .into_iter()
-            .flatten()
-            .map(|import| import.path.clone());
-        Ok(Made::Bundle(Bundle {
-            code,
-            source_map,
-            imports: imports.collect(),
-            imports_dynamically: warnings.iter().any(|w| DYNAMIC_IMPORTS.contains(&&w.id[..])),
-            own_imports: metafile.own_imports(),
-            looks_around,
-        }))
+/// What a run has made. Blocks: a source map may have megabytes.
+fn read_answer(
+    answer: &Value,
+    looks_around: bool,
+    directory: &Path,
+    max_bytes: u64,
+) -> Result<Made, BundleError> {
+    if !answer.get("error").text().is_empty() {
+        tracing::error!(error = answer.get("error").text(), "esbuild refused a request");
+        return Err(BundleError::Protocol("request"));
     }
+    let warnings = Message::all(answer.get("warnings"));
+    let mut errors = Message::all(answer.get("errors"));
+    errors.extend(warnings.iter().filter_map(Message::refusal_of_pattern));
+    if !errors.is_empty() {
+        errors.sort_by(|a, b| a.place().cmp(&b.place()));
+        return Ok(Made::Errors(errors));
+    }
+    let metafile: Metafile = serde_json::from_slice(&answer.get("metafile").bytes())
+        .map_err(|_| BundleError::Protocol("metafile"))?;
+    // Files from elsewhere were refused when they were asked for; this would say it again.
+    if metafile.inputs.keys().any(|path| path.starts_with(['/', '.'])) {
+        return Err(BundleError::Protocol("list of inputs"));
+    }
+    let file = |name: &str| {
+        let files = answer.get("outputFiles").list();
+        let found =
+            files.iter().find(|file| Path::new(file.get("path").text()) == directory.join(name));
+        found.map(|file| file.get("contents").bytes()).ok_or(BundleError::Protocol("result"))
+    };
+    let made = file(BUNDLE)?;
+    let front = node_globals_for(&made);
+    let is_for_aws = aws_adapters::are_among(metafile.files());
+    let end = if is_for_aws { AWS_EVENTS_LINE } else { "" };
+    let code = Bytes::from([front.as_bytes(), &made, end.as_bytes()].concat());
+    if code.len() as u64 > max_bytes {
+        return Ok(Made::TooLarge(code.len() as u64, metafile.packages()));
+    }
+    let lines_in_front = front.matches('\n').count();
+    let source_map = source_map::thinned(&file(&format!("{BUNDLE}.map"))?, lines_in_front)
+        .map_err(|_| BundleError::Protocol("source map"))?;
+    let imports = metafile
+        .outputs
+        .get(BUNDLE)
+        .map(|output| output.imports.iter().filter(|import| import.external))
+        .into_iter()
+        .flatten()
+        .map(|import| import.path.clone());
+    Ok(Made::Bundle(Bundle {
+        code,
+        source_map,
+        imports: imports.collect(),
+        imports_dynamically: warnings.iter().any(|w| DYNAMIC_IMPORTS.contains(&&w.id[..])),
+        own_imports: metafile.own_imports(),
+        looks_around,
+    }))
 }
 
 #[derive(Deserialize)]

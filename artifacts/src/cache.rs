@@ -220,15 +220,6 @@ impl Cache {
         let key = ArtifactKey::Bundle { function, hash: hash.clone() };
         let max_bytes = self.options.limits.bundle_bytes;
         let bundle = self.store.get(&key, max_bytes).await?;
-        if BundleHash::of(&bundle) != *hash {
-            return Err(ArtifactError::Corrupt { key: key.to_string() }.into());
-        }
-        let dir = self.incoming_dir()?;
-        let write = |name: &str, bytes: &[u8]| {
-            let path = dir.path().join(name);
-            fs::write(&path, bytes).map_err(at(&path))
-        };
-        write(BUNDLE, &bundle)?;
         // A map holds its sources and can be several times the bundle.
         let map_key = ArtifactKey::SourceMap { function, hash: hash.clone() };
         let map = match self.store.get(&map_key, max_bytes.saturating_mul(8)).await {
@@ -236,11 +227,26 @@ impl Cache {
             Err(ArtifactError::NotFound { .. } | ArtifactError::TooLarge { .. }) => Bytes::new(),
             Err(error) => return Err(error.into()),
         };
-        if !map.is_empty() {
-            write(SOURCE_MAP, &map)?;
-        }
+        let dir = self.incoming_dir()?;
+        let assets = assets_of(&bundle).map(str::to_owned);
         let mut bytes = (bundle.len() + map.len()) as u64;
-        if let Some(sha256) = assets_of(&bundle) {
+        let (wanted, key) = (hash.clone(), key.to_string());
+        let dir = blocking(move || {
+            if BundleHash::of(&bundle) != wanted {
+                return Err(ArtifactError::Corrupt { key }.into());
+            }
+            let write = |name: &str, bytes: &[u8]| {
+                let path = dir.path().join(name);
+                fs::write(&path, bytes).map_err(at(&path))
+            };
+            write(BUNDLE, &bundle)?;
+            if !map.is_empty() {
+                write(SOURCE_MAP, &map)?;
+            }
+            Ok(dir)
+        })
+        .await?;
+        if let Some(sha256) = assets {
             let key = ArtifactKey::Assets { function, hash: hash.clone() };
             let into = dir.path().to_owned();
             bytes += self.fetch_assets(key, sha256, into).await?;
@@ -252,7 +258,7 @@ impl Cache {
     async fn fetch_assets(
         &self,
         key: ArtifactKey,
-        sha256: &str,
+        sha256: String,
         into: PathBuf,
     ) -> Result<u64, CacheError> {
         let limits = &self.options.limits;
@@ -260,11 +266,11 @@ impl Cache {
         let max_bytes = limits.source_bytes.saturating_mul(2);
         let archive = self.store.get(&key, max_bytes).await?;
         let key = key.to_string();
-        if hex::encode(Sha256::digest(&archive)) != sha256 {
-            return Err(ArtifactError::Corrupt { key }.into());
-        }
         let bounds = UnpackBounds { bytes: limits.source_bytes, entries: limits.source_files };
         blocking(move || {
+            if hex::encode(Sha256::digest(&archive)) != sha256 {
+                return Err(ArtifactError::Corrupt { key }.into());
+            }
             unpack(&archive[..], &into, bounds)
                 .map_err(|source| CacheError::Unpack { key, source })?;
             Ok(archive.len() as u64)

@@ -6,7 +6,7 @@
 //! trees/<depHash>/node_modules/
 //! versions/<function>-<bundleHash>-<depHash>/   links to both
 //! code/<function>-<bundleHash>-<tag>  V8's code cache
-//! incoming/                           not complete; emptied when the cache is opened
+//! incoming/                           not complete, or evicted; emptied when the cache is opened
 //! ```
 //! Entries appear by rename. They are not synced: a cache that was written before the machine
 //! last booted is emptied instead.
@@ -35,6 +35,7 @@ use crate::unpack::{UnpackBounds, UnpackError, unpack};
 const BUNDLE: &str = "bundle.js";
 const SOURCE_MAP: &str = "bundle.js.map";
 const NODE_MODULES: &str = "node_modules";
+const INCOMING: &str = "incoming";
 const BOOT_FILE: &str = "boot";
 const MAX_METADATA_BYTES: u64 = 32 * 1024 * 1024;
 
@@ -158,12 +159,12 @@ impl Cache {
         fs::create_dir_all(dir).map_err(at(dir))?;
         let root = dir.canonicalize().map_err(at(dir))?;
         forget_other_boots(&root)?;
-        let incoming = root.join("incoming");
+        let incoming = root.join(INCOMING);
         if incoming.exists() {
             fs::remove_dir_all(&incoming).map_err(at(&incoming))?;
         }
         let mut state = State::default();
-        for folder in ["bundles", "trees", "versions", "code", "incoming"] {
+        for folder in ["bundles", "trees", "versions", "code", INCOMING] {
             let folder = root.join(folder);
             fs::create_dir_all(&folder).map_err(at(&folder))?;
             for entry in fs::read_dir(&folder).map_err(at(&folder))?.flatten() {
@@ -356,7 +357,7 @@ impl Cache {
         bytes: Bytes,
     ) -> Result<(), CacheError> {
         let path = self.code_path(function, hash, tag);
-        let incoming = self.root.join("incoming");
+        let incoming = self.root.join(INCOMING);
         let evicted = self.make_room(bytes.len() as u64);
         let to = path.clone();
         let size = bytes.len() as u64;
@@ -378,7 +379,7 @@ impl Cache {
     }
 
     fn incoming_dir(&self) -> Result<TempDir, CacheError> {
-        let incoming = self.root.join("incoming");
+        let incoming = self.root.join(INCOMING);
         TempDir::new_in(&incoming).map_err(at(&incoming))
     }
 
@@ -427,6 +428,8 @@ impl Cache {
     }
 
     /// Takes the least recently used entries that nobody holds out of the cache until `bytes` fit.
+    /// What is to be removed of them has other names by then: it may take long, and what is asked for
+    /// again meanwhile is made anew.
     fn make_room(&self, bytes: u64) -> Vec<PathBuf> {
         let mut state = self.state.lock();
         let mut evicted = Vec::new();
@@ -440,7 +443,12 @@ impl Cache {
             let Some(path) = oldest else { break };
             state.remove(&path);
             debug!(path = %path.display(), "evicted");
-            evicted.push(path);
+            state.clock += 1;
+            let aside = self.root.join(INCOMING).join(format!("evicted-{}", state.clock));
+            evicted.push(match fs::rename(&path, &aside) {
+                Ok(()) => aside,
+                Err(_) => path,
+            });
         }
         evicted
     }
@@ -523,3 +531,6 @@ fn forget_other_boots(root: &Path) -> Result<(), CacheError> {
     }
     fs::write(&file, boot).map_err(at(&file))
 }
+
+#[cfg(test)]
+mod tests;

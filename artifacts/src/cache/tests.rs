@@ -1,0 +1,69 @@
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use super::*;
+
+/// Has one bundle, whatever the function.
+struct OneBundle;
+
+const CODE: &[u8] = b"export default 1";
+
+fn none<T>(key: &ArtifactKey) -> Result<T, ArtifactError> {
+    Err(ArtifactError::NotFound { key: key.to_string() })
+}
+
+#[async_trait]
+impl ArtifactStore for OneBundle {
+    async fn put(&self, key: &ArtifactKey, _: Bytes) -> Result<(), ArtifactError> {
+        none(key)
+    }
+
+    async fn put_file(&self, key: &ArtifactKey, _: &Path) -> Result<(), ArtifactError> {
+        none(key)
+    }
+
+    async fn get(&self, key: &ArtifactKey, _: u64) -> Result<Bytes, ArtifactError> {
+        match key {
+            ArtifactKey::Bundle { .. } => Ok(Bytes::from_static(CODE)),
+            _ => none(key),
+        }
+    }
+
+    async fn stream(
+        &self,
+        key: &ArtifactKey,
+    ) -> Result<BoxStream<'static, Result<Bytes, ArtifactError>>, ArtifactError> {
+        none(key)
+    }
+
+    async fn exists(&self, key: &ArtifactKey) -> Result<bool, ArtifactError> {
+        Ok(matches!(key, ArtifactKey::Bundle { .. }))
+    }
+
+    async fn delete(&self, key: &ArtifactKey) -> Result<(), ArtifactError> {
+        none(key)
+    }
+
+    async fn delete_function(&self, _: FunctionId) -> Result<(), ArtifactError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_is_evicted_may_be_asked_for_before_it_is_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let cache = Cache::open(root.path(), Arc::new(OneBundle), CacheOptions::default()).unwrap();
+    let (function, hash) = (FunctionId::new(), BundleHash::of(CODE));
+    let first = cache.bundle(function, &hash).await.unwrap();
+    let path = first.path.clone();
+    assert!(cache.make_room(u64::MAX).is_empty(), "it is in use");
+    drop(first);
+    let evicted = cache.make_room(u64::MAX);
+    assert_eq!(evicted.len(), 1);
+
+    let again = cache.bundle(function, &hash).await.unwrap();
+    assert_eq!(again.path, path);
+    remove(&evicted);
+    assert!(!evicted[0].exists());
+    assert_eq!(fs::read(path.join(BUNDLE)).unwrap(), CODE);
+}

@@ -9,13 +9,22 @@ use crate::StoreError;
 use crate::cursor::{Cursor, page_limit};
 use crate::telemetry::{LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS};
 
+/// The highest number that a row has, or had.
+macro_rules! newest {
+    () => {
+        "max(coalesce((SELECT max(row_number) FROM logs), 0), (SELECT last FROM log_numbers))"
+    };
+}
+
 /// Inserts a row that is new, with its lines as JSON.
 pub(super) fn insert(c: &Connection, row: &LogRow, lines: &str) -> Result<(), StoreError> {
-    c.prepare_cached(
-        "INSERT INTO logs (execution_id, function_id, timestamp, duration_ms, memory_mb, failed,
-                           truncated, lines)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
-    )
+    c.prepare_cached(concat!(
+        "INSERT INTO logs (row_number, execution_id, function_id, timestamp, duration_ms, memory_mb,
+                           failed, truncated, lines)
+         VALUES (1 + ",
+        newest!(),
+        ", ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+    ))
     .and_then(|mut insert| {
         insert.execute(params![
             row.execution_id.as_bytes(),
@@ -93,6 +102,21 @@ pub(super) const TAIL_END: &str =
     "SELECT row_number FROM logs WHERE row_number > ?1 AND row_number <= ?2
      ORDER BY row_number LIMIT 1 OFFSET ?3";
 
+/// The number of the newest row, also if that is gone.
+pub(super) fn newest(c: &Connection) -> Result<i64, StoreError> {
+    c.prepare_cached(concat!("SELECT ", newest!()))
+        .and_then(|mut query| query.query_row([], |row| row.get(0)))
+        .map_err(reading("log"))
+}
+
+/// Lets no later row have this number, or one before it, although rows were removed.
+pub(super) fn keep_number(c: &Connection, number: i64) -> Result<(), StoreError> {
+    c.prepare_cached("UPDATE log_numbers SET last = ?1 WHERE last < ?1")
+        .and_then(|mut update| update.execute([number]))
+        .map(drop)
+        .map_err(storage_failed)
+}
+
 /// Row numbers grow with every insert, so what is new is at the end of the table. The plus keeps
 /// SQLite from the index of the function, which is in another order.
 pub(super) const TAIL: &str = "SELECT row_number, function_id, execution_id, lines, duration_ms,
@@ -108,10 +132,7 @@ pub(super) fn tail(
     limit: u32,
 ) -> Result<LogTail, StoreError> {
     // Read first: what is inserted between the two statements is left for the next tail.
-    let newest: i64 = c
-        .prepare_cached("SELECT coalesce(max(row_number), 0) FROM logs")
-        .and_then(|mut query| query.query_row([], |row| row.get(0)))
-        .map_err(reading("log"))?;
+    let newest = newest(c)?;
     let mut tail = LogTail { rows: Vec::new(), position: newest.to_string() };
     let Some(after) = after else { return Ok(tail) };
     let end: Option<i64> = c

@@ -41,10 +41,11 @@ pub(super) const META_FILES: [&str; 4] = [
     include_str!("schema/meta-4.sql"),
 ];
 /// Of `telemetry.db`, oldest first.
-pub(super) const TELEMETRY_FILES: [&str; 3] = [
+pub(super) const TELEMETRY_FILES: [&str; 4] = [
     include_str!("schema/telemetry-1.sql"),
     include_str!("schema/telemetry-2.sql"),
     include_str!("schema/telemetry-3.sql"),
+    include_str!("schema/telemetry-4.sql"),
 ];
 
 static META: LazyLock<Schema> = LazyLock::new(|| Schema::new(*b"CSmd", &META_FILES));

@@ -31,7 +31,7 @@ impl SqliteTelemetry {
         Self { telemetry }
     }
 
-    /// Repeats a bounded delete until nothing is left.
+    /// Repeats a bounded delete of logs until nothing is left.
     async fn delete_in_batches<T>(&self, sql: &'static str, key: T) -> Result<u64, StoreError>
     where
         T: rusqlite::ToSql + Copy + Send + 'static,
@@ -41,9 +41,15 @@ impl SqliteTelemetry {
             let batch = self
                 .telemetry
                 .write(move |c, _| {
-                    c.prepare_cached(sql)
+                    let newest = logs::newest(c)?;
+                    let batch = c
+                        .prepare_cached(sql)
                         .and_then(|mut delete| delete.execute(params![key, DELETE_BATCH]))
-                        .map_err(storage_failed)
+                        .map_err(storage_failed)?;
+                    if batch > 0 {
+                        logs::keep_number(c, newest)?;
+                    }
+                    Ok(batch)
                 })
                 .await?;
             deleted += batch as u64;

@@ -119,6 +119,7 @@ macro_rules! backends {
                 telemetry::logs_expire_and_usage_stays,
                 telemetry::logs_are_searched_by_level_and_text,
                 telemetry::a_tail_shows_what_is_recorded_from_then_on,
+                telemetry::a_tail_misses_nothing_when_logs_go,
                 telemetry::a_tail_goes_on_within_one_millisecond,
                 telemetry::usage_is_summed_by_function_and_latency_by_day,
                 versions::a_rollback_moves_the_pointer_and_holds,

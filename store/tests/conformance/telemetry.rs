@@ -322,6 +322,23 @@ pub(crate) async fn a_tail_shows_what_is_recorded_from_then_on(stores: &Stores) 
     assert!(matches!(refused, Err(StoreError::BadCursor)));
 }
 
+pub(crate) async fn a_tail_misses_nothing_when_logs_go(stores: &Stores) {
+    let (id, other) = (FunctionId::new(), FunctionId::new());
+    let rows = vec![log(id, NOON), log(other, NOON), log(other, NOON + 1)];
+    stores.telemetry.record(Vec::new(), rows).await.unwrap();
+    let mut position = stores.telemetry.log_tail(id, None, 10).await.unwrap().position;
+    // The newest ones, and then all of them.
+    stores.telemetry.delete_logs(other).await.unwrap();
+    for n in 2..4 {
+        let row = log(id, NOON + n);
+        stores.telemetry.record(Vec::new(), vec![row.clone()]).await.unwrap();
+        let tail = stores.telemetry.log_tail(id, Some(&position), 10).await.unwrap();
+        assert_eq!(tail.rows, [row]);
+        position = tail.position;
+        stores.telemetry.delete_logs(id).await.unwrap();
+    }
+}
+
 pub(crate) async fn a_tail_goes_on_within_one_millisecond(stores: &Stores) {
     let id = FunctionId::new();
     let mut position = stores.telemetry.log_tail(id, None, 10).await.unwrap().position;

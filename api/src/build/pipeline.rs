@@ -192,11 +192,16 @@ impl Pipeline {
         let (files, dependencies) =
             tokio::try_join!(async { files.await.map_err(load_failed) }, self.install(source))?;
         let (mut bundle, assets) = self.bundle(files, source, dependencies.as_ref()).await?;
-        if let Some(Assets { line, .. }) = &assets {
-            bundle.code = [&bundle.code, line.as_bytes()].concat().into();
-        }
-
-        let bundle_hash = BundleHash::of(&bundle.code);
+        let (code, line) = (bundle.code, assets.as_ref().map(|assets| assets.line.clone()));
+        let hashing = tokio::task::spawn_blocking(move || {
+            let code = match line {
+                Some(line) => Bytes::from([&code[..], line.as_bytes()].concat()),
+                None => code,
+            };
+            (BundleHash::of(&code), code)
+        });
+        let (bundle_hash, code) = hashing.await.map_err(Failure::transient)?;
+        bundle.code = code;
         let bundle_bytes = bundle.code.len() as u64;
         let needs_tree = dependencies.as_ref().is_some_and(|built| needs_tree(&bundle, built));
         let hash = || bundle_hash.clone();

@@ -10,11 +10,16 @@
 //! then as much as the other side has granted with `Credit`. A worker is not trusted: the
 //! supervisor kills one that sends what it may not.
 
+mod fields;
 mod size;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use self::fields::{
+    frame, frame_before, get_array, get_block, get_text, get_u8, get_u16, get_u32, get_u64,
+    put_block, put_json, take_frame,
+};
 pub use self::size::{
     Announced, Holds, INITIAL_CREDIT_BYTES, INITIAL_UPLOAD_CREDIT_BYTES, MAX_CHUNK_BYTES,
     MAX_CODE_CACHE_BYTES, MAX_FRAME_BYTES, MAX_HEAD_BYTES,
@@ -270,31 +275,6 @@ mod kind {
 }
 
 const LENGTH_BYTES: usize = 4;
-
-/// Writes a frame whose payload `fill` appends.
-fn frame(out: &mut BytesMut, kind: u8, fill: impl FnOnce(&mut BytesMut)) {
-    frame_before(out, kind, 0, fill);
-}
-
-/// Writes a frame but for its last bytes, of which there are `rest`.
-fn frame_before(out: &mut BytesMut, kind: u8, rest: usize, fill: impl FnOnce(&mut BytesMut)) {
-    let start = out.len();
-    out.put_u32_le(0);
-    out.put_u8(kind);
-    fill(out);
-    let length = u32::try_from(out.len() - start - LENGTH_BYTES + rest).unwrap_or(u32::MAX);
-    out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
-}
-
-fn put_json<T: Serialize>(out: &mut BytesMut, value: &T) {
-    // Serialising these types cannot fail: string keys, no custom serialisers, infallible writer.
-    serde_json::to_writer(out.writer(), value).expect("control frames serialise");
-}
-
-fn put_block(out: &mut BytesMut, bytes: &[u8]) {
-    out.put_u32_le(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-    out.put_slice(bytes);
-}
 
 impl ToWorker {
     /// Appends this frame.
@@ -556,56 +536,6 @@ fn put_credit(out: &mut BytesMut, kind: u8, call: u32, bytes: u32) {
 
 fn parse_credit(p: &mut Bytes) -> Option<(u32, u32)> {
     Some((get_u32(p)?, get_u32(p)?))
-}
-
-fn take_frame(buffer: &mut BytesMut) -> Result<Option<(u8, Bytes)>, WireError> {
-    let Some(prefix) = buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
-    let length = u32::from_le_bytes(*prefix) as usize;
-    if length > MAX_FRAME_BYTES {
-        return Err(WireError::TooLarge(length));
-    }
-    if length == 0 {
-        return Err(WireError::Malformed(0));
-    }
-    if buffer.len() < LENGTH_BYTES + length {
-        buffer.reserve(LENGTH_BYTES + length - buffer.len());
-        return Ok(None);
-    }
-    buffer.advance(LENGTH_BYTES);
-    let mut payload = buffer.split_to(length).freeze();
-    let kind = payload.get_u8();
-    Ok(Some((kind, payload)))
-}
-
-fn get_u8(p: &mut Bytes) -> Option<u8> {
-    p.try_get_u8().ok()
-}
-
-fn get_u16(p: &mut Bytes) -> Option<u16> {
-    p.try_get_u16_le().ok()
-}
-
-fn get_u32(p: &mut Bytes) -> Option<u32> {
-    p.try_get_u32_le().ok()
-}
-
-fn get_u64(p: &mut Bytes) -> Option<u64> {
-    p.try_get_u64_le().ok()
-}
-
-fn get_array<const N: usize>(p: &mut Bytes) -> Option<[u8; N]> {
-    let array = *p.first_chunk::<N>()?;
-    p.advance(N);
-    Some(array)
-}
-
-fn get_block(p: &mut Bytes) -> Option<Bytes> {
-    let length = get_u32(p)? as usize;
-    (p.len() >= length).then(|| p.split_to(length))
-}
-
-fn get_text(p: &mut Bytes) -> Option<String> {
-    String::from_utf8(get_block(p)?.to_vec()).ok()
 }
 
 #[cfg(test)]

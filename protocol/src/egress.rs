@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 /// Ports of mail submission: a platform that sends spam is soon refused everywhere.
 const MAIL_PORTS: [u16; 3] = [25, 465, 587];
 
-/// What of IPv4 is not the public internet.
-const CLOSED_V4: [(Ipv4Addr, u8); 15] = [
+/// What of IPv4 is not the public internet, and 168.63.129.16: Azure's machines ask there for what is
+/// theirs alone.
+const CLOSED_V4: [(Ipv4Addr, u8); 16] = [
     (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(168, 63, 129, 16), 32),
     (Ipv4Addr::new(169, 254, 0, 0), 16),
     (Ipv4Addr::new(172, 16, 0, 0), 12),
     (Ipv4Addr::new(192, 0, 0, 0), 24),
@@ -207,8 +209,13 @@ mod tests {
     #[test]
     fn only_the_public_internet_is_open() {
         let policy = EgressPolicy::default();
-        for open in ["1.1.1.1:443", "8.8.8.8:53", "[2606:4700::1111]:443", "[64:ff9b::101:101]:80"]
-        {
+        for open in [
+            "1.1.1.1:443",
+            "8.8.8.8:53",
+            "168.63.129.17:80",
+            "[2606:4700::1111]:443",
+            "[64:ff9b::101:101]:80",
+        ] {
             assert!(is_open(&policy, open), "{open}");
         }
         for closed in [
@@ -218,6 +225,8 @@ mod tests {
             "10.1.2.3:80",
             "100.64.0.1:80",
             "100.127.255.255:80",
+            "168.63.129.16:80",
+            "[::ffff:168.63.129.16]:32526",
             "169.254.169.254:80",
             "172.31.0.1:80",
             "192.168.1.1:80",

@@ -14,11 +14,12 @@ use sys_traits::impls::RealSys;
 /// Addresses that are not the public internet, for platforms on which the supervisor cannot decide
 /// about connections. Checked against resolved addresses too. Deno's rules take no IPv6 subnets,
 /// so of those only the host itself is listed; mapped IPv4 addresses are compared as IPv4.
-const DENIED_NETS: [&str; 13] = [
+const DENIED_NETS: [&str; 14] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    "168.63.129.16",
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",

@@ -304,6 +304,7 @@ impl State {
                 self.busy -= 1;
                 if let Some(cause) = worn {
                     worker.end(cause);
+                    self.serve_held_up(owner, todo);
                     self.serve_queue(key, todo);
                 } else {
                     self.settle(worker, todo);
@@ -328,8 +329,8 @@ impl State {
             }
         }
         self.calls_over(target.owner_id, over);
-        self.serve_queue(target.key(), todo);
         self.serve_held_up(target.owner_id, todo);
+        self.serve_queue(target.key(), todo);
         self.refill(todo);
     }
 
@@ -342,7 +343,8 @@ impl State {
     /// Gives the worker to the next call, or lets it wait.
     fn settle(&mut self, mut worker: Box<Worker>, todo: &mut Todo) {
         let Some(assigned) = &worker.assigned else { return };
-        let (key, generation) = (assigned.target.key(), assigned.generation);
+        let (key, owner) = (assigned.target.key(), assigned.target.owner_id);
+        let generation = assigned.generation;
         let Some(version) = self.versions.get_mut(&key) else { return };
         if self.is_draining {
             worker.end(DeathCause::Drained);
@@ -358,6 +360,8 @@ impl State {
         worker.rest();
         version.idle.push(worker);
         if is_wanted {
+            // First, or a version that always has calls waiting would take each place of its account.
+            self.serve_held_up(owner, todo);
             self.serve_queue(key, todo);
         }
         self.watch_last(key);
@@ -421,6 +425,7 @@ impl State {
         self.serve_queue(key, todo);
     }
 
+    /// Serves the versions whose calls wait because of their account's bound, one after the other.
     fn serve_held_up(&mut self, owner: UserId, todo: &mut Todo) {
         let Some(user) = self.users.get_mut(&owner) else { return };
         for _ in 0..user.held_up.len() {

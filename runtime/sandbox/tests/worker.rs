@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -344,6 +345,34 @@ async fn a_user_is_bounded_across_functions() {
     });
     assert!(begun.elapsed() >= Duration::from_millis(590), "{:?}", begun.elapsed());
     assert!(other_took < Duration::from_millis(590), "{other_took:?}");
+    bench.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_with_many_calls_waiting_holds_up_no_other_of_its_account() {
+    let platform = PlatformLimits { user_concurrency: 1, ..PlatformLimits::default() };
+    let bench = Bench::start_with(SandboxOptions { platform, ..options() }).await;
+    let code = "export default () => new Promise(r => setTimeout(r, 100, 'done'));";
+    let owner = support::user();
+    let [busy, other] = [(); 2].map(|()| bench.function_of(code, Limits::default(), owner));
+    for function in [&busy, &other] {
+        bench.sandbox.load(function.clone()).await.unwrap();
+    }
+    let ended = AtomicUsize::new(0);
+    let many = futures::future::join_all((0..10).map(|_| {
+        let (bench, busy, ended) = (&bench, &busy, &ended);
+        async move {
+            bench.get(busy, "/").await;
+            ended.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    let one = async {
+        support::wait_until("they wait", || bench.sandbox.metrics().queue_length >= 5).await;
+        bench.get(&other, "/").await;
+        ended.load(Ordering::Relaxed)
+    };
+    let (_, before) = tokio::join!(many, one);
+    assert!(before < 10, "it waited for all of them");
     bench.is_well().await;
 }
 

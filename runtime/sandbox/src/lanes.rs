@@ -3,7 +3,8 @@
 //! To wake a worker costs more than many handlers do. So a call of a function whose calls are
 //! short goes into the socket of a worker that is busy: when the call before it is over, the
 //! worker has the next one at hand and goes on, and the owner of that call gets the worker. Until
-//! the worker has claimed it, a call that waits can be taken back and run elsewhere.
+//! the worker has claimed it, a call that waits can be taken back and run elsewhere. None waits in a
+//! worker whose output could not be told apart by call ([`crate::pipes`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -104,7 +105,10 @@ impl Lanes {
     /// The worker in which a call is expected to wait for at most this long.
     pub(crate) fn room(&self, longest_us: u64) -> Option<usize> {
         let open = |lane: &Lane| {
-            !(lane.is_closing || lane.is_stuck) && lane.line.takes_more() && !lane.process.is_worn()
+            !(lane.is_closing || lane.is_stuck)
+                && lane.line.takes_more()
+                && !lane.process.is_worn()
+                && !lane.process.pipes.are_in_use()
         };
         let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| open(lane));
         let (at, lane) = lanes.min_by_key(|(_, lane)| lane.waiting.len())?;

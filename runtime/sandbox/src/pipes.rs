@@ -6,8 +6,13 @@
 //! output, and asking tokio costs no system call. Only when the answer was read along with
 //! something the worker said before, or past tokio, does it not know yet; so after such calls, and of
 //! workers that are known to write or not known yet, the pipes are read in any case.
+//!
+//! A call that waits in a worker begins when the one before it has said that it is over, and writes
+//! before that is heard here. So none waits in a worker whose calls write to its pipes; what goes
+//! through `console` comes over the control socket, in order.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::BytesMut;
 use cloudserve_protocol::call::LogLevel;
@@ -39,6 +44,8 @@ pub(crate) struct Pipes {
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
     state: Mutex<State>,
+    /// Something was written since the function was loaded.
+    are_in_use: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -75,7 +82,7 @@ impl Pipes {
             has_written: false,
             takes: 0,
         };
-        Self { stdout, stderr, state: Mutex::new(state) }
+        Self { stdout, stderr, state: Mutex::new(state), are_in_use: AtomicBool::new(false) }
     }
 
     /// From now on at most this much is kept between two calls of [`Pipes::take_log`].
@@ -104,9 +111,20 @@ impl Pipes {
     }
 
     fn drain_locked(&self, state: &mut State, read: Read) {
-        let State { out, err, log, last_words, has_written, .. } = state;
-        *has_written |= read_lines(|buffer| read(&self.stdout, buffer), out, log, None);
-        *has_written |= read_lines(|buffer| read(&self.stderr, buffer), err, log, Some(last_words));
+        let State { out, err, log, last_words, has_written, takes, .. } = state;
+        let mut has_read = read_lines(|buffer| read(&self.stdout, buffer), out, log, None);
+        has_read |= read_lines(|buffer| read(&self.stderr, buffer), err, log, Some(last_words));
+        *has_written |= has_read;
+        // What was written while it was loaded has been taken by then.
+        if has_read && *takes > 0 {
+            self.are_in_use.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether what calls write here could be taken for what the calls before them wrote, if they
+    /// followed at once.
+    pub(crate) fn are_in_use(&self) -> bool {
+        self.are_in_use.load(Ordering::Relaxed)
     }
 
     /// The lines since the last time, an unfinished one included.
@@ -116,11 +134,11 @@ impl Pipes {
     pub(crate) fn take_log(&self, has_looked: bool) -> Option<LogBuffer> {
         let mut state = self.state.lock();
         let is_sure = !has_looked && !state.has_written && state.takes >= FIRST_TAKES;
-        state.takes = state.takes.saturating_add(1);
         self.drain_locked(
             &mut state,
             if is_sure { pipe::Receiver::try_read_buf } else { read_in_any_case },
         );
+        state.takes = state.takes.saturating_add(1);
         let State { out, err, log, limit_bytes, .. } = &mut *state;
         out.flush(log);
         err.flush(log);
@@ -259,6 +277,18 @@ mod tests {
         );
         assert_eq!(pipes.last_words(), "bad");
         assert!(pipes.take_log(false).is_none());
+    }
+
+    #[tokio::test]
+    async fn output_of_calls_is_told_from_that_of_loading() {
+        use std::io::Write;
+        let (pipes, mut out, mut err) = pipes();
+        out.write_all(b"loading").unwrap();
+        assert!(pipes.take_log(false).is_some() && !pipes.are_in_use());
+        assert!(pipes.take_log(false).is_none() && !pipes.are_in_use());
+        err.write_all(b"called").unwrap();
+        assert!(pipes.take_log(false).is_some() && pipes.are_in_use());
+        assert!(pipes.take_log(false).is_none() && pipes.are_in_use(), "it may write again");
     }
 
     #[tokio::test]

@@ -21,7 +21,8 @@ const CALLS: &str = "
     let calls = 0;
     export default async ({ query }) => {
       calls += 1;
-      console.log(`call ${query.n}`);
+      if (query.way === 'raw') process.stdout.write(`call ${query.n}\\n`);
+      else console.log(`call ${query.n}`);
       switch (query.way) {
         case 'spin': for (const end = Date.now() + 3_000; Date.now() < end;); break;
         case 'sleep': await new Promise((resolve) => setTimeout(resolve, 3_000)); break;
@@ -89,6 +90,21 @@ async fn each_has_its_own_answer_and_log() {
         }
     }
     assert_eq!(bench.sandbox.metrics().cold_starts, 1, "one worker was enough");
+    bench.is_well().await;
+}
+
+#[tokio::test]
+async fn what_is_written_to_standard_output_is_the_calls_that_wrote_it() {
+    let (bench, function) = start_with(waiting(60_000), 3).await;
+    bench.get(&function, "/?n=first&way=raw").await;
+    for round in 0..10 {
+        let paths: Vec<_> = (0..100).map(|n| format!("/?n={}&way=raw", round * 100 + n)).collect();
+        let called = join_all(paths.iter().map(|path| bench.get(&function, path))).await;
+        for (n, call) in called.iter().enumerate() {
+            let lines: Vec<_> = call.outcome.logs.iter().map(|line| &line.message).collect();
+            assert_eq!(lines, [&format!("call {}", round * 100 + n)], "{call:#?}");
+        }
+    }
     bench.is_well().await;
 }
 

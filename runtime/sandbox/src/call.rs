@@ -29,6 +29,7 @@ use crate::metrics::Counters;
 use crate::sandbox::Shared;
 use crate::state::{Admission, Grant, Refusal, Turn};
 use crate::upload::too_large;
+use crate::version::Insisted;
 use crate::worker::Worker;
 
 /// Workers that may die with a call that they have not begun.
@@ -36,6 +37,9 @@ const WORKERS_TRIED: u32 = 3;
 
 /// A call that waits asks for a worker of its own once more after this.
 const INSISTS_EVERY: Duration = Duration::from_secs(1);
+
+/// The same at first while its turn seems to come soon, and then twice as long each time.
+const INSISTS_SOON: Duration = Duration::from_millis(10);
 
 /// Pieces of an answer that wait for their consumer. Credit bounds their bytes.
 const PIECES: usize = 64;
@@ -172,10 +176,13 @@ impl Shared {
         }
         let longest = Duration::from_millis(self.options.platform.queue_wait_ms.into());
         let until = deadline.min(since + longest);
+        let mut soon_after = INSISTS_SOON;
         loop {
             // Again and again: a boot that was ordered for it may have failed.
-            self.with_state(|state, todo| state.insist(key, waiting.ticket, todo));
-            let soon = until.min(Instant::now() + INSISTS_EVERY);
+            let insisted = self.with_state(|state, todo| state.insist(key, waiting.ticket, todo));
+            let pause = if insisted == Insisted::Waits { soon_after } else { INSISTS_EVERY };
+            soon_after = (2 * soon_after).min(INSISTS_EVERY);
+            let soon = until.min(Instant::now() + pause);
             if let Ok(granted) = timeout_at(soon.into(), &mut waiting.granted).await {
                 return granted.unwrap_or(gone);
             }

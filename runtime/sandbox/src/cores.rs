@@ -36,7 +36,7 @@ impl Cores {
     }
 
     /// Whether calls as those of these lanes should rather wait for a worker that is awake than wake
-    /// another one, however many wait.
+    /// or load another one, however many wait.
     pub(crate) fn are_taken(self, busy: usize, lanes: &Lanes) -> bool {
         busy >= self.own && lanes.len() > 0 && self.are_short(lanes)
     }

@@ -26,6 +26,8 @@ const MIN_SAMPLES: u32 = 8;
 pub(crate) struct Lanes {
     lanes: Vec<Lane>,
     service: ServiceTime,
+    /// Calls that have come to their end.
+    ended: u64,
 }
 
 #[derive(Debug)]
@@ -170,6 +172,12 @@ impl Lanes {
     /// A call in this worker is over and took so long.
     pub(crate) fn note(&mut self, busy_us: u32) {
         self.service.note(busy_us.into());
+        self.ended += 1;
+    }
+
+    /// Calls that have come to their end until now.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended
     }
 
     /// No call is to wait in this worker any more, or in any.

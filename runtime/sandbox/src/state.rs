@@ -8,7 +8,8 @@
 //! waits in a busy worker if that is not for long, else in its version's queue. A boot is ordered
 //! when the version has no worker at all, and for each call that has waited long enough to be
 //! *impatient*, within the function's concurrency: a burst of short calls is through one warm worker
-//! sooner than another one is loaded. A call takes whatever comes first, a booted worker or one that
+//! sooner than another one is loaded. Nobody is in a crowd of short calls that fills the cores, while
+//! calls come to their end: however many wait, it is the cores that they wait for. A call takes whatever comes first, a booted worker or one that
 //! another call is done with. A boot takes a READY worker, else it stands in line for the next
 //! process. Processes are made to refill the pool and to serve that line, in which accounts take
 //! turns; when there are as many as there may be, the least recently used idle worker of the account
@@ -42,7 +43,7 @@ use crate::death::DeathCause;
 use crate::lanes::InLane;
 use crate::options::SandboxOptions;
 use crate::pool::{Order, Pool, Provided};
-use crate::version::Version;
+use crate::version::{Insisted, Version};
 use crate::worker::Worker;
 
 /// Calls in a row that have come one at a time, after which the next one will.
@@ -257,10 +258,14 @@ impl State {
     }
 
     /// A call has waited long enough for a warm worker.
-    pub(crate) fn insist(&mut self, key: VersionKey, ticket: u64, todo: &mut Todo) {
-        if self.versions.get_mut(&key).is_some_and(|version| version.insist(ticket)) {
+    pub(crate) fn insist(&mut self, key: VersionKey, ticket: u64, todo: &mut Todo) -> Insisted {
+        let Some(version) = self.versions.get_mut(&key) else { return Insisted::Gone };
+        let crowd = self.cores.are_taken(self.busy, &version.lanes);
+        let insisted = version.insist(ticket, crowd);
+        if insisted == Insisted::IsImpatient {
             self.serve_queue(key, todo);
         }
+        insisted
     }
 
     /// The call that had this worker is over after `busy_us`, and the worker is as good as new.

@@ -44,6 +44,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A version that is not called is remembered for so long after a failure.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
+/// What became of a call that insists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Insisted {
+    /// It does not wait any more.
+    Gone,
+    /// It waits on: its turn comes sooner than another worker helps. It is to insist again soon.
+    Waits,
+    /// Another worker is worth it.
+    IsImpatient,
+}
+
 #[derive(Debug)]
 struct Waiter {
     ticket: u64,
@@ -51,6 +62,8 @@ struct Waiter {
     is_impatient: bool,
     /// It may wait in a worker as well.
     is_small: bool,
+    /// How many calls had come to their end when it was last looked at.
+    ended: u64,
 }
 
 impl Version {
@@ -142,25 +155,42 @@ impl Version {
     /// A call waits from now on, before all that came after it.
     pub(crate) fn join_queue(&mut self, ticket: u64, is_small: bool) -> oneshot::Receiver<Grant> {
         let (grant, granted) = oneshot::channel();
-        let at = self.queue.partition_point(|waiter| waiter.ticket < ticket);
-        self.queue.insert(at, Waiter { ticket, grant, is_impatient: false, is_small });
+        let at = self.place_of(ticket);
+        let ended = self.lanes.ended();
+        self.queue.insert(at, Waiter { ticket, grant, is_impatient: false, is_small, ended });
         granted
+    }
+
+    /// Where a call with this ticket waits, or would.
+    fn place_of(&self, ticket: u64) -> usize {
+        self.queue.partition_point(|waiter| waiter.ticket < ticket)
     }
 
     /// A call does not wait any more.
     pub(crate) fn leave_queue(&mut self, ticket: u64) {
-        let at = self.queue.iter().position(|waiter| waiter.ticket == ticket);
-        let left = at.and_then(|at| self.queue.remove(at));
-        self.impatient -= usize::from(left.is_some_and(|waiter| waiter.is_impatient));
+        let at = self.place_of(ticket);
+        if self.queue.get(at).is_some_and(|waiter| waiter.ticket == ticket) {
+            let left = self.queue.remove(at);
+            self.impatient -= usize::from(left.is_some_and(|waiter| waiter.is_impatient));
+        }
     }
 
-    /// A call is impatient from now on. Whether it still waits.
-    pub(crate) fn insist(&mut self, ticket: u64) -> bool {
-        let waiter = self.queue.iter_mut().find(|waiter| waiter.ticket == ticket);
-        let Some(waiter) = waiter else { return false };
+    /// A call has waited long enough and is impatient from now on, if it still waits. Not in a
+    /// `crowd`, where calls are short and other workers would only take the cores from those that are
+    /// awake, as long as calls come to their end: those are as short as is said, and this one's turn
+    /// comes.
+    pub(crate) fn insist(&mut self, ticket: u64, crowd: bool) -> Insisted {
+        let at = self.place_of(ticket);
+        let ended = self.lanes.ended();
+        let waiter = self.queue.get_mut(at).filter(|waiter| waiter.ticket == ticket);
+        let Some(waiter) = waiter else { return Insisted::Gone };
+        let goes_on = std::mem::replace(&mut waiter.ended, ended) != ended;
+        if crowd && goes_on && waiter.is_small && !waiter.is_impatient {
+            return Insisted::Waits;
+        }
         self.impatient += usize::from(!waiter.is_impatient);
         waiter.is_impatient = true;
-        true
+        Insisted::IsImpatient
     }
 
     /// The impatient call that has waited longest is patient again: no other worker is loaded for
@@ -259,7 +289,8 @@ pub(crate) mod tests {
         version.loading = 1;
         assert_eq!(version.boots_wanted(PATIENCE), 0);
         for ticket in [1, 2, 2, 9] {
-            version.insist(ticket);
+            let expected = if ticket == 9 { Insisted::Gone } else { Insisted::IsImpatient };
+            assert_eq!(version.insist(ticket, true), expected, "{ticket}");
         }
         assert_eq!(version.boots_wanted(PATIENCE), 2);
         version.leave_queue(1);
@@ -274,9 +305,27 @@ pub(crate) mod tests {
             (0..50).for_each(|_| version.lanes.note(busy_us));
             assert_eq!(version.boots_wanted(PATIENCE), 0);
             let _waiting: Vec<_> = (0..30).map(|ticket| version.join_queue(ticket, true)).collect();
-            (0..30).for_each(|ticket| assert!(version.insist(ticket)));
+            (0..30).for_each(|ticket| {
+                assert_eq!(version.insist(ticket, false), Insisted::IsImpatient);
+            });
             assert_eq!(version.boots_wanted(PATIENCE), boots, "{busy_us} us");
         }
+    }
+
+    #[test]
+    fn in_a_crowd_nobody_is_impatient_while_calls_come_to_their_end() {
+        let mut version = version();
+        version.lanes.note(20);
+        let _waiting = [1, 2].map(|ticket| version.join_queue(ticket, ticket == 1));
+        version.lanes.note(20);
+        assert_eq!(version.insist(1, true), Insisted::Waits);
+        assert_eq!(version.insist(2, true), Insisted::IsImpatient, "it cannot wait in a worker");
+        assert_eq!(version.insist(1, true), Insisted::IsImpatient, "none has ended since");
+        version.lanes.note(20);
+        assert_eq!(version.insist(1, true), Insisted::IsImpatient, "what is ordered stays so");
+        version.leave_queue(3);
+        version.leave_queue(1);
+        assert_eq!((version.queued(), version.impatient), (1, 1));
     }
 
     #[test]
@@ -301,7 +350,7 @@ pub(crate) mod tests {
         let gone = version.join_queue(1, false);
         let mut second = version.join_queue(2, false);
         let mut third = version.join_queue(3, false);
-        version.insist(1);
+        version.insist(1, false);
         drop(gone);
         assert!(version.refuse_next(Refusal::Draining));
         assert!(matches!(second.try_recv(), Ok(Grant::Refused(Refusal::Draining))));

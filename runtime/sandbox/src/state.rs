@@ -300,23 +300,20 @@ impl State {
             version.lanes.close(Some(worker.process.id));
         }
         match version.lanes.hand_over(worker) {
+            None if version.queued() > 0 => self.serve_next(owner, key, todo),
             None => {
-                if version.queued() > 0 {
-                    self.serve_queue(key, todo);
-                }
+                self.serve_held_up(owner, todo);
             }
             Some(worker) => {
                 self.busy -= 1;
                 if let Some(cause) = worn {
                     worker.end(cause);
-                    self.serve_held_up(owner, todo);
-                    self.serve_queue(key, todo);
+                    self.serve_next(owner, key, todo);
                 } else {
                     self.settle(worker, todo);
                 }
             }
         }
-        self.serve_held_up(owner, todo);
         self.refill(todo);
     }
 
@@ -334,8 +331,7 @@ impl State {
             }
         }
         self.calls_over(target.owner_id, over);
-        self.serve_held_up(target.owner_id, todo);
-        self.serve_queue(target.key(), todo);
+        self.serve_next(target.owner_id, target.key(), todo);
         self.refill(todo);
     }
 
@@ -351,25 +347,25 @@ impl State {
         let (key, owner) = (assigned.target.key(), assigned.target.owner_id);
         let generation = assigned.generation;
         let Some(version) = self.versions.get_mut(&key) else { return };
+        let is_wanted = version.queued() > 0;
         if self.is_draining {
             worker.end(DeathCause::Drained);
             self.tidy(key);
+        } else if is_wanted {
+            worker.rest();
+            version.idle.push(worker);
+            self.serve_next(owner, key, todo);
+            self.watch_last(key);
             return;
-        }
-        let is_wanted = version.queued() > 0;
-        if generation != version.generation && !is_wanted {
+        } else if generation != version.generation {
             worker.end(DeathCause::Redeployed);
             self.tidy(key);
-            return;
+        } else {
+            worker.rest();
+            version.idle.push(worker);
+            self.watch_last(key);
         }
-        worker.rest();
-        version.idle.push(worker);
-        if is_wanted {
-            // First, or a version that always has calls waiting would take each place of its account.
-            self.serve_held_up(owner, todo);
-            self.serve_queue(key, todo);
-        }
-        self.watch_last(key);
+        self.serve_held_up(owner, todo);
     }
 
     /// Leaves the socket of the worker that went idle last to its keeper.
@@ -385,9 +381,10 @@ impl State {
     }
 
     /// Serves the calls that wait for this version as far as there are workers, and orders boots
-    /// for the rest as far as the bounds allow.
-    pub(crate) fn serve_queue(&mut self, key: VersionKey, todo: &mut Todo) {
-        let Some(version) = self.versions.get_mut(&key) else { return };
+    /// for the rest as far as the bounds allow. Says how many calls were told to ask again, each of
+    /// which will take one more place of its account.
+    pub(crate) fn serve_queue(&mut self, key: VersionKey, todo: &mut Todo) -> usize {
+        let Some(version) = self.versions.get_mut(&key) else { return 0 };
         let user = self.users.entry(version.target.owner_id).or_default();
         while user.calls < self.user_concurrency
             && (version.is_pressed() || !self.cores.are_taken(self.busy, &version.lanes))
@@ -396,9 +393,8 @@ impl State {
             user.calls += 1;
             self.busy += 1;
         }
-        if user.calls < self.user_concurrency {
-            version.grant_lane(self.lane_wait_us);
-        }
+        let has_place = user.calls < self.user_concurrency;
+        let ask_again = usize::from(has_place && version.grant_lane(self.lane_wait_us));
         let free_calls = self.user_concurrency - user.calls.min(self.user_concurrency);
         if version.queued() > free_calls && !user.held_up.contains(&key) {
             user.held_up.push_back(key);
@@ -413,13 +409,14 @@ impl State {
             if version.await_pause() {
                 todo.later.push((key, pause));
             }
-            return;
+            return ask_again;
         }
         for _ in 0..wanted.min(allowed) {
             version.loading += 1;
             todo.boots.push(version.target.clone());
         }
         self.tidy(key);
+        ask_again
     }
 
     /// A pause after failures may be over.
@@ -430,15 +427,31 @@ impl State {
         self.serve_queue(key, todo);
     }
 
-    /// Serves the versions whose calls wait because of their account's bound, one after the other.
-    fn serve_held_up(&mut self, owner: UserId, todo: &mut Todo) {
-        let Some(user) = self.users.get_mut(&owner) else { return };
-        for _ in 0..user.held_up.len() {
-            let Some(user) = self.users.get_mut(&owner) else { return };
-            if user.calls >= self.user_concurrency {
-                return;
+    /// Serves the versions whose calls wait because of their account's bound, one after the other. Says
+    /// how many of its places are promised.
+    fn serve_held_up(&mut self, owner: UserId, todo: &mut Todo) -> usize {
+        let mut promised = 0;
+        let count = self.users.get(&owner).map_or(0, |user| user.held_up.len());
+        for _ in 0..count {
+            let Some(user) = self.users.get_mut(&owner) else { break };
+            if user.calls + promised >= self.user_concurrency {
+                break;
             }
-            let Some(key) = user.held_up.pop_front() else { return };
+            let Some(key) = user.held_up.pop_front() else { break };
+            promised += self.serve_queue(key, todo);
+        }
+        promised
+    }
+
+    /// The same first, or a version that always has calls waiting would take each place of its
+    /// account; then this version.
+    fn serve_next(&mut self, owner: UserId, key: VersionKey, todo: &mut Todo) {
+        let promised = self.serve_held_up(owner, todo);
+        // A call that is woken and finds no place has been woken for nothing.
+        let must_wait = self.users.get(&owner).is_some_and(|user| {
+            user.calls + promised >= self.user_concurrency && user.held_up.contains(&key)
+        });
+        if !must_wait {
             self.serve_queue(key, todo);
         }
     }

@@ -222,15 +222,16 @@ impl Version {
         false
     }
 
-    /// Lets the call that has waited longest wait in a worker instead.
-    pub(crate) fn grant_lane(&mut self, longest_us: u64) {
+    /// Lets the call that has waited longest wait in a worker instead. Whether it was told so.
+    pub(crate) fn grant_lane(&mut self, longest_us: u64) -> bool {
         if self.queue.front().is_some_and(|first| first.is_small)
             && self.lanes.room(longest_us).is_some()
             && let Some(waiter) = self.next_waiter()
         {
             // One that gave up leaves its place to the next when the next call ends.
-            let _ = waiter.grant.send(Grant::Again);
+            return waiter.grant.send(Grant::Again).is_ok();
         }
+        false
     }
 
     /// Tells the call that has waited longest that it gets no worker. Whether there was one.

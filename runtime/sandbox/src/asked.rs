@@ -29,6 +29,8 @@ pub(crate) struct Asked {
     pub(crate) told: oneshot::Sender<Outcome>,
     /// Its place among the calls of its version, kept wherever it has to wait. None: it has just come.
     pub(crate) ticket: Option<u64>,
+    /// Calls of its version that had ended when it first had to wait for a worker.
+    pub(crate) ended: Option<u64>,
     /// What was said in a worker that was lost before the call had begun.
     pub(crate) earlier: Option<LogBuffer>,
     frame: ToWorker,
@@ -59,6 +61,7 @@ impl Asked {
             is_lone: false,
             told,
             ticket: None,
+            ended: None,
             earlier: None,
             target,
             upload,

@@ -244,7 +244,8 @@ impl State {
             return Admission::Refused(Refusal::Busy);
         }
         self.lone_calls = 0;
-        let granted = version.join_queue(ticket, may_wait);
+        let ended = *asked.ended.get_or_insert_with(|| version.lanes.ended());
+        let granted = version.join_queue(ticket, may_wait, ended);
         self.serve_queue(key, todo);
         Admission::Wait { ticket, granted }
     }

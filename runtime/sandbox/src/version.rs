@@ -152,11 +152,16 @@ impl Version {
         self.queue.front().is_none_or(|first| ticket < first.ticket)
     }
 
-    /// A call waits from now on, before all that came after it.
-    pub(crate) fn join_queue(&mut self, ticket: u64, is_small: bool) -> oneshot::Receiver<Grant> {
+    /// A call waits from now on, before all that came after it. When it first had to, so many calls had
+    /// `ended`.
+    pub(crate) fn join_queue(
+        &mut self,
+        ticket: u64,
+        is_small: bool,
+        ended: u64,
+    ) -> oneshot::Receiver<Grant> {
         let (grant, granted) = oneshot::channel();
         let at = self.place_of(ticket);
-        let ended = self.lanes.ended();
         self.queue.insert(at, Waiter { ticket, grant, is_impatient: false, is_small, ended });
         granted
     }
@@ -285,7 +290,7 @@ pub(crate) mod tests {
     fn a_cold_version_wants_one_worker_and_then_one_for_each_impatient_call() {
         let mut version = version();
         assert_eq!(version.boots_wanted(PATIENCE), 0);
-        let _waiting: Vec<_> = (1..=5).map(|ticket| version.join_queue(ticket, false)).collect();
+        let _waiting: Vec<_> = (1..=5).map(|ticket| version.join_queue(ticket, false, 0)).collect();
         assert_eq!(version.boots_wanted(PATIENCE), 1);
         version.loading = 1;
         assert_eq!(version.boots_wanted(PATIENCE), 0);
@@ -305,7 +310,8 @@ pub(crate) mod tests {
             let mut version = version();
             (0..50).for_each(|_| version.lanes.note(busy_us));
             assert_eq!(version.boots_wanted(PATIENCE), 0);
-            let _waiting: Vec<_> = (0..30).map(|ticket| version.join_queue(ticket, true)).collect();
+            let _waiting: Vec<_> =
+                (0..30).map(|ticket| version.join_queue(ticket, true, 0)).collect();
             (0..30).for_each(|ticket| {
                 assert_eq!(version.insist(ticket, false), Insisted::IsImpatient);
             });
@@ -316,8 +322,7 @@ pub(crate) mod tests {
     #[test]
     fn in_a_crowd_nobody_is_impatient_while_calls_come_to_their_end() {
         let mut version = version();
-        version.lanes.note(20);
-        let _waiting = [1, 2].map(|ticket| version.join_queue(ticket, ticket == 1));
+        let _waiting = [1, 2].map(|ticket| version.join_queue(ticket, ticket == 1, 0));
         version.lanes.note(20);
         assert_eq!(version.insist(1, true), Insisted::Waits);
         assert_eq!(version.insist(2, true), Insisted::IsImpatient, "it cannot wait in a worker");
@@ -348,9 +353,9 @@ pub(crate) mod tests {
     #[test]
     fn refusals_go_to_who_still_waits_in_order() {
         let mut version = version();
-        let gone = version.join_queue(1, false);
-        let mut second = version.join_queue(2, false);
-        let mut third = version.join_queue(3, false);
+        let gone = version.join_queue(1, false, 0);
+        let mut second = version.join_queue(2, false, 0);
+        let mut third = version.join_queue(3, false, 0);
         version.insist(1, false);
         drop(gone);
         assert!(version.refuse_next(Refusal::Draining));

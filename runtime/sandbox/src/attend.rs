@@ -12,7 +12,7 @@ use crate::death::DeathCause;
 use crate::worker::{ChannelError, Worker};
 
 /// Frames, and bytes of them, that are taken in before others get their turn.
-const FRAMES_AT_ONCE: usize = 64;
+pub(crate) const FRAMES_AT_ONCE: usize = 64;
 const BYTES_AT_ONCE: usize = 256 * 1024;
 
 /// Frames of one rest, and their bytes: more than there are in the largest log.

@@ -15,7 +15,7 @@ use cloudserve_protocol::wire::{
 };
 use tracing::{debug, error, warn};
 
-use crate::attend::aside;
+use crate::attend::{FRAMES_AT_ONCE, aside};
 use crate::death::{DeathCause, ExitReport, as_claimed};
 use crate::jail::{Watch, watch};
 use crate::logs::LogBuffer;
@@ -308,7 +308,7 @@ fn not_confined() -> Fault {
 /// The next frame that is not said aside.
 async fn next_frame(worker: &mut Worker) -> Result<FromWorker, ChannelError> {
     poll_fn(|cx| {
-        loop {
+        for _ in 0..FRAMES_AT_ONCE {
             // A broken socket shows when it is read.
             let _ = worker.poll_flush(cx);
             return match worker.poll_frame(cx) {
@@ -320,6 +320,9 @@ async fn next_frame(worker: &mut Worker) -> Result<FromWorker, ChannelError> {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             };
         }
+        // It may never stop; others have their turn, and the clock.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     })
     .await
 }

@@ -24,13 +24,11 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::asked::Asked;
+use crate::attend::FRAMES_AT_ONCE;
 use crate::death::{DeathCause, as_claimed, cancelled};
 use crate::logs::LogBuffer;
 use crate::sandbox::Shared;
 use crate::worker::{ChannelError, Worker};
-
-/// Frames that are taken in before the clock is looked at and other tasks get their turn.
-const FRAMES_AT_ONCE: usize = 64;
 
 /// Time after which other tasks get their turn while an answer is looked for.
 const BETWEEN_TURNS: Duration = Duration::from_micros(50);

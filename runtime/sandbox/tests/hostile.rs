@@ -141,6 +141,9 @@ impl Actor {
         self.say(&jailed());
         match role.as_str() {
             "load-never" => std::thread::sleep(Duration::from_secs(60)),
+            "load-flood" => loop {
+                self.log(0, 100);
+            },
             "load-slow" => std::thread::sleep(Duration::from_millis(200)),
             "load-head" => self.head(1, 200, true),
             "load-jailed-twice" => self.say(&jailed()),
@@ -361,6 +364,7 @@ async fn workers_that_do_not_load_are_ended() {
     let (bench, _dir) = bench().await;
     for (role, words) in [
         ("load-never", "500 ms"),
+        ("load-flood", "500 ms"),
         ("load-head", "misbehaved"),
         ("load-jailed-twice", "misbehaved"),
         ("load-claim", "not my fault"),

@@ -58,7 +58,10 @@ impl State {
             version.idle.drain(..n_old).for_each(|worker| worker.end(DeathCause::Idle));
         }
         self.versions.retain(|_, version| !version.is_unused());
-        self.users.retain(|_, user| user.calls > 0 || !user.held_up.is_empty());
+        self.users.retain(|_, user| {
+            user.held_up.retain(|key| self.versions.contains_key(key));
+            user.calls > 0 || !user.held_up.is_empty()
+        });
     }
 
     /// Versions of this function below `version` are no longer wanted.

@@ -89,3 +89,21 @@ fn a_boot_that_fails_costs_no_call_that_another_worker_may_serve() {
     }
     assert!(todo.boots.is_empty() && state.census().queued == 0);
 }
+
+#[test]
+fn nothing_is_kept_of_an_account_whose_calls_have_gone() {
+    let options = SandboxOptions::default();
+    let mut state = State::new(&options);
+    let target = target();
+    let key = target.key();
+    // One more than it may run at once.
+    let waiting: Vec<_> =
+        (0..=options.platform.user_concurrency).map(|_| wait(&mut state, &target)).collect();
+    for (ticket, granted) in waiting {
+        drop(granted);
+        state.leave_queue(key, ticket);
+    }
+    state.boot_failed(key, None, &mut Todo::default());
+    state.end_idle_since(Instant::now());
+    assert!(state.users.is_empty() && state.versions.is_empty());
+}

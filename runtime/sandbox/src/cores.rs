@@ -36,9 +36,9 @@ impl Cores {
     }
 
     /// Whether calls as those of these lanes should rather wait for a worker that is awake than wake
-    /// or load another one, however many wait.
+    /// or load another one, however many wait. Not for one whose call lasts.
     pub(crate) fn are_taken(self, busy: usize, lanes: &Lanes) -> bool {
-        busy >= self.own && lanes.len() > 0 && self.are_short(lanes)
+        busy >= self.own && lanes.are_moving() && self.are_short(lanes)
     }
 
     fn are_short(self, lanes: &Lanes) -> bool {

@@ -87,6 +87,13 @@ impl Lanes {
         self.lanes.len()
     }
 
+    /// Whether one of them comes to the end of its call as soon as others did, as far as is known.
+    pub(crate) fn are_moving(&self) -> bool {
+        self.lanes
+            .iter()
+            .any(|lane| !(lane.is_closing || lane.is_stuck || lane.process.pipes.are_in_use()))
+    }
+
     /// Calls that wait in them.
     pub(crate) fn waiting(&self) -> usize {
         self.lanes.iter().map(|lane| lane.waiting.len()).sum()

@@ -130,6 +130,26 @@ async fn they_go_elsewhere_when_the_one_before_does_not_end() {
 }
 
 #[tokio::test]
+async fn a_call_that_lasts_holds_up_none_of_those_that_come_later() {
+    let (bench, function) = start_with(waiting(200), 3).await;
+    let slow = bench.try_get(&function, "/?n=long&way=sleep");
+    let quick = async {
+        wait_until("it runs", || bench.sandbox.metrics().workers_busy == 1).await;
+        // The first of them waits, and is taken back. Then it is known.
+        for n in 0..30 {
+            short(&bench, &function, n).await;
+        }
+    };
+    tokio::pin!(slow);
+    tokio::select! {
+        slow = &mut slow => panic!("each of them has waited for a while: {slow:?}"),
+        () = quick => {}
+    }
+    assert!(slow.await.unwrap().text().starts_with("long "));
+    bench.is_well().await;
+}
+
+#[tokio::test]
 async fn they_run_elsewhere_when_the_one_before_ends_the_worker() {
     let (bench, function) = start().await;
     for round in 0..10 {

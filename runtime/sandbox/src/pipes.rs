@@ -44,7 +44,7 @@ pub(crate) struct Pipes {
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
     state: Mutex<State>,
-    /// Something was written since the function was loaded.
+    /// Something was written after the function's first call.
     are_in_use: AtomicBool,
 }
 
@@ -115,8 +115,8 @@ impl Pipes {
         let mut has_read = read_lines(|buffer| read(&self.stdout, buffer), out, log, None);
         has_read |= read_lines(|buffer| read(&self.stderr, buffer), err, log, Some(last_words));
         *has_written |= has_read;
-        // What was written while it was loaded has been taken by then.
-        if has_read && *takes > 0 {
+        // By then what was written while it was loaded has been taken, and warnings that come once.
+        if has_read && *takes >= FIRST_TAKES {
             self.are_in_use.store(true, Ordering::Relaxed);
         }
     }
@@ -280,12 +280,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_of_calls_is_told_from_that_of_loading() {
+    async fn output_of_calls_is_told_from_that_of_the_beginning() {
         use std::io::Write;
         let (pipes, mut out, mut err) = pipes();
-        out.write_all(b"loading").unwrap();
-        assert!(pipes.take_log(false).is_some() && !pipes.are_in_use());
-        assert!(pipes.take_log(false).is_none() && !pipes.are_in_use());
+        for words in ["loading", "this is deprecated"] {
+            out.write_all(words.as_bytes()).unwrap();
+            assert!(pipes.take_log(false).is_some() && !pipes.are_in_use(), "{words}");
+        }
         err.write_all(b"called").unwrap();
         assert!(pipes.take_log(false).is_some() && pipes.are_in_use());
         assert!(pipes.take_log(false).is_none() && pipes.are_in_use(), "it may write again");

@@ -84,6 +84,16 @@ async fn a_project_is_served_and_served_again_after_every_change() {
     dev.next("deployed").await;
     assert_eq!(text_of(&url).await, "four");
 
+    // Another name is another function: it has an address of its own, and its lines are shown.
+    person.write("project/lib/say.mjs", "export default () => (console.log('said'), 'five')");
+    person.write("project/cloudserve.toml", "[function]\nname = 'renamed'\n");
+    let renamed = wait_for("the other name", || async {
+        dev.seen("deployed").filter(|event| event["name"] == "renamed")
+    })
+    .await;
+    assert_eq!(text_of(renamed["url"].as_str().unwrap()).await, "five");
+    assert_eq!(dev.next("log").await["row"]["logs"][0]["message"], "said");
+
     // Ctrl-C ends all of it.
     let children = children_of(dev.child.id());
     assert!(!children.is_empty());
@@ -101,6 +111,7 @@ async fn a_project_is_served_and_served_again_after_every_change() {
     .await;
 
     // The next time it is the same account, and calls go where they are asked to.
+    person.write("project/cloudserve.toml", "");
     let dev = Dev::start(&person, &[]);
     assert!(dev.next("deployed").await["version"].as_u64() > Some(4));
 }

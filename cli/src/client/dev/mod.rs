@@ -70,8 +70,18 @@ pub(crate) async fn run(args: Dev) -> Result<(), ClientError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ended)?;
 
     let mut local = Local::read(&args)?;
-    let mut server = Server::start(&local.project.root, args.port, output).await?;
-    let api = server.account(&local.project.root).await?;
+    let root = local.project.root.clone();
+    let starting = async {
+        let server = Server::start(&root, args.port, output).await?;
+        let api = server.account(&root).await?;
+        Ok::<_, ClientError>((server, api))
+    };
+    // A server that is given up while it starts ends with what holds it.
+    let (mut server, api) = tokio::select! {
+        started = starting => started?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
     let done = tokio::select! {
         done = serve(&args, &mut local, &api, output) => done,
         error = server.ended() => Err(error),
@@ -119,9 +129,12 @@ async fn serve(
     output: Output,
 ) -> Result<(), ClientError> {
     let mut watcher = Watcher::new()?;
-    watcher.watch(&local.files.folders)?;
     let mut logs = Logs(None);
     let mut begun = Instant::now();
+    // The server took a moment to start, in which nobody listened.
+    if let Ok(now) = read_watched(args, &mut watcher, &local.files.folders)? {
+        *local = now;
+    }
     loop {
         let view = match deploy(api, local).await {
             // A source the server does not take is mended by the next change.
@@ -132,15 +145,18 @@ async fn serve(
             view => Some(view?),
         };
         if let Some(view) = view {
-            deployed(output, &view, begun.elapsed(), logs.0.is_none())?;
-            logs.begin(api, text(&view, "id"), output);
+            let id = text(&view, "id");
+            let is_other = !logs.are_of(id);
+            deployed(output, &view, begun.elapsed(), is_other)?;
+            if is_other {
+                logs.begin(api, id, output);
+            }
         }
         begun = loop {
             let changed = watcher.changed().await?;
-            match Local::read(args) {
-                Ok(next) if next.body == local.body => {}
+            match read_watched(args, &mut watcher, &local.files.folders)? {
+                Ok(next) if next.body == local.body => local.files = next.files,
                 Ok(next) => {
-                    watcher.watch(&next.files.folders)?;
                     *local = next;
                     break changed;
                 }
@@ -148,6 +164,23 @@ async fn serve(
                 Err(error) => report(output, &error)?,
             }
         };
+    }
+}
+
+/// The project, read when all of its folders were watched: what is written to one before that is
+/// heard by nobody. `folders` are those it had before. Within: what is wrong with the project.
+fn read_watched(
+    args: &Dev,
+    watcher: &mut Watcher,
+    folders: &[PathBuf],
+) -> Result<Result<Local, ClientError>, ClientError> {
+    watcher.watch(folders)?;
+    loop {
+        let read = Local::read(args);
+        match &read {
+            Ok(local) if watcher.watch(&local.files.folders)? => {}
+            _ => return Ok(read),
+        }
     }
 }
 
@@ -164,7 +197,7 @@ fn deployed(
     output: Output,
     view: &Value,
     took: Duration,
-    is_first: bool,
+    is_other: bool,
 ) -> Result<(), ClientError> {
     let document = json!({
         "event": "deployed",
@@ -175,7 +208,7 @@ fn deployed(
     });
     let took = seconds(took);
     output.event(&document, |out| {
-        if is_first {
+        if is_other {
             writeln!(out, "{} is ready after {took}", text(view, "name"))?;
             writeln!(out, "  {}", on_stdout(deploy::url(view)).bold())?;
             writeln!(out, "Changes are taken over as you save them; Ctrl-C ends.")
@@ -196,32 +229,41 @@ fn report(output: Output, error: &ClientError) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// The task that shows what the function writes.
-struct Logs(Option<JoinHandle<()>>);
+/// The function whose lines are shown, and the task that shows them.
+struct Logs(Option<(String, JoinHandle<()>)>);
 
 impl Logs {
+    fn are_of(&self, id: &str) -> bool {
+        self.0.as_ref().is_some_and(|(shown, _)| shown == id)
+    }
+
+    /// Shows those of this function, and of no other any more.
     fn begin(&mut self, api: &Api, id: &str, output: Output) {
+        self.end();
         let (api, path) = (api.clone(), format!("/api/logs/{id}?"));
-        self.0.get_or_insert_with(|| {
-            tokio::spawn(async move {
-                let show = |row: &Value| {
-                    let document = json!({ "event": "log", "row": row });
-                    output.event(&document, |out| logs::write_row(out, row))
-                };
-                match logs::follow(&api, &path, output, show).await {
-                    Ok(never) => match never {},
-                    // The function is served all the same.
-                    Err(error) => output.warn(&format!("logs are not shown: {error}")),
-                }
-            })
+        let task = tokio::spawn(async move {
+            let show = |row: &Value| {
+                let document = json!({ "event": "log", "row": row });
+                output.event(&document, |out| logs::write_row(out, row))
+            };
+            match logs::follow(&api, &path, output, show).await {
+                Ok(never) => match never {},
+                // The function is served all the same.
+                Err(error) => output.warn(&format!("logs are not shown: {error}")),
+            }
         });
+        self.0 = Some((id.to_owned(), task));
+    }
+
+    fn end(&mut self) {
+        if let Some((_, task)) = self.0.take() {
+            task.abort();
+        }
     }
 }
 
 impl Drop for Logs {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
+        self.end();
     }
 }

@@ -3,7 +3,7 @@
 //! Folders are watched one by one: what is not sent, `node_modules` above all, costs nothing.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
@@ -40,22 +40,22 @@ impl Watcher {
         Ok(Self { inner, changes, watched: BTreeSet::new() })
     }
 
-    /// Watches these folders, as far as it does not yet.
-    pub(crate) fn watch(&mut self, folders: &[PathBuf]) -> Result<(), ClientError> {
+    /// Watches these folders; tells whether there is one among them that was not watched before.
+    pub(crate) fn watch(&mut self, folders: &[PathBuf]) -> Result<bool, ClientError> {
+        let mut is_any_new = false;
         // One that is gone may come back, and is another one then.
         self.watched.retain(|folder| folder.is_dir());
         for folder in folders {
-            if self.watched.contains(folder) {
-                continue;
-            }
-            match self.inner.watch(Path::new(folder), RecursiveMode::NonRecursive) {
-                Ok(()) => drop(self.watched.insert(folder.clone())),
+            // Also one that is watched: it may have been removed and made again meanwhile, and what
+            // is watched is the one of before.
+            match self.inner.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => is_any_new |= self.watched.insert(folder.clone()),
                 // Gone since it was read.
                 Err(_) if !folder.is_dir() => {}
                 Err(error) => return Err(cannot_watch(&error)),
             }
         }
-        Ok(())
+        Ok(is_any_new)
     }
 
     /// Waits for the next change to end; tells when it began.
@@ -87,5 +87,40 @@ fn cannot_watch(error: &notify::Error) -> ClientError {
         message: format!("the project's files cannot be watched: {error}"),
         hint: "sysctl fs.inotify.max_user_watches and max_user_instances bound what Linux watches"
             .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Long enough for a machine that has much to do.
+    const HEARD: Duration = Duration::from_secs(2);
+    const TRIES: usize = 15;
+
+    #[tokio::test]
+    async fn a_folder_that_was_made_again_is_watched_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let lib = dir.path().join("lib");
+        let folders = [dir.path().to_owned(), lib.clone()];
+        fs::create_dir(&lib).unwrap();
+        let mut watcher = Watcher::new().unwrap();
+        assert!(watcher.watch(&folders).unwrap());
+        fs::remove_dir(&lib).unwrap();
+        fs::create_dir(&lib).unwrap();
+        watcher.changed().await.unwrap();
+
+        assert!(!watcher.watch(&folders).unwrap());
+        for n in 0..TRIES {
+            fs::write(lib.join("index.js"), n.to_string()).unwrap();
+            if let Ok(change) = tokio::time::timeout(HEARD, watcher.changed()).await {
+                change.unwrap();
+                return;
+            }
+            watcher.watch(&folders).unwrap();
+        }
+        panic!("a change in a folder that was made again is not heard");
     }
 }

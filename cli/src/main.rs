@@ -126,8 +126,8 @@ CLOUDSERVE_DRAIN_TIMEOUT_MS at most. Another signal ends at once.";
 fn main() -> ExitCode {
     let secrets = FromEnvironment::take();
     let command = config::explain(Cli::command());
-    let arguments = command.clone().get_matches();
-    let cli = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
+    let arguments = command.clone().try_get_matches().unwrap_or_else(|error| refuse(&error));
+    let cli = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| refuse(&error));
     let done = match cli.command {
         Command::Serve(serve) => run_server(None, *serve, &secrets),
         Command::Api(role) => run_server(Some(Role::Api), *role, &secrets),
@@ -145,6 +145,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line is wrong, or all that is wanted is help. Whoever wants JSON gets it now, too; of
+/// `admin`, errors are text.
+fn refuse(error: &clap::Error) -> ! {
+    let given: Vec<_> = std::env::args_os().skip(1).collect();
+    let is_of_admin = given.first().is_some_and(|command| command == "admin");
+    if error.use_stderr() && !is_of_admin && given.iter().any(|argument| argument == "--json") {
+        client::tell_wrong_usage(error);
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
 }
 
 /// All roles, or one.

@@ -1,7 +1,10 @@
 //! The commands, as scripts use them: with a key, `--json`, and exit codes.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::thread;
 
 use serde_json::json;
 
@@ -242,18 +245,65 @@ async fn errors_have_a_code_an_exit_code_and_the_next_step() {
         assert!(code.is_empty() || error["code"] == code, "{args:?}: {run:#?}");
         assert!(!error["message"].as_str().unwrap().is_empty(), "{args:?}");
         assert!(error["hint"].as_str().unwrap_or_default().contains(hint), "{args:?}: {run:#?}");
+        assert_eq!(run.stdout.lines().count(), 1, "{args:?}: {run:#?}");
         // The same for people, on the other side.
         let run = client.run(args).expect(exit);
         assert!(run.stdout.is_empty() && run.stderr.starts_with("error: "), "{args:?}: {run:#?}");
         assert!(!run.stderr.contains('\x1b'), "{args:?}: {run:#?}");
     }
+    let gone = script.run(&["deploy", "gone.mjs", "--json"]).expect(1).json();
+    assert!(gone["error"]["because"].as_str().unwrap().contains("No such file"), "{gone:#}");
     script.json(&["deploy", "f.mjs"]);
+    let nowhere = ["invoke", "f", "--gateway", "http://127.0.0.1:1", "--json"];
+    let nowhere = script.run(&nowhere).expect(4).json();
+    assert!(nowhere["error"]["message"].as_str().unwrap().contains("127.0.0.1:1/"), "{nowhere:#}");
+    assert!(nowhere["error"]["hint"].as_str().unwrap().contains("--gateway"), "{nowhere:#}");
     let unsure = script.run(&["delete", "f", "--json"]).expect(2).json();
     assert_eq!(unsure["error"]["code"], "no_terminal");
     assert!(unsure["error"]["hint"].as_str().unwrap().contains("--yes"));
     for wrong in [&["deploy", "--no-such-flag"][..], &["login", "--password", "x"], &["nothing"]] {
         assert!(script.run(wrong).expect(2).stderr.contains("Usage:"), "{wrong:?}");
+        let told = script.run(&[wrong, &["--json"]].concat()).expect(2).json();
+        assert_eq!(told["error"]["code"], "usage", "{wrong:?}: {told:#}");
+        assert!(told["error"]["hint"].as_str().unwrap().contains("Usage:"), "{wrong:?}: {told:#}");
     }
+}
+
+/// Where everything is answered with this status, and perhaps a header.
+fn answers(status: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for connection in listener.incoming().map_while(Result::ok) {
+            let lines = BufReader::new(&connection).lines().map_while(Result::ok);
+            lines.take_while(|line| !line.is_empty()).for_each(drop);
+            let rest = "content-length: 0\r\nconnection: close\r\n\r\n";
+            // Whoever asked may be gone.
+            let _ = write!(&connection, "HTTP/1.1 {status}\r\n{rest}");
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_proxy_without_its_server_is_told_from_what_is_no_api() {
+    for (status, code, says) in [
+        ("502 Bad Gateway", "unreachable", "502 Bad Gateway"),
+        ("503 Service Unavailable", "unreachable", "503"),
+        ("504 Gateway Timeout", "unreachable", "504"),
+        ("404 Not Found", "not_the_api", "404"),
+        ("308 Permanent Redirect\r\nlocation: https://b.example/", "not_the_api", "b.example"),
+    ] {
+        let url = answers(status);
+        let person = Client::knowing(&[("CLOUDSERVE_URL", &url), ("CLOUDSERVE_API_KEY", "cs_x")]);
+        let error = person.run(&["list", "--json"]).expect(4).json()["error"].clone();
+        assert_eq!(error["code"], code, "{status}");
+        assert!(error["message"].as_str().unwrap().contains(says), "{status}: {error:#}");
+    }
+    // What is sent to this machine goes to no proxy.
+    let (script, _) = script(&ALL).await;
+    let script = script.with("http_proxy", &answers("502 Bad Gateway"));
+    assert_eq!(script.json(&["list"])["functions"], json!([]));
 }
 
 #[tokio::test]

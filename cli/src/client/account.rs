@@ -4,9 +4,8 @@ use clap::Args;
 use reqwest::Method;
 use reqwest_tls as reqwest;
 use serde_json::{Value, json};
-use url::{Host, Url};
 
-use super::api::{Api, Credential, text};
+use super::api::{Api, Credential, is_local, text};
 use super::credentials::{self, Credentials, Stored};
 use super::environment::{self, KEY_VARIABLE, PASSWORD_VARIABLE};
 use super::error::{ClientError, CredentialKind};
@@ -153,15 +152,6 @@ fn remember(api: &Api, output: Output, user: &Value, stored: Stored) -> Result<(
 fn warn_if_readable_by_others(api: &Api, output: Output) {
     if api.base().scheme() == "http" && !is_local(api.base()) {
         output.warn("the connection is not encrypted: others may read what you send; use https://");
-    }
-}
-
-fn is_local(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

@@ -11,7 +11,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode};
 use reqwest_tls as reqwest;
 use serde_json::Value;
-use url::Url;
+use url::{Host, Url};
 
 use super::error::{ClientError, CredentialKind};
 
@@ -20,6 +20,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// A deploy, with its upload and a first installation of packages.
 const DEPLOY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// What is sent there takes a while.
+const DEPLOY_PATH: &str = "/api/function/deploy";
 /// Longest JSON answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// Functions of one page of a list.
@@ -44,11 +46,14 @@ pub(crate) struct Api {
     credential: Option<Credential>,
 }
 
-/// An HTTP client that follows nobody elsewhere.
-pub(crate) fn http_client() -> Client {
+/// An HTTP client for this address that follows nobody elsewhere.
+pub(crate) fn http_client(to: &Url) -> Client {
     // A second installation is refused, and needs none.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Client::builder()
+    let client = Client::builder();
+    // A proxy of the environment does not reach this machine, and must not see what is sent to it.
+    let client = if is_local(to) { client.no_proxy() } else { client };
+    client
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("cloudserve/", env!("CARGO_PKG_VERSION")))
@@ -58,17 +63,12 @@ pub(crate) fn http_client() -> Client {
 
 impl Api {
     pub(crate) fn new(base: Url, credential: Option<Credential>) -> Self {
-        Self { http: http_client(), base, credential }
+        Self { http: http_client(&base), base, credential }
     }
 
     /// Where it is.
     pub(crate) fn base(&self) -> &Url {
         &self.base
-    }
-
-    /// The client underneath, for calls.
-    pub(crate) fn http(&self) -> &Client {
-        &self.http
     }
 
     /// The credential, which must be there.
@@ -112,9 +112,7 @@ impl Api {
         body: Option<&Value>,
         shows_credential: bool,
     ) -> Result<Value, ClientError> {
-        let waits = path.contains("wait=true");
-        let timeout = if waits { DEPLOY_TIMEOUT } else { ANSWER_TIMEOUT };
-        let mut request = self.http.request(method, self.url(path)).timeout(timeout);
+        let mut request = self.http.request(method, self.url(path)).timeout(timeout_of(path));
         if shows_credential {
             request = request.bearer_auth(&self.credential()?.secret);
         }
@@ -175,6 +173,9 @@ impl Api {
         let (Some(code), Some(message)) =
             (body["error"]["code"].as_str(), body["error"]["message"].as_str())
         else {
+            if is_of_a_proxy(status) {
+                return Err(ClientError::Behind { url: self.base.clone(), status });
+            }
             return Err(not_the_api(format!("it answers {status}")));
         };
         if status == StatusCode::UNAUTHORIZED
@@ -248,6 +249,29 @@ impl Api {
     }
 }
 
+/// How long an answer may take, with the body that is sent.
+fn timeout_of(path: &str) -> Duration {
+    if path.starts_with(DEPLOY_PATH) { DEPLOY_TIMEOUT } else { ANSWER_TIMEOUT }
+}
+
+/// What a proxy says for a server that it does not reach.
+pub(crate) fn is_of_a_proxy(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+/// Whether it is this machine.
+pub(crate) fn is_local(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 /// An address below a base; `path` begins with `/`.
 pub(crate) fn below(base: &Url, path: &str) -> String {
     format!("{}{path}", base.as_str().trim_end_matches('/'))
@@ -270,4 +294,20 @@ pub(crate) fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
         .is_some_and(|value| value.trim().eq_ignore_ascii_case(media_type))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deploy_has_the_time_that_its_upload_takes() {
+        for (path, timeout) in [
+            ("/api/function/deploy", DEPLOY_TIMEOUT),
+            ("/api/function/deploy?wait=true", DEPLOY_TIMEOUT),
+            ("/api/function?limit=100", ANSWER_TIMEOUT),
+        ] {
+            assert_eq!(timeout_of(path), timeout, "{path}");
+        }
+    }
 }

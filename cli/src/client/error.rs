@@ -6,11 +6,12 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use reqwest::StatusCode;
 use reqwest_tls as reqwest;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::environment::{KEY_VARIABLE, URL_VARIABLE};
+use super::environment::{GATEWAY_VARIABLE, KEY_VARIABLE, URL_VARIABLE};
 
 /// The command did not do what it was asked to do.
 const FAILED: u8 = 1;
@@ -45,6 +46,14 @@ pub(crate) enum ClientError {
     Refused { status: u16, code: String, message: String, retry_after_s: Option<u64> },
     #[error("{url} does not answer")]
     Unreachable {
+        url: Url,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("{url} does not answer: what stands before it says {status}")]
+    Behind { url: Url, status: StatusCode },
+    #[error("{url}, where calls go, does not answer")]
+    NoGateway {
         url: Url,
         #[source]
         source: reqwest::Error,
@@ -93,7 +102,10 @@ impl ClientError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::NotLoggedIn { .. } | Self::CredentialRefused { .. } => NOT_LOGGED_IN,
-            Self::Unreachable { .. } | Self::NotTheApi { .. } => UNREACHABLE,
+            Self::Unreachable { .. }
+            | Self::Behind { .. }
+            | Self::NoGateway { .. }
+            | Self::NotTheApi { .. } => UNREACHABLE,
             Self::Usage { .. } | Self::NoTerminal { .. } => USAGE,
             _ => FAILED,
         })
@@ -106,7 +118,9 @@ impl ClientError {
             Self::CredentialRefused { .. } => "unauthorized",
             Self::Refused { code, .. } | Self::DeployFailed { code, .. } => code,
             Self::Failed { code, .. } => code,
-            Self::Unreachable { .. } => "unreachable",
+            Self::Unreachable { .. } | Self::Behind { .. } | Self::NoGateway { .. } => {
+                "unreachable"
+            }
             Self::NotTheApi { .. } => "not_the_api",
             Self::NoSuchFunction { .. } => "function_not_found",
             Self::Usage { .. } => "usage",
@@ -141,6 +155,14 @@ impl ClientError {
                 "is the server running (`cloudserve serve`), and is {url} its API? \
                  --url or {URL_VARIABLE} says where it is"
             ),
+            Self::Behind { .. } => "is the server running behind it? While it starts again, try \
+                                    again in a moment; `cloudserve versions` tells whether a deploy \
+                                    was accepted"
+                .to_owned(),
+            Self::NoGateway { .. } => format!(
+                "is the server running, and do calls reach it there? --gateway or \
+                 {GATEWAY_VARIABLE} names another address than the API does"
+            ),
             Self::NotTheApi { .. } => {
                 format!("--url or {URL_VARIABLE} must name the API, by default port 8080")
             }
@@ -159,9 +181,24 @@ impl ClientError {
         Some(hint)
     }
 
+    /// What it comes from, the nearest first.
+    pub(crate) fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            causes.push(error.to_string().trim_end().to_owned());
+            cause = error.source();
+        }
+        causes
+    }
+
     /// The error for scripts.
     pub(crate) fn to_json(&self) -> Value {
         let mut error = json!({ "code": self.code(), "message": self.to_string() });
+        let causes = self.causes();
+        if !causes.is_empty() {
+            error["because"] = causes.join(": ").into();
+        }
         if let Some(hint) = self.hint() {
             error["hint"] = hint.into();
         }
@@ -214,4 +251,18 @@ fn deploy_hint(code: &str, message: &str) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_told_why() {
+        let error = ClientError::file("/a")(io::Error::other("the disk is on fire"));
+        let told = error.to_json();
+        assert_eq!(told["error"]["message"], "cannot use /a");
+        assert_eq!(told["error"]["because"], "the disk is on fire");
+        assert!(ClientError::Cancelled.to_json()["error"].get("because").is_none());
+    }
 }

@@ -11,8 +11,9 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response};
 use reqwest_tls as reqwest;
 use serde_json::{Value, json};
+use url::Url;
 
-use super::api::{Api, below, is_of_type, text};
+use super::api::{Api, below, http_client, is_of_a_proxy, is_of_type, text};
 use super::environment::GATEWAY_VARIABLE;
 use super::error::ClientError;
 use super::logs::write_line;
@@ -65,18 +66,19 @@ pub(crate) async fn run(args: Invoke) -> Result<ExitCode, ClientError> {
     let api = args.common.api()?;
     let address = format!("{}{}", address(&api, &args).await?, rest(&args.path));
     let body = args.body.as_deref().map(read_body).transpose()?;
+    let address = Url::parse(&address).map_err(|error| {
+        ClientError::usage(format!("{address:?} is no address: {error}"), "is --path right?")
+    })?;
     let request = request(&api, &args, &address, body)?;
-    let unreachable = |source: reqwest::Error| ClientError::Unreachable {
-        url: api.base().clone(),
-        source: source.with_url(address.parse().unwrap_or_else(|_| api.base().clone())),
-    };
+    let response = request.send().await.map_err(|source| ClientError::NoGateway {
+        url: origin(&address),
+        source: source.without_url(),
+    })?;
     if args.raw {
-        let response = request.send().await.map_err(unreachable)?;
         return pass_on(response).await;
     }
-    let response = request.send().await.map_err(unreachable)?;
     if !is_of_type(response.headers(), ENVELOPE) {
-        return Err(refused(&api, response).await);
+        return Err(refused(&api, &address, response).await);
     }
     show(args.common.output(), response).await
 }
@@ -118,6 +120,11 @@ async fn address(api: &Api, args: &Invoke) -> Result<String, ClientError> {
     }
 }
 
+/// An address without its path.
+fn origin(address: &Url) -> Url {
+    address.join("/").unwrap_or_else(|_| address.clone())
+}
+
 fn rest(path: &str) -> String {
     match path.chars().next() {
         None | Some('/' | '?') => path.to_owned(),
@@ -151,7 +158,7 @@ fn read_body(given: &str) -> Result<Vec<u8>, ClientError> {
 fn request(
     api: &Api,
     args: &Invoke,
-    address: &str,
+    address: &Url,
     body: Option<Vec<u8>>,
 ) -> Result<RequestBuilder, ClientError> {
     let method = match &args.method {
@@ -178,9 +185,8 @@ fn request(
         };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     }
-    let request = api
-        .http()
-        .request(method, address)
+    let request = http_client(address)
+        .request(method, address.clone())
         .timeout(TIMEOUT)
         .bearer_auth(&api.credential()?.secret)
         .headers(headers);
@@ -206,8 +212,8 @@ fn headers(given: &[String]) -> Result<HeaderMap, ClientError> {
 }
 
 /// What the gateway says when it does not call the function.
-async fn refused(api: &Api, response: Response) -> ClientError {
-    let status = response.status().as_u16();
+async fn refused(api: &Api, address: &Url, response: Response) -> ClientError {
+    let status = response.status();
     let retry_after_s =
         response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
     let body: Value = match collect(response).await {
@@ -215,7 +221,7 @@ async fn refused(api: &Api, response: Response) -> ClientError {
         Err(error) => return error,
     };
     let error = &body["error"];
-    match (status, error["code"].as_str()) {
+    match (status.as_u16(), error["code"].as_str()) {
         (401, Some("unauthorized")) => match api.credential() {
             Ok(credential) => {
                 ClientError::CredentialRefused { url: api.base().clone(), kind: credential.kind }
@@ -223,11 +229,12 @@ async fn refused(api: &Api, response: Response) -> ClientError {
             Err(error) => error,
         },
         (_, Some(code)) => ClientError::Refused {
-            status,
+            status: status.as_u16(),
             code: code.to_owned(),
             message: text(error, "message").to_owned(),
             retry_after_s,
         },
+        (_, None) if is_of_a_proxy(status) => ClientError::Behind { url: origin(address), status },
         (_, None) => ClientError::NotTheApi {
             url: api.base().clone(),
             what: format!("its gateway answers {status} and says nothing of the call"),

@@ -109,8 +109,16 @@ pub(crate) async fn follow(
                     }
                 }
             }
-            Err(error @ ClientError::Unreachable { .. }) if failures == 0 => return Err(error),
-            Err(ClientError::Unreachable { .. } | ClientError::Refused { status: 503, .. }) => {}
+            Err(error @ (ClientError::Unreachable { .. } | ClientError::Behind { .. }))
+                if failures == 0 =>
+            {
+                return Err(error);
+            }
+            Err(
+                ClientError::Unreachable { .. }
+                | ClientError::Behind { .. }
+                | ClientError::Refused { status: 503, .. },
+            ) => {}
             Err(error) => return Err(error),
         }
         failures += 1;

@@ -192,6 +192,14 @@ pub(crate) fn run(command: Command, whole: clap::Command) -> ExitCode {
     }
 }
 
+/// What is wrong with the command line, for scripts.
+pub(crate) fn tell_wrong_usage(error: &clap::Error) {
+    let text = error.to_string();
+    let (message, rest) = text.split_once("\n\n").unwrap_or((text.as_str(), ""));
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    Output { is_json: true }.error(&ClientError::usage(message.trim(), rest.trim()));
+}
+
 async fn dispatch(command: Command, whole: clap::Command) -> Result<ExitCode, ClientError> {
     match command {
         Command::Register(args) => account::register(args).await,

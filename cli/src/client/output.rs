@@ -65,15 +65,13 @@ impl Output {
     /// An error with its causes and what to do next.
     pub(crate) fn error(self, error: &ClientError) {
         if self.is_json {
-            let _ = writeln!(io::stdout(), "{:#}", error.to_json());
+            // One line, as whoever reads events expects.
+            let _ = writeln!(io::stdout(), "{}", error.to_json());
             return;
         }
         let mut lines = vec![format!("{} {error}", on_stderr("error:").red().bold())];
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            let why = error.to_string().trim_end().replace('\n', "\n  ");
-            lines.push(format!("  because: {why}"));
-            cause = error.source();
+        for why in error.causes() {
+            lines.push(format!("  because: {}", why.replace('\n', "\n  ")));
         }
         if let Some(hint) = error.hint() {
             lines.push(format!("{} {hint}", on_stderr("  next:").cyan()));

@@ -251,6 +251,7 @@ async fn errors_have_a_code_an_exit_code_and_the_next_step() {
         assert!(run.stdout.is_empty() && run.stderr.starts_with("error: "), "{args:?}: {run:#?}");
         assert!(!run.stderr.contains('\x1b'), "{args:?}: {run:#?}");
     }
+    assert!(!nobody.dir().join("a b").exists());
     let gone = script.run(&["deploy", "gone.mjs", "--json"]).expect(1).json();
     assert!(gone["error"]["because"].as_str().unwrap().contains("No such file"), "{gone:#}");
     script.json(&["deploy", "f.mjs"]);

@@ -54,6 +54,15 @@ async fn a_person_registers_deploys_and_deletes_at_a_terminal() {
     let (code, screen) = terminal.end().await;
     assert_eq!(code, 1, "{screen}");
     assert!(screen.contains("nothing was changed"), "{screen}");
+    // Ctrl-C is a no, and leaves the terminal as it was.
+    let mut terminal = person.on_terminal("", &["delete", "hello"]);
+    terminal.expect("Delete hello").await;
+    terminal.hides().await;
+    terminal.type_in("\x03");
+    let (code, screen) = terminal.end().await;
+    assert_eq!(code, 1, "{screen}");
+    assert!(screen.contains("nothing was changed"), "{screen}");
+    assert!(screen.rfind("\x1b[?25h") > screen.rfind("\x1b[?25l"), "{screen}");
     let mut terminal = person.on_terminal("", &["delete", "hello"]);
     terminal.expect("Delete hello").await;
     terminal.type_in("y");

@@ -63,7 +63,7 @@ async fn a_secret_typed_at_a_terminal_is_not_shown() {
     person.write("env.mjs", "export default () => process.env;");
     person.json(&["deploy", "env.mjs"]);
     let mut terminal = person.on_terminal("", &["env", "set", "TOKEN", "--function", "env"]);
-    terminal.expect("Value").await;
+    terminal.expect("Value of TOKEN").await;
     terminal.type_in("s3cret\r");
     let (code, screen) = terminal.end().await;
     assert_eq!(code, 0, "{screen}");

@@ -132,7 +132,7 @@ fn values(
         match variable.split_once('=') {
             Some((name, value)) => values.insert(name.to_owned(), value.into()),
             None if prompt::is_interactive() => {
-                values.insert(variable.clone(), prompt::secret("Value")?.into())
+                values.insert(variable.clone(), prompt::value_of(variable)?.into())
             }
             None => values.insert(variable.clone(), prompt::stdin_text("the value")?.into()),
         };

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 use clap::{Args, ValueEnum};
 use cloudserve_protocol::ids::FunctionName;
@@ -87,6 +87,8 @@ impl Init {
 }
 
 pub(crate) fn run(args: &Init) -> Result<(), ClientError> {
+    // Before anybody is asked and anything is made.
+    let name = name(&args.path, args.name.as_deref())?;
     let template = match args.template {
         Some(template) => template,
         None if prompt::is_interactive() && !args.json => {
@@ -97,7 +99,6 @@ pub(crate) fn run(args: &Init) -> Result<(), ClientError> {
     };
     fs::create_dir_all(&args.path).map_err(ClientError::file(&args.path))?;
     let root = args.path.canonicalize().map_err(ClientError::file(&args.path))?;
-    let name = name(&root, args.name.as_deref())?;
     let files: Vec<_> = COMMON.iter().chain(template.files()).collect();
     for (file, _) in &files {
         // Everything or nothing.
@@ -128,8 +129,11 @@ pub(crate) fn run(args: &Init) -> Result<(), ClientError> {
     })
 }
 
-fn name(root: &Path, given: Option<&str>) -> Result<FunctionName, ClientError> {
-    let of_folder = root.file_name().unwrap_or_default().to_string_lossy();
+fn name(path: &Path, given: Option<&str>) -> Result<FunctionName, ClientError> {
+    // One that is still to be made has no other path.
+    let folder =
+        path.canonicalize().or_else(|_| absolute(path)).map_err(ClientError::file(path))?;
+    let of_folder = folder.file_name().unwrap_or_default().to_string_lossy();
     let name = given.unwrap_or(&of_folder);
     name.parse().map_err(|error| {
         ClientError::usage(

@@ -144,6 +144,14 @@ impl Project {
                 found.left_out.push(format!("{relative} (it is a link)"));
                 continue;
             }
+            // Asked before: an image of a disk would fill the memory before it is refused.
+            let size = entry.metadata().map_or(0, |metadata| metadata.len());
+            if found.sent.len() >= MAX_FILES || total.saturating_add(size) > MAX_BYTES {
+                return Err(self.wrong(
+                    "holds more than any function",
+                    format!("is it the right folder? {IGNORE_FILE} can leave things out"),
+                ));
+            }
             let content = match fs::read(path) {
                 Ok(content) => content,
                 // Gone since the folder was read: editors do that.
@@ -151,12 +159,6 @@ impl Project {
                 Err(source) => return Err(ClientError::File { path: path.to_owned(), source }),
             };
             total += content.len() as u64;
-            if found.sent.len() >= MAX_FILES || total > MAX_BYTES {
-                return Err(self.wrong(
-                    "holds more than any function",
-                    format!("is it the right folder? {IGNORE_FILE} can leave things out"),
-                ));
-            }
             found.sent.insert(relative.to_owned(), content);
         }
         if !found.sent.keys().any(|path| is_code(path)) {
@@ -338,6 +340,8 @@ fn is_code(path: &str) -> bool {
 pub(crate) fn read_env_file(path: &Path) -> Result<Map<String, Value>, ClientError> {
     let text = fs::read_to_string(path).map_err(ClientError::file(path))?;
     let mut all = Map::new();
+    // Editors of Windows mark the beginning of a text.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -442,6 +446,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_large_is_not_read() {
+        let dir = folder(&[("index.js", "1")]);
+        let image = fs::File::create(dir.path().join("disk.img")).unwrap();
+        // Nothing on the disk; in memory all of it.
+        image.set_len(1 << 40).unwrap();
+        let error = Project::at(dir.path()).unwrap().files().unwrap_err();
+        assert!(error.to_string().contains("holds more than any function"), "{error}");
+    }
+
+    #[test]
     fn a_deploy_says_what_the_project_says() {
         let toml = "data_dir = 'for serve'\n[function]\nname = 'greet'\nvisibility = 'public'\n\
                     entry = 'src/a.ts'\nexternal = ['sharp']\n\
@@ -504,6 +518,7 @@ mod tests {
         let dir = folder(&[
             (".env", "# a\n\nA=1\nexport B = two words # why\nC='a # b'\nD=\"x\\ny\"\nE=\nF=a=b\n"),
             ("comments", "A=1\t# c\nB= # c\nC=#1\nD=a#b \t # c # d\nexport\tE=x \u{a0}# c\n"),
+            ("windows", "\u{feff}A=1\r\nB=\"x y\"\r\n"),
             (
                 "quoted",
                 r#"A="s3cret" # prod
@@ -523,6 +538,8 @@ mod tests {
         assert_eq!(Value::Object(read(".env").unwrap()), expected);
         let expected = json!({ "A": "1", "B": "", "C": "#1", "D": "a#b", "E": "x" });
         assert_eq!(Value::Object(read("comments").unwrap()), expected);
+        let expected = json!({ "A": "1", "B": "x y" });
+        assert_eq!(Value::Object(read("windows").unwrap()), expected);
         let expected = json!({
             "A": "s3cret", "B": "it \"is\"", "C": r"C:\new", "D": r#"say "hi" \d # no comment"#,
             "E": "", "F": r"\n", "G": "it's",

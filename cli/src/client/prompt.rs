@@ -3,8 +3,11 @@
 
 use std::io::{self, IsTerminal, Read};
 
+use dialoguer::console::Term;
 use dialoguer::theme::ColorfulTheme;
 use dialoguer::{Confirm, Input, Password, Select};
+use nix::libc::c_int;
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 use super::environment::without_line_end;
 use super::error::ClientError;
@@ -22,6 +25,24 @@ fn asked<T>(answer: dialoguer::Result<T>) -> Result<T, ClientError> {
         io::ErrorKind::Interrupted => ClientError::Cancelled,
         _ => ClientError::Prompt(error),
     })
+}
+
+/// The same for questions that are answered by single keys. They hide the cursor, and on Ctrl-C send
+/// this process SIGINT: it must not end before the cursor is there again.
+fn asked_by_keys<T>(ask: impl FnOnce() -> dialoguer::Result<T>) -> Result<T, ClientError> {
+    extern "C" fn goes_on(_: c_int) {}
+    // SAFETY: a handler that does nothing is safe to run at any point.
+    let before = unsafe { signal(Signal::SIGINT, SigHandler::Handler(goes_on)) };
+    let answer = ask();
+    if let Ok(before) = before {
+        // SAFETY: it is what was in force until now.
+        let _ = unsafe { signal(Signal::SIGINT, before) };
+    }
+    if answer.is_err() {
+        // Where there is no terminal any more, there is no cursor.
+        let _ = Term::stderr().show_cursor();
+    }
+    asked(answer)
 }
 
 fn need_terminal(what: &'static str, instead: &'static str) -> Result<(), ClientError> {
@@ -45,6 +66,12 @@ pub(crate) fn secret(what: &'static str) -> Result<String, ClientError> {
             Ok(first)
         };
     }
+    asked(Password::with_theme(&ColorfulTheme::default()).with_prompt(what).interact())
+}
+
+/// The value of a variable, typed unseen: for where somebody can answer.
+pub(crate) fn value_of(variable: &str) -> Result<String, ClientError> {
+    let what = format!("Value of {variable}");
     asked(Password::with_theme(&ColorfulTheme::default()).with_prompt(what).interact())
 }
 
@@ -83,12 +110,12 @@ pub(crate) fn confirm(question: &str) -> Result<(), ClientError> {
     need_terminal("a confirmation", "say --yes if you are sure")?;
     let theme = ColorfulTheme::default();
     let ask = Confirm::with_theme(&theme).with_prompt(question).default(false);
-    if asked(ask.interact())? { Ok(()) } else { Err(ClientError::Cancelled) }
+    if asked_by_keys(|| ask.interact())? { Ok(()) } else { Err(ClientError::Cancelled) }
 }
 
 /// One of several.
 pub(crate) fn choose(question: &str, items: &[String]) -> Result<usize, ClientError> {
     let theme = ColorfulTheme::default();
     let ask = Select::with_theme(&theme).with_prompt(question).items(items).default(0);
-    asked(ask.interact())
+    asked_by_keys(|| ask.interact())
 }

@@ -1,7 +1,8 @@
 // Questions to the API and their cached answers, by key.
 
 import { QueryClient, useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
-import { ApiError, api, type Version } from './api';
+import { ApiError, api, type Fn, type Version } from './api';
+import { discardAll } from './drafts';
 
 export const client = new QueryClient({
   defaultOptions: {
@@ -56,6 +57,13 @@ export const useQuota = () => useQuery({ queryKey: ['quota'], queryFn: api.quota
 export function forget(): void {
   client.setQueryData(['me'], null);
   client.removeQueries({ predicate: ({ queryKey }) => queryKey[0] !== 'me' });
+}
+
+/** A session that could not be ended is still one. */
+export async function signOut(): Promise<void> {
+  await api.logout();
+  discardAll();
+  forget();
 }
 
 /** Asks again what a change of this function may have changed. */

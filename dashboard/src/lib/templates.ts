@@ -10,6 +10,15 @@ export interface Template {
   dependencies?: Record<string, string>;
 }
 
+/** A name that no function has: a deploy under one that is there would replace what it serves. */
+export function freeName(wanted: string, taken: ReadonlySet<string>): string {
+  if (!taken.has(wanted)) return wanted;
+  for (let n = 2; ; n += 1) {
+    const name = `${wanted}-${n}`;
+    if (!taken.has(name)) return name;
+  }
+}
+
 export const TEMPLATES: readonly [Template, ...Template[]] = [
   {
     id: 'hello',

@@ -1,8 +1,8 @@
 import { LogOut } from 'lucide-preact';
 import { useState } from 'preact/hooks';
-import { type Allowance, type User, api } from '../lib/api';
+import type { Allowance, User } from '../lib/api';
 import { count, day, full } from '../lib/format';
-import { forget, useQuota } from '../lib/store';
+import { signOut, useQuota } from '../lib/store';
 import { type Theme, setTheme, theme } from '../lib/theme';
 import { Button, Card, Failure, Loading, PageHead, Segmented } from '../ui/parts';
 
@@ -15,14 +15,6 @@ export function Account({ user }: { user: User }) {
     setTheme(next);
     setChosen(next);
   };
-  const signOut = async () => {
-    try {
-      await api.logout();
-      forget();
-    } catch (failed) {
-      setError(failed);
-    }
-  };
   const facts: [string, string][] = [
     ['Name', user.fullName],
     ['User name', user.userName],
@@ -31,7 +23,7 @@ export function Account({ user }: { user: User }) {
   ];
   return (
     <>
-      <PageHead title="Account"><Button icon={LogOut} onClick={signOut}>Sign out</Button></PageHead>
+      <PageHead title="Account"><Button icon={LogOut} onClick={() => void signOut().catch(setError)}>Sign out</Button></PageHead>
       <div class="stack narrow">
         <Failure error={error} />
         <Card title="You">

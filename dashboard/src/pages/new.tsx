@@ -1,13 +1,28 @@
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import { useLocation, useSearch } from 'wouter-preact';
 import { type DeployBody, type Fn, api } from '../lib/api';
-import { useMe, useRefresh } from '../lib/store';
-import { TEMPLATES } from '../lib/templates';
+import { draft, keep } from '../lib/drafts';
+import { useFunctions, useMe, useRefresh } from '../lib/store';
+import { TEMPLATES, type Template, freeName } from '../lib/templates';
 import { Dependencies } from '../editor/dependencies';
 import { Editor } from '../editor/lazy';
 import { DeploySteps } from '../ui/deploy-steps';
 import { mod } from '../lib/keyboard';
 import { Button, Card, Failure, Field, Kbd, PageHead, Segmented, fieldErrors } from '../ui/parts';
+
+interface Draft {
+  template: Template;
+  name: string | undefined;
+  code: string;
+  dependencies: Record<string, string>;
+  visibility: 'private' | 'public';
+}
+
+const DRAFT = 'new';
+
+const begun = (template: Template): Draft => ({
+  template, name: undefined, code: template.code, dependencies: template.dependencies ?? {}, visibility: 'private',
+});
 
 export function NewFunction() {
   const [, go] = useLocation();
@@ -15,26 +30,33 @@ export function NewFunction() {
   const me = useMe();
   const refresh = useRefresh();
   const wanted = new URLSearchParams(search).get('template');
-  const first = TEMPLATES.find(({ id }) => id === wanted) ?? TEMPLATES[0];
-  const [template, setTemplate] = useState(first);
-  const [name, setName] = useState(first.name);
+  const [first] = useState(() => draft<Draft>(DRAFT) ?? begun(TEMPLATES.find(({ id }) => id === wanted) ?? TEMPLATES[0]));
+  const [template, setTemplate] = useState(first.template);
+  const [typed, setTyped] = useState(first.name);
   const [code, setCode] = useState(first.code);
-  const [dependencies, setDependencies] = useState(first.dependencies ?? {});
-  const [visibility, setVisibility] = useState<'private' | 'public'>('private');
+  const [dependencies, setDependencies] = useState(first.dependencies);
+  const [visibility, setVisibility] = useState(first.visibility);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>();
   const [deployed, setDeployed] = useState<Fn>();
 
+  const taken = new Set(useFunctions().data?.map((fn) => fn.name));
+  const name = typed ?? freeName(template.name, taken);
+  const isTaken = !deployed && taken.has(name.trim());
+  const changed = !deployed && code !== template.code;
+  useEffect(() => {
+    keep(DRAFT, changed ? { template, name: typed, code, dependencies, visibility } : undefined);
+  }, [changed, template, typed, code, dependencies, visibility]);
+
   const choose = (id: string) => {
     const chosen = TEMPLATES.find((one) => one.id === id);
     if (!chosen || (code !== template.code && !confirm('Replace what you have written?'))) return;
-    if (name === template.name) setName(chosen.name);
     setTemplate(chosen);
     setCode(chosen.code);
     setDependencies(chosen.dependencies ?? {});
   };
   const deploy = async () => {
-    if (busy) return;
+    if (busy || isTaken) return;
     setBusy(true);
     setError(undefined);
     const body: DeployBody = { files: { [template.filename]: code }, dependencies, visibility };
@@ -51,7 +73,7 @@ export function NewFunction() {
   return (
     <>
       <PageHead title="New function" sub="It is deployed as version 1 and answers as soon as it has loaded once.">
-        <Button tone="primary" busy={busy} disabled={deployed !== undefined && !error} onClick={deploy}>Deploy</Button>
+        <Button tone="primary" busy={busy} disabled={isTaken || (deployed !== undefined && !error)} onClick={deploy}>Deploy</Button>
       </PageHead>
       <div class="split">
         <div class="stack">
@@ -67,8 +89,8 @@ export function NewFunction() {
               spellcheck={false}
               autocapitalize="none"
               hint={<>Called at <span class="mono">/run/{me.data?.userName}/{name || '…'}</span></>}
-              error={wrong['name']}
-              onInput={(event) => setName(event.currentTarget.value)}
+              error={isTaken ? 'There is a function of this name; its own page changes it.' : wrong['name']}
+              onInput={(event) => setTyped(event.currentTarget.value)}
             />
             <Segmented label="Who may call it" options={[['private', 'Private'], ['public', 'Public']]} value={visibility} onChange={setVisibility} />
             <p class="hint">{visibility === 'private' ? 'Only you and your API keys may call it.' : 'Anybody who knows the address may call it.'}</p>

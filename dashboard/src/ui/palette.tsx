@@ -2,8 +2,7 @@
 
 import { useEffect, useState } from 'preact/hooks';
 import { useLocation } from 'wouter-preact';
-import { api } from '../lib/api';
-import { forget, useFunctions } from '../lib/store';
+import { signOut, useFunctions } from '../lib/store';
 import { setTheme } from '../lib/theme';
 import { Dialog } from './parts';
 
@@ -44,8 +43,7 @@ export function Palette({ open, onClose }: { open: boolean; onClose: () => void 
     {
       name: 'Sign out',
       hint: 'Action',
-      // A session that could not be ended is still one.
-      run: () => void api.logout().then(forget, () => go('/account')),
+      run: () => void signOut().catch(() => go('/account')),
     },
   ];
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);

@@ -107,6 +107,52 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     await isSound('code');
   });
 
+  test('what is written and not deployed outlives the tab and the session', async () => {
+    const written = () => editorText().filter({ hasText: 'not deployed yet' }).waitFor();
+    await write(greet('not deployed yet'));
+    await page.getByRole('link', { name: 'Versions' }).click();
+    await page.getByRole('heading', { name: 'Versions' }).waitFor();
+    await page.getByRole('link', { name: 'Code', exact: true }).click();
+    await written();
+    await context.clearCookies();
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    await page.getByLabel('Email or user name').fill('ada');
+    await page.getByLabel('Password').fill('correct horse battery');
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await written();
+    await page.getByRole('button', { name: 'Discard' }).click();
+    await editorText().filter({ hasText: 'second' }).waitFor();
+  });
+
+  test('files that are not text are not lost by a deploy from here', async () => {
+    const files = { 'index.mjs': 'export default () => 1;', 'logo.bin': { base64: '/w==' } };
+    const answer = await page.request.post('/api/function/deploy?wait=true', { data: { name: 'with-logo', files }, headers: { 'sec-fetch-site': 'same-origin' } });
+    const { id } = await answer.json();
+    const code = page.url();
+    await page.goto(`/functions/${id}/code`);
+    await editorText().waitFor();
+    await write('export default () => 2;');
+    await page.keyboard.press('ControlOrMeta+s');
+    await page.getByText('deployed from the command line').waitFor();
+    assert.ok(await page.getByRole('button', { name: 'Deploy', exact: true }).isDisabled());
+    const { version } = await (await page.request.get(`/api/function/${id}`)).json();
+    assert.equal(version, 1);
+    await page.getByRole('button', { name: 'Discard' }).click();
+    await page.request.delete(`/api/function/${id}`, { headers: { 'sec-fetch-site': 'same-origin' } });
+    await page.goto(code);
+    await page.getByRole('heading', { name: 'greeter' }).waitFor();
+  });
+
+  test('a new function replaces none that is there', async () => {
+    const code = page.url();
+    await page.getByRole('link', { name: 'New function' }).click();
+    await page.getByLabel('Function name').fill('greeter');
+    await page.getByText('There is a function of this name').waitFor();
+    assert.ok(await page.getByRole('button', { name: 'Deploy', exact: true }).isDisabled());
+    await page.goto(code);
+    await page.getByRole('heading', { name: 'greeter' }).waitFor();
+  });
+
   test('a log line arrives while one looks', async () => {
     await page.getByRole('link', { name: 'Logs', exact: true }).click();
     await page.locator('.log-message', { hasText: 'second Grace' }).waitFor();

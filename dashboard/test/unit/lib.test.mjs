@@ -10,9 +10,12 @@ describe('lib', () => {
   let logs;
   let dotenv;
   let versions;
+  let drafts;
+  let templates;
   before(async () => {
     vite = await createServer({ server: { middlewareMode: true, ws: false, hmr: false }, appType: 'custom', logLevel: 'error', optimizeDeps: { noDiscovery: true } });
-    [format, logs, dotenv, versions] = await Promise.all(['format', 'logs', 'dotenv', 'versions'].map((name) => vite.ssrLoadModule(`/src/lib/${name}.ts`)));
+    const names = ['format', 'logs', 'dotenv', 'versions', 'drafts', 'templates'];
+    [format, logs, dotenv, versions, drafts, templates] = await Promise.all(names.map((name) => vite.ssrLoadModule(`/src/lib/${name}.ts`)));
   });
   after(() => vite?.close());
 
@@ -59,6 +62,30 @@ describe('lib', () => {
     const served = ['pending', 'deploying', 'active', 'failed', 'superseded'].filter((status) => versions.canServe({ active: false, status }));
     assert.deepEqual(served, ['active', 'superseded']);
     assert.ok(!versions.canServe({ active: true, status: 'active' }));
+  });
+
+  test('drafts are kept, and the browser asks while there are some', (t) => {
+    const asked = new Set();
+    Object.assign(globalThis, { addEventListener: (_, ask) => asked.add(ask), removeEventListener: (_, ask) => asked.delete(ask) });
+    t.after(() => {
+      delete globalThis.addEventListener;
+      delete globalThis.removeEventListener;
+    });
+    assert.equal(drafts.draft('a'), undefined);
+    drafts.keep('a', { text: 1 });
+    drafts.keep('b', { text: 2 });
+    drafts.keep('b', { text: 3 });
+    assert.deepEqual([drafts.draft('a'), drafts.draft('b'), asked.size], [{ text: 1 }, { text: 3 }, 1]);
+    drafts.keep('a', undefined);
+    assert.deepEqual([drafts.draft('a'), asked.size], [undefined, 1]);
+    drafts.keep('c', { text: 4 });
+    drafts.discardAll();
+    assert.deepEqual([drafts.draft('b'), drafts.draft('c'), asked.size], [undefined, undefined, 0]);
+  });
+
+  test('a new function has a name of its own', () => {
+    const free = (...taken) => templates.freeName('hello', new Set(taken));
+    assert.deepEqual([free(), free('other'), free('hello'), free('hello', 'hello-2')], ['hello', 'hello', 'hello-2', 'hello-3']);
   });
 
   test('a pasted .env', () => {

@@ -1,6 +1,7 @@
 import { FilePlus } from 'lucide-preact';
 import { useEffect, useState } from 'preact/hooks';
-import { type DeployBody, api } from '../../lib/api';
+import { type DeployBody, type FnWithSource, api } from '../../lib/api';
+import { draft, keep } from '../../lib/drafts';
 import { mod } from '../../lib/keyboard';
 import { useRefresh } from '../../lib/store';
 import { Dependencies } from '../../editor/dependencies';
@@ -15,13 +16,23 @@ const same = (a: Record<string, string>, b: Record<string, string>) => {
   return names.length === Object.keys(b).length && names.every((name) => a[name] === b[name]);
 };
 
+interface Draft {
+  /** What it began as: a deploy from elsewhere must not overwrite what is being written. */
+  base: FnWithSource;
+  files: Record<string, string>;
+  dependencies: Record<string, string>;
+  path: string;
+}
+
+const begun = (fn: FnWithSource): Draft => ({ base: fn, files: fn.source.files, dependencies: fn.dependencies, path: fn.source.entry });
+
 export function Code({ fn }: TabProps) {
   const refresh = useRefresh();
-  // What the draft began as: a deploy from elsewhere must not overwrite what is being written.
-  const [base, setBase] = useState(fn);
-  const [files, setFiles] = useState(fn.source.files);
-  const [dependencies, setDependencies] = useState(fn.dependencies);
-  const [path, setPath] = useState(fn.source.entry);
+  const [first] = useState(() => draft<Draft>(fn.id) ?? begun(fn));
+  const [base, setBase] = useState(first.base);
+  const [files, setFiles] = useState(first.files);
+  const [dependencies, setDependencies] = useState(first.dependencies);
+  const [path, setPath] = useState(first.path);
   const [adding, setAdding] = useState(false);
   const [removing, setRemoving] = useState(false);
   const [busy, setBusy] = useState(false);
@@ -40,20 +51,22 @@ export function Code({ fn }: TabProps) {
     if (behind && !changed) reset();
   }, [behind, changed]);
   useEffect(() => {
-    if (!changed) return;
-    const warn = (event: BeforeUnloadEvent) => event.preventDefault();
-    addEventListener('beforeunload', warn);
-    return () => removeEventListener('beforeunload', warn);
-  }, [changed]);
+    keep(fn.id, changed ? { base, files, dependencies, path } : undefined);
+  }, [changed, base, files, dependencies, path]);
 
+  const isBinary = (fn.source.binaryFiles?.length ?? 0) > 0;
   const deploy = async () => {
-    if (busy || !changed) return;
+    // Files that are not text are not here: a deploy from here would be one without them.
+    if (busy || !changed || isBinary) return;
     setBusy(true);
     setError(undefined);
     const body: DeployBody = { dependencies };
     if (!same(files, base.source.files)) Object.assign(body, { files, entry: base.source.entry });
     try {
       const accepted = await api.update(fn.id, body);
+      // Whoever has left this page meanwhile finds no draft of what is deployed.
+      const kept = draft<Draft>(fn.id);
+      if (kept?.files === files && kept.dependencies === dependencies) keep(fn.id, undefined);
       setDeploying(accepted.version);
       setBase({ ...fn, version: accepted.version, source: { ...fn.source, files }, dependencies });
       void refresh(fn.id);
@@ -64,7 +77,6 @@ export function Code({ fn }: TabProps) {
     }
   };
   const names = Object.keys(files).sort();
-  const isBinary = (fn.source.binaryFiles?.length ?? 0) > 0;
   return (
     <div class="split">
       <div class="stack">

@@ -1,6 +1,7 @@
 import { useState } from 'preact/hooks';
 import { useLocation } from 'wouter-preact';
 import { type Visibility, api } from '../../lib/api';
+import { keep } from '../../lib/drafts';
 import { useRefresh } from '../../lib/store';
 import { Button, Card, Confirm, Failure, Field, Segmented, fieldErrors } from '../../ui/parts';
 import type { TabProps } from '../function';
@@ -73,6 +74,7 @@ export function Settings({ fn }: TabProps) {
         title={`Delete ${fn.name}?`} action="Delete" typed={fn.name} open={deleting} onClose={() => setDeleting(false)}
         run={async () => {
           await api.remove(fn.id);
+          keep(fn.id, undefined);
           await refresh();
           go('/');
         }}

@@ -1,7 +1,7 @@
 // Which screen a path shows, and to whom.
 
 import { useEffect } from 'preact/hooks';
-import { Redirect, Route, Switch, useLocation } from 'wouter-preact';
+import { Redirect, Route, Switch, useLocation, useSearch } from 'wouter-preact';
 import { session } from './lib/api';
 import { forget, useMe } from './lib/store';
 import { Account } from './pages/account';
@@ -17,6 +17,7 @@ import { Shell } from './ui/shell';
 export function App() {
   const me = useMe();
   const [path] = useLocation();
+  const search = useSearch();
 
   useEffect(() => {
     session.onEnd = forget;
@@ -29,7 +30,7 @@ export function App() {
   if (me.data === undefined) return <main class="alone" aria-busy="true" aria-label="Loading" />;
 
   if (me.data === null) {
-    const next = path === '/' || path === '/login' ? '' : `?next=${encodeURIComponent(path)}`;
+    const next = path === '/' || path === '/login' ? '' : `?next=${encodeURIComponent(search ? `${path}?${search}` : path)}`;
     return (
       <Switch>
         <Route path="/signup"><SignUp /></Route>
@@ -57,8 +58,8 @@ export function App() {
   );
 }
 
-/** Only paths of this origin: `//elsewhere` would leave it. */
+/** Only paths of this origin: `//elsewhere` would leave it, and so would `/\\elsewhere`. */
 function AfterLogin() {
   const next = new URLSearchParams(location.search).get('next') ?? '/';
-  return <Redirect to={/^\/(?!\/)/.test(next) ? next : '/'} replace />;
+  return <Redirect to={/^\/(?![/\\])/.test(next) ? next : '/'} replace />;
 }

@@ -187,6 +187,10 @@ async function call<T>(path: string, { method = 'GET', body, signal }: Options =
   }
   if (response.status === 204) return undefined as T;
   const answer: unknown = await response.json().catch(() => null);
+  if (response.ok && answer === null) {
+    signal?.throwIfAborted();
+    throw new ApiError(0, 'unreachable', 'The answer of the server did not arrive whole. Try again.');
+  }
   if (response.ok) return answer as T;
   const { error } = (answer ?? {}) as { error?: { code: string; message: string; details?: Record<string, string> } };
   if (response.status === 401 && error?.code === 'unauthorized' && path !== '/api/auth/me') session.onEnd();

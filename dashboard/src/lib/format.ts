@@ -13,7 +13,8 @@ export function milliseconds(value: number | null | undefined): string {
   if (value < 10) return `${value.toFixed(value < 1 ? 2 : 1)} ms`;
   if (value < 1_000) return `${Math.round(value)} ms`;
   if (value < 60_000) return `${(value / 1_000).toFixed(value < 10_000 ? 2 : 1)} s`;
-  return `${Math.floor(value / 60_000)} min ${Math.round((value % 60_000) / 1_000)} s`;
+  const seconds = Math.round(value / 1_000);
+  return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
 }
 
 export function megabytes(value: number | null | undefined): string {

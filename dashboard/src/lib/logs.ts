@@ -49,6 +49,11 @@ export function merge(lines: readonly Line[], rows: readonly LogRow[]): Line[] {
   return all.slice(-MAX_LINES);
 }
 
+/** Rows that wait to be shown, and some more of them: bounded, the newest stay. */
+export function waiting(rows: readonly LogRow[], more: readonly LogRow[]): LogRow[] {
+  return [...rows, ...more].slice(-MAX_LINES);
+}
+
 export function matches(line: Line, { text, levels }: Filter): boolean {
   if (levels.size > 0 && !levels.has(line.level)) return false;
   if (text === '') return true;

@@ -3,7 +3,7 @@ import { Link } from 'wouter-preact';
 import { ApiError, api } from '../lib/api';
 import { useQueryClient } from '../lib/store';
 import type { ComponentChildren } from 'preact';
-import { Button, Failure, Field, Logo, fieldErrors } from '../ui/parts';
+import { Button, Failure, Field, Logo, fieldErrors, useTitle } from '../ui/parts';
 
 function useSession() {
   const queries = useQueryClient();
@@ -32,6 +32,7 @@ const values = (event: Event) => {
 };
 
 function Frame({ title, children }: { title: string; children: ComponentChildren }) {
+  useTitle(title);
   return (
     <main class="auth">
       <div class="auth-form">

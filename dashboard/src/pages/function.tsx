@@ -2,7 +2,7 @@ import { Globe, Lock } from 'lucide-preact';
 import { Link } from 'wouter-preact';
 import { ApiError, type FnWithSource } from '../lib/api';
 import { useFunction } from '../lib/store';
-import { CopyButton, Failure, Loading, Status } from '../ui/parts';
+import { CopyButton, Failure, Loading, Status, useTitle } from '../ui/parts';
 import { Code } from './function/code';
 import { Env } from './function/env';
 import { LogView } from './function/logs';
@@ -25,6 +25,7 @@ export interface TabProps {
 
 export function FunctionPage({ id, tab }: { id: string; tab: string }) {
   const { data: fn, error, refetch } = useFunction(id);
+  useTitle(`${fn?.name ?? 'Function'}: ${TABS.find(([name]) => name === tab)?.[1] ?? 'Overview'}`);
   if (error instanceof ApiError && error.status === 404) {
     return <div class="empty"><h2>There is no such function</h2><p>It may have been deleted. <Link href="/">All functions</Link></p></div>;
   }

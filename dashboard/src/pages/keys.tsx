@@ -118,7 +118,7 @@ function Create({ open, functions, onClose, onCreated }: { open: boolean; functi
   const isComplete = scopes.size > 0 && (reach === 'all' || (chosen.size > 0 && chosen.size <= MOST_FUNCTIONS));
   const wrong = fieldErrors(error);
   return (
-    <Dialog title={made ? 'Copy your key now' : 'Create an API key'} open={open} onClose={close}>
+    <Dialog title={made ? 'Copy your key now' : 'Create an API key'} open={open} onClose={close} stays={made !== undefined}>
       {made?.key
         ? (
           <div class="stack">

@@ -42,27 +42,41 @@ export function IconButton({ label, icon: Icon, ...rest }: JSX.IntrinsicElements
   );
 }
 
-/** Outside of secure contexts browsers have no clipboard; then the text is selected instead. */
-async function copy(text: string): Promise<boolean> {
+async function copy(text: string, button: HTMLElement): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    return false;
+    return copySelected(text, button);
   }
 }
 
+/** Outside of secure contexts, `http://` of another machine, browsers have no clipboard: what is selected
+ * is copied. It has to be beside the button: a dialog keeps all else of the page out of reach. */
+function copySelected(text: string, button: HTMLElement): boolean {
+  const field = document.createElement('textarea');
+  field.className = 'visually-hidden';
+  field.value = text;
+  button.after(field);
+  field.select();
+  const done = document.execCommand('copy');
+  field.remove();
+  button.focus();
+  return done;
+}
+
 export function CopyButton({ text, label = 'Copy' }: { text: string; label?: string }) {
-  const [done, setDone] = useState(false);
+  const [said, setSaid] = useState('');
   useEffect(() => {
-    if (!done) return;
-    const timer = setTimeout(() => setDone(false), 1_500);
+    if (!said) return;
+    const timer = setTimeout(() => setSaid(''), 1_500);
     return () => clearTimeout(timer);
-  }, [done]);
+  }, [said]);
+  const run = async (button: HTMLElement) => setSaid((await copy(text, button)) ? 'Copied' : 'This browser does not copy');
   return (
     <>
-      <IconButton label={done ? 'Copied' : label} icon={done ? Check : Copy} onClick={async () => setDone(await copy(text))} />
-      <span class="visually-hidden" role="status">{done ? 'Copied' : ''}</span>
+      <IconButton label={said || label} icon={said === 'Copied' ? Check : Copy} onClick={({ currentTarget }) => void run(currentTarget)} />
+      <span class="visually-hidden" role="status">{said}</span>
     </>
   );
 }
@@ -161,7 +175,15 @@ export function Loading({ rows = 4 }: { rows?: number }) {
   );
 }
 
-export function PageHead({ title, children, sub }: Props & { title: ComponentChildren; sub?: ComponentChildren }) {
+/** What the tab of the browser, its history and screen readers call the page. */
+export function useTitle(title: string): void {
+  useEffect(() => {
+    document.title = `${title} · CloudServe`;
+  }, [title]);
+}
+
+export function PageHead({ title, children, sub }: Props & { title: string; sub?: ComponentChildren }) {
+  useTitle(title);
   return (
     <header class="page-head">
       <div class="page-title">
@@ -173,9 +195,20 @@ export function PageHead({ title, children, sub }: Props & { title: ComponentChi
   );
 }
 
+interface DialogProps extends Props {
+  title: string;
+  open: boolean;
+  onClose: () => void;
+  class?: string;
+  /** A click beside it does not close it: what it shows is shown once. */
+  stays?: boolean;
+}
+
 /** The browser's own modal dialog: it keeps the focus and closes on Escape. */
-export function Dialog({ title, open, onClose, children, class: extra }: Props & { title: string; open: boolean; onClose: () => void; class?: string }) {
+export function Dialog({ title, open, onClose, children, class: extra, stays = false }: DialogProps) {
   const ref = useRef<HTMLDialogElement>(null);
+  // Who selects a text and lets go beside the dialog has not clicked there.
+  const pressed = useRef<EventTarget | null>(null);
   const id = useId();
   useEffect(() => {
     const dialog = ref.current;
@@ -188,7 +221,8 @@ export function Dialog({ title, open, onClose, children, class: extra }: Props &
       class={extra}
       aria-labelledby={id}
       onClose={onClose}
-      onClick={(event) => event.target === ref.current && onClose()}
+      onPointerDown={(event) => { pressed.current = event.target; }}
+      onClick={(event) => !stays && event.target === ref.current && pressed.current === ref.current && onClose()}
     >
       {open && (
         <div class="dialog-body">

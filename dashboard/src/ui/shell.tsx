@@ -6,7 +6,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { Link, useLocation } from 'wouter-preact';
 import type { User } from '../lib/api';
 import { mod, useKeyboard } from '../lib/keyboard';
-import { useFunctions } from '../lib/store';
+import { messageOf, useFunctions } from '../lib/store';
 import { Palette } from './palette';
 import { Dialog, Kbd, Logo } from './parts';
 
@@ -82,7 +82,10 @@ export function Shell({ user, children }: { user: User; children: ComponentChild
           <p class="who"><span class="avatar" aria-hidden="true">{user.fullName.slice(0, 1).toUpperCase()}</span><span class="clip">{user.userName}</span></p>
         </div>
       </aside>
-      <main id="main" ref={main} tabIndex={-1}>{children}</main>
+      <main id="main" ref={main} tabIndex={-1}>
+        {functions.isRefetchError && <div class="notice bad" role="alert"><p>{messageOf(functions.error)} What is shown may be out of date.</p></div>}
+        {children}
+      </main>
       <Palette open={palette} onClose={() => setPalette(false)} />
       <Dialog title="Keyboard" open={help} onClose={() => setHelp(false)}>
         <dl class="shortcuts">

@@ -233,6 +233,17 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     await page.getByRole('button', { name: 'Create', exact: true }).click();
     const key = await page.locator('.new-key').innerText();
     assert.match(key, /^cs_live_/);
+    // It is shown once: neither a click beside it nor a selection that ends there closes it.
+    await page.mouse.click(4, 4);
+    await page.locator('.new-key').hover();
+    await page.mouse.down();
+    await page.mouse.move(4, 4);
+    await page.mouse.up();
+    assert.ok(await page.locator('.new-key').isVisible());
+    // Without the clipboard, which browsers give to secure contexts alone, it can be copied as well.
+    await page.evaluate(() => Object.defineProperty(navigator, 'clipboard', { value: undefined }));
+    await page.getByRole('button', { name: 'Copy the key' }).click();
+    await page.getByRole('button', { name: 'Copied' }).waitFor();
     await page.getByRole('button', { name: 'Done' }).click();
     const call = () => fetch(`${server.gateway}/run/ada/greeter`, { headers: { 'x-api-key': key } });
     assert.equal((await call()).status, 200);
@@ -268,6 +279,13 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     await page.keyboard.press('g');
     await page.keyboard.press('a');
     await page.getByRole('heading', { name: 'Quotas' }).waitFor();
+    await page.waitForFunction(() => document.title === 'Account · CloudServe');
+    // A server that is gone is told, and what is known stays.
+    await page.route('**/api/function?*', (route) => route.abort());
+    await page.getByText('The server cannot be reached').waitFor();
+    await page.getByRole('heading', { name: 'Quotas' }).waitFor();
+    await page.unroute('**/api/function?*');
+    await page.getByText('The server cannot be reached').waitFor({ state: 'detached' });
     await page.getByText('Calls today').waitFor();
     await isSound('account');
     await page.getByRole('button', { name: 'Sign out' }).click();

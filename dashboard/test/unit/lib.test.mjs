@@ -10,19 +10,20 @@ describe('lib', () => {
   let logs;
   let dotenv;
   let versions;
+  let api;
   let drafts;
   let templates;
   before(async () => {
     vite = await createServer({ server: { middlewareMode: true, ws: false, hmr: false }, appType: 'custom', logLevel: 'error', optimizeDeps: { noDiscovery: true } });
-    const names = ['format', 'logs', 'dotenv', 'versions', 'drafts', 'templates'];
-    [format, logs, dotenv, versions, drafts, templates] = await Promise.all(names.map((name) => vite.ssrLoadModule(`/src/lib/${name}.ts`)));
+    const names = ['format', 'logs', 'dotenv', 'versions', 'drafts', 'templates', 'api'];
+    [format, logs, dotenv, versions, drafts, templates, api] = await Promise.all(names.map((name) => vite.ssrLoadModule(`/src/lib/${name}.ts`)));
   });
   after(() => vite?.close());
 
   test('figures are short and honest', () => {
     const cases = [
       [format.milliseconds(0.123), '0.12 ms'], [format.milliseconds(5.04), '5.0 ms'], [format.milliseconds(1_234), '1.23 s'],
-      [format.milliseconds(null), '–'], [format.percent(0, 0), '–'], [format.percent(1, 100_000), '<0.1%'], [format.percent(1, 3), '33%'],
+      [format.milliseconds(119_600), '2 min 0 s'], [format.milliseconds(null), '–'], [format.percent(0, 0), '–'], [format.percent(1, 100_000), '<0.1%'], [format.percent(1, 3), '33%'],
       [format.bytes(1_536), '1.5 KB'], [format.count(1_234), '1,234'], [format.count(1_234_567), '1.2M'],
       [format.ago(1_000, 3_000), 'just now'], [format.ago(0, 3_600_000 * 5), '5 h ago'],
     ];
@@ -49,6 +50,9 @@ describe('lib', () => {
     const lines = logs.merge([], many);
     assert.equal(lines.length, logs.MAX_LINES);
     assert.equal(lines.at(-1).message, String(logs.MAX_LINES + 4));
+    // And so are rows that wait while the page is paused.
+    const held = logs.waiting(many, many.slice(0, 3));
+    assert.deepEqual([held.length, held.at(-1)], [logs.MAX_LINES, many[2]]);
   });
 
   test('filters', () => {
@@ -62,6 +66,11 @@ describe('lib', () => {
     const served = ['pending', 'deploying', 'active', 'failed', 'superseded'].filter((status) => versions.canServe({ active: false, status }));
     assert.deepEqual(served, ['active', 'superseded']);
     assert.ok(!versions.canServe({ active: true, status: 'active' }));
+  });
+
+  test('an answer that is cut off is no answer', async (t) => {
+    t.mock.method(globalThis, 'fetch', async () => new Response('{"functions":[', { headers: { 'content-type': 'application/json' } }));
+    await assert.rejects(api.api.functions(), ({ code, message }) => code === 'unreachable' && message.includes('whole'));
   });
 
   test('drafts are kept, and the browser asks while there are some', (t) => {

@@ -4,7 +4,7 @@ import { Link, useSearch } from 'wouter-preact';
 import { type LogLevel, type LogRow, api } from '../../lib/api';
 import { clock, full } from '../../lib/format';
 import { useKeyboard } from '../../lib/keyboard';
-import { type Line, matches, merge } from '../../lib/logs';
+import { type Line, matches, merge, waiting } from '../../lib/logs';
 import { Button, Card, Empty, Failure, Loading } from '../../ui/parts';
 import type { TabProps } from '../function';
 
@@ -22,21 +22,34 @@ function useLog(id: string, paused: boolean) {
   const [error, setError] = useState<unknown>();
   const [state, setState] = useState<Link_>('connecting');
   const held = useRef<LogRow[]>([]);
+  const frame = useRef<number>();
   const isPaused = useRef(paused);
   isPaused.current = paused;
 
-  useEffect(() => {
-    if (paused || held.current.length === 0) return;
-    const rows = held.current.splice(0);
+  const show = () => {
+    frame.current = undefined as never;
+    if (isPaused.current || held.current.length === 0) return;
+    const rows = held.current;
+    held.current = [];
     setLines((old) => merge(old ?? [], rows));
-  }, [paused]);
+  };
+  /** Shows rows, as many as come until the next frame at once; later, while paused. */
+  const hold = (rows: readonly LogRow[]) => {
+    held.current = waiting(held.current, rows);
+    if (!isPaused.current) frame.current ??= requestAnimationFrame(show);
+  };
+  useEffect(show, [paused]);
 
   useEffect(() => {
     let gone = false;
+    let isFirst = true;
     const load = async () => {
       try {
         const { logs } = await api.logs(id, { limit: EARLIER });
-        if (!gone) setLines((old) => merge(old ?? [], logs));
+        if (gone) return;
+        if (isFirst) setLines((old) => merge(old ?? [], logs));
+        else hold(logs);
+        isFirst = false;
       } catch (failed) {
         if (!gone) setError(failed);
       }
@@ -45,9 +58,7 @@ function useLog(id: string, paused: boolean) {
     let retry: ReturnType<typeof setTimeout> | undefined;
     const take = (event: MessageEvent<string>) => {
       const row = JSON.parse(event.data) as LogRow;
-      if (!Array.isArray(row.logs)) return;
-      if (isPaused.current) held.current.push(row);
-      else setLines((old) => merge(old ?? [], [row]));
+      if (Array.isArray(row.logs)) hold([row]);
     };
     const connect = () => {
       source = new EventSource(api.logStream(id));
@@ -68,6 +79,8 @@ function useLog(id: string, paused: boolean) {
     return () => {
       gone = true;
       clearTimeout(retry);
+      if (frame.current !== undefined) cancelAnimationFrame(frame.current);
+      frame.current = undefined as never;
       source?.close();
     };
   }, [id]);

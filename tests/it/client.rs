@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc::channel;
 use std::thread;
 
 use serde_json::json;
@@ -114,6 +115,9 @@ async fn bodies_come_from_an_argument_a_file_or_standard_input() {
     assert!(shown.stderr.starts_with("404 ") && shown.stderr.contains("exec "), "{shown:#?}");
     let raw = script.run(&["invoke", "echo", "--raw"]).expect(0);
     assert!(raw.stdout.starts_with('{') && raw.stderr.is_empty(), "{raw:#?}");
+    let head = script.run(&["invoke", "echo", "-X", "HEAD", "--json"]).expect(2).json();
+    assert!(head["error"]["hint"].as_str().unwrap().contains("--raw"), "{head:#}");
+    assert_eq!(script.run(&["invoke", "echo", "-X", "HEAD", "--raw"]).expect(0).stdout, "");
     // Below 400 it has answered, shown or passed on.
     for (status, code) in [(302, 0), (399, 0), (400, 1)] {
         let path = format!("?status={status}");
@@ -270,20 +274,59 @@ async fn errors_have_a_code_an_exit_code_and_the_next_step() {
     }
 }
 
-/// Where everything is answered with this status, and perhaps a header.
-fn answers(status: &'static str) -> String {
+/// Where a request is answered with what `answer` makes of its head: status, headers and body.
+fn listens(mut answer: impl FnMut(Vec<String>) -> String + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for connection in listener.incoming().map_while(Result::ok) {
             let lines = BufReader::new(&connection).lines().map_while(Result::ok);
-            lines.take_while(|line| !line.is_empty()).for_each(drop);
-            let rest = "content-length: 0\r\nconnection: close\r\n\r\n";
+            let head = lines.take_while(|line| !line.is_empty()).collect();
+            let answer = format!("HTTP/1.1 {}", answer(head));
             // Whoever asked may be gone.
-            let _ = write!(&connection, "HTTP/1.1 {status}\r\n{rest}");
+            let _ = (&connection).write_all(answer.as_bytes());
         }
     });
     url
+}
+
+/// Where everything is answered with this status, and perhaps a header.
+fn answers(status: &'static str) -> String {
+    listens(move |_| format!("{status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"))
+}
+
+#[tokio::test]
+async fn a_broken_log_goes_on_where_it_was() {
+    let (told, heads) = channel();
+    let mut n_asked = 0;
+    let url = listens(move |head| {
+        told.send(head).unwrap();
+        n_asked += 1;
+        let row = "data: {\"logs\":[]}\n\n";
+        let (status, media_type, body) = match n_asked {
+            1 => ("200 OK", "text/event-stream", format!("id: first\n{row}")),
+            // Rows that come together: the id would be that of the last one.
+            2 => ("200 OK", "text/event-stream", row.to_owned()),
+            _ => {
+                let error = json!({ "error": { "code": "over", "message": "enough" } });
+                ("404 Not Found", "application/json", error.to_string())
+            }
+        };
+        let length = body.len();
+        format!(
+            "{status}\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\n\
+             connection: close\r\n\r\n{body}"
+        )
+    });
+    let person = Client::knowing(&[("CLOUDSERVE_URL", &url), ("CLOUDSERVE_API_KEY", "cs_x")]);
+    let run = person
+        .run(&["logs", "01890a5d-ac96-774b-bcce-b302099a8057", "--follow", "--json"])
+        .expect(1);
+    let lines: Vec<_> = run.stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{run:#?}");
+    assert!(lines[2].contains("enough"), "{run:#?}");
+    let ids = heads.try_iter().map(|head| head.iter().any(|line| line == "last-event-id: first"));
+    assert_eq!(ids.collect::<Vec<_>>(), [false, true, true]);
 }
 
 #[tokio::test]
@@ -360,6 +403,17 @@ async fn logins_are_remembered_in_private_and_forgotten() {
     by_key.json_in("", &["login", "--key"], key.as_bytes());
     assert_eq!(by_key.json(&["whoami"])["via"], "stored key");
     by_key.run_in("", &["login", "--key"], b"cs_live_wrong").expect(1);
+}
+
+#[tokio::test]
+async fn a_script_with_both_variables_reads_nothing_at_home() {
+    let (script, _) = script(&ALL).await;
+    fs::create_dir_all(script.config_dir()).unwrap();
+    fs::write(script.config_dir().join("credentials.toml"), "servers = 7").unwrap();
+    assert_eq!(script.json(&["list"])["functions"], json!([]));
+    // Where a login is needed, the file is.
+    let error = script.run(&["logout", "--json"]).expect(1).json();
+    assert_eq!(error["error"]["code"], "project");
 }
 
 #[tokio::test]

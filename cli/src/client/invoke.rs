@@ -170,6 +170,12 @@ fn request(
         None if body.is_some() => Method::POST,
         None => Method::GET,
     };
+    if method == Method::HEAD && !args.raw {
+        return Err(ClientError::usage(
+            "an answer to HEAD has no body that could tell how the call went",
+            "add --raw: the exit code tells whether the status is below 400",
+        ));
+    }
     let mut headers = headers(&args.header)?;
     if !args.raw {
         headers.append(ACCEPT, HeaderValue::from_static(ENVELOPE));

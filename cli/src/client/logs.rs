@@ -101,7 +101,10 @@ pub(crate) async fn follow(
             Ok(response) => {
                 let mut events = response.bytes_stream().eventsource();
                 while let Some(Ok(event)) = events.next().await {
-                    last.clone_from(&event.id);
+                    // Of rows that came together the last one alone has an id.
+                    if !event.id.is_empty() {
+                        last.clone_from(&event.id);
+                    }
                     let Ok(row) = serde_json::from_str::<Value>(&event.data) else { continue };
                     if row["logs"].is_array() {
                         failures = 0;

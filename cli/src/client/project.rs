@@ -109,10 +109,11 @@ impl Project {
         };
         let name = given.or(self.settings.name.as_deref()).unwrap_or(&of_path);
         name.parse().map_err(|error| {
-            ClientError::usage(
-                format!("{name:?} cannot be a function's name: {error}"),
-                format!("give one with --name, or as name under [function] in {FILE}"),
-            )
+            let hint = match &self.only {
+                Some(_) => "give another name to the file, or to `deploy` with --name".to_owned(),
+                None => format!("name it under [function] in {FILE}, or for `deploy` with --name"),
+            };
+            ClientError::usage(format!("{name:?} cannot be a function's name: {error}"), hint)
         })
     }
 
@@ -511,6 +512,10 @@ mod tests {
         let named = folder(&[(FILE, "[function]\nname = 'a b'\n"), ("a.js", "")]);
         let error = Project::at(named.path()).unwrap().name(None).unwrap_err();
         assert!(error.to_string().contains("\"a b\""), "{error}");
+        assert!(error.hint().unwrap().contains(FILE), "{error}");
+        let file = folder(&[("a b.js", "")]);
+        let error = Project::at(&file.path().join("a b.js")).unwrap().name(None).unwrap_err();
+        assert!(error.hint().unwrap().contains("the file"), "{error}");
     }
 
     #[test]

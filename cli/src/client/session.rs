@@ -34,10 +34,14 @@ impl Common {
 
     /// The server that is meant.
     pub(crate) fn server(&self, credentials: &Credentials) -> Result<Url, ClientError> {
-        match &self.url {
-            Some(text) if !text.is_empty() => parse_url(text),
-            _ => Ok(credentials.current().cloned().unwrap_or_else(usual)),
+        match self.named() {
+            Some(text) => parse_url(text),
+            None => Ok(credentials.current().cloned().unwrap_or_else(usual)),
         }
+    }
+
+    fn named(&self) -> Option<&str> {
+        self.url.as_deref().filter(|text| !text.is_empty())
     }
 
     /// The server, as nobody yet.
@@ -47,10 +51,16 @@ impl Common {
 
     /// The server, as the key of the environment, else as what was stored for it.
     pub(crate) fn api(&self) -> Result<Api, ClientError> {
-        let credentials = Credentials::load()?;
-        let server = self.server(&credentials)?;
         let key = environment::text(KEY_VARIABLE)
             .map(|secret| Credential { secret, kind: CredentialKind::KeyOfEnvironment });
+        if let Some(text) = self.named()
+            && key.is_some()
+        {
+            // Nothing is read at home: jobs have homes that are not theirs.
+            return Ok(Api::new(parse_url(text)?, key));
+        }
+        let credentials = Credentials::load()?;
+        let server = self.server(&credentials)?;
         let credential = key.or_else(|| {
             let stored = credentials.of(&server)?;
             let key = stored.key.clone().map(|secret| (secret, CredentialKind::StoredKey));
@@ -91,6 +101,11 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, ClientError> {
     }
     url.set_query(None);
     url.set_fragment(None);
+    // With and without it, it is the same server, and the same login.
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
     Ok(url)
 }
 
@@ -104,6 +119,7 @@ mod tests {
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080/"),
             ("localhost:8080", "http://localhost:8080/"),
             ("https://example.org/cloud/?x#y", "https://example.org/cloud/"),
+            ("https://example.org/cloud", "https://example.org/cloud/"),
         ] {
             assert_eq!(parse_url(text).unwrap().as_str(), url);
         }

@@ -70,6 +70,9 @@ function language(path: string): Extension {
   return javascript({ typescript: /\.[cm]?tsx?$/.test(path), jsx: path.endsWith('x') });
 }
 
+/** The page has `Mod-Enter`: it sends the request of the invoke panel. */
+const ownKeymap = defaultKeymap.filter(({ key }) => key !== 'Mod-Enter');
+
 const shared: Extension = [look, syntaxHighlighting(colours), lineNumbers(), highlightSpecialChars(), EditorState.tabSize.of(2)];
 
 function mount(host: HTMLElement, state: (root: ShadowRoot) => EditorState): EditorView {
@@ -99,7 +102,7 @@ export function CodeEditor({ value, path, onChange, onDeploy }: EditorProps) {
         EditorView.contentAttributes.of({ 'aria-label': `Code of ${path}`, tabindex: '0' }),
         keymap.of([
           { key: 'Mod-s', run: deploy, preventDefault: true },
-          ...closeBracketsKeymap, ...defaultKeymap, ...searchKeymap, ...historyKeymap, ...foldKeymap, indentWithTab,
+          ...closeBracketsKeymap, ...ownKeymap, ...searchKeymap, ...historyKeymap, ...foldKeymap, indentWithTab,
         ]),
         EditorView.updateListener.of((update) => {
           if (!update.docChanged) return;

@@ -104,6 +104,14 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     assert.equal(await page.locator('.answer-line .code').innerText(), '200');
     assert.match(await page.getByLabel('Body of the answer').innerText(), /"said": "second"/);
     await page.locator('.invoke .log-message', { hasText: 'second Grace' }).waitFor();
+    await page.getByLabel('Path and query').fill('/?name=Keys');
+    await editorText().click();
+    await page.keyboard.press('ControlOrMeta+Enter');
+    await page.locator('.invoke .log-message', { hasText: 'second Keys' }).waitFor();
+    assert.ok(await page.getByRole('button', { name: 'Deploy', exact: true }).isDisabled(), 'the keys wrote something');
+    await page.getByLabel('Path and query').fill('/?name=Grace');
+    await page.getByRole('button', { name: 'Send' }).click();
+    await page.locator('.invoke .log-message', { hasText: 'second Grace' }).waitFor();
     await isSound('code');
   });
 

@@ -330,7 +330,7 @@ async fn a_broken_log_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_proxy_without_its_server_is_told_from_what_is_no_api() {
+async fn ways_to_a_server_that_do_not_lead_there_are_told_apart() {
     for (status, code, says) in [
         ("502 Bad Gateway", "unreachable", "502 Bad Gateway"),
         ("503 Service Unavailable", "unreachable", "503"),
@@ -344,6 +344,13 @@ async fn a_proxy_without_its_server_is_told_from_what_is_no_api() {
         assert_eq!(error["code"], code, "{status}");
         assert!(error["message"].as_str().unwrap().contains(says), "{status}: {error:#}");
     }
+    // Without certificates there is no https, but all the rest.
+    let (bare, _) = script(&ALL).await;
+    let bare = bare.with("SSL_CERT_FILE", "/no/such/file");
+    assert_eq!(bare.json(&["list"])["functions"], json!([]));
+    let refused = bare.run(&["list", "--url", "https://127.0.0.1:1", "--json"]).expect(1).json();
+    assert_eq!(refused["error"]["code"], "no_certificates", "{refused:#}");
+    assert!(refused["error"]["hint"].as_str().unwrap().contains("SSL_CERT_FILE"), "{refused:#}");
     // What is sent to this machine goes to no proxy.
     let (script, _) = script(&ALL).await;
     let script = script.with("http_proxy", &answers("502 Bad Gateway"));

@@ -84,7 +84,8 @@ async fn login_with_key(api: &Api, output: Output) -> Result<(), ClientError> {
         None => prompt::secret("API key")?,
     };
     let credential = Credential { secret: secret.clone(), kind: CredentialKind::StoredKey };
-    let answer = match Api::new(api.base().clone(), Some(credential)).get("/api/auth/me").await {
+    let shown = Api::new(api.base().clone(), Some(credential))?;
+    let answer = match shown.get("/api/auth/me").await {
         Err(ClientError::CredentialRefused { url, .. }) => {
             return Err(ClientError::Failed {
                 code: "unauthorized",
@@ -164,7 +165,7 @@ pub(crate) async fn logout(args: Logout) -> Result<(), ClientError> {
         credentials.store()?;
         if let Some(secret) = stored.token {
             let credential = Credential { secret, kind: CredentialKind::Session };
-            let api = Api::new(server.clone(), Some(credential));
+            let api = Api::new(server.clone(), Some(credential))?;
             let ended = api.send(Method::POST, "/api/auth/logout", None).await;
             // A session that has ended already is what was wanted.
             if let Err(error) = ended

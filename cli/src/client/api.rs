@@ -47,23 +47,30 @@ pub(crate) struct Api {
 }
 
 /// An HTTP client for this address that follows nobody elsewhere.
-pub(crate) fn http_client(to: &Url) -> Client {
+pub(crate) fn http_client(to: &Url) -> Result<Client, ClientError> {
     // A second installation is refused, and needs none.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = Client::builder();
-    // A proxy of the environment does not reach this machine, and must not see what is sent to it.
-    let client = if is_local(to) { client.no_proxy() } else { client };
-    client
-        .connect_timeout(CONNECT_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("cloudserve/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .expect("TLS has a provider and the roots of this machine")
+    let builder = || {
+        let client = Client::builder();
+        // A proxy of the environment does not reach this machine, and must not see what is sent to
+        // it.
+        let client = if is_local(to) { client.no_proxy() } else { client };
+        client
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("cloudserve/", env!("CARGO_PKG_VERSION")))
+    };
+    let client = match builder().build() {
+        // Small images have no certificates of authorities; without TLS none are needed.
+        Err(_) if to.scheme() == "http" => builder().tls_certs_only([]).build(),
+        client => client,
+    };
+    client.map_err(|source| ClientError::NoCertificates { source })
 }
 
 impl Api {
-    pub(crate) fn new(base: Url, credential: Option<Credential>) -> Self {
-        Self { http: http_client(&base), base, credential }
+    pub(crate) fn new(base: Url, credential: Option<Credential>) -> Result<Self, ClientError> {
+        Ok(Self { http: http_client(&base)?, base, credential })
     }
 
     /// Where it is.

@@ -58,6 +58,11 @@ pub(crate) enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    #[error("this machine has no certificates by which https servers are known")]
+    NoCertificates {
+        #[source]
+        source: reqwest::Error,
+    },
     #[error("what answers at {url} is not a CloudServe API: {what}")]
     NotTheApi { url: Url, what: String },
     #[error("there is no function called {name:?}")]
@@ -121,6 +126,7 @@ impl ClientError {
             Self::Unreachable { .. } | Self::Behind { .. } | Self::NoGateway { .. } => {
                 "unreachable"
             }
+            Self::NoCertificates { .. } => "no_certificates",
             Self::NotTheApi { .. } => "not_the_api",
             Self::NoSuchFunction { .. } => "function_not_found",
             Self::Usage { .. } => "usage",
@@ -151,10 +157,7 @@ impl ClientError {
             Self::Refused { code, retry_after_s, message, .. } => {
                 return refusal_hint(code, message, *retry_after_s);
             }
-            Self::Unreachable { url, .. } => format!(
-                "is the server running (`cloudserve serve`), and is {url} its API? \
-                 --url or {URL_VARIABLE} says where it is"
-            ),
+            Self::Unreachable { url, .. } => unreachable_hint(url, &self.causes()),
             Self::Behind { .. } => "is the server running behind it? While it starts again, try \
                                     again in a moment; `cloudserve versions` tells whether a deploy \
                                     was accepted"
@@ -163,6 +166,9 @@ impl ClientError {
                 "is the server running, and do calls reach it there? --gateway or \
                  {GATEWAY_VARIABLE} names another address than the API does"
             ),
+            Self::NoCertificates { .. } => {
+                "install ca-certificates, or name a file of certificates in SSL_CERT_FILE".to_owned()
+            }
             Self::NotTheApi { .. } => {
                 format!("--url or {URL_VARIABLE} must name the API, by default port 8080")
             }
@@ -220,6 +226,19 @@ fn credential_text(kind: CredentialKind) -> &'static str {
     }
 }
 
+fn unreachable_hint(url: &Url, causes: &[String]) -> String {
+    // So TLS says that it has not come to an agreement over one.
+    if causes.iter().any(|cause| cause.contains("peer certificate")) {
+        return "this machine does not trust the server's certificate. One of an authority of your \
+                own is known when SSL_CERT_FILE names the authority's certificate"
+            .to_owned();
+    }
+    format!(
+        "is the server running (`cloudserve serve`), and is {url} its API? --url or \
+         {URL_VARIABLE} says where it is"
+    )
+}
+
 fn refusal_hint(code: &str, message: &str, retry_after_s: Option<u64>) -> Option<String> {
     Some(match code {
         "forbidden" if message.contains("scope") => {
@@ -256,6 +275,18 @@ fn deploy_hint(code: &str, message: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_no_missing_server() {
+        let url = Url::parse("https://a.example").unwrap();
+        for (cause, hint) in [
+            ("invalid peer certificate: UnknownIssuer", "SSL_CERT_FILE"),
+            ("tcp connect error: Connection refused", "--url"),
+        ] {
+            let causes = ["client error (Connect)".to_owned(), cause.to_owned()];
+            assert!(unreachable_hint(&url, &causes).contains(hint), "{cause}");
+        }
+    }
 
     #[test]
     fn scripts_are_told_why() {

@@ -191,7 +191,7 @@ fn request(
         };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     }
-    let request = http_client(address)
+    let request = http_client(address)?
         .request(method, address.clone())
         .timeout(TIMEOUT)
         .bearer_auth(&api.credential()?.secret)

@@ -46,7 +46,7 @@ impl Common {
 
     /// The server, as nobody yet.
     pub(crate) fn api_as_nobody(&self) -> Result<Api, ClientError> {
-        Ok(Api::new(self.server(&Credentials::load()?)?, None))
+        Api::new(self.server(&Credentials::load()?)?, None)
     }
 
     /// The server, as the key of the environment, else as what was stored for it.
@@ -57,7 +57,7 @@ impl Common {
             && key.is_some()
         {
             // Nothing is read at home: jobs have homes that are not theirs.
-            return Ok(Api::new(parse_url(text)?, key));
+            return Api::new(parse_url(text)?, key);
         }
         let credentials = Credentials::load()?;
         let server = self.server(&credentials)?;
@@ -71,7 +71,7 @@ impl Common {
         if credential.is_none() {
             return Err(ClientError::NotLoggedIn { url: server });
         }
-        Ok(Api::new(server, credential))
+        Api::new(server, credential)
     }
 }
 

@@ -77,7 +77,7 @@ impl Server {
     /// The project's account, made at the first time.
     pub(crate) async fn account(&self, root: &Path) -> Result<Api, ClientError> {
         let path = own_dir(root)?.join("password");
-        let nobody = Api::new(self.base.clone(), None);
+        let nobody = Api::new(self.base.clone(), None)?;
         let email = format!("{USER}@localhost.invalid");
         let answer = match fs::read_to_string(&path) {
             Ok(password) => {
@@ -111,7 +111,7 @@ impl Server {
         };
         let secret = text(&answer, "token").to_owned();
         let credential = Credential { secret, kind: CredentialKind::Dev };
-        Ok(Api::new(self.base.clone(), Some(credential)))
+        Api::new(self.base.clone(), Some(credential))
     }
 
     /// Waits until it has ended by itself, which it should not.

@@ -58,6 +58,22 @@ export function day(time: string | number): string {
   return new Date(time).toLocaleDateString('en', { year: 'numeric', month: 'short', day: 'numeric' });
 }
 
+/** When the day began, in UTC, that is so many days before this one: days are counted in UTC. */
+export function utcDay(daysBefore: number, now = Date.now()): string {
+  return new Date((Math.floor(now / 86_400_000) - daysBefore) * 86_400_000).toISOString();
+}
+
+/** JSON with line breaks; as it is if that would change more, as with numbers that JavaScript cannot hold. */
+export function readable(json: string): string {
+  try {
+    const value: unknown = JSON.parse(json);
+    const bare = json.replace(/("(?:[^"\\]+|\\.)*")|\s+/g, '$1');
+    return JSON.stringify(value) === bare ? JSON.stringify(value, null, 2) : json;
+  } catch {
+    return json;
+  }
+}
+
 export function full(time: string | number): string {
   return new Date(time).toLocaleString('en', { dateStyle: 'medium', timeStyle: 'medium' });
 }

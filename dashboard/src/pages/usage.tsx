@@ -1,7 +1,7 @@
 import { useState } from 'preact/hooks';
 import { Link } from 'wouter-preact';
 import { api } from '../lib/api';
-import { count, milliseconds, percent } from '../lib/format';
+import { count, milliseconds, percent, utcDay } from '../lib/format';
 import { useFunctions, useQuery } from '../lib/store';
 import { Card, Failure, Loading, PageHead } from '../ui/parts';
 import { UsagePanel } from '../ui/usage-panel';
@@ -31,7 +31,7 @@ const SHOWN_DAYS = 14;
 function Days({ functionId }: { functionId: string }) {
   const { data, error } = useQuery({
     queryKey: ['days', functionId],
-    queryFn: () => api.days({ ...(functionId && { functionId }), from: new Date(Date.now() - SHOWN_DAYS * 86_400_000).toISOString() }),
+    queryFn: () => api.days({ ...(functionId && { functionId }), from: utcDay(SHOWN_DAYS - 1) }),
   });
   if (error) return <Failure error={error} />;
   if (!data) return <Loading rows={3} />;

@@ -28,6 +28,18 @@ describe('lib', () => {
       [format.ago(1_000, 3_000), 'just now'], [format.ago(0, 3_600_000 * 5), '5 h ago'],
     ];
     for (const [got, expected] of cases) assert.equal(got, expected);
+    // Days begin at midnight: the first one that is shown is a whole one.
+    assert.equal(format.utcDay(13, Date.parse('2026-03-14T15:09:26.535Z')), '2026-03-01T00:00:00.000Z');
+  });
+
+  test('an answer is made readable, and nothing else of it changes', () => {
+    for (const [json, shown] of [
+      ['{"a":[1,"b \\" c"]}', '{\n  "a": [\n    1,\n    "b \\" c"\n  ]\n}'],
+      ['{ "a" :\n 1 }', '{\n  "a": 1\n}'],
+      ...['{"id":12345678901234567890}', '{"n":1.0}', '{"a":1,"a":2}', '{"a":', ''].map((text) => [text, text]),
+    ]) {
+      assert.equal(format.readable(json), shown);
+    }
   });
 
   const row = (executionId, ...messages) => ({

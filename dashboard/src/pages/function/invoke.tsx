@@ -5,7 +5,7 @@ import { Play, X } from 'lucide-preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { Link } from 'wouter-preact';
 import { type Fn, type Invocation, type LogRow, api } from '../../lib/api';
-import { bytes, clock, milliseconds } from '../../lib/format';
+import { bytes, clock, milliseconds, readable } from '../../lib/format';
 import { mod, useKeyboard } from '../../lib/keyboard';
 import { linesOf } from '../../lib/logs';
 import { useQueryClient } from '../../lib/store';
@@ -27,12 +27,7 @@ function headersOf(text: string): Record<string, string> {
 
 function pretty(answer: Invocation): string {
   if (answer.bodyEncoding === 'base64') return '';
-  if (!/json/.test(header(answer, 'content-type') ?? '')) return answer.body;
-  try {
-    return JSON.stringify(JSON.parse(answer.body), null, 2);
-  } catch {
-    return answer.body;
-  }
+  return /json/.test(header(answer, 'content-type') ?? '') ? readable(answer.body) : answer.body;
 }
 
 export function Invoke({ fn }: { fn: Fn }) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::support::{Account, PATIENCE, deploy, send, server, wait_for};
 
@@ -63,6 +63,32 @@ async fn logs_are_searched_by_text_and_level() {
     }
     let all = search("").await.text();
     assert!(!all.contains("a-secret-of-the-function") && all.contains("odd: ***"), "{all}");
+}
+
+#[tokio::test]
+async fn no_value_of_a_large_environment_is_in_the_log() {
+    let owner = server().await.register().await;
+    let mut env: Map<String, Value> =
+        (0..100).map(|n| (format!("V{n}"), format!("secret-{n:03}").into())).collect();
+    env.insert("KEY".to_owned(), "-----BEGIN-----\nfirst-line\nsecond-line\n".into());
+    // The last six bytes that fit are the beginning of a value.
+    let code = "export default (event) => {
+      if (event.query.cut) return console.log('x'.repeat(4096 - 6) + process.env.V7);
+      for (const name in process.env) if (/^(V|KEY)/.test(name)) console.log(process.env[name]);
+      process.stdout.write(process.env.KEY);
+    }";
+    let limits = json!({ "logBytes": 4096 });
+    let talks = deploy("all", "all.mjs", code).with("env", env.into()).with("limits", limits);
+    let id = owner.deploy(&talks).await.id;
+    for (path, is_cut) in [("all", false), ("all?cut=1", true)] {
+        let call = owner.call(path).await;
+        let rows = owner.logs_of(&id, call.execution()).await;
+        let text = rows[0]["logs"].to_string();
+        assert!(text.contains("***") && rows[0]["truncated"] == is_cut, "{path}: {text}");
+        for secret in ["secret", "first-line", "second-line"] {
+            assert!(!text.contains(secret), "{path}: {secret}: {text}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -60,10 +60,15 @@ async fn no_credential_reaches_user_code() {
 
 #[tokio::test]
 async fn the_disk_holds_no_password_no_key_and_no_environment_in_the_clear() {
-    let server = TestServer::start().await;
+    // Whatever it is told to say of functions.
+    let log = "info,cloudserve_api=debug,cloudserve_gateway=debug,cloudserve_sandbox=debug";
+    let server = TestServer::start_with(&[("CLOUDSERVE_LOG", log)]).await;
     let owner = server.register().await;
     let key = owner.key(&["invoke", "deploy", "read"]).await;
     let env = json!({ "API_TOKEN": "an-environment-value-3141592653" });
+    let says = deploy("says", "f.mjs", "throw new Error('with ' + process.env.API_TOKEN)");
+    let told = owner.deploy_failing(&says.with("env", env.clone())).await;
+    assert!(told["message"].as_str().unwrap().contains("with ***"), "{told:#}");
     owner.deploy(&deploy("f", "f.mjs", "export default () => 1").with("env", env)).await;
     owner.showing(&key).call("f").await.expect(200);
     let login = json!({ "email": owner.email, "password": owner.password });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cloudserve_artifacts::{Cache, TreeLease};
-use cloudserve_identity::Sealer;
+use cloudserve_identity::{Mask, Sealer};
 use cloudserve_protocol::artifact::{ArtifactKey, ArtifactStore};
 use cloudserve_protocol::build::{
     BuiltDependencies, DependencyBuilder, DependencyError, DependencySpec,
@@ -137,6 +137,16 @@ impl From<Fault> for Failure {
     }
 }
 
+/// Why a version does not load, in words that may be its own, without the values of its environment.
+fn masked(mut fault: Fault, target: &Target) -> Fault {
+    let mask = Mask::of(&target.env);
+    mask.apply(&mut fault.message);
+    if let Some(detail) = &mut fault.detail {
+        mask.apply(detail);
+    }
+    fault
+}
+
 /// What the steps need.
 pub(super) struct Pipeline {
     pub(super) artifacts: Arc<dyn ArtifactStore>,
@@ -179,8 +189,9 @@ impl Pipeline {
             Some(built) => built.clone(),
             None => self.build(claimed).await?,
         };
-        let target = self.target(claimed, &built)?;
-        built.handler_kind = self.loader.load(Arc::new(target)).await?.handler_kind;
+        let target = Arc::new(self.target(claimed, &built)?);
+        let loaded = self.loader.load(target.clone()).await;
+        built.handler_kind = loaded.map_err(|fault| masked(fault, &target))?.handler_kind;
         Ok(built)
     }
 

@@ -99,7 +99,16 @@ async fn failures_are_told_and_leave_what_is_served_alone() {
     assert_eq!(view["deployError"]["code"], "startup_error");
     assert_eq!(view["deployError"]["message"], "the module threw\nat f.mjs:1");
 
+    let fault = Fault::new(FaultClass::StartupError, "no database at db://ada:pw@db")
+        .with_detail("Error: no database at db://ada:pw@db\n    at f.mjs:1");
+    plane.sandbox.faults.lock().push(fault);
     let mut body = version(3);
+    body["env"] = json!({ "DATABASE": "db://ada:pw@db" });
+    let view = plane.deploy(&token, &body).await;
+    let told = "no database at ***\nError: no database at ***\n    at f.mjs:1";
+    assert_eq!(view["deployError"]["message"], told);
+
+    let mut body = version(4);
     body["dependencies"] = json!(["lodash@99"]);
     plane.sandbox.errors.lock().push(DependencyError::Rejected("no such version".into()));
     let view = plane.deploy(&token, &body).await;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use cloudserve_identity::Mask;
 use cloudserve_store::TelemetryStore;
 use cloudserve_store::telemetry::{CallStatus, LogRow, UsageRow};
 use tokio::sync::{Notify, mpsc};
 
 use super::{Finished, Shared};
-use crate::mask::{INLINE_LOG_BYTES, mask};
+use crate::mask::{INLINE_BYTES, bytes_to_mask, mask};
 use crate::metrics::OK;
 use crate::quota::Allowances;
 use crate::refusal::Chain;
@@ -67,7 +68,7 @@ impl Writer {
         let log_bytes: usize = batch.iter().map(|call| call.log_bytes).sum();
         let mut pause = FIRST_PAUSE;
         loop {
-            let (usage, logs) = rows(&batch, log_bytes).await;
+            let (usage, logs) = rows(&batch).await;
             match self.store.record(usage, logs).await {
                 Ok(()) => break,
                 Err(error) => {
@@ -85,7 +86,7 @@ impl Writer {
         self.allowances.stored(batch.iter().map(|call| (&call.allowance, call.spent()))).await;
         self.shared.metrics.usage_stored.fetch_add(batch.len() as u64, Relaxed);
         self.shared.log_bytes.fetch_sub(log_bytes, Relaxed);
-        if log_bytes > INLINE_LOG_BYTES {
+        if log_bytes > INLINE_BYTES {
             // Its lines are many. Nobody waits for it.
             drop(tokio::task::spawn_blocking(move || drop(batch)));
         }
@@ -93,16 +94,30 @@ impl Writer {
 }
 
 /// The rows of these calls. Long logs are copied and masked by a thread that serves nobody.
-async fn rows(batch: &Arc<[Finished]>, log_bytes: usize) -> (Vec<UsageRow>, Vec<LogRow>) {
-    let make = |batch: &[Finished]| {
-        (batch.iter().map(usage_row).collect(), batch.iter().filter_map(log_row).collect())
-    };
-    if log_bytes <= INLINE_LOG_BYTES {
+async fn rows(batch: &Arc<[Finished]>) -> (Vec<UsageRow>, Vec<LogRow>) {
+    let make =
+        |batch: &[Finished]| (batch.iter().map(usage_row).collect::<Vec<_>>(), log_rows(batch));
+    let bytes: usize = batch.iter().map(|call| bytes_to_mask(call.log_bytes, &call.target)).sum();
+    if bytes <= INLINE_BYTES {
         return make(batch);
     }
     let copied = batch.clone();
     // An error says that the runtime ends.
     tokio::task::spawn_blocking(move || make(&copied)).await.unwrap_or_else(|_| make(batch))
+}
+
+/// The calls of one version share what masks its environment, and one environment is held at a time.
+fn log_rows(batch: &[Finished]) -> Vec<LogRow> {
+    let mut calls: Vec<&Finished> = batch.iter().filter(|call| has_log(call)).collect();
+    // Calls of one version stay in order.
+    calls.sort_by_key(|call| (call.target.function_id, call.target.version));
+    let versions = calls.chunk_by(|one, other| one.target.key() == other.target.key());
+    let rows = versions.flat_map(|calls| {
+        // There is at least one in each.
+        let mask = Mask::of(&calls[0].target.env);
+        calls.iter().map(move |call| log_row(call, &mask))
+    });
+    rows.collect()
 }
 
 fn usage_row(call: &Finished) -> UsageRow {
@@ -123,14 +138,16 @@ fn usage_row(call: &Finished) -> UsageRow {
 }
 
 /// Nothing was said and nothing went wrong: no row.
-fn log_row(call: &Finished) -> Option<LogRow> {
+fn has_log(call: &Finished) -> bool {
     let outcome = &call.outcome;
-    if outcome.logs.is_empty() && !outcome.logs_truncated && outcome.fault.is_none() {
-        return None;
-    }
+    !outcome.logs.is_empty() || outcome.logs_truncated || outcome.fault.is_some()
+}
+
+fn log_row(call: &Finished, mask_of_version: &Mask) -> LogRow {
+    let outcome = &call.outcome;
     let mut lines = outcome.logs.clone();
-    mask(&mut lines, &call.target.env);
-    Some(LogRow {
+    mask(&mut lines, mask_of_version, call.target.limits.log_bytes);
+    LogRow {
         function_id: call.target.function_id,
         execution_id: call.execution_id,
         lines,
@@ -139,7 +156,7 @@ fn log_row(call: &Finished) -> Option<LogRow> {
         status: status(call),
         truncated: outcome.logs_truncated,
         timestamp: call.began,
-    })
+    }
 }
 
 fn status(call: &Finished) -> CallStatus {

@@ -364,7 +364,9 @@ impl Boot {
             }
             Ok(None) => shared.with_state(|state, todo| state.boot_failed(self.key, None, todo)),
             Err(failure) => {
-                debug!(function = %target.function_id, fault = %failure.fault, "boot failed");
+                // Its words are the function's, and are for its owner.
+                let code = failure.fault.class.code();
+                debug!(function = %target.function_id, code, "boot failed");
                 let failure = Arc::new(failure);
                 // A failed trial is nobody's but its caller's.
                 let for_queue = told.is_none().then_some(&failure);

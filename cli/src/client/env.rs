@@ -145,13 +145,32 @@ async fn change(of: Of, body: &Value, done: &str) -> Result<(), ClientError> {
     let name = named_or_current(of.function.as_deref())?;
     let id = api.id_of(&name).await?;
     let answer = api.send(Method::PATCH, &format!("/api/function/{id}/env"), Some(body)).await?;
-    if text(&answer, "status") == "failed" {
-        return Err(deploy::failed(&name, &answer));
-    }
+    is_seen(&name, &answer)?;
     of.common.output().result(&answer, |out| {
         let version = answer["version"].as_u64().map(|version| format!(": {name} v{version}"));
         writeln!(out, "{done}{}", version.unwrap_or_default())
     })
+}
+
+/// An error if no call sees the change.
+fn is_seen(name: &str, answer: &Value) -> Result<(), ClientError> {
+    match text(answer, "status") {
+        "failed" => Err(deploy::failed(name, answer)),
+        "superseded" => {
+            let version = answer["version"].as_u64().unwrap_or(0);
+            Err(ClientError::Failed {
+                code: "superseded",
+                message: format!(
+                    "v{version} of {name} has the change but is not served: a newer version or a \
+                     rollback came first"
+                ),
+                hint: format!(
+                    "say it again, or serve v{version}: `cloudserve rollback {name} --to {version}`"
+                ),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn list(of: Of) -> Result<(), ClientError> {
@@ -177,4 +196,32 @@ fn show_names(output: Output, function: &str, answer: &Value) -> Result<(), Clie
 
 fn names(answer: &Value) -> Vec<&str> {
     answer["names"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_no_call_sees_is_an_error() {
+        for (status, code) in [
+            ("active", None),
+            ("pending", None),
+            ("failed", Some("startup_error")),
+            ("superseded", Some("superseded")),
+        ] {
+            let answer = json!({
+                "names": ["A"],
+                "version": 3,
+                "status": status,
+                "deployError": { "code": "startup_error", "message": "no" },
+                "activeVersion": 1,
+            });
+            let error = is_seen("hello", &answer).err().map(|error| error.to_json());
+            let told = error.as_ref().map(|error| error["error"]["code"].as_str().unwrap());
+            assert_eq!(told, code, "{status}");
+            let message = error.map(|error| error["error"]["message"].to_string());
+            assert!(message.is_none_or(|text| text.contains("hello")), "{status}");
+        }
+    }
 }

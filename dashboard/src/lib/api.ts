@@ -237,6 +237,7 @@ export interface Quota {
 
 export interface EnvNames {
   names: string[];
+  version?: number;
   status?: VersionStatus;
   deployError?: DeployError | null;
 }

@@ -109,6 +109,12 @@ describe('lib', () => {
     assert.deepEqual([free(), free('other'), free('hello'), free('hello', 'hello-2')], ['hello', 'hello', 'hello-2', 'hello-3']);
   });
 
+  test('a change of the environment that no call sees is told', () => {
+    for (const status of ['pending', 'deploying', 'active', undefined]) assert.equal(versions.unseen({ version: 3, status }), undefined);
+    assert.match(versions.unseen({ version: 3, status: 'superseded' }), /^Version 3 has the change but is not served/);
+    assert.match(versions.unseen({ version: 3, status: 'failed', deployError: { code: 'startup_error', message: 'no' } }), /does not load with that: no/);
+  });
+
   test('a pasted .env', () => {
     assert.deepEqual(dotenv.parse('# c\nA=1\nexport B="x\\ny"\nC=\'$k\' \nD=v # note\n'), { A: '1', B: 'x\ny', C: '$k', D: 'v' });
     const comments = 'A=1\t# c\nB= # c\nC=#1\nD=a#b \t # c # d\nexport\tE=x \u00a0# c';

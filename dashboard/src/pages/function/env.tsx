@@ -3,6 +3,7 @@ import { useState } from 'preact/hooks';
 import { api } from '../../lib/api';
 import { NAME, parse } from '../../lib/dotenv';
 import { useEnv, useRefresh } from '../../lib/store';
+import { unseen } from '../../lib/versions';
 import { Button, Card, Confirm, Empty, Failure, Field, IconButton, Loading, fieldErrors } from '../../ui/parts';
 import type { TabProps } from '../function';
 
@@ -17,12 +18,16 @@ export function Env({ fn }: TabProps) {
   const [removing, setRemoving] = useState<string>();
 
   const patch = async (change: { set?: Record<string, string>; unset?: string[] }) => {
-    const { status, deployError } = await api.patchEnv(fn.id, change);
-    if (status === 'failed') throw new Error(`The function does not load with that: ${deployError?.message ?? 'see its log'}. The version before goes on answering.`);
+    const problem = unseen(await api.patchEnv(fn.id, change));
+    if (!problem) return;
+    // There is another version all the same, and calls may go elsewhere than before.
+    await refresh(fn.id);
+    throw new Error(problem);
   };
   const set = async (variables: Record<string, string>) => {
     setBusy(true);
     setFailed(undefined);
+    setSaved('');
     try {
       await patch({ set: variables });
       setSaved(Object.keys(variables).join(', '));

@@ -27,7 +27,7 @@ use crate::meter::{Call, cancelled};
 use crate::options::GatewayOptions;
 use crate::refusal::{json, limited};
 
-static EXECUTION_ID: HeaderName = HeaderName::from_static("x-cloudserve-execution-id");
+pub(crate) static EXECUTION_ID: HeaderName = HeaderName::from_static("x-cloudserve-execution-id");
 static COLD: HeaderName = HeaderName::from_static("x-cloudserve-cold");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 

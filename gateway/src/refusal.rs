@@ -12,7 +12,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AU
 use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
-use crate::answer::AnswerBody;
+use crate::answer::{AnswerBody, EXECUTION_ID};
 use crate::quota::{Bound, Exceeded};
 
 /// Why a request is not dispatched.
@@ -150,12 +150,19 @@ impl Refusal {
             execution_id: Option<ExecutionId>,
         }
         let (code, message) = (self.code(), self.message());
-        // Names the refusal, so that caller and operator can speak of it.
+        // Names the refusal, so that caller and operator can speak of it: there is no row of it.
         let execution_id = (self.status() == StatusCode::TOO_MANY_REQUESTS).then(ExecutionId::new);
+        if let Some(id) = execution_id {
+            tracing::debug!(execution = %id, code, reason = %message, "a call was refused");
+        }
         let error = Described { code, message: &message, execution_id };
         let body = Refused { error, message: &message };
         let mut response = json(self.status(), &body);
         let headers = response.headers_mut();
+        if let Some(id) = execution_id {
+            let id = HeaderValue::try_from(id.to_string()).expect("digits and hyphens");
+            headers.insert(EXECUTION_ID.clone(), id);
+        }
         match self {
             Self::Unauthorized => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

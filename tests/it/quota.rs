@@ -47,7 +47,8 @@ async fn admitted_in_the_end(owner: &Account) -> usize {
 
 #[tokio::test]
 async fn an_operator_sets_quotas_beside_a_running_server() {
-    let server = TestServer::start().await;
+    let log = [("CLOUDSERVE_LOG", "info,cloudserve_gateway::refusal=debug")];
+    let server = TestServer::start_with(&log).await;
     let owner = server.register().await;
     owner.deploy(&deploy("f", "f.mjs", "export default () => 1")).await;
     owner.call("f").await.expect(200);
@@ -90,7 +91,11 @@ async fn an_operator_sets_quotas_beside_a_running_server() {
     assert!(status.success());
     let server = TestServer::start_at(home).await;
     let owner = owner.at(&server.api, &server.gateway);
-    assert_eq!(owner.call("f").await.expect(429).code(), "quota_exceeded");
+    let refused = owner.call("f").await.expect(429);
+    assert_eq!(refused.code(), "quota_exceeded");
+    assert_eq!(refused.json()["error"]["executionId"], refused.execution());
+    // There is no row, but a line for the operator.
+    assert!(server.output().contains(refused.execution()), "{}", server.output());
     admin(&server, &[name, "--calls-per-day", &(limit + 5).to_string()]);
     assert_eq!(admitted_in_the_end(&owner).await, 5, "exactly what is left");
 

@@ -199,6 +199,7 @@ async fn the_rate_of_a_credential_is_bounded() {
     assert_eq!(answer.fault(), (429, "rate_limit".to_owned()));
     assert_eq!(answer.header("ratelimit-limit"), "3");
     assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(answer.json()["error"]["executionId"], answer.header("x-cloudserve-execution-id"));
     assert_eq!(w.get("/run/alice/version", &w.bob).await.status, 200);
 }
 

@@ -56,7 +56,7 @@ async fn exactly_the_calls_of_a_day_are_admitted() {
     );
     let reset = seconds(&refused, "ratelimit-reset");
     assert!((1..=86_400).contains(&reset) && seconds(&refused, "retry-after") == reset);
-    assert!(refused.json()["error"]["executionId"].is_string());
+    assert_eq!(refused.json()["error"]["executionId"], refused.header("x-cloudserve-execution-id"));
     // It is the owner's quota, whoever calls; and only hers.
     assert_eq!(w.get("/run/alice/version", &w.bob).await.status, 429);
     assert_eq!(w.get("/run/bob/version", &w.alice).await.status, 200);

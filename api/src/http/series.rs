@@ -81,8 +81,8 @@ impl From<Series> for SeriesView {
 #[utoipa::path(
     get, path = "/api/usage/series", tag = "telemetry",
     params(
-        ("from" = String, Query, format = DateTime, description = "Where it begins."),
-        ("to" = String, Query, format = DateTime, description = "Where it ends."),
+        ("from" = String, Query, description = "Where it begins: a time or a date (UTC), inclusive."),
+        ("to" = String, Query, description = "Where it ends: a time or a date (UTC), exclusive."),
         ("functionId" = Option<String>, Query, description = "Only this function."),
         ("points" = Option<u32>, Query, description = "Steps; 60 if it is missing.",
             minimum = 1, maximum = 500),

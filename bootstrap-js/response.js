@@ -1,6 +1,7 @@
 // What a handler returned, as status, headers and body.
 
 import { core, primordials } from "ext:core/mod.js";
+import { asDecoded, isDecoded, isDecodedByPackage } from "ext:cloudserve/decoded.js";
 
 const { ResponsePrototype, toInnerResponse } = core.loadExtScript("ext:deno_fetch/23_response.js");
 const { forgivingBase64Decode } = core.loadExtScript("ext:deno_web/00_infra.js");
@@ -34,6 +35,8 @@ const TEXT = ["content-type", "text/plain; charset=utf-8"];
 const BYTES = ["content-type", "application/octet-stream"];
 const JSON_TEXT = ["content-type", "application/json"];
 
+const USED = "the body of the returned Response was read already";
+
 const RESULT_KEYS = {
   __proto__: null,
   statusCode: true,
@@ -63,6 +66,7 @@ export function normalise(value) {
   const bytes = asBytes(value);
   if (bytes !== null) return { status: 200, headers: BYTES, body: bytes };
   if (isStream(value)) return { status: 200, headers: BYTES, body: value };
+  if (isResponseOfPackage(value)) return fromPackage(value);
   return isHttpResult(value) ? fromResult(value) : jsonAnswer(value);
 }
 
@@ -102,11 +106,15 @@ function fromResponse(response) {
   const inner = toInnerResponse(response);
   if (inner === undefined) return fromAlike(response);
   const list = inner.headerList;
-  const headers = [];
+  let headers = [];
+  let isEncoded = false;
   for (let i = 0; i < list.length; i++) {
-    ArrayPrototypePush(headers, StringPrototypeToLowerCase(list[i][0]), list[i][1]);
+    const name = StringPrototypeToLowerCase(list[i][0]);
+    isEncoded ||= name === "content-encoding";
+    ArrayPrototypePush(headers, name, list[i][1]);
   }
   const body = responseBody(response, inner.body);
+  if (isEncoded && isDecoded(inner, body)) headers = asDecoded(headers);
   if (inner.status === 101) return { status: 101, headers, body, webSocket: response.webSocket };
   return { status: inner.status, headers, body };
 }
@@ -120,11 +128,31 @@ function fromAlike(response) {
   return { status: response.status, headers, body: response.body };
 }
 
+/** Packages that have a `fetch` have a `Response` of their own: `node-fetch`, undici. */
+function isResponseOfPackage(value) {
+  return typeof value.text === "function" && typeof value.headers?.get === "function" &&
+    "body" in value && isStatus(value.status);
+}
+
+function fromPackage(response) {
+  const { status, headers: from, bodyUsed } = response;
+  if (bodyUsed) throw new TypeError(USED);
+  let headers = [];
+  // `node-fetch` joins cookies, but for those who ask so.
+  addAll(headers, typeof from.raw === "function" ? from.raw() : from);
+  const { 0: body } = resultBody(response);
+  const encoding = from.get("content-encoding");
+  if (body !== null && encoding && isDecodedByPackage(response, body, encoding)) {
+    headers = asDecoded(headers);
+  }
+  return { status, headers, body };
+}
+
 /** A body given as a string or bytes is still that, unless something has streamed it. */
 function responseBody(response, inner) {
   if (inner === null || inner === undefined) return null;
   if (inner.unusable()) {
-    throw new TypeError("the body of the returned Response was read already");
+    throw new TypeError(USED);
   }
   const held = inner.streamOrStatic;
   if (held.consumed !== false) return response.body;

@@ -13,7 +13,7 @@ const upper = (key) =>
 /** As `ext:core/mod.js` names them: `ArrayPrototypePush(array, value)`. */
 function primordialsOf(global) {
   const uncurryThis = (f) => (self, ...args) => Reflect.apply(f, self, args);
-  const made = { decodeURIComponent, SafeMap: Map, SafeRegExp: RegExp };
+  const made = { decodeURIComponent, SafeMap: Map, SafeRegExp: RegExp, SafeWeakSet: WeakSet };
   const copy = (source, prefix, wrap) => {
     for (const key of Reflect.ownKeys(source)) {
       const { get, value } = Reflect.getOwnPropertyDescriptor(source, key);
@@ -24,7 +24,7 @@ function primordialsOf(global) {
   const TypedArray = Object.getPrototypeOf(Uint8Array);
   const names = [
     "Array", "ArrayBuffer", "Date", "Error", "Function", "Map", "Number", "Object", "Promise",
-    "RegExp", "String", "Symbol", "TypeError", "Uint8Array",
+    "RegExp", "String", "Symbol", "TypeError", "Uint8Array", "WeakSet",
   ];
   for (const name of names) {
     made[name] = global[name];
@@ -37,19 +37,32 @@ function primordialsOf(global) {
   return made;
 }
 
+const bodyOf = Object.getOwnPropertyDescriptor(Response.prototype, "body").get;
+
+/** What tests say of a `Response`: that `fetch` has decoded its body, or that it was made of a text. */
+globalThis.decodedForTests = new WeakSet();
+globalThis.textsForTests = new WeakMap();
+
+function innerOf(response) {
+  const text = textsForTests.get(response);
+  const body = bodyOf.call(response);
+  return {
+    status: response.status,
+    headerList: [...response.headers],
+    bodyDecoded: decodedForTests.has(response),
+    body: body && {
+      unusable: () => response.bodyUsed,
+      streamOrStatic: text === undefined ? body : { body: text, consumed: false },
+    },
+  };
+}
+
 globalThis.engineForTests = {
   primordials: primordialsOf(globalThis),
   core: {
     loadExtScript: () => ({
       ResponsePrototype: Response.prototype,
-      toInnerResponse: (response) => ({
-        status: response.status,
-        headerList: [...response.headers],
-        body: response.body && {
-          unusable: () => response.bodyUsed,
-          streamOrStatic: response.body,
-        },
-      }),
+      toInnerResponse: innerOf,
       forgivingBase64Encode: (bytes) => Buffer.from(bytes).toString("base64"),
       forgivingBase64Decode: (text) => new Uint8Array(Buffer.from(text, "base64")),
       inspect: (value) => (value instanceof Error ? value.stack : JSON.stringify(value)),

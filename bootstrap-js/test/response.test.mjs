@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { PassThrough, Readable } from "node:stream";
 import { test } from "node:test";
+import zlib from "node:zlib";
 import { normalise, pieceOf } from "ext:cloudserve/response.js";
 
 test("plain values", () => {
@@ -71,6 +73,75 @@ test("responses", async () => {
   const read = new Response("x");
   await read.text();
   assert.throws(() => normalise(read), /was read already/);
+});
+
+const GZIP = { allow: "GET", "content-encoding": "gzip", "content-length": "20" };
+const LEFT = ["allow", "GET"];
+
+test("what fetch has decoded is not said to be encoded", () => {
+  const upstream = () => {
+    const response = new Response(new Blob(["decoded"]).stream(), { headers: GZIP });
+    decodedForTests.add(response);
+    return response;
+  };
+  assert.deepEqual(normalise(upstream()).headers, LEFT);
+  const { body, headers } = upstream();
+  assert.deepEqual(normalise(new Response(body, { headers })).headers, LEFT);
+  const text = new Response("text", { headers: GZIP });
+  textsForTests.set(text, "text");
+  assert.deepEqual(normalise(text).headers, [...LEFT, "content-type", "text/plain;charset=UTF-8"]);
+  const encoded = new Response(zlib.gzipSync("own"), { headers: GZIP });
+  assert.deepEqual(normalise(encoded).headers, Object.entries(GZIP).flat());
+  assert.equal(normalise(new Response("x", { headers: { "content-length": "1" } })).headers[0], "content-length");
+});
+
+test("the Response of a package is an answer", () => {
+  // As node-fetch has it: what it knows is not enumerable, but its size.
+  class PackageResponse {
+    size = 0;
+    #init;
+    constructor(init) {
+      this.#init = init;
+    }
+    get status() {
+      return this.#init.status ?? 200;
+    }
+    get headers() {
+      const headers = new Headers(this.#init.headers);
+      headers.append("set-cookie", "a=1");
+      headers.append("set-cookie", "b=2");
+      if (this.#init.raw) headers.raw = () => ({ "Set-Cookie": ["a=1", "b=2"] });
+      return headers;
+    }
+    get body() {
+      return this.#init.body;
+    }
+    get bodyUsed() {
+      return this.#init.bodyUsed ?? false;
+    }
+    get url() {
+      return this.#init.url ?? "";
+    }
+    async text() {}
+  }
+  const COOKIES = ["set-cookie", "a=1", "set-cookie", "b=2"];
+  const encoded = [...Object.entries(GZIP).flat(), ...COOKIES];
+  const web = () => new Blob(["x"]).stream();
+  for (const [init, headers] of [
+    [{ body: null, status: 404 }, COOKIES],
+    [{ body: null, raw: true }, COOKIES],
+    [{ body: Readable.from(["x"]), headers: { a: "b" } }, ["a", "b", ...COOKIES]],
+    [{ body: zlib.createGunzip(), headers: GZIP }, [...LEFT, ...COOKIES]],
+    [{ body: new PassThrough(), headers: GZIP, url: "http://h/" }, encoded],
+    [{ body: web(), headers: GZIP, url: "http://h/" }, [...LEFT, ...COOKIES]],
+    [{ body: web(), headers: GZIP }, encoded],
+    [{ body: Buffer.from("x"), headers: GZIP }, encoded],
+  ]) {
+    const made = normalise(new PackageResponse(init));
+    assert.deepEqual(made, { status: init.status ?? 200, headers, body: init.body });
+  }
+  assert.throws(() => normalise(new PackageResponse({ bodyUsed: true })), /was read already/);
+  assert.equal(normalise({ status: 200, text: "x" }).body, '{"status":200,"text":"x"}');
 });
 
 test("pieces of a stream", () => {

@@ -52,11 +52,12 @@ const IMPORTED_FIRST: [&str; 14] = [
     "ext:deno_node/internal/fs/promises.ts",
 ];
 
-const BOOTSTRAP_FILES: [&str; 21] = [
+const BOOTSTRAP_FILES: [&str; 22] = [
     "answer_reader.js",
     "call.js",
     "capture.js",
     "connection.js",
+    "decoded.js",
     "deferred.js",
     "descriptors.js",
     "errors.js",

@@ -37,6 +37,7 @@ mod openapi;
 mod packages;
 mod production;
 mod projects;
+mod proxy;
 mod quota;
 mod redeploy;
 mod secrets;

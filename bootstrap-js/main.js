@@ -282,15 +282,11 @@ globalThis.__cloudserve = {
     return handler?.kind;
   },
 
-  /**
-   * The module waits for what nothing in the process will bring about. Whether that is the end of
-   * its server: then it is held, as it would be by a server that has a port.
-   */
-  serves() {
-    if (captured.serve === null && captured.server === null) return false;
-    setInterval(() => {}, LONGEST_MS);
-    return true;
-  },
+  /** Whether the module has started a server, whose end it may be waiting for. */
+  serves: () => captured.serve !== null || captured.server !== null,
+
+  /** Holds the module's wait for the end of its server, as a server with a port would. */
+  hold: () => void setInterval(() => {}, LONGEST_MS),
 
   /** Takes back what `assign` and `loaded` have set: what was called was a rehearsal. */
   forget() {

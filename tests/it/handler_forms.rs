@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{deploy, send, server};
 
 /// `(file, code, handlerKind)`; each answers GET with `ok GET`.
-const FORMS: [(&str, &str, &str); 24] = [
+const FORMS: [(&str, &str, &str); 25] = [
     ("f.ts", "Deno.serve((r: Request) => new Response(`ok ${r.method}`));", "deno-serve"),
     (
         "f.mjs",
@@ -19,6 +19,12 @@ const FORMS: [(&str, &str, &str); 24] = [
     (
         "f.ts",
         "const server = Deno.serve((r: Request) => new Response(`ok ${r.method}`)); await server.finished;",
+        "deno-serve",
+    ),
+    // As an app that has a pool of connections.
+    (
+        "f.ts",
+        "setInterval(() => {}, 1000); const server = Deno.serve((r: Request) => new Response(`ok ${r.method}`)); await server.finished;",
         "deno-serve",
     ),
     (
@@ -129,6 +135,11 @@ async fn the_form_is_chosen_by_rule_and_shown() {
     for (file, code, words) in [
         ("f.mjs", "export const other = 1;", "exports no handler"),
         ("f.cjs", "exports.other = (event) => 'other';", "exports no handler"),
+        (
+            "f.mjs",
+            "import http from 'http'; http.createServer(() => {}).listen(80); await new Promise((r) => setTimeout(r, 5)); throw new Error('no database');",
+            "no database",
+        ),
         (
             "f.cjs",
             "Object.defineProperty(exports, 'handler', { get() { throw new Error('not yet') } })",

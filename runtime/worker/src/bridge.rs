@@ -81,6 +81,7 @@ pub(crate) struct Bridge {
     assign: v8::Global<v8::Function>,
     loaded: v8::Global<v8::Function>,
     serves: v8::Global<v8::Function>,
+    hold: v8::Global<v8::Function>,
     forget: v8::Global<v8::Function>,
     use_lambda_events: v8::Global<v8::Function>,
     use_web_socket_pair: v8::Global<v8::Function>,
@@ -127,6 +128,7 @@ impl Bridge {
             assign: function("assign"),
             loaded: function("loaded"),
             serves: function("serves"),
+            hold: function("hold"),
             forget: function("forget"),
             use_lambda_events: function("useLambdaEvents"),
             use_web_socket_pair: function("useWebSocketPair"),
@@ -226,13 +228,17 @@ impl Bridge {
         }
     }
 
-    /// The module waits for what will not come. Whether that is the end of a server that it has
-    /// started: the event loop does not complain of it any more then.
+    /// Whether the module has started a server, whose end it may be waiting for.
     pub(crate) fn serves(&self, runtime: &mut JsRuntime) -> bool {
         scope!(scope, runtime);
         let serves = v8::Local::new(scope, &self.serves);
         let this = v8::undefined(scope).into();
         serves.call(scope, this, &[]).is_some_and(|serves| serves.is_true())
+    }
+
+    /// The module waits for the end of its server: the event loop does not complain of it any more.
+    pub(crate) fn hold(&self, runtime: &mut JsRuntime) {
+        notify(runtime, &self.hold, &[]);
     }
 
     /// Events are to be exactly as AWS makes them.

@@ -43,6 +43,10 @@ const DEADLINE_SLACK: Duration = Duration::from_millis(1);
 /// A worker that has no function by then was not made for a call that waits.
 const AT_ONCE: Duration = Duration::from_millis(20);
 
+/// How long a module that has started a server may wait for something before that counts as waiting for
+/// the server's end. Long enough for what fails at once to fail the load; each cold start takes as long.
+const SERVES_AFTER: Duration = Duration::from_millis(100);
+
 const BUSY_BETWEEN_CALLS: &str =
     "code that went on after its call did not yield within limits.timeoutMs and was ended";
 
@@ -230,14 +234,17 @@ impl Serving {
         }
         let mut evaluated = pin!(self.booted.worker.js_runtime.mod_evaluate(module));
         let mut is_evaluated = false;
+        let mut serves = None;
         poll_fn(|cx| {
             loop {
                 // Rejections that nobody handled surface in the event loop, also after the module
                 // has come to its end.
                 let polled = self.booted.poll(cx);
+                let Booted { worker, bridge, .. } = &mut self.booted;
+                let runtime = &mut worker.js_runtime;
                 if let Poll::Ready(Err(error)) = polled {
-                    let Booted { worker, bridge, .. } = &mut self.booted;
-                    if is_stalled(&error) && bridge.serves(&mut worker.js_runtime) {
+                    if is_stalled(&error) && bridge.serves(runtime) {
+                        bridge.hold(runtime);
                         return Poll::Ready(Ok(()));
                     }
                     return Poll::Ready(Err(error));
@@ -248,9 +255,17 @@ impl Serving {
                 match evaluated.as_mut().poll(cx) {
                     Poll::Ready(Ok(())) => is_evaluated = true,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    // Nothing is left that could settle what the module waits for; the budget of
-                    // the load ends it.
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => {
+                        if serves.is_none() && bridge.serves(runtime) {
+                            serves = Some(Box::pin(tokio::time::sleep(SERVES_AFTER)));
+                        }
+                        // Without a server it is the budget of the load that ends the wait.
+                        let Some(serves) = &mut serves else { return Poll::Pending };
+                        return serves.as_mut().poll(cx).map(|()| {
+                            bridge.hold(runtime);
+                            Ok(())
+                        });
+                    }
                 }
             }
         })

@@ -1,6 +1,6 @@
-// What a module does, instead of exporting a handler, to be called: `Deno.serve` and `listen`.
-// Both are taken over before user code runs. No port is opened; the first of a kind that a module
-// starts is its handler.
+// What a module does, instead of exporting a handler, to be called: `Deno.serve` and `listen`
+// (and see `fetch_event.js`). They are taken over before user code runs. No port is opened; the first of
+// a kind that a module starts is its handler.
 
 import { primordials } from "ext:core/mod.js";
 import http from "node:http";
@@ -25,7 +25,7 @@ const DEFAULT_PORT = 8000;
 const FIRST_FREE_PORT = 49_152;
 
 /** What was started first. */
-export const captured = { serve: null, server: null };
+export const captured = { serve: null, server: null, fetch: null };
 
 let nextFreePort = FIRST_FREE_PORT;
 

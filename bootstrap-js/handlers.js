@@ -67,7 +67,7 @@ const hasProperties = (value) =>
 
 /**
  * `{kind, ...}` with what the form of that kind needs, or null when nothing fits. `captured` is
- * what the module did while it was evaluated: `Deno.serve`, `listen`.
+ * what the module did while it was evaluated: `Deno.serve`, `listen`, `addEventListener("fetch")`.
  *
  * A CommonJS module arrives as the `default` of the bundle, and a transpiled ES module as the
  * `default` of that one, so both are looked into.
@@ -84,7 +84,7 @@ export function chooseHandler(namespace, captured) {
     first(functions, streamFunction) ??
     first(functions, calledFunction) ??
     first([namespace.main, own?.main, inner?.main], mainFunction) ??
-    constant(own);
+    (captured.fetch === null ? constant(own) : { kind: "fetch", fetch: captured.fetch });
 }
 
 function first(candidates, form) {

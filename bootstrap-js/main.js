@@ -13,6 +13,7 @@ import "ext:cloudserve/descriptors.js";
 import { describe } from "ext:cloudserve/errors.js";
 import { callEvent, callMain } from "ext:cloudserve/event.js";
 import { callDenoServe, callFetch, callMethod } from "ext:cloudserve/fetch.js";
+import { captureFetchEvents } from "ext:cloudserve/fetch_event.js";
 import { chooseHandler } from "ext:cloudserve/handlers.js";
 import { openSockets } from "ext:cloudserve/leftovers.js";
 import { callListener, serverForListener } from "ext:cloudserve/listener.js";
@@ -249,6 +250,7 @@ globalThis.__cloudserve = {
     nodeBootstrap(internals.__nodeBootstrapArgs);
     delete internals.core;
     captureDenoServe(globalThis.Deno);
+    captureFetchEvents(globalThis);
     defineEventHandler(globalThis, "rejectionhandled");
     globalThis.awslambda = awslambda;
     offerWaitUntil(globalThis);

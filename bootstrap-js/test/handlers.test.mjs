@@ -3,7 +3,7 @@ import http from "node:http";
 import { test } from "node:test";
 import { chooseHandler, STREAMING } from "ext:cloudserve/handlers.js";
 
-const NOTHING_CAPTURED = { serve: null, server: null };
+const NOTHING_CAPTURED = { serve: null, server: null, fetch: null };
 const choose = (namespace, captured = {}) =>
   chooseHandler(namespace, { ...NOTHING_CAPTURED, ...captured });
 const kindOf = (namespace, captured) => choose(namespace, captured)?.kind;
@@ -20,6 +20,7 @@ test("each form is recognised", () => {
     ["deno-serve", {}, { serve: {} }],
     ["server", {}, { server }],
     ["fetch", { default: { fetch: f } }],
+    ["fetch", {}, { fetch: f }],
     ["methods", { PATCH: f }],
     ["lambda-stream", { handler: streaming }],
     ["app", { default: express }],
@@ -85,6 +86,8 @@ test("where several forms fit, the first in contract order wins", () => {
     ["event", { handler: f, default: { a: 1 } }],
     ["main", { main: f, default: { a: 1 } }],
     ["main", { main: f, default: 5 }],
+    ["fetch", { default: 5 }, { fetch: f }],
+    ["event", { handler: f }, { fetch: f }],
   ]) {
     assert.equal(kindOf(namespace, captured), kind);
   }

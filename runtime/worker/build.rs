@@ -52,7 +52,7 @@ const IMPORTED_FIRST: [&str; 14] = [
     "ext:deno_node/internal/fs/promises.ts",
 ];
 
-const BOOTSTRAP_FILES: [&str; 22] = [
+const BOOTSTRAP_FILES: [&str; 23] = [
     "answer_reader.js",
     "call.js",
     "capture.js",
@@ -63,6 +63,7 @@ const BOOTSTRAP_FILES: [&str; 22] = [
     "errors.js",
     "event.js",
     "fetch.js",
+    "fetch_event.js",
     "gateway_event.js",
     "google.js",
     "handlers.js",

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{deploy, send, server};
 
 /// `(file, code, handlerKind)`; each answers GET with `ok GET`.
-const FORMS: [(&str, &str, &str); 25] = [
+const FORMS: [(&str, &str, &str); 26] = [
     ("f.ts", "Deno.serve((r: Request) => new Response(`ok ${r.method}`));", "deno-serve"),
     (
         "f.mjs",
@@ -89,6 +89,11 @@ const FORMS: [(&str, &str, &str); 25] = [
         "f.js",
         "function main(params) { return `ok ${params.http.method}` } exports.main = main",
         "main",
+    ),
+    (
+        "f.js",
+        "addEventListener('fetch', (event) => event.respondWith(answer(event.request))); async function answer(r) { return new Response(`ok ${r.method}`) }",
+        "fetch",
     ),
     ("f.mjs", "export default 'ok GET'", "constant"),
     // Where several fit, the first in the order above.

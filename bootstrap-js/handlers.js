@@ -3,6 +3,7 @@
 
 import { primordials } from "ext:core/mod.js";
 import { registeredServer } from "ext:cloudserve/google.js";
+import { codeOf } from "ext:cloudserve/source.js";
 
 const {
   ArrayIsArray,
@@ -14,7 +15,6 @@ const {
   ObjectPrototype,
   ReflectApply,
   RegExpPrototypeExec,
-  RegExpPrototypeSymbolReplace,
   RegExpPrototypeTest,
   SafeRegExp,
   StringPrototypeIndexOf,
@@ -30,17 +30,6 @@ const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /** How AWS's runtime marks what `awslambda.streamifyResponse` was given. */
 export const STREAMING = SymbolFor("aws.lambda.runtime.handler.streaming");
 
-/** What is not code: comments, strings, and regular expressions where no operand has ended. */
-const NO_CODE = new SafeRegExp(
-  [
-    "/\\*[^]*?\\*/|//.*",
-    '"(?:\\\\[^]|[^"\\\\\\n])*"',
-    "'(?:\\\\[^]|[^'\\\\\\n])*'",
-    "`(?:\\\\[^]|[^`\\\\])*`",
-    "(?<=(?:[(,=:[!&|?{};<>+*%^~-]|\\breturn)\\s*)/(?:\\\\.|\\[(?:\\\\.|[^\\]\\\\\\n])*\\]|[^/\\\\\\n[])+/",
-  ].join("|"),
-  "g",
-);
 const BARE_PARAMETER = new SafeRegExp(/^\s*(?:async\s+)?([\w$]+)\s*=>/);
 const NAME = new SafeRegExp(/^[\w$]*/);
 /** A function that calls its second parameter so is a listener of `node:http`. */
@@ -48,11 +37,19 @@ const LISTENER = new SafeRegExp(/^(?:_?resp?|_?response)$/);
 /** A function that calls its first parameter so takes a `Request`, if it uses it as one. */
 const REQUEST = new SafeRegExp(/^_?req(?:uest)?$/);
 /** What a `Request` has and an event has not. */
+const HEADERS_USE = "headers\\s*\\.\\s*(?:get|has|forEach|entries|keys|values)\\s*\\(";
 const REQUEST_USE = [
   "(?<![\\w$.])NAME\\s*\\.\\s*(?:json|text|arrayBuffer|blob|bytes|formData|clone)\\s*\\(",
-  "(?<![\\w$.])NAME\\s*\\.\\s*headers\\s*\\.\\s*(?:get|has|forEach|entries|keys|values)\\s*\\(",
+  `(?<![\\w$.])NAME\\s*\\.\\s*${HEADERS_USE}`,
   "\\bnew\\s+URL\\s*\\(\\s*NAME\\s*\\.\\s*url\\b",
 ].join("|");
+/** The same of a pattern that takes no more than a `Request` has: an event has no `url`. */
+const PATTERN = new SafeRegExp(
+  /^\{\s*(?:(?:method|url|headers|body|signal)\s*(?::\s*[\w$]+\s*)?(?:,\s*|(?=\})))+\}$/,
+);
+const URL_TAKEN = new SafeRegExp(/[{,]\s*url\b/);
+const HEADERS_TAKEN = new SafeRegExp(/[{,]\s*headers\s*[,}]/);
+const HEADERS_USED = new SafeRegExp(`(?<![\\w$.])${HEADERS_USE}`);
 /** Callback or context without a parameter for it: alone, or with all that was given. */
 const PASSED_ON = new SafeRegExp(
   /\barguments\s*\[\s*(?:[12]|[A-Za-z_$][\w$]*)\s*\]|(?:\.\.\.|\bapply\s*\([^;]*?,|\bslice\.call\s*\(|\bArray\.from\s*\()\s*arguments\b/,
@@ -133,7 +130,7 @@ function calledFunction(candidate) {
   const app = appListener(candidate);
   if (app !== null) return app;
   if (!isFunction(candidate)) return null;
-  const source = RegExpPrototypeSymbolReplace(NO_CODE, FunctionPrototypeToString(candidate), " ");
+  const source = codeOf(FunctionPrototypeToString(candidate));
   const parameters = parametersOf(source);
   const second = parameters.length < 2 ? "" : RegExpPrototypeExec(NAME, parameters[1])[0];
   if (RegExpPrototypeTest(LISTENER, second)) return { kind: "listener", listener: candidate };
@@ -177,6 +174,10 @@ function hasRest(parameters) {
 
 /** As Netlify, Vercel's edge and others call a default export. */
 function takesRequest(parameter, source) {
+  if (RegExpPrototypeTest(PATTERN, parameter)) {
+    return RegExpPrototypeTest(URL_TAKEN, parameter) ||
+      RegExpPrototypeTest(HEADERS_TAKEN, parameter) && RegExpPrototypeTest(HEADERS_USED, source);
+  }
   const name = RegExpPrototypeExec(NAME, parameter)[0];
   return RegExpPrototypeTest(REQUEST, name) && RegExpPrototypeTest(
     new SafeRegExp(StringPrototypeReplaceAll(REQUEST_USE, "NAME", name)),

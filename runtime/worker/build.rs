@@ -52,7 +52,7 @@ const IMPORTED_FIRST: [&str; 14] = [
     "ext:deno_node/internal/fs/promises.ts",
 ];
 
-const BOOTSTRAP_FILES: [&str; 23] = [
+const BOOTSTRAP_FILES: [&str; 24] = [
     "answer_reader.js",
     "call.js",
     "capture.js",
@@ -73,6 +73,7 @@ const BOOTSTRAP_FILES: [&str; 23] = [
     "request.js",
     "response.js",
     "server.js",
+    "source.js",
     "stream.js",
     "web_socket.js",
     "web_socket_pair.js",

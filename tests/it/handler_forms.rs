@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{deploy, send, server};
 
 /// `(file, code, handlerKind)`; each answers GET with `ok GET`.
-const FORMS: [(&str, &str, &str); 26] = [
+const FORMS: [(&str, &str, &str); 27] = [
     ("f.ts", "Deno.serve((r: Request) => new Response(`ok ${r.method}`));", "deno-serve"),
     (
         "f.mjs",
@@ -51,6 +51,11 @@ const FORMS: [(&str, &str, &str); 26] = [
     (
         "f.ts",
         "export default async (req: Request) => new Response('ok ' + req.method + (await req.text()))",
+        "fetch",
+    ),
+    (
+        "f.mjs",
+        "export default ({ method, url }) => new Response(url.startsWith('http') ? `ok ${method}` : 'no url')",
         "fetch",
     ),
     ("f.ts", "export const GET = (r: Request) => new Response(`ok ${r.method}`)", "methods"),

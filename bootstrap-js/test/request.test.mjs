@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import querystring from "node:querystring";
 import { test } from "node:test";
 import { headersObject, makeEvent } from "ext:cloudserve/request.js";
 
@@ -25,6 +26,12 @@ test("a parsed body can be parsed again", () => {
   const headers = ["content-type", "application/json"];
   const { body } = event({ headers, body: bytes('{"a":[1]}') });
   assert.deepEqual(JSON.parse(body), { a: [1] });
+  const type = ["content-type", "application/x-www-form-urlencoded"];
+  const form = event({ headers: type, body: bytes("a=1&b=2&b=3") });
+  assert.equal(`${new URLSearchParams(form.body)}`, "a=1&b=2%2C3");
+  // Of an object it makes nothing, whatever the object has: docs/API.md says so.
+  assert.deepEqual({ ...querystring.parse(form.body) }, {});
+  assert.deepEqual({ ...querystring.parse(form.rawBody) }, form.body);
   assert.deepEqual(Object.keys(body), ["a"]);
   assert.equal(event({ headers, body: bytes('{"toString":1}') }).body.toString, 1);
 });

@@ -31,7 +31,8 @@ pub struct RemoteOptions {
     /// Calls in flight on one node, as this process counts them, below which calls of a function
     /// stay on its first node; beyond, a node takes a quarter more than the average.
     pub spread_from_calls: usize,
-    /// How long a node is looked for that takes a call.
+    /// How long a node is looked for that takes a call; the one that is asked last may still take as
+    /// long as connecting may.
     pub unavailable_wait_ms: u32,
     /// Pause after all nodes have refused.
     pub retry_pause_ms: u32,

@@ -22,7 +22,7 @@ use cloudserve_protocol::limits::Limits;
 use cloudserve_remote::{InternalToken, Offered, RemoteOptions, Sandboxes, Server, ServerOptions};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -416,6 +416,38 @@ async fn a_node_that_says_nothing_is_given_up_before_the_deadline_and_no_other_g
     assert!(outcome.started, "it may have been");
     let metrics = sandboxes.metrics();
     assert_eq!((metrics.lost, metrics.retries), (1, 0));
+}
+
+#[tokio::test]
+async fn hosts_that_do_not_connect_take_no_more_than_the_time_for_looking() {
+    // The kernel connects nobody while as many wait as may: a packet to it is lost, as on a host that is
+    // gone. One waits already.
+    let mut held = Vec::new();
+    let mut urls = Vec::new();
+    for _ in 0..20 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        held.push((TcpStream::connect(address).await.unwrap(), listener));
+        urls.push(format!("http://{address}").parse().unwrap());
+    }
+    let options = RemoteOptions {
+        connect_timeout_ms: 500,
+        unavailable_wait_ms: 200,
+        check_ms: 600_000,
+        eject_after_failures: u32::MAX,
+        ..RemoteOptions::default()
+    };
+    let sandboxes = Sandboxes::start(options, urls, InternalToken::parse(TOKEN).unwrap());
+    let known = "cloudserve_remote_nodes{state=\"unknown\"} 20\n";
+    wait_for(|| sandboxes.metrics().to_string().contains(known)).await;
+    let mut short = call(Body::Empty);
+    short.deadline = Instant::now() + Duration::from_secs(5);
+    let outcome = sandboxes.invoke(short).await.unwrap_err();
+    assert_eq!(outcome.fault.unwrap().class, FaultClass::SandboxUnavailable);
+    assert!(!outcome.started);
+    assert_eq!(sandboxes.metrics().unavailable, 1);
 }
 
 #[tokio::test]

@@ -183,7 +183,7 @@ impl Shared {
     ) -> Result<Reply, Box<Outcome>> {
         let Invocation { execution_id, target, deadline, head, body, mut told } = call;
         let source = Source::of(body);
-        let mut search = Search::new(self, key, deadline);
+        let mut search = Search::of_a_call(self, key, deadline);
         loop {
             let Some(node) = search.next().await else {
                 Counters::count(&self.counters.unavailable);
@@ -211,6 +211,7 @@ impl Shared {
                 }
             };
             source.open();
+            let taken = Instant::now();
             let (shared, source) = (self.clone(), source.clone());
             let call = Call { shared, node, id: execution_id, source, told, _occupied: occupied };
             let (outcome, call) = match call.answer(body).await {
@@ -221,6 +222,7 @@ impl Shared {
                 return Err(outcome);
             }
             search.last_refusal = Some(outcome);
+            search.was_held_for(taken.elapsed());
             told = call.told;
             Counters::count(&self.counters.retries);
         }
@@ -398,7 +400,10 @@ struct Search<'a> {
     shared: &'a Shared,
     key: u64,
     tried: Vec<SocketAddr>,
+    /// When it begins no more all over again.
     until: Instant,
+    /// When no other node is asked, either; `None`: each is asked once, however long that takes.
+    asks_until: Option<Instant>,
     last_refusal: Option<Box<Outcome>>,
 }
 
@@ -406,11 +411,27 @@ impl<'a> Search<'a> {
     fn new(shared: &'a Shared, key: u64, deadline: Instant) -> Self {
         let longest = millis(shared.options.unavailable_wait_ms);
         let until = deadline.min(Instant::now() + longest);
-        Self { shared, key, tried: Vec::new(), until, last_refusal: None }
+        Self { shared, key, tried: Vec::new(), until, asks_until: None, last_refusal: None }
+    }
+
+    /// Each node that cannot be reached takes as long as connecting may: of many, a call asks no more
+    /// than its time is for, and is refused before its deadline has passed.
+    fn of_a_call(shared: &'a Shared, key: u64, deadline: Instant) -> Self {
+        let search = Self::new(shared, key, deadline);
+        Self { asks_until: Some(search.until), ..search }
+    }
+
+    /// A node had the call for so long before it refused it: meanwhile nobody looked for one.
+    fn was_held_for(&mut self, time: Duration) {
+        self.asks_until = self.asks_until.map(|until| until + time);
     }
 
     async fn next(&mut self) -> Option<Arc<Node>> {
         loop {
+            let is_late = self.asks_until.is_some_and(|until| Instant::now() >= until);
+            if is_late && !self.tried.is_empty() {
+                return None;
+            }
             if let Some(node) = self.shared.nodes.choose(self.key, &self.tried) {
                 self.tried.push(node.address);
                 return Some(node);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct RemoteOptions {
     /// How long connecting to a node may take.
     pub connect_timeout_ms: u32,
-    /// How long a node may take to say that it has taken a call, connecting included.
+    /// How long a node may take to say that it has taken what it is asked for, connecting included.
     pub take_timeout_ms: u32,
     /// Connections to one node that are kept while they are idle.
     pub idle_connections: usize,

@@ -28,6 +28,10 @@ use tokio::task::JoinHandle;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
+/// Loading this version takes so long.
+const SLOW_VERSION: u32 = 7;
+const SLOW: Duration = Duration::from_millis(2_500);
+
 /// What the sandbox of a test does with a call.
 #[derive(Clone, Copy)]
 enum Does {
@@ -182,6 +186,9 @@ impl Drop for TellsWhenDropped {
 impl VersionLoader for Seen {
     async fn load(&self, target: Arc<Target>) -> Result<LoadReport, Fault> {
         self.loads.fetch_add(1, Relaxed);
+        if target.version == SLOW_VERSION {
+            tokio::time::sleep(SLOW).await;
+        }
         if target.version == 9 {
             return Err(Fault::new(FaultClass::StartupError, "bad").with_detail("at x.js:1"));
         }
@@ -448,6 +455,28 @@ async fn hosts_that_do_not_connect_take_no_more_than_the_time_for_looking() {
     assert_eq!(outcome.fault.unwrap().class, FaultClass::SandboxUnavailable);
     assert!(!outcome.started);
     assert_eq!(sandboxes.metrics().unavailable, 1);
+}
+
+#[tokio::test]
+async fn a_load_leaves_a_node_that_says_nothing_and_none_that_takes_long() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let good = node(Does::Echo, TOKEN).await;
+    let addresses = [silent.local_addr().unwrap(), good.address];
+    let urls = addresses.iter().map(|address| format!("http://{address}").parse().unwrap());
+    let options = RemoteOptions {
+        take_timeout_ms: 2_000,
+        load_timeout_ms: 15_000,
+        eject_after_failures: u32::MAX,
+        ..RemoteOptions::default()
+    };
+    let sandboxes = Sandboxes::start(options, urls.collect(), InternalToken::parse(TOKEN).unwrap());
+    wait_for(|| sandboxes.is_ready()).await;
+    // Of a dozen functions some have the silent node as their first.
+    let loads = (0..12).map(|_| sandboxes.load(target(SLOW_VERSION)));
+    for report in futures::future::join_all(loads).await {
+        assert_eq!(report.unwrap().handler_kind, HandlerKind::Fetch);
+    }
+    assert_eq!(good.seen.loads.load(Relaxed), 12, "each once");
 }
 
 #[tokio::test]

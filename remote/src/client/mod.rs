@@ -18,7 +18,7 @@ use cloudserve_protocol::call::{
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::{ExecutionId, FunctionId};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, TRAILER};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -78,8 +78,8 @@ pub(crate) enum NotTaken {
     /// It cannot be reached, or was lost.
     #[error("the sandbox {0} cannot be reached")]
     Unreachable(SocketAddr),
-    /// It has the call, as far as is known, and says nothing: it may begin it yet.
-    #[error("the sandbox {0} does not say whether it takes a call")]
+    /// It was asked, as far as is known, and says nothing: it may begin it yet.
+    #[error("the sandbox {0} does not say whether it takes what it is asked for")]
     Silent(SocketAddr),
     /// It says so.
     #[error("the sandbox {0} takes no calls")]
@@ -231,15 +231,9 @@ impl Shared {
     /// Asks one node to make a call. What it answers is still to be read.
     async fn offer(&self, node: &Node, upload: Upload) -> Result<Incoming, NotTaken> {
         let request = self.request(Method::POST, node.address, INVOKE, upload);
-        let longest = millis(self.options.take_timeout_ms);
-        let taken = timeout(longest, self.send(node, request)).await;
-        let response = taken.map_err(|_| NotTaken::Silent(node.address))??;
-        match response.status() {
-            StatusCode::OK => {}
-            status => return Err(not_taken(node, status)),
-        }
+        let body = self.send(node, request).await?;
         node.took();
-        Ok(response.into_body())
+        Ok(body)
     }
 
     /// Asks for something that is no call and may be done twice.
@@ -317,12 +311,8 @@ impl Shared {
         body: Bytes,
     ) -> Result<Bytes, NotTaken> {
         let request = self.request(method, node.address, path, Upload::whole(body));
-        let response = self.send(node, request).await?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(not_taken(node, status));
-        }
-        let body = Limited::new(response.into_body(), MAX_MESSAGE_BYTES).collect().await;
+        let body = self.send(node, request).await?;
+        let body = Limited::new(body, MAX_MESSAGE_BYTES).collect().await;
         Ok(body.map_err(|_| NotTaken::Unreachable(node.address))?.to_bytes())
     }
 
@@ -350,16 +340,22 @@ impl Shared {
         request
     }
 
-    async fn send(
-        &self,
-        node: &Node,
-        request: Request<Upload>,
-    ) -> Result<Response<Incoming>, NotTaken> {
-        self.http.request(request).await.map_err(|error| {
+    /// Asks a node, which says at once whether it takes what it is asked for, however long that takes.
+    /// What it answers is still to be read.
+    async fn send(&self, node: &Node, request: Request<Upload>) -> Result<Incoming, NotTaken> {
+        let longest = millis(self.options.take_timeout_ms);
+        let answer = timeout(longest, self.http.request(request)).await;
+        let answer = answer.map_err(|_| NotTaken::Silent(node.address))?;
+        let response = answer.map_err(|error| {
             tracing::debug!(node = %node.address, error = &error as &dyn std::error::Error,
                 "a request to a sandbox failed");
             NotTaken::Unreachable(node.address)
-        })
+        })?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(not_taken(node, status));
+        }
+        Ok(response.into_body())
     }
 
     fn note(&self, node: &Node, not_taken: &NotTaken) {

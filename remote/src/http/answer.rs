@@ -1,4 +1,4 @@
-//! The answer to one call, while the call runs.
+//! The answer to one call, while the call runs; and to whatever else takes long.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,7 +23,7 @@ const COPIED_BYTES: usize = 64 * 1024;
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Runs a call and is the body of the HTTP answer. Whoever drops it gives the call up.
+/// Runs a call, or other work, and is the body of the HTTP answer. Whoever drops it gives the work up.
 pub(super) struct Answer {
     stage: Stage,
     pieces: mpsc::Receiver<Bytes>,
@@ -31,7 +31,7 @@ pub(super) struct Answer {
 
 enum Stage {
     /// Waits once: the connection sends what it has when its body has nothing for it. So the head
-    /// of the answer, which says that the call is taken, is out before the call begins.
+    /// of the answer, which says that the work is taken, is out before the work begins.
     Announce(Work),
     Run(Work),
     Over,

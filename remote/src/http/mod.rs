@@ -3,6 +3,7 @@
 mod answer;
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -10,7 +11,7 @@ use std::time::Instant;
 
 use axum::body::Body as HttpBody;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -30,6 +31,7 @@ use futures::stream;
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, BodyStream};
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -165,10 +167,28 @@ async fn invoke(State(shared): State<Arc<Shared>>, request: Request) -> Response
         answer::run(&*invoker, call, outcome, &gone, out).await;
         drop((listed, place));
     });
+    answering(answer, "application/octet-stream")
+}
+
+fn answering(answer: Answer, media_type: &'static str) -> Response {
     let mut response = Response::new(HttpBody::from_stream(answer));
-    let media_type = HeaderValue::from_static("application/octet-stream");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, media_type);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
+}
+
+/// Takes something that may last for minutes: the head of the answer, which says so, is out before it
+/// begins. Whoever drops the answer gives it up.
+fn taken<A: Serialize + Send + 'static>(
+    work: impl Future<Output = A> + Send + 'static,
+) -> Response {
+    let answer = Answer::new(move |out| async move {
+        let answer = work.await;
+        // What an answer without a byte means nobody knows, so nobody acts on it.
+        let bytes = serde_json::to_vec(&answer).unwrap_or_default();
+        // Fails when nobody reads it any more.
+        let _ = out.send(bytes.into()).await;
+    });
+    answering(answer, "application/json")
 }
 
 /// A call is listed for as long as this is held.
@@ -233,8 +253,8 @@ async fn load(State(shared): State<Arc<Shared>>, Json(target): Json<Arc<Target>>
     if !shared.takes_calls() {
         return declined("the sandbox is shutting down; try again");
     }
-    let loaded: Result<LoadReport, Fault> = shared.offered.loader.load(target).await;
-    Json(loaded).into_response()
+    let loader = shared.offered.loader.clone();
+    taken::<Result<LoadReport, Fault>>(async move { loader.load(target).await })
 }
 
 async fn retire(State(shared): State<Arc<Shared>>, Json(old): Json<Retirement>) -> StatusCode {
@@ -247,7 +267,6 @@ async fn build(State(shared): State<Arc<Shared>>, Json(spec): Json<DependencySpe
     if shared.is_draining.load(Relaxed) {
         return declined("the sandbox is shutting down; try again");
     }
-    let built: Result<BuiltDependencies, DependencyError> =
-        shared.offered.builder.build(spec).await;
-    Json(built).into_response()
+    let builder = shared.offered.builder.clone();
+    taken::<Result<BuiltDependencies, DependencyError>>(async move { builder.build(spec).await })
 }

@@ -458,6 +458,26 @@ async fn hosts_that_do_not_connect_take_no_more_than_the_time_for_looking() {
 }
 
 #[tokio::test]
+async fn a_node_that_says_nothing_delays_no_check_of_another() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let good = node(Does::Echo, TOKEN).await;
+    let addresses = [silent.local_addr().unwrap(), good.address];
+    let urls = addresses.iter().map(|address| format!("http://{address}").parse().unwrap());
+    let options = RemoteOptions {
+        take_timeout_ms: 600_000,
+        check_ms: 20,
+        check_timeout_ms: 600_000,
+        ..RemoteOptions::default()
+    };
+    let sandboxes = Sandboxes::start(options, urls.collect(), InternalToken::parse(TOKEN).unwrap());
+    for (is_ready, state) in [(true, "ready"), (false, "not_ready"), (true, "ready")] {
+        good.seen.is_ready.store(is_ready, Relaxed);
+        let expected = format!("cloudserve_remote_nodes{{state=\"{state}\"}} 1\n");
+        wait_for(|| sandboxes.metrics().to_string().contains(&expected)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_load_leaves_a_node_that_says_nothing_and_none_that_takes_long() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let good = node(Does::Echo, TOKEN).await;

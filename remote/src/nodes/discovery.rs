@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::future::join_all;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
@@ -16,11 +15,11 @@ use crate::options::millis;
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts looking.
-pub(crate) fn follow(shared: &std::sync::Arc<Shared>) {
+pub(crate) fn follow(shared: &Arc<Shared>) {
     let options = &shared.options;
     let (resolve, check) = (millis(options.resolve_ms.max(1)), millis(options.check_ms.max(1)));
-    tokio::spawn(resolve_again(std::sync::Arc::downgrade(shared), resolve));
-    tokio::spawn(check_again(std::sync::Arc::downgrade(shared), check));
+    tokio::spawn(resolve_again(Arc::downgrade(shared), resolve));
+    tokio::spawn(check_again(Arc::downgrade(shared), check));
 }
 
 async fn resolve_again(shared: Weak<Shared>, every: Duration) {
@@ -43,7 +42,7 @@ async fn resolve_again(shared: Weak<Shared>, every: Duration) {
         let all: Vec<_> = all.into_iter().take(shared.options.max_nodes).collect();
         shared.nodes.set(&all);
         if !shared.nodes.was_ready() {
-            check_all(&shared).await;
+            check_all(&shared);
         }
     }
 }
@@ -53,19 +52,24 @@ async fn check_again(shared: Weak<Shared>, every: Duration) {
     loop {
         ticks.tick().await;
         let Some(shared) = shared.upgrade() else { return };
-        check_all(&shared).await;
+        check_all(&shared);
     }
 }
 
-async fn check_all(shared: &Shared) {
-    let nodes = shared.nodes.all();
-    join_all(nodes.iter().map(|node| async {
-        match shared.status(node).await {
-            Ok(is_ready) => shared.nodes.said(node, is_ready),
-            Err(_) => shared.nodes.failed(node, &shared.options, &shared.counters),
-        }
-    }))
-    .await;
+/// Asks each node that is not being asked: one that says nothing delays its own next check and no
+/// other's.
+fn check_all(shared: &Arc<Shared>) {
+    for node in shared.nodes.all().iter() {
+        let Ok(turn) = node.checks.clone().try_acquire_owned() else { continue };
+        let (shared, node) = (shared.clone(), node.clone());
+        tokio::spawn(async move {
+            match shared.status(&node).await {
+                Ok(is_ready) => shared.nodes.said(&node, is_ready),
+                Err(_) => shared.nodes.failed(&node, &shared.options, &shared.counters),
+            }
+            drop(turn);
+        });
+    }
 }
 
 fn ticks(every: Duration) -> tokio::time::Interval {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 /// A node that did not fail for so long is forgiven what it did before.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
@@ -17,6 +18,8 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     seed: u64,
     in_flight: AtomicUsize,
+    /// One, for whoever asks it how it is.
+    pub(crate) checks: Arc<Semaphore>,
     health: Mutex<Health>,
 }
 
@@ -58,7 +61,13 @@ impl Node {
             ejected_until: None,
             failed_at: None,
         };
-        Self { address, seed, in_flight: AtomicUsize::new(0), health: Mutex::new(health) }
+        Self {
+            address,
+            seed,
+            in_flight: AtomicUsize::new(0),
+            checks: Arc::new(Semaphore::new(1)),
+            health: Mutex::new(health),
+        }
     }
 
     /// Its weight for a key: of all nodes, the one with the highest is the key's first.

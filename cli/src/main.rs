@@ -7,6 +7,7 @@ mod admin;
 mod client;
 mod config;
 mod logging;
+mod ops;
 mod parts;
 mod process;
 mod programs;

@@ -19,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::ops::Ops;
 use crate::programs::ProgramError;
 use crate::secrets::SecretsError;
 use crate::storage::StorageError;
@@ -77,8 +78,9 @@ pub(crate) async fn listen(
 }
 
 /// Tells people and scripts where the process is; the line is stable.
-pub(crate) fn announce(parts: &[(&str, SocketAddr)]) {
-    let parts: Vec<_> = parts.iter().map(|(name, at)| format!("{name}=http://{at}")).collect();
+pub(crate) fn announce(parts: &[(&str, SocketAddr)], ops: &Ops) {
+    let parts = parts.iter().copied().chain(ops.address().map(|address| ("ops", address)));
+    let parts: Vec<_> = parts.map(|(name, at)| format!("{name}=http://{at}")).collect();
     // Nobody may be reading standard output.
     let _ = writeln!(io::stdout(), "listening {}", parts.join(" "));
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::ops::Ops;
 use crate::parts::{self, ApiParts};
 use crate::process::{
     ServeError, Signals, announce, end, finish, listen, millis, raise_file_limit, serve_public,
@@ -44,10 +45,11 @@ pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let (api_listener, api_address) = listen(config.api.listen, "CLOUDSERVE_API_LISTEN").await?;
     let (gateway_listener, gateway_address) =
         listen(config.gateway.listen, "CLOUDSERVE_GATEWAY_LISTEN").await?;
+    let ops = Ops::listen(&config).await?;
     let stores = storage.open(&lock).await?;
     let secrets = Secrets::load_for(&stores, lock.data_dir(), given).await?;
     let roles = Roles::start(&config, &programs, &secrets, &lock, stores, gateway_address)?;
-    announce(&[("api", api_address), ("gateway", gateway_address)]);
+    announce(&[("api", api_address), ("gateway", gateway_address)], &ops);
 
     let stop = CancellationToken::new();
     let mut deployer = tokio::spawn(roles.api.run_deployer(stop.clone().cancelled_owned()));
@@ -59,6 +61,7 @@ pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let mut api = {
         let router =
             status::router(roles.gateway.clone(), roles.sandbox.clone()).merge(roles.api.router());
+        ops.serve(&config, router.clone());
         let connections = parts::connections(&config);
         let drain_ms = config.drain_timeout_ms;
         tokio::spawn(serve_public(api_listener, router, connections, drain_ms, stop.clone()))

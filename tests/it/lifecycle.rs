@@ -7,7 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, TestServer, cloudserve, deploy, send, server, try_send, wait_for};
+use crate::support::{
+    PATIENCE, TestServer, cloudserve, deploy, metric_at, send, server, try_send, wait_for,
+};
 
 const SLOW: &str = "
 export default async ({ query }) => {
@@ -38,6 +40,34 @@ async fn both_listeners_answer_probes_and_metrics() {
     let shown = send(http.get(format!("{}/metrics", server.api))).await.text();
     for line in ["# TYPE cloudserve_gateway_calls_total ", "# TYPE cloudserve_sandbox_workers "] {
         assert_eq!(shown.matches(line).count(), 1, "{line}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn callers_that_take_all_places_keep_no_probe_out() {
+    let settings = [("CLOUDSERVE_MAX_CONNECTIONS", "2"), ("CLOUDSERVE_OPS_LISTEN", "127.0.0.1:0")];
+    let server = TestServer::start_with(&settings).await;
+    let ops = server.ops().expect("it has a listener for probes");
+    let mut held = Vec::new();
+    for base in [&server.api, &server.api, &server.gateway, &server.gateway] {
+        let address = base.strip_prefix("http://").unwrap();
+        held.push(TcpStream::connect(address).await.unwrap());
+    }
+    wait_for("all places to be taken", || async {
+        (metric_at(&ops, "cloudserve_gateway_connections").await == 2).then_some(())
+    })
+    .await;
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        wait_for(path, || async {
+            let answer = reqwest::get(format!("{ops}{path}")).await.unwrap();
+            (answer.status() == 200).then_some(())
+        })
+        .await;
+    }
+    // Nothing else is there: network policies open it to other people.
+    for path in ["/", "/api/auth/me", "/run/a/b"] {
+        let answer = reqwest::get(format!("{ops}{path}")).await.unwrap();
+        assert_eq!(answer.status(), 404, "{path}");
     }
 }
 

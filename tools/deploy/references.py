@@ -108,6 +108,7 @@ def check_pod(document, objects, settings, complain):
         if any(re.search(r"--password(?![\w-])", word) for word in words_of(container)):
             complain(f"{where} passes a password as an argument")
         ports = {port["name"] for port in container.get("ports", [])}
+        check_watched(where, document, container, objects, complain)
         for probe in PROBES:
             for action in ("httpGet", "tcpSocket"):
                 port = container.get(probe, {}).get(action, {}).get("port")
@@ -121,17 +122,38 @@ def check_pod(document, objects, settings, complain):
             complain(f"{at}: there is no claim {claim}")
 
 
+def check_watched(where, document, container, objects, complain):
+    """A server of ours is watched where no caller can be in the way."""
+    _, found, port = settings_given(container, objects).get("CLOUDSERVE_OPS_LISTEN", "").rpartition(":")
+    if not found:
+        return
+    names = {known["name"]: known["containerPort"] for known in container.get("ports", [])}
+    for probe in PROBES:
+        asked = container.get(probe, {}).get("httpGet", {}).get("port")
+        if asked is not None and str(names.get(asked, asked)) != port:
+            complain(f"{where}: its {probe} asks port {asked}, where callers may have all places")
+    scraped = document["spec"]["template"]["metadata"].get("annotations", {}).get("prometheus.io/port", port)
+    if scraped != port:
+        complain(f"{where}: it is scraped at port {scraped}, where callers may have all places")
+
+
 def seconds_to_end(container, objects):
     """What goes before the signal, and what a server of ours takes after it, at most."""
     told = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
     before = int(told[1]) if told[:1] == ["sleep"] else 0
+    given = settings_given(container, objects)
+    return before + sum(int(given.get(name, 0)) for name in DRAIN) // 1000
+
+
+def settings_given(container, objects):
+    """What a container's environment says, as far as manifests do."""
     configs = [source.get("configMapRef", {}).get("name") for source in container.get("envFrom", [])]
     given = {}
     for document in objects:
         if document["kind"] == "ConfigMap" and document["metadata"]["name"] in configs:
             given |= document["data"]
     given |= {variable["name"]: variable["value"] for variable in container.get("env", []) if "value" in variable}
-    return before + sum(int(given.get(name, 0)) for name in DRAIN) // 1000
+    return given
 
 
 def words_of(container):

@@ -188,6 +188,22 @@ class References(unittest.TestCase):
             self.assertEqual(len(self.complaints(pod)), 1, self.complaints(pod))
 
 
+    def test_a_pod_that_is_watched_where_callers_may_be_in_the_way(self):
+        def complaints(probed="ops", scraped="81"):
+            pod = copy.deepcopy(deployment())
+            pod["spec"]["template"]["metadata"]["annotations"] = {"prometheus.io/port": scraped}
+            container = pod["spec"]["template"]["spec"]["containers"][0]
+            container["ports"].append({"name": "ops", "containerPort": 81})
+            container["env"] = [{"name": "CLOUDSERVE_OPS_LISTEN", "value": "0.0.0.0:81"}]
+            container["readinessProbe"]["httpGet"]["port"] = probed
+            found = []
+            references.check([pod], {"CLOUDSERVE_OPS_LISTEN"}, found.append)
+            return found
+
+        self.assertEqual(complaints(), [])
+        self.assertIn("readinessProbe asks port http", complaints(probed="http")[0])
+        self.assertIn("scraped at port 80", complaints(scraped="80")[0])
+
     def test_a_pod_that_is_ended_while_it_drains(self):
         def complaints(grace, drain_ms, notice_ms="0"):
             pod = copy.deepcopy(deployment())

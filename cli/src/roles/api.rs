@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{begin_to_drain, give_notice};
 use crate::config::Config;
+use crate::ops::Ops;
 use crate::parts::{self, ApiParts};
 use crate::process::{ServeError, Signals, announce, end, finish, listen, serve_public};
 use crate::secrets::{FromEnvironment, Secrets};
@@ -26,6 +27,7 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let data_dir = lock.data_dir();
     let mut signals = Signals::new()?;
     let (listener, address) = listen(config.api.listen, "CLOUDSERVE_API_LISTEN").await?;
+    let ops = Ops::listen(&config).await?;
     let sandboxes = parts::sandboxes(&config, token)?;
     let stores = open_production(&mongo, &s3).await?;
     secrets.check(&stores, given).await?;
@@ -47,12 +49,13 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
         },
     );
     let (status, leaving) = status::of_api(accounts, sandboxes);
-    announce(&[("api", address)]);
+    announce(&[("api", address)], &ops);
 
     let stop = CancellationToken::new();
     let mut deployer = tokio::spawn(api.run_deployer(stop.clone().cancelled_owned()));
     let mut serving = {
         let (router, connections) = (status.merge(api.router()), parts::connections(&config));
+        ops.serve(&config, router.clone());
         let drain_ms = config.drain_timeout_ms;
         tokio::spawn(serve_public(listener, router, connections, drain_ms, stop.clone()))
     };

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{begin_to_drain, give_notice};
 use crate::config::Config;
+use crate::ops::Ops;
 use crate::parts;
 use crate::process::{ServeError, Signals, announce, end, finish, listen, serve_public};
 use crate::status;
@@ -14,10 +15,12 @@ use crate::status;
 pub(super) async fn run(config: Config) -> Result<ExitCode, ServeError> {
     let mut signals = Signals::new()?;
     let (listener, address) = listen(config.frontend.listen, "CLOUDSERVE_FRONTEND_LISTEN").await?;
+    let ops = Ops::listen(&config).await?;
     let (status, leaving) = status::of_frontend();
     let router = status.merge(cloudserve_api::dashboard());
-    announce(&[("frontend", address)]);
+    announce(&[("frontend", address)], &ops);
 
+    ops.serve(&config, router.clone());
     let stop = CancellationToken::new();
     let connections = parts::connections(&config);
     let drain_ms = config.drain_timeout_ms;

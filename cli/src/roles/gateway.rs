@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Shown, begin_to_drain, give_notice};
 use crate::config::Config;
+use crate::ops::Ops;
 use crate::parts;
 use crate::process::{ServeError, Signals, announce, end, finish, listen};
 use crate::secrets::{FromEnvironment, Secrets};
@@ -20,14 +21,16 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let token = given.internal_token()?;
     let mut signals = Signals::new()?;
     let (listener, address) = listen(config.gateway.listen, "CLOUDSERVE_GATEWAY_LISTEN").await?;
+    let ops = Ops::listen(&config).await?;
     let sandboxes = parts::sandboxes(&config, token)?;
     let stores = open_production_records(&mongo).await?;
     secrets.check(&stores, given).await?;
     let identity = parts::identity(&config, &secrets, &stores);
     let shown = Shown::new(&sandboxes);
     let gateway = parts::gateway(&config, stores, identity, Arc::new(sandboxes), Some(shown))?;
-    announce(&[("gateway", address)]);
+    announce(&[("gateway", address)], &ops);
 
+    ops.serve(&config, gateway.router());
     let stop = CancellationToken::new();
     let mut serving = {
         let (gateway, stop) = (gateway.clone(), stop.clone());

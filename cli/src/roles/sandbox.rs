@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::begin_to_drain;
 use crate::config::Config;
+use crate::ops::Ops;
 use crate::process::{ServeError, Signals, announce, end, finish, listen, serve_roles};
 use crate::secrets::FromEnvironment;
 use crate::storage::s3_options;
@@ -28,6 +29,7 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     let data_dir = lock.data_dir();
     let mut signals = Signals::new()?;
     let (listener, address) = listen(config.sandbox.listen, "CLOUDSERVE_SANDBOX_LISTEN").await?;
+    let ops = Ops::listen(&config).await?;
     let artifacts = open_production_objects(&s3).await?;
     let cache = parts::cache(&config, data_dir, artifacts.clone())?;
     let sandbox = parts::sandbox(&config, &worker, data_dir, cache)?;
@@ -43,8 +45,9 @@ pub(super) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
     };
     let server = Server::new(offered, token, previous, ServerOptions::default());
     let router = status::of_sandbox(sandbox.clone()).merge(server.router());
-    announce(&[("sandbox", address)]);
+    announce(&[("sandbox", address)], &ops);
 
+    ops.serve(&config, router.clone());
     let stop = CancellationToken::new();
     let mut serving = tokio::spawn(serve_roles(listener, router, stop.clone()));
     signals.first(&mut serving, "sandbox").await?;

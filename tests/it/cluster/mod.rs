@@ -348,7 +348,8 @@ async fn roles_refuse_to_start_without_what_they_need() {
 
 async fn frontend_serves_files_alone() {
     let address = format!("{}:8083", host(9));
-    let settings = [("CLOUDSERVE_FRONTEND_LISTEN", &*address)];
+    let ops = format!("{}:8084", host(9));
+    let settings = [("CLOUDSERVE_FRONTEND_LISTEN", &*address), ("CLOUDSERVE_OPS_LISTEN", &*ops)];
     let mut frontend = RoleProcess::start("frontend", &address, &settings).await;
     for path in ["/", "/functions/x"] {
         let page = reqwest::get(format!("{}{path}", frontend.url)).await.unwrap();
@@ -361,5 +362,9 @@ async fn frontend_serves_files_alone() {
     }
     let alive = reqwest::get(format!("{}/healthz", frontend.url)).await.unwrap();
     assert_eq!(alive.status(), 200);
+    for (path, status) in [("/readyz", 200), ("/", 404)] {
+        let answer = reqwest::get(format!("http://{ops}{path}")).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+    }
     assert!(frontend.stop().await);
 }

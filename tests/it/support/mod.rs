@@ -15,7 +15,7 @@ pub(crate) use process::{
     children_of, cloudserve, cpu_ticks, is_alive, peak_growth, peak_memory, signal, spawn,
 };
 pub(crate) use role::RoleProcess;
-pub(crate) use server::{Home, TestServer, npm_cache, server};
+pub(crate) use server::{Home, TestServer, metric_at, npm_cache, server};
 pub(crate) use web_socket::{Message, Socket};
 
 /// What something may take that is not what the test is about.

@@ -140,6 +140,11 @@ impl TestServer {
         fs::read_to_string(self.home().log_file()).unwrap_or_default()
     }
 
+    /// Where its probes are, if its settings give them a listener of their own.
+    pub(crate) fn ops(&self) -> Option<String> {
+        self.output().lines().find_map(|line| listener_of(line, "ops"))
+    }
+
     /// Registers a new account.
     pub(crate) async fn register(&self) -> Account {
         Account::register(&self.api, &self.gateway).await
@@ -235,13 +240,12 @@ pub(crate) async fn metric_at(base: &str, name: &str) -> u64 {
 
 /// `listening api=http://... gateway=http://...`
 fn parse_listening(line: &str) -> Option<(String, String)> {
-    let rest = line.strip_prefix("listening ")?;
-    let field = |name: &str| {
-        rest.split(' ')
-            .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
-            .map(str::to_owned)
-    };
-    Some((field("api")?, field("gateway")?))
+    Some((listener_of(line, "api")?, listener_of(line, "gateway")?))
+}
+
+fn listener_of(line: &str, name: &str) -> Option<String> {
+    let mut listeners = line.strip_prefix("listening ")?.split(' ');
+    listeners.find_map(|listener| listener.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
 }
 
 /// Stands in for npm: writes down that it was called, then becomes npm.

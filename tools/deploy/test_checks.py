@@ -205,11 +205,12 @@ class References(unittest.TestCase):
         self.assertIn("scraped at port 80", complaints(scraped="80")[0])
 
     def test_a_pod_that_is_ended_while_it_drains(self):
-        def complaints(grace, drain_ms, notice_ms="0"):
+        def complaints(grace, drain_ms, notice_ms="0", image="i"):
             pod = copy.deepcopy(deployment())
             spec = pod["spec"]["template"]["spec"]
             spec["terminationGracePeriodSeconds"] = grace
             container = spec["containers"][0]
+            container["image"] = f"registry.example:5000/{image}:1"
             container["envFrom"] = [{"configMapRef": {"name": "settings"}}]
             container["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", "10"]}}}
             data = {"CLOUDSERVE_DRAIN_TIMEOUT_MS": drain_ms, "CLOUDSERVE_DRAIN_NOTICE_MS": notice_ms}
@@ -219,7 +220,10 @@ class References(unittest.TestCase):
             return found
 
         self.assertEqual(complaints(145, "120000"), [])
-        for given in ((144, "120000"), (145, "121000"), (145, "120000", "5000")):
+        self.assertEqual(complaints(145, "120000", image="cloudserve-sandbox"), [])
+        self.assertEqual(complaints(265, "120000", image="cloudserve-gateway"), [])
+        for given in ((144, "120000"), (145, "121000"), (145, "120000", "5000"),
+                      (264, "120000", "0", "cloudserve-gateway"), (264, "120000", "0", "cloudserve-all")):
             (said,) = complaints(*given)
             self.assertIn("to end, and its pod has less", said)
 

@@ -90,6 +90,9 @@ def check_pod(document, objects, settings, complain):
             complain(f"{where} requests no processor or has no limit of memory")
         if re.search(r":latest$|^[^:@]+$", container["image"].rpartition("/")[2]):
             complain(f"{where}: {container['image']} is not pinned")
+        # What is pinned is the same tomorrow: a registry that is away must keep no container from its restart.
+        if container.get("imagePullPolicy", "IfNotPresent") != "IfNotPresent":
+            complain(f"{where} starts only while its registry answers")
         for mount in container.get("volumeMounts", []):
             used.add(mount["name"])
             if mount["name"] not in volumes:

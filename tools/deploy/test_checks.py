@@ -175,6 +175,7 @@ class References(unittest.TestCase):
             lambda pod: container(pod)["resources"].pop("limits"),
             lambda pod: container(pod).update(image="registry.example:5000/i"),
             lambda pod: container(pod).update(image="i:latest"),
+            lambda pod: container(pod).update(imagePullPolicy="Always"),
             lambda pod: container(pod).update(env=[{"name": "CLOUDSERVE_LGO", "value": "x"}]),
             lambda pod: container(pod).update(envFrom=[{"configMapRef": {"name": "none"}}]),
             lambda pod: container(pod).update(args=["--username=u", "--password=p"]),

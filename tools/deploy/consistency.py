@@ -9,7 +9,7 @@ from pathlib import Path
 
 from provision.paths import REPOSITORY
 
-from .manifests import JOBS
+from .manifests import JOBS, documents
 
 
 def text_of(name: str) -> str:
@@ -67,20 +67,37 @@ METRICS = {
 }
 
 
-def check_metrics(complain) -> None:
-    """docs/OPERATIONS.md explains the metrics that there are, and no others."""
-    told = set(re.findall(r"^\| `(cloudserve_\w+)", text_of("docs/OPERATIONS.md"), re.MULTILINE))
+# Where the values of their labels are.
+LABELS = {
+    "cloudserve_gateway_": ("protocol/src/fault.rs", "gateway/src/refusal.rs"),
+    "cloudserve_remote_": ("remote/src/metrics.rs",),
+    "cloudserve_sandbox_": ("cli/src/status.rs", "runtime/sandbox/src/death.rs"),
+}
+ALERTS = "k8s/components/alerts/rules.yaml"
+
+
+def exported_metrics() -> set[str]:
     exported = set()
     for prefix, source in METRICS.items():
         code = text_of(source).partition("#[cfg(test)]")[0]
         exported |= set(re.findall(rf"{prefix}\w+", code)) - {prefix}
         exported |= {prefix + name for name in re.findall(r'\("(\w+)", "(?:counter|gauge)"', code)}
+    return exported
+
+
+def explained_metrics() -> dict[str, str]:
+    """Metric -> its label, if it has one."""
+    return dict(re.findall(r"^\| `(cloudserve_\w+)(?:\{(\w+)\})?`", text_of("docs/OPERATIONS.md"), re.MULTILINE))
+
+
+def check_metrics(complain) -> None:
+    """docs/OPERATIONS.md explains the metrics that there are, and no others."""
+    told, exported = set(explained_metrics()), exported_metrics()
     for name in sorted(exported - told):
         complain(f"docs/OPERATIONS.md does not explain the metric {name}")
     for name in sorted(told - exported):
         complain(f"docs/OPERATIONS.md explains {name}, which nobody exports")
-    # A histogram is shown by its parts.
-    shown = {re.sub(r"_(?:bucket|sum|count)$", "", name) for name in dashboard_metrics()}
+    shown = {whole(name) for name in dashboard_metrics()}
     for name in sorted(shown - exported):
         complain(f"k8s/grafana/cloudserve.json shows {name}, which nobody exports")
     for name in sorted(exported - shown):
@@ -126,6 +143,38 @@ def check_documents(complain) -> None:
     for document, names in (("docs/API.md", settings_and_codes()), ("docs/CLI.md", client_options())):
         for name in sorted(names - named(names, text_of(document))):
             complain(f"{document} does not name {name}")
+
+
+def whole(name: str) -> str:
+    """A histogram is asked for by its parts."""
+    return re.sub(r"_(?:bucket|sum|count)$", "", name)
+
+
+def check_alerts(complain) -> None:
+    """Alerts are about metrics that there are, and docs/OPERATIONS.md says what to do about each."""
+    (document,) = documents(text_of(ALERTS))
+    rules = [rule for group in document["spec"]["groups"] for rule in group["rules"]]
+    for rule in rules:
+        check_expression(rule["expr"], lambda text, rule=rule: complain(f"{ALERTS}: {rule['alert']} {text}"))
+    told = set(re.findall(r"`(CloudServe\w+)`", text_of("docs/OPERATIONS.md")))
+    for name in sorted({rule["alert"] for rule in rules} ^ told):
+        complain(f"{name} is either in {ALERTS} or in docs/OPERATIONS.md")
+
+
+def check_expression(expression: str, complain) -> None:
+    exported, told = exported_metrics(), explained_metrics()
+    for name, matchers in re.findall(r"\b(cloudserve_\w+)(?:\{([^}]*)\})?", expression):
+        if whole(name) not in exported:
+            complain(f"asks for {name}, which nobody exports")
+            continue
+        (prefix,) = [prefix for prefix in LABELS if name.startswith(prefix)]
+        code = "".join(map(text_of, LABELS[prefix]))
+        for label, values in re.findall(r'(\w+)\s*[=!]~?\s*"([^"]*)"', matchers):
+            if label != told.get(whole(name)):
+                complain(f"asks for a label {label} of {name}, which has none")
+            for value in values.split("|"):
+                if f'"{value}"' not in code:
+                    complain(f"asks for {name} where {label} is {value}, which it never is")
 
 
 def dashboard_metrics() -> set[str]:

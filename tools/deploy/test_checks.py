@@ -261,6 +261,23 @@ class Documents(unittest.TestCase):
         self.assertEqual(some - found, set())
 
 
+class Alerts(unittest.TestCase):
+    def test_an_alert_that_can_never_fire(self):
+        for expression, said in (
+            ('rate(cloudserve_gateway_refusals_total{code=~"unavailable|not_active"}[5m]) > 0', []),
+            ("cloudserve_gateway_duration_seconds_bucket", []),
+            ("cloudserve_gateway_refusal_total > 0", ["nobody exports"]),
+            ('cloudserve_sandbox_workers{state="raedy"} == 0', ["state is raedy"]),
+            ('cloudserve_sandbox_workers{code="ready"} == 0', ["a label code"]),
+            ('cloudserve_sandbox_processes{state="ready"} == 0', ["a label state"]),
+        ):
+            found = []
+            consistency.check_expression(expression, found.append)
+            self.assertEqual(len(found), len(said), (expression, found))
+            for text, part in zip(found, said):
+                self.assertIn(part, text)
+
+
 class Examples(unittest.TestCase):
     def complaints(self, scripts_of, document):
         found = []

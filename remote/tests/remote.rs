@@ -425,36 +425,52 @@ async fn a_node_that_says_nothing_is_given_up_before_the_deadline_and_no_other_g
     assert_eq!((metrics.lost, metrics.retries), (1, 0));
 }
 
-#[tokio::test]
-async fn hosts_that_do_not_connect_take_no_more_than_the_time_for_looking() {
-    // The kernel connects nobody while as many wait as may: a packet to it is lost, as on a host that is
-    // gone. One waits already.
-    let mut held = Vec::new();
-    let mut urls = Vec::new();
-    for _ in 0..20 {
+/// A host that is gone: the kernel connects nobody while as many wait as may, and drops what asks. One
+/// waits already.
+struct Gone {
+    address: SocketAddr,
+    _waiting: TcpStream,
+    _listener: TcpListener,
+}
+
+impl Gone {
+    async fn new() -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(0).unwrap();
         let address = listener.local_addr().unwrap();
-        held.push((TcpStream::connect(address).await.unwrap(), listener));
-        urls.push(format!("http://{address}").parse().unwrap());
+        let waiting = TcpStream::connect(address).await.unwrap();
+        Self { address, _waiting: waiting, _listener: listener }
     }
-    let options = RemoteOptions {
-        connect_timeout_ms: 500,
-        unavailable_wait_ms: 200,
-        check_ms: 600_000,
-        eject_after_failures: u32::MAX,
-        ..RemoteOptions::default()
-    };
-    let sandboxes = Sandboxes::start(options, urls, InternalToken::parse(TOKEN).unwrap());
-    let known = "cloudserve_remote_nodes{state=\"unknown\"} 20\n";
-    wait_for(|| sandboxes.metrics().to_string().contains(known)).await;
-    let mut short = call(Body::Empty);
-    short.deadline = Instant::now() + Duration::from_secs(5);
-    let outcome = sandboxes.invoke(short).await.unwrap_err();
-    assert_eq!(outcome.fault.unwrap().class, FaultClass::SandboxUnavailable);
-    assert!(!outcome.started);
-    assert_eq!(sandboxes.metrics().unavailable, 1);
+}
+
+#[tokio::test]
+async fn a_call_that_finds_only_hosts_that_are_gone_is_no_timeout_of_its_function() {
+    let mut gone = Vec::new();
+    for _ in 0..20 {
+        gone.push(Gone::new().await);
+    }
+    // Connecting to all takes longer than the call has; connecting to one does.
+    for (connect_timeout_ms, time_left_ms) in [(500, 5_000), (10_000, 100)] {
+        let options = RemoteOptions {
+            connect_timeout_ms,
+            unavailable_wait_ms: 200,
+            check_ms: 600_000,
+            eject_after_failures: u32::MAX,
+            ..RemoteOptions::default()
+        };
+        let urls = gone.iter().map(|gone| format!("http://{}", gone.address).parse().unwrap());
+        let token = InternalToken::parse(TOKEN).unwrap();
+        let sandboxes = Sandboxes::start(options, urls.collect(), token);
+        let known = "cloudserve_remote_nodes{state=\"unknown\"} 20\n";
+        wait_for(|| sandboxes.metrics().to_string().contains(known)).await;
+        let mut call = call(Body::Empty);
+        call.deadline = Instant::now() + Duration::from_millis(time_left_ms);
+        let outcome = sandboxes.invoke(call).await.unwrap_err();
+        assert_eq!(outcome.fault.unwrap().class, FaultClass::SandboxUnavailable);
+        assert!(!outcome.started);
+        assert_eq!(sandboxes.metrics().unavailable, 1);
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod upload;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -168,9 +169,15 @@ impl Shared {
         let key = spread(call.target.function_id.as_bytes());
         let last_moment = call.deadline + millis(self.options.deadline_grace_ms);
         let timeout_ms = call.target.limits.timeout_ms;
-        let work = self.invoke_somewhere(call, key);
+        let sent = Arc::new(AtomicBool::new(false));
+        let work = self.invoke_somewhere(call, key, &sent);
         let done = tokio::time::timeout_at(last_moment.into(), work).await;
         done.unwrap_or_else(|_| {
+            if !sent.load(Relaxed) {
+                // It looked for a node all the time: that is not the function's.
+                Counters::count(&self.counters.unavailable);
+                return Err(Box::new(Outcome::not_started(unavailable())));
+            }
             let fault = Fault::timeout(timeout_ms);
             Err(Box::new(Outcome::lost(fault)))
         })
@@ -180,6 +187,7 @@ impl Shared {
         self: &Arc<Self>,
         call: Invocation,
         key: u64,
+        sent: &Arc<AtomicBool>,
     ) -> Result<Reply, Box<Outcome>> {
         let Invocation { execution_id, target, deadline, head, body, mut told } = call;
         let source = Source::of(body);
@@ -194,7 +202,7 @@ impl Shared {
                 return Err(Box::new(search.refusal()));
             };
             let occupied = node.occupy();
-            let body = match self.offer(&node, source.upload(preamble)).await {
+            let body = match self.offer(&node, source.upload(preamble).telling(sent)).await {
                 Ok(body) => body,
                 Err(silent @ NotTaken::Silent(_)) => {
                     self.note(&node, &silent);

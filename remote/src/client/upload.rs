@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -65,7 +66,7 @@ impl Source {
                     pieces.attempt
                 };
                 let pieces = Some((pieces.clone(), attempt));
-                Upload { first: preamble.freeze(), pieces }
+                Upload { first: preamble.freeze(), pieces, sent: None }
             }
         }
     }
@@ -110,11 +111,18 @@ pub(crate) struct Upload {
     first: Bytes,
     /// With the number of the attempt.
     pieces: Option<(Arc<Mutex<Pieces>>, u32)>,
+    sent: Option<Arc<AtomicBool>>,
 }
 
 impl Upload {
     pub(super) fn whole(bytes: Bytes) -> Self {
-        Self { first: bytes, pieces: None }
+        Self { first: bytes, pieces: None, sent: None }
+    }
+
+    /// Sets `sent` when there is a connection that takes it. Until then no node has any of it.
+    pub(super) fn telling(self, sent: &Arc<AtomicBool>) -> Self {
+        sent.store(false, Relaxed);
+        Self { sent: Some(sent.clone()), ..self }
     }
 
     pub(super) fn is_in_pieces(&self) -> bool {
@@ -130,6 +138,9 @@ impl http_body::Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if let Some(sent) = self.sent.take() {
+            sent.store(true, Relaxed);
+        }
         if !self.first.is_empty() {
             let first = std::mem::take(&mut self.first);
             return Poll::Ready(Some(Ok(Frame::data(first))));

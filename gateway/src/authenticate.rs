@@ -61,7 +61,7 @@ pub(crate) fn strip_credentials(
         match caller {
             // It is the only credential there is, and it was taken: ours, without a second look
             // at its signature.
-            Caller::Known(_) => {
+            Caller::Known(_) if headers.get_all(AUTHORIZATION).iter().nth(1).is_none() => {
                 headers.remove(AUTHORIZATION);
             }
             _ => strip_platform_credentials(headers, authenticator.tokens()),

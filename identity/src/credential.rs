@@ -1,18 +1,20 @@
 //! The credential a request presents, and the removal of ours before user code sees the request.
 //!
 //! Looked at in this order: `Authorization: Bearer`, `x-api-key`, `api-key`, the session cookie.
-//! The first that is there counts; a second is not a fallback for a bad first one. The cookie is
+//! The first that is there counts, on whichever line of its header; a second is not a fallback for a
+//! bad first one. All of them are kept from user code, whether they counted or not. The cookie is
 //! for the control plane alone: pages of functions share an origin among themselves, and cookies
 //! know no ports, so where functions are called a cookie would let any function's page act as the
 //! visitor.
 
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, COOKIE, HeaderValue};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
 
 use crate::api_key::ApiKeySecret;
 use crate::session::{SESSION_COOKIE, SessionTokens};
 
-const KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];
+static KEY_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
 
 /// A credential, not yet checked.
 #[derive(Clone)]
@@ -50,7 +52,7 @@ impl Credential {
         bearer(headers).map(Self::from_bearer).or_else(|| {
             KEY_HEADERS
                 .iter()
-                .find_map(|name| headers.get(*name)?.to_str().ok())
+                .find_map(|name| lines(headers, name).next())
                 .map(|key| Self::ApiKey(key.trim().to_owned()))
         })
     }
@@ -65,9 +67,15 @@ impl Credential {
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    lines(headers, &AUTHORIZATION).find_map(|line| {
+        let (scheme, token) = line.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    })
+}
+
+/// The lines of a header that are text.
+fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok())
 }
 
 /// The session tokens among the cookies. More than one, if a page has set cookies of that name for
@@ -87,44 +95,66 @@ fn session_token(cookie: &[u8]) -> Option<&[u8]> {
     Some(value.trim_ascii())
 }
 
-/// Removes what is ours: a bearer token we signed or that has the form of our keys, key headers
-/// that hold such a key, and the session cookie. What belongs to the function's own users stays:
-/// a public function may have its own bearer tokens, keys and cookies.
+/// Removes what is ours: tokens we signed and what has the form of our keys, on any line of
+/// `authorization` and of the key headers, and the session cookie. What belongs to the function's own
+/// users stays: a public function may have its own bearer tokens, keys and cookies.
 pub fn strip_platform_credentials(headers: &mut HeaderMap, tokens: &SessionTokens) {
-    let is_ours = |text: &str| ApiKeySecret::looks_like(text) || tokens.is_ours(text);
-    if bearer(headers).is_some_and(is_ours) {
-        headers.remove(AUTHORIZATION);
+    let is_ours = |text: &[u8]| {
+        std::str::from_utf8(text)
+            .is_ok_and(|text| ApiKeySecret::looks_like(text) || tokens.is_ours(text))
+    };
+    // Whatever the scheme before it is.
+    let holds_ours = |part: &[u8]| part.split(u8::is_ascii_whitespace).any(is_ours);
+    strip(headers, &AUTHORIZATION, holds_ours);
+    for name in &KEY_HEADERS {
+        strip(headers, name, holds_ours);
     }
-    for name in KEY_HEADERS {
-        if headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim).is_some_and(is_ours) {
-            headers.remove(name);
-        }
+    strip(headers, &COOKIE, |cookie| session_token(cookie).is_some_and(is_ours));
+}
+
+/// Removes each part that is ours from each line of a header and leaves the others byte for byte:
+/// what is in them is the caller's business, and need not be text.
+fn strip(headers: &mut HeaderMap, name: &HeaderName, is_ours: impl Fn(&[u8]) -> bool) {
+    let mut found = false;
+    let kept: Vec<_> = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|line| {
+            without(line.as_bytes(), |part| {
+                let is_ours = is_ours(part);
+                found |= is_ours;
+                is_ours
+            })
+        })
+        .collect();
+    if !found {
+        return;
     }
-    if session_cookies(headers).any(is_ours) {
-        strip_session_cookies(headers, is_ours);
+    headers.remove(name);
+    for line in kept {
+        headers.append(name, line);
     }
 }
 
-/// Removes each cookie that is ours and leaves the others byte for byte: what is in them is the
-/// page's business, and need not be text.
-fn strip_session_cookies(headers: &mut HeaderMap, is_ours: impl Fn(&str) -> bool) {
-    let stays = |cookie: &&[u8]| {
-        session_token(cookie).and_then(|t| std::str::from_utf8(t).ok()).is_none_or(|t| !is_ours(t))
-    };
-    let kept: Vec<_> = headers
-        .get_all(COOKIE)
-        .into_iter()
-        .map(|value| {
-            let cookies = value.as_bytes().split(|b| *b == b';').filter(stays);
-            cookies.collect::<Vec<_>>().join(&b';')
-        })
-        .filter_map(|kept| HeaderValue::from_bytes(kept.trim_ascii()).ok())
-        .filter(|kept| !kept.is_empty())
-        .collect();
-    headers.remove(COOKIE);
-    for value in kept {
-        headers.append(COOKIE, value);
+/// The line without these parts; `None` if nothing else is in it. A part ends at a `;` or a `,`: a
+/// proxy may have joined lines.
+fn without(line: &[u8], mut is_left_out: impl FnMut(&[u8]) -> bool) -> Option<HeaderValue> {
+    let mut kept = Vec::with_capacity(line.len());
+    let mut start = 0;
+    loop {
+        let length = line[start..].iter().position(|b| matches!(b, b';' | b','));
+        let end = length.map_or(line.len(), |length| start + length);
+        if !is_left_out(&line[start..end]) {
+            // With what separates it from the one before it.
+            let from = if kept.is_empty() { start } else { start - 1 };
+            kept.extend_from_slice(&line[from..end]);
+        }
+        if end == line.len() {
+            break;
+        }
+        start = end + 1;
     }
+    HeaderValue::from_bytes(kept.trim_ascii()).ok().filter(|kept| !kept.is_empty())
 }
 
 #[cfg(test)]
@@ -169,6 +199,53 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_line_and_every_part_of_it_is_judged() {
+        let tokens = SessionTokens::new(&Secret::generate().unwrap(), Duration::from_secs(60));
+        let session: &str = &tokens.issue(UserId::new());
+        let key = ApiKeySecret::generate().unwrap();
+        let key = key.reveal();
+        let bearer_session: &str = &format!("Bearer {session}");
+        let joined: &str = &format!("Basic dTpw, Bearer {key}");
+        let ours_first: &str = &format!("Bearer {key}, Basic dTpw");
+        let in_the_middle: &str = &format!("a, {key},b");
+        let twice: &str = &format!("{key}, {session}");
+        let joined_cookies: &str = &format!("a=1, token={session}; b=2");
+        let session_cookie: &str = &format!("token={session}");
+        let digest = "Digest realm=\"a\", uri=\"/;x\"";
+        for (name, before, after) in [
+            ("authorization", vec!["Basic dTpw", bearer_session], vec!["Basic dTpw"]),
+            ("authorization", vec![bearer_session, "Basic dTpw"], vec!["Basic dTpw"]),
+            ("authorization", vec![bearer_session, bearer_session], vec![]),
+            ("authorization", vec!["Bearer theirs", bearer_session], vec!["Bearer theirs"]),
+            ("authorization", vec![joined], vec!["Basic dTpw"]),
+            ("authorization", vec![ours_first], vec!["Basic dTpw"]),
+            ("authorization", vec![digest, bearer_session], vec![digest]),
+            ("authorization", vec!["Basic dTpw", digest], vec!["Basic dTpw", digest]),
+            ("x-api-key", vec!["foo", key], vec!["foo"]),
+            ("x-api-key", vec![key, "foo", session, "bar"], vec!["foo", "bar"]),
+            ("x-api-key", vec![in_the_middle], vec!["a,b"]),
+            ("api-key", vec!["foo", key], vec!["foo"]),
+            ("api-key", vec!["foo", twice], vec!["foo"]),
+            ("api-key", vec![",a;;b", "c,,"], vec![",a;;b", "c,,"]),
+            ("cookie", vec!["a=1", session_cookie], vec!["a=1"]),
+            ("cookie", vec!["token=theirs", session_cookie], vec!["token=theirs"]),
+            ("cookie", vec![joined_cookies], vec!["a=1; b=2"]),
+        ] {
+            let entries: Vec<_> = before.iter().map(|value| (name, *value)).collect();
+            let mut map = headers(&entries);
+            strip_platform_credentials(&mut map, &tokens);
+            let left: Vec<_> = map.get_all(name).iter().map(|v| v.to_str().unwrap()).collect();
+            assert_eq!(left, after, "{name}: {before:?}");
+        }
+        // What is no text hides nothing.
+        let mut map = HeaderMap::new();
+        let line = [&b"\xff, "[..], key.as_bytes()].concat();
+        map.insert("x-api-key", HeaderValue::from_bytes(&line).unwrap());
+        strip_platform_credentials(&mut map, &tokens);
+        assert_eq!(map["x-api-key"].as_bytes(), b"\xff");
+    }
+
     /// A page of a function can set any cookie for its own path, and browsers send that first.
     #[test]
     fn no_other_cookie_hides_the_session() {
@@ -203,6 +280,14 @@ mod tests {
         for (presented, expected) in [
             (vec![("authorization", "Bearer abc"), ("cookie", "token=def")], Some(("abc", false))),
             (vec![("authorization", "Basic dTpw")], None),
+            (
+                vec![
+                    ("authorization", "Basic dTpw"),
+                    ("authorization", "Bearer abc"),
+                    ("authorization", "Bearer def"),
+                ],
+                Some(("abc", false)),
+            ),
             (vec![("cookie", "token=abc; token=def")], Some(("abc", true))),
             (vec![("cookie", behind_another.as_str())], Some((signed.as_str(), true))),
         ] {

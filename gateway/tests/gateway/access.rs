@@ -187,6 +187,50 @@ async fn our_credentials_stay_here_and_the_functions_own_pass() {
 }
 
 #[tokio::test]
+async fn no_line_of_a_header_hides_a_credential_behind_another() {
+    let w = World::new().await;
+    w.deploy(&w.alice, "echo", Visibility::Public).await;
+    w.deploy(&w.alice, "version", Visibility::Private).await;
+    let bearer: &str = &w.alice.bearer();
+    let key: &str = &w.alice.key;
+    let cookie: &str = &format!("token={}", w.alice.token);
+    let joined: &str = &format!("Basic dTpw, Bearer {key}");
+    for (name, lines, passes) in [
+        ("authorization", vec!["Basic dTpw", bearer], vec!["Basic dTpw"]),
+        ("authorization", vec![bearer, "Basic dTpw"], vec!["Basic dTpw"]),
+        ("authorization", vec!["Bearer theirs", bearer], vec!["Bearer theirs"]),
+        ("authorization", vec![joined], vec!["Basic dTpw"]),
+        ("x-api-key", vec!["foo", key], vec!["foo"]),
+        ("api-key", vec!["foo", key], vec!["foo"]),
+        ("cookie", vec!["a=1", cookie], vec!["a=1"]),
+    ] {
+        let mut request = Request::get("/run/alice/echo");
+        for line in &lines {
+            request = request.header(name, *line);
+        }
+        let seen = w.send(request.body(Body::empty()).unwrap()).await;
+        assert!(!seen.text().contains(&w.alice.token) && !seen.text().contains(key), "{lines:?}");
+        let seen = seen.json();
+        let seen = seen["headers"].as_array().unwrap().iter().filter(|h| h[0] == name);
+        let seen: Vec<_> = seen.map(|h| h[1].as_str().unwrap()).collect();
+        assert_eq!(seen, passes, "{name}: {lines:?}");
+    }
+    // The first bearer token counts, and no key makes up for a first one that is none.
+    for (headers, expected) in [
+        (
+            vec![("authorization", "Basic dTpw".to_owned()), ("authorization", bearer.to_owned())],
+            (200, ""),
+        ),
+        (
+            vec![("x-api-key", "foo".to_owned()), ("x-api-key", key.to_owned())],
+            (401, "unauthorized"),
+        ),
+    ] {
+        check(&w, &Method::GET, "/run/alice/version", &headers, expected).await;
+    }
+}
+
+#[tokio::test]
 async fn what_was_activated_is_served_at_once() {
     let w = World::new().await;
     let limits = Limits::default();

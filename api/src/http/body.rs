@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
@@ -10,28 +10,15 @@ use http_body_util::BodyExt;
 use super::problem::Problem;
 use crate::app::refusal::Refusal;
 
-/// A client that sends all before it reads sees the refusal only if what it sends is taken.
-const MAX_DISCARDED_BYTES: usize = 128 * 1024 * 1024;
-const MAX_DISCARDING: Duration = Duration::from_secs(2);
-
 /// Reads a body of at most `max_bytes` that arrives within `patience`.
-pub(super) async fn read(
-    mut body: Body,
-    max_bytes: u64,
-    patience: Duration,
-) -> Result<Bytes, Problem> {
-    let read = tokio::time::timeout(patience, collect(&mut body, max_bytes)).await;
-    let read = read.unwrap_or_else(|_| Err(Problem::body_too_slow()));
-    if read.is_err() {
-        // Whether it could all be taken makes no difference to the answer.
-        let _ = tokio::time::timeout(MAX_DISCARDING, discard(&mut body)).await;
-    }
-    read
+pub(super) async fn read(body: Body, max_bytes: u64, patience: Duration) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(patience, collect(body, max_bytes)).await;
+    read.unwrap_or_else(|_| Err(Problem::body_too_slow()))
 }
 
-async fn collect(body: &mut Body, max_bytes: u64) -> Result<Bytes, Problem> {
+async fn collect(mut body: Body, max_bytes: u64) -> Result<Bytes, Problem> {
     let too_large = || Problem::from(Refusal::TooLarge { what: "the body", max_bytes });
-    let declared = axum::body::HttpBody::size_hint(body).lower();
+    let declared = body.size_hint().lower();
     if declared > max_bytes {
         return Err(too_large());
     }
@@ -44,16 +31,6 @@ async fn collect(body: &mut Body, max_bytes: u64) -> Result<Bytes, Problem> {
         all.extend_from_slice(&data);
     }
     Ok(all.into())
-}
-
-async fn discard(body: &mut Body) {
-    let mut left = MAX_DISCARDED_BYTES;
-    while let Some(Ok(frame)) = body.frame().await {
-        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-            Some(less) => left = less,
-            None => return,
-        }
-    }
 }
 
 /// The content type without parameters, lower case.

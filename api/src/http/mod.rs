@@ -17,6 +17,7 @@ mod query;
 mod schemas;
 mod series;
 mod telemetry;
+mod unread;
 mod version_source;
 mod views;
 
@@ -24,8 +25,10 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::map_request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -82,6 +85,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ))
+        .layer(map_request(|request: Request| async move { unread::discarded(request) }))
         .with_state(app)
 }
 

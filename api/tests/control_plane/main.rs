@@ -8,3 +8,4 @@ mod input;
 mod leftovers;
 mod logs;
 mod support;
+mod unread;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use cloudserve_identity::Principal;
 use cloudserve_protocol::call::Target;
+use cloudserve_store::StoreError;
 use cloudserve_store::account::Scope;
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
@@ -62,6 +63,7 @@ pub(crate) async fn authorise(
         Ok(Entry::Absent) => Err(match standing {
             Standing::Owner(_) => Refusal::NotFound,
             Standing::Refused(refusal) => refusal,
+            Standing::Unchecked(error) => Refusal::storage(error),
         }),
         Err(error) => Err(not_loaded(path, &error)),
     }
@@ -104,13 +106,15 @@ enum Standing<'a> {
     Owner(&'a Principal),
     /// May call what is public; anything else is refused like this.
     Refused(Refusal),
+    /// May call what is public; whether anything else as well could not be found out.
+    Unchecked(&'a StoreError),
 }
 
 impl<'a> Standing<'a> {
     fn of(caller: &'a Caller, path: &RunPath<'_>) -> Self {
         match caller {
             Caller::Anonymous | Caller::Unrecognised => Self::Refused(Refusal::Unauthorized),
-            Caller::Unchecked(error) => Self::Refused(Refusal::storage(error)),
+            Caller::Unchecked(error) => Self::Unchecked(error),
             Caller::Known(principal) => Self::of_account(principal, path),
         }
     }

@@ -12,5 +12,6 @@ mod quota;
 mod revoked;
 mod stale;
 mod strangers;
+mod unchecked;
 mod watched;
 mod wire;

@@ -1,7 +1,7 @@
-//! An account store that counts what it is asked, and can be held up.
+//! An account store that counts what it is asked, and can be held up or out of reach.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use cloudserve_protocol::ids::{ApiKeyId, UserId, UserName};
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 #[derive(Clone, Default)]
 pub(crate) struct Watch {
     lookups: Arc<AtomicUsize>,
+    is_down: Arc<AtomicBool>,
     pause: Option<Arc<Pause>>,
 }
 
@@ -35,6 +36,11 @@ impl Watch {
     pub(crate) fn over(&self, stores: Stores) -> Stores {
         let inner = stores.accounts.clone();
         Stores { accounts: Arc::new(Watched { inner, watch: self.clone() }), ..stores }
+    }
+
+    /// From now on it knows of no key whether it exists.
+    pub(crate) fn break_down(&self) {
+        self.is_down.store(true, Relaxed);
     }
 
     /// How many keys it was asked for.
@@ -81,6 +87,9 @@ impl AccountStore for Watched {
 
     async fn api_key_by_hash(&self, key_hash: &str) -> Result<Option<ApiKey>, StoreError> {
         self.watch.lookups.fetch_add(1, Relaxed);
+        if self.watch.is_down.load(Relaxed) {
+            return Err(StoreError::unavailable("out of reach"));
+        }
         self.inner.api_key_by_hash(key_hash).await
     }
 

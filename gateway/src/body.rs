@@ -154,6 +154,14 @@ fn gone() -> Fault {
     Fault::new(FaultClass::Cancelled, "the caller went away before the request was complete")
 }
 
+/// The caller has not sent what it announced.
+pub(crate) fn late() -> Fault {
+    Fault::new(
+        FaultClass::Cancelled,
+        "the request's body did not arrive within the function's timeout",
+    )
+}
+
 /// A body under way, counted. What the function leaves unread is read and thrown away, as a
 /// refused body is.
 struct Pieces<B: Incoming> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cloudserve_protocol::call::{Invocation, Invoker, Outcome, Reply, RequestHead};
 use cloudserve_protocol::fault::Fault;
 
-use crate::body::{Incoming, Leftover, receive, too_large};
+use crate::body::{Incoming, Leftover, late, receive, too_large};
 use crate::meter::Call;
 use crate::options::GatewayOptions;
 use crate::patience::Patience;
@@ -25,11 +25,14 @@ pub(crate) async fn dispatch<B: Incoming>(
 ) -> Result<Reply, Box<Outcome>> {
     let told = call.told();
     let call = &*call;
+    let limit = call.target().limits.request_body_bytes;
+    // A function is not to blame for a body that it was never shown.
+    let receiving = receive(body, &head.headers, limit, options.whole_body_bytes, leftover);
+    let received = by(call.deadline(), patience, receiving).await;
+    let received = received
+        .unwrap_or_else(|| Err(late()))
+        .map_err(|fault| Box::new(Outcome::not_started(fault)))?;
     in_time(options, call, patience, async move {
-        let limit = call.target().limits.request_body_bytes;
-        let received = receive(body, &head.headers, limit, options.whole_body_bytes, leftover)
-            .await
-            .map_err(|fault| Box::new(Outcome::not_started(fault)))?;
         let reply = invoker.invoke(Invocation {
             execution_id: call.execution_id(),
             target: call.target().clone(),
@@ -60,16 +63,25 @@ pub(crate) async fn in_time(
     reply: impl Future<Output = Result<Reply, Box<Outcome>>>,
 ) -> Result<Reply, Box<Outcome>> {
     let last_moment = call.deadline() + options.deadline_grace();
-    let mut reply = pin!(reply);
-    let result = poll_fn(|cx| match reply.as_mut().poll(cx) {
-        Poll::Ready(reply) => Poll::Ready(Some(reply)),
-        Poll::Pending => patience.poll(cx, last_moment).map(|()| None),
-    });
-    result.await.unwrap_or_else(|| {
+    by(last_moment, patience, reply).await.unwrap_or_else(|| {
         tracing::warn!(execution_id = %call.execution_id(), "no answer from the sandbox in time");
         let fault = Fault::timeout(call.target().limits.timeout_ms);
         Err(Box::new(Outcome::lost(fault)))
     })
+}
+
+/// What this resolves to, unless it takes longer.
+async fn by<T>(
+    last_moment: Instant,
+    patience: &Patience,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = pin!(future);
+    let result = poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => patience.poll(cx, last_moment).map(|()| None),
+    });
+    result.await
 }
 
 /// When the answer to a request that has just come must be complete.

@@ -183,6 +183,23 @@ async fn a_closed_connection_ends_its_call() {
     assert!(began.elapsed() < Duration::from_secs(2));
 }
 
+#[tokio::test]
+async fn a_function_is_not_blamed_for_a_body_that_does_not_come() {
+    let w = World::new().await;
+    let limits = Limits { timeout_ms: 200, ..Limits::default() };
+    let id = w.deploy_limited(&w.alice, "count", Visibility::Public, limits).await;
+    let served = serve(&w).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let request = "POST /run/alice/count HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhel";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let answer = read_answer(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 499 "), "{answer}");
+    assert!(answer.contains("\"code\":\"cancelled\""), "{answer}");
+    assert_eq!(w.usage(&w.alice, 1).await[0].code, "cancelled");
+    let log = w.logs(id).await.remove(0);
+    assert!(log.lines[0].message.contains("body did not arrive"), "{log:?}");
+}
+
 /// HTTP knows by the length that all of it is there, before the function has said that it is done.
 #[tokio::test]
 async fn an_answer_of_a_known_length_is_complete_with_its_last_byte() {

@@ -158,7 +158,7 @@ pub(crate) fn failure(call: Call, outcome: Outcome) -> Response<AnswerBody> {
     let body = Failed { error: Description { code, message, execution_id }, message };
     let mut response = json(status_of(fault.class), &body);
     let headers = response.headers_mut();
-    explain_refusal(headers, fault.class, call.target().limits.concurrency);
+    explain_refusal(headers, fault, call.target().limits.concurrency);
     stamp(headers, &ExecutionText::of(call.execution_id()), outcome.cold, outcome.timings);
     call.finish(outcome);
     response
@@ -173,10 +173,11 @@ pub(crate) fn crashed() -> Fault {
     Fault::new(FaultClass::Crashed, "the function's process ended while the call was in it")
 }
 
-/// When to come again, for calls that were not taken.
-pub(crate) fn explain_refusal(headers: &mut HeaderMap, class: FaultClass, concurrency: u32) {
-    match class.http_status() {
-        429 => limited(headers, &concurrency.to_string(), 1),
+/// When to come again, for calls that were not taken. `concurrency` is the function's: a sandbox says
+/// which bound was met if it knows.
+pub(crate) fn explain_refusal(headers: &mut HeaderMap, fault: &Fault, concurrency: u32) {
+    match fault.class.http_status() {
+        429 => limited(headers, &fault.limit.unwrap_or(concurrency).to_string(), 1),
         503 => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
         _ => {}
     }

@@ -133,7 +133,7 @@ pub(crate) async fn envelope(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     if let Some(fault) = &fault {
-        explain_refusal(headers, fault.class, target.limits.concurrency);
+        explain_refusal(headers, fault, target.limits.concurrency);
     }
     stamp(headers, &ExecutionText::of(execution_id), cold, timings);
     response

@@ -87,18 +87,28 @@ pub struct Fault {
     /// A stack trace or the like: for the owner's log, never for the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// How many calls there may be at the same time, where there were too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
 }
 
 impl Fault {
     /// A fault without detail.
     pub fn new(class: FaultClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), detail: None }
+        Self { class, message: message.into(), detail: None, limit: None }
     }
 
     /// The same fault with a detail for the owner's log.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    /// The same fault with the bound that was met.
+    #[must_use]
+    pub fn with_limit(mut self, limit: u32) -> Self {
+        self.limit = Some(limit);
         self
     }
 

@@ -63,7 +63,7 @@ async fn heads_and_empty_answers_have_no_body() {
 #[tokio::test]
 async fn faults_say_their_code_and_keep_the_stack() {
     let w = World::new().await;
-    for name in ["throw", "busy", "lost"] {
+    for name in ["throw", "busy", "crowded", "lost"] {
         w.deploy(&w.alice, name, Visibility::Private).await;
     }
     let answer = w.get("/run/alice/throw", &w.alice).await;
@@ -82,10 +82,13 @@ async fn faults_say_their_code_and_keep_the_stack() {
     ] {
         assert_eq!(answer.header(name), value, "{name}");
     }
+    // The account's bound, not the function's.
+    assert_eq!(w.get("/run/alice/crowded", &w.alice).await.header("ratelimit-limit"), "50");
     // The answer was complete before the worker was lost.
     assert_eq!(w.get("/run/alice/lost", &w.alice).await.text(), "x");
-    let codes: Vec<_> = w.usage(&w.alice, 3).await.into_iter().map(|row| row.code).collect();
-    assert_eq!(codes, ["crashed", "concurrency_limit", "handler_error"]);
+    let codes: Vec<_> = w.usage(&w.alice, 4).await.into_iter().map(|row| row.code).collect();
+    let expected = ["crashed", "concurrency_limit", "concurrency_limit", "handler_error"];
+    assert_eq!(codes, expected);
 }
 
 #[tokio::test]

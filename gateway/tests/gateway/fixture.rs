@@ -415,6 +415,10 @@ impl Invoker for ByName {
                 FaultClass::ConcurrencyLimit,
                 "too many calls",
             )))),
+            "crowded" => {
+                let fault = Fault::new(FaultClass::ConcurrencyLimit, "too many of the account's");
+                Err(Box::new(Outcome::not_started(fault.with_limit(50))))
+            }
             "break" => {
                 let fault = Fault::new(FaultClass::Crashed, "gone");
                 let pieces = vec![Ok(Bytes::from_static(b"begin").into()), Err(fault.clone())];

@@ -347,7 +347,7 @@ fn died_loading(report: &ExitReport, target: &Target) -> Fault {
         FaultClass::Crashed if report.cause != DeathCause::Crashed(libc::SIGKILL) => Fault {
             class: FaultClass::StartupError,
             message: format!("{} while the module was loaded", fault.message),
-            detail: fault.detail,
+            ..fault
         },
         _ => fault,
     }

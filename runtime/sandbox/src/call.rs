@@ -98,10 +98,14 @@ impl Shared {
         let mut turn = Turn::Comes;
         loop {
             let refuse = |refusal, target: &Target| {
+                let mut account_limit = None;
                 if matches!(refusal, Refusal::Busy) {
                     Counters::count(&self.counters.refused);
+                    account_limit = self
+                        .with_state(|state, _| state.is_exhausted(target.owner_id))
+                        .then_some(self.options.platform.user_concurrency.max(1));
                 }
-                Err(Box::new(refused(refusal, target, arrived)))
+                Err(Box::new(refused(refusal, target, arrived, account_limit)))
             };
             match self.with_state(|state, todo| state.admit(&mut asked, turn, todo)) {
                 Admission::Worker(worker) => match self.open(worker, asked, arrived) {
@@ -195,7 +199,13 @@ impl Shared {
     }
 }
 
-fn refused(refusal: Refusal, target: &Target, arrived: Instant) -> Outcome {
+/// `account_limit`: the calls that the account may have, if that is how many it has.
+fn refused(
+    refusal: Refusal,
+    target: &Target,
+    arrived: Instant,
+    account_limit: Option<u32>,
+) -> Outcome {
     let waited_us = micros(arrived.elapsed());
     let fault = match refusal {
         Refusal::Boot(failure) => {
@@ -212,17 +222,23 @@ fn refused(refusal: Refusal, target: &Target, arrived: Instant) -> Outcome {
         }
         Refusal::StillLoading => Fault::timeout(target.limits.timeout_ms),
         Refusal::Draining => shutting_down(),
-        Refusal::Busy => Fault::new(
-            FaultClass::ConcurrencyLimit,
-            format!(
-                "too many calls at the same time: the function runs {} at once \
-                 (limits.concurrency) and the queue was full or too slow; try again",
-                target.limits.concurrency
-            ),
-        ),
+        Refusal::Busy => too_many(target.limits.concurrency, account_limit),
     };
     let timings = Timings { queue_us: waited_us, ..Timings::default() };
     Outcome { timings, ..Outcome::not_started(fault) }
+}
+
+fn too_many(concurrency: u32, account_limit: Option<u32>) -> Fault {
+    let (limit, whose) = match account_limit {
+        Some(limit) => (limit, format!("the account's functions run {limit} at once together")),
+        None => {
+            (concurrency, format!("the function runs {concurrency} at once (limits.concurrency)"))
+        }
+    };
+    let message = format!(
+        "too many calls at the same time: {whose} and the queue was full or too slow; try again"
+    );
+    Fault::new(FaultClass::ConcurrencyLimit, message).with_limit(limit)
 }
 
 /// The sandbox takes no calls any more.
@@ -427,6 +443,22 @@ impl Progress {
         let before = self.taken_bytes.fetch_add(len, Ordering::Relaxed);
         if before < CREDIT_STEP_BYTES && before + len >= CREDIT_STEP_BYTES {
             self.step.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_is_told_the_bound_that_was_met() {
+        for (account_limit, limit, said) in
+            [(None, 10, "the function runs 10 at once"), (Some(50), 50, "functions run 50 at once")]
+        {
+            let fault = too_many(10, account_limit);
+            assert_eq!(fault.limit, Some(limit));
+            assert!(fault.message.contains(said), "{}", fault.message);
         }
     }
 }

@@ -250,6 +250,11 @@ impl State {
         Admission::Wait { ticket, granted }
     }
 
+    /// Whether this account has as many calls as it may have at the same time.
+    pub(crate) fn is_exhausted(&self, owner: UserId) -> bool {
+        self.users.get(&owner).is_some_and(|user| user.calls >= self.user_concurrency)
+    }
+
     /// A call does not wait any more.
     pub(crate) fn leave_queue(&mut self, key: VersionKey, ticket: u64) {
         if let Some(version) = self.versions.get_mut(&key) {

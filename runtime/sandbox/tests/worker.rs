@@ -318,7 +318,8 @@ async fn concurrency_is_bounded_and_the_rest_waits_its_turn() {
     assert_eq!((ok, refused.len()), (5, 3));
     for outcome in refused {
         assert!(!outcome.started);
-        assert_eq!(outcome.fault.as_ref().unwrap().class, FaultClass::ConcurrencyLimit);
+        let fault = outcome.fault.as_ref().unwrap();
+        assert_eq!((fault.class, fault.limit), (FaultClass::ConcurrencyLimit, Some(2)));
     }
     assert!(begun.elapsed() >= Duration::from_millis(880), "{:?}", begun.elapsed());
     assert_eq!((bench.sandbox.metrics().cold_starts, bench.sandbox.metrics().refused), (2, 3));

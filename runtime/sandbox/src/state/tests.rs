@@ -60,6 +60,18 @@ fn who_has_to_wait_again_keeps_its_place_even_in_a_full_queue() {
 }
 
 #[test]
+fn an_account_is_exhausted_by_its_last_call() {
+    let mut state = State::new(&SandboxOptions::default());
+    let owner = target().owner_id;
+    assert!(!state.is_exhausted(owner));
+    let bound = state.user_concurrency;
+    for (calls, is_exhausted) in [(bound - 1, false), (bound, true)] {
+        state.users.entry(owner).or_default().calls = calls;
+        assert_eq!(state.is_exhausted(owner), is_exhausted, "{calls}");
+    }
+}
+
+#[test]
 fn a_boot_that_fails_costs_no_call_that_another_worker_may_serve() {
     let mut state = State::new(&SandboxOptions::default());
     let target = target();

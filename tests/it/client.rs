@@ -1,7 +1,7 @@
 //! The commands, as scripts use them: with a key, `--json`, and exit codes.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc::channel;
@@ -280,8 +280,13 @@ fn listens(mut answer: impl FnMut(Vec<String>) -> String + Send + 'static) -> St
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for connection in listener.incoming().map_while(Result::ok) {
-            let lines = BufReader::new(&connection).lines().map_while(Result::ok);
-            let head = lines.take_while(|line| !line.is_empty()).collect();
+            let mut request = BufReader::new(&connection);
+            let lines = request.by_ref().lines().map_while(Result::ok);
+            let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+            let length = head.iter().find_map(|line| line.strip_prefix("content-length: "));
+            let length = length.map_or(0, |length| length.parse().unwrap());
+            // What is not read cuts the answer off.
+            let _ = io::copy(&mut request.take(length), &mut io::sink());
             let answer = format!("HTTP/1.1 {}", answer(head));
             // Whoever asked may be gone.
             let _ = (&connection).write_all(answer.as_bytes());
@@ -293,6 +298,32 @@ fn listens(mut answer: impl FnMut(Vec<String>) -> String + Send + 'static) -> St
 /// Where everything is answered with this status, and perhaps a header.
 fn answers(status: &'static str) -> String {
     listens(move |_| format!("{status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"))
+}
+
+#[tokio::test]
+async fn a_deploy_is_waited_for_in_short_steps_and_past_a_restart() {
+    let (told, asked) = channel();
+    let mut n_asked = 0;
+    let url = listens(move |head| {
+        told.send(head[0].clone()).unwrap();
+        n_asked += 1;
+        let (status, deploy) = match n_asked {
+            1 => ("202 Accepted", "pending"),
+            2 => ("502 Bad Gateway", ""),
+            3 => ("202 Accepted", "deploying"),
+            _ => ("200 OK", "active"),
+        };
+        let view = json!({ "id": "of-it", "name": "f", "version": 7, "status": deploy });
+        let body = if deploy.is_empty() { String::new() } else { view.to_string() };
+        let length = body.len();
+        format!("{status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+    });
+    let person = Client::knowing(&[("CLOUDSERVE_URL", &url), ("CLOUDSERVE_API_KEY", "cs_x")]);
+    person.write("f.mjs", "export default 1");
+    assert_eq!(person.json(&["deploy", "f.mjs"])["status"], "active");
+    let asked: Vec<_> = asked.try_iter().collect();
+    let waits = "GET /api/function/of-it/versions/7/deploy?wait=1 HTTP/1.1";
+    assert_eq!(asked, ["POST /api/function/deploy HTTP/1.1", waits, waits, waits]);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("GET", "/api/function/FUNCTION/env"),
     ("PATCH", "/api/function/FUNCTION/env"),
     ("GET", "/api/function/FUNCTION/versions/1"),
+    ("GET", "/api/function/FUNCTION/versions/1/deploy"),
     ("POST", "/api/function/FUNCTION/invoke"),
     ("GET", "/api/logs/FUNCTION"),
     ("GET", "/api/logs/FUNCTION?executionId=EXECUTION"),

@@ -40,6 +40,7 @@ const ROUTES: &[(&str, &str, Who)] = &[
     ("DELETE", "/api/function/{id}", Who::Scope("deploy")),
     ("GET", "/api/function/{id}/versions", Who::Scope("read")),
     ("GET", "/api/function/{id}/versions/{version}", Who::Scope("read")),
+    ("GET", "/api/function/{id}/versions/{version}/deploy", Who::Scope("deploy")),
     ("POST", "/api/function/{id}/invoke", Who::Scope("invoke")),
     ("POST", "/api/function/{id}/rollback", Who::Scope("deploy")),
     ("GET", "/api/function/{id}/env", Who::Scope("read")),

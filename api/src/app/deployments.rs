@@ -458,9 +458,21 @@ impl App {
         principal: &Principal,
         accepted: Accepted,
     ) -> Result<(FunctionRecord, bool), Refusal> {
-        let Accepted { record, mut changes } = accepted;
+        let Accepted { record, changes } = accepted;
         let (id, version) = (record.function.id, record.latest.version);
-        let deadline = Instant::now() + self.options.deploy_wait();
+        self.ended_within(principal, id, version, changes, self.options.deploy_wait()).await
+    }
+
+    /// The same for any version that is there, with the changes since before it was looked for.
+    pub(super) async fn ended_within(
+        &self,
+        principal: &Principal,
+        id: FunctionId,
+        version: u32,
+        mut changes: Receiver<Change>,
+        patience: Duration,
+    ) -> Result<(FunctionRecord, bool), Refusal> {
+        let deadline = Instant::now() + patience;
         loop {
             let record = self.function_at(principal, id, version).await?;
             let has_ended =
@@ -469,7 +481,8 @@ impl App {
                 return Ok((record, has_ended));
             }
             // Whether a change or the clock ends the wait makes no difference.
-            let _ = timeout(LOOK_AGAIN, changed(&mut changes, id)).await;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let _ = timeout(LOOK_AGAIN.min(left), changed(&mut changes, id)).await;
         }
     }
 

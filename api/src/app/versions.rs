@@ -2,6 +2,7 @@
 //! environment. Nothing is built here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloudserve_identity::Principal;
 use cloudserve_protocol::call::Env;
@@ -66,6 +67,30 @@ impl App {
         let record = self.function(principal, id).await?;
         let versions = self.stores.functions.versions(principal.user_id, id, MAX_VERSIONS).await?;
         Ok((record, versions))
+    }
+
+    /// The function as this version left it, or is about to: its deploy is waited for so long at
+    /// most. `false`: it has not ended yet. It tells what the answer to a deploy does, so whoever may
+    /// deploy may ask.
+    pub(crate) async fn deploy_of(
+        &self,
+        principal: &Principal,
+        id: FunctionId,
+        version: u32,
+        patience: Duration,
+    ) -> Result<(Shown, bool), Refusal> {
+        access::may_deploy(principal)?;
+        // Before it is looked for: no change of it is missed.
+        let changes = self.stores.changes.subscribe();
+        let record = self.function(principal, id).await?;
+        if record.latest.version != version
+            && self.stores.functions.version(principal.user_id, id, version).await?.is_none()
+        {
+            return Err(Refusal::VersionNotFound);
+        }
+        let (record, has_ended) =
+            self.ended_within(principal, id, version, changes, patience).await?;
+        Ok((self.with_stats(record).await?, has_ended))
     }
 
     /// Serves a version that was built before.

@@ -14,7 +14,7 @@ use super::describe::{ChangeErrors, ReadErrors};
 use super::fields::Fields;
 use super::intake::{Deployment, Update, read_variables};
 use super::problem::Problem;
-use super::query::{OfFunction, Parameters};
+use super::query::{OfFunction, OfVersion, Parameters};
 use super::views::{EnvView, FunctionView, FunctionsView, VersionView};
 use crate::app::App;
 use crate::app::deployments::{Accepted, Changed};
@@ -25,6 +25,8 @@ const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 100;
 /// Variables removed by one request.
 const MAX_UNSET: usize = 1_000;
+/// Longest wait that is asked for in seconds: shorter than what proxies have patience for.
+const MAX_WAIT_S: u32 = 30;
 
 fn view(app: &App, principal: &Principal, shown: Shown) -> FunctionView {
     FunctionView::new(shown, &principal.user_name, app.options.gateway_url.as_deref())
@@ -183,6 +185,35 @@ pub(super) async fn deploy(
     accepted_or_ended(&app, &principal, accepted, waits).await
 }
 
+/// Where the deploy of a version stands.
+#[utoipa::path(
+    get, path = "/api/function/{id}/versions/{version}/deploy", operation_id = "show_deploy",
+    tag = "functions",
+    params(
+        ("id" = String, Path, description = "The function."),
+        ("version" = u32, Path, description = "Its version."),
+        (
+            "wait" = Option<u32>, Query, description = "Seconds to wait for its end.",
+            minimum = 0, maximum = 30
+        ),
+    ),
+    responses(
+        (status = 200, body = FunctionView, description = "`active` or `failed`."),
+        (status = 202, body = FunctionView, description = "It has not ended."),
+        ReadErrors,
+    ),
+)]
+pub(super) async fn show_deploy(
+    State(app): State<Arc<App>>,
+    Deploying(principal): Deploying,
+    OfVersion(id, version): OfVersion,
+    parameters: Parameters,
+) -> Result<Response, Problem> {
+    let patience = parameters.seconds("wait", MAX_WAIT_S)?;
+    let (shown, has_ended) = app.deploy_of(&principal, id, version, patience).await?;
+    Ok(answer(&app, &principal, shown, has_ended))
+}
+
 /// Change a function: a new version, unless only `visibility` changes.
 #[utoipa::path(
     put, path = "/api/function/{id}", tag = "functions",
@@ -268,6 +299,10 @@ async fn accepted_or_ended(
     } else {
         (app.shown(accepted).await?, false)
     };
+    Ok(answer(app, principal, shown, has_ended))
+}
+
+fn answer(app: &App, principal: &Principal, shown: Shown, has_ended: bool) -> Response {
     let status = if has_ended { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(view(app, principal, shown))).into_response())
+    (status, Json(view(app, principal, shown))).into_response()
 }

@@ -59,6 +59,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(functions::show, functions::update, functions::delete))
         .routes(routes!(functions::versions))
         .routes(routes!(version_source::show))
+        .routes(routes!(functions::show_deploy))
         .routes(routes!(invoke::invoke))
         .routes(routes!(functions::rollback))
         .routes(routes!(functions::env, functions::change_env))
@@ -99,6 +100,7 @@ fn aliases() -> Router<Arc<App>> {
         .route("/{id}/redeploy", post(functions::redeploy))
         .route("/{id}/versions", get(functions::versions))
         .route("/{id}/versions/{version}", get(version_source::show))
+        .route("/{id}/versions/{version}/deploy", get(functions::show_deploy))
         .route("/{id}/invoke", post(invoke::invoke))
         .route("/{id}/rollback", post(functions::rollback))
         .route("/{id}/env", get(functions::env).patch(functions::change_env));

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::Uri;
@@ -60,6 +61,18 @@ impl Parameters {
         }
     }
 
+    /// Whole seconds, at most `max`; 0 if it is not there.
+    pub(crate) fn seconds(&self, name: &str, max: u32) -> Result<Duration, Problem> {
+        match self.text(name).map(str::parse::<u32>) {
+            None => Ok(Duration::ZERO),
+            Some(Ok(seconds)) if seconds <= max => Ok(Duration::from_secs(seconds.into())),
+            Some(_) => {
+                let wrong = format!("must be a number of seconds between 0 and {max}");
+                Err(Refusal::field(name, wrong).into())
+            }
+        }
+    }
+
     /// An instant, or a day for its first instant (UTC).
     pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
         let parse = |text: &str| {
@@ -101,6 +114,20 @@ impl<S: Send + Sync> FromRequestParts<S> for OfFunction {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         id_in_path(parts, state, || Refusal::FunctionNotFound).await.map(Self)
+    }
+}
+
+/// The version of a function that a path names.
+pub(crate) struct OfVersion(pub(crate) FunctionId, pub(crate) u32);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfVersion {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let named = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((id, version)) = named.map_err(|_| Refusal::FunctionNotFound)?;
+        let id = id.parse().map_err(|_| Refusal::FunctionNotFound)?;
+        Ok(Self(id, version.parse().map_err(|_| Refusal::VersionNotFound)?))
     }
 }
 

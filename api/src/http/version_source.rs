@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
 use super::describe::ReadErrors;
 use super::problem::Problem;
+use super::query::OfVersion;
 use super::views::{SourceView, VersionView};
 use crate::app::App;
-use crate::app::refusal::Refusal;
 
 /// A version with its source.
 #[derive(Serialize, ToSchema)]
@@ -37,11 +37,8 @@ pub(super) struct InspectedView {
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Caller(principal): Caller,
-    Path((id, number)): Path<(String, String)>,
+    OfVersion(id, number): OfVersion,
 ) -> Result<Json<InspectedView>, Problem> {
-    // What is no id names nothing, just as an id nobody has.
-    let id = id.parse().map_err(|_| Refusal::FunctionNotFound)?;
-    let number = number.parse().map_err(|_| Refusal::VersionNotFound)?;
     let (version, active, files) = app.version_source(&principal, id, number).await?;
     Ok(Json(InspectedView {
         source: SourceView::new(version.source.entry.clone(), &files),

@@ -85,6 +85,42 @@ async fn a_deploy_is_accepted_built_loaded_and_then_served() {
 }
 
 #[tokio::test]
+async fn a_deploy_is_waited_for_in_steps() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let gate = Arc::new(Notify::new());
+    *plane.sandbox.gate.lock() = Some(gate.clone());
+    let deploy = plane.call(&token, "POST", "/api/function/deploy", &version(1)).await;
+    let id = deploy.expect(202).body["id"].as_str().unwrap().to_owned();
+    let of =
+        |version: &str, wait: &str| format!("/api/function/{id}/versions/{version}/deploy?{wait}");
+    for wait in ["", "wait=0", "wait=1"] {
+        let view = plane.get(&token, &of("1", wait)).await.expect(202).body;
+        assert!(matches!(view["status"].as_str(), Some("pending" | "deploying")), "{view:#}");
+    }
+    gate.notify_one();
+    let view = plane.get(&token, &of("1", "wait=30")).await.expect(200).body;
+    assert_eq!((&view["status"], &view["activeVersion"]), (&json!("active"), &json!(1)));
+    // As in the answer to a deploy: the source is for those who may read.
+    assert!(view.get("source").is_none() && view.get("code").is_none(), "{view:#}");
+
+    *plane.sandbox.gate.lock() = None;
+    let body = json!({ "name": "f", "filename": "f.mjs", "code": "export default (" });
+    assert_eq!(plane.deploy(&token, &body).await["status"], "failed");
+    let view = plane.get(&token, &of("2", "")).await.expect(200).body;
+    assert_eq!(view["deployError"]["code"], "bundle_error");
+    let view = plane.get(&token, &of("1", "")).await.expect(200).body;
+    assert_eq!((&view["version"], &view["status"]), (&json!(1), &json!("active")));
+    for version in ["3", "0", "x", "-1"] {
+        let none = plane.get(&token, &of(version, "wait=30")).await.expect(404);
+        assert_eq!(none.code(), "version_not_found", "{version}");
+    }
+    for wait in ["wait=31", "wait=-1", "wait=true"] {
+        plane.get(&token, &of("1", wait)).await.expect(422);
+    }
+}
+
+#[tokio::test]
 async fn failures_are_told_and_leave_what_is_served_alone() {
     let plane = Plane::start();
     let token = plane.register("ada").await;

@@ -11,12 +11,16 @@ use serde_json::{Value, json};
 
 use super::api::{Api, text};
 use super::error::ClientError;
-use super::output::{Output, Steps, bytes, count, pairs, printable, seconds};
+use super::output::{Output, bytes, count, pairs, printable, seconds};
 use super::project::{Files, Project, read_env_file};
 use super::session::Common;
 
-/// How often the server is asked how far it is.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long the server waits for the end before it says how far it is, in seconds.
+const WAIT_S: u32 = 1;
+/// Wait before a server that did not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a server may give no answer while a deploy is waited for: it may be starting again.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub(crate) struct Deploy {
@@ -71,7 +75,7 @@ pub(crate) async fn run(args: Deploy) -> Result<(), ClientError> {
     let view = if args.no_wait {
         api.send(Method::POST, "/api/function/deploy", Some(&body)).await?
     } else {
-        send_and_wait(&api, &name, &body, &mut steps).await?
+        send_and_wait(&api, &body, |step| steps.begin(step)).await?
     };
     let took = begun.elapsed();
     if text(&view, "status") == "failed" {
@@ -97,76 +101,46 @@ pub(crate) fn body(
     Ok(body)
 }
 
-/// Deploys and waits for the end. What happens meanwhile is shown as far as the credential may
-/// read it.
-async fn send_and_wait(
+/// Deploys and waits for the end, in steps that no proxy cuts off: the same question again, so that
+/// neither a server that starts again nor a long build ends it. `step` is told what happens.
+pub(crate) async fn send_and_wait(
     api: &Api,
-    name: &FunctionName,
     body: &Value,
-    steps: &mut Steps,
+    mut step: impl FnMut(&'static str),
 ) -> Result<Value, ClientError> {
-    let deploy = api.send(Method::POST, "/api/function/deploy?wait=true", Some(body));
-    tokio::pin!(deploy);
-    let mut watched = Watched { api, name, id: None };
-    let view = loop {
-        tokio::select! {
-            view = &mut deploy => break view?,
-            step = watched.next() => match step {
-                Some(step) => steps.begin(step),
-                // Nothing more can be learnt.
-                None => break deploy.await?,
-            },
-        }
-    };
-    if matches!(text(&view, "status"), "pending" | "deploying") {
-        return finish_waiting(api, &view).await;
-    }
-    Ok(view)
-}
-
-/// Looks on from beside while a deploy is waited for.
-struct Watched<'a> {
-    api: &'a Api,
-    name: &'a FunctionName,
-    id: Option<String>,
-}
-
-impl Watched<'_> {
-    async fn next(&mut self) -> Option<&'static str> {
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            let Some(id) = &self.id else {
-                match self.api.function(self.name.as_str()).await {
-                    Ok(view) => self.id = Some(text(&view, "id").to_owned()),
-                    // Being sent still.
-                    Err(ClientError::NoSuchFunction { .. }) => {}
-                    Err(_) => return None,
-                }
-                continue;
-            };
-            let versions = self.api.get(&format!("/api/function/{id}/versions")).await.ok()?;
-            match text(versions.get(0)?, "status") {
-                "pending" => return Some("Waiting for a free builder"),
-                "deploying" => return Some("Building: packages, bundle, trial load"),
-                // The one before, or this one just now.
-                _ => {}
-            }
-        }
-    }
-}
-
-/// The server has waited as long as it does; the deploy goes on.
-async fn finish_waiting(api: &Api, view: &Value) -> Result<Value, ClientError> {
-    let (id, version) = (text(view, "id"), view["version"].as_u64());
+    let accepted = api.send(Method::POST, "/api/function/deploy", Some(body)).await?;
+    let (id, version) = (text(&accepted, "id"), &accepted["version"]);
+    let path = format!("/api/function/{id}/versions/{version}/deploy?wait={WAIT_S}");
+    let mut silent_since: Option<Instant> = None;
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let versions = api.get(&format!("/api/function/{id}/versions")).await?;
-        let all = versions.as_array().map(Vec::as_slice).unwrap_or_default();
-        let ours = all.iter().find(|one| one["version"].as_u64() == version);
-        if ours.is_none_or(|one| !matches!(text(one, "status"), "pending" | "deploying")) {
-            return api.get(&format!("/api/function/{id}")).await;
+        let view = match api.get(&path).await {
+            Ok(view) => view,
+            Err(error) if may_pass(&error) => {
+                if silent_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                    return Err(error);
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        silent_since = None;
+        match text(&view, "status") {
+            "pending" => step("Waiting for a free builder"),
+            "deploying" => step("Building: packages, bundle, trial load"),
+            _ => return Ok(view),
         }
     }
+}
+
+/// Whether the same question may be answered in a moment.
+fn may_pass(error: &ClientError) -> bool {
+    matches!(
+        error,
+        ClientError::Unreachable { .. }
+            | ClientError::Behind { .. }
+            | ClientError::Refused { status: 429 | 503, .. }
+    )
 }
 
 /// What a failed deploy tells.

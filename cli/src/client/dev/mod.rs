@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use cloudserve_protocol::ids::FunctionName;
 use dialoguer::console::style as on_stdout;
-use reqwest::Method;
-use reqwest_tls as reqwest;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -185,8 +183,7 @@ fn read_watched(
 }
 
 async fn deploy(api: &Api, local: &Local) -> Result<Value, ClientError> {
-    let path = "/api/function/deploy?wait=true";
-    let view = api.send(Method::POST, path, Some(&local.body)).await?;
+    let view = deploy::send_and_wait(api, &local.body, |_| {}).await?;
     match text(&view, "status") {
         "failed" => Err(deploy::failed(local.name.as_str(), &view)),
         _ => Ok(view),

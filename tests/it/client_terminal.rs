@@ -92,3 +92,15 @@ async fn a_password_can_be_given_up() {
     assert_ne!(code, 0, "{screen}");
     assert!(!person.config_dir().exists());
 }
+
+#[tokio::test]
+async fn no_secret_is_read_where_it_would_be_seen() {
+    let person = Client::of(server().await);
+    for args in ["login --user ada", "login --key", "env set TOKEN --function f"] {
+        let line = format!("\"$0\" {args} 2>log; echo code $?");
+        let (_, screen) = person.shell_on_terminal(&line).end().await;
+        assert!(screen.contains("code 2"), "{args}: {screen}");
+        let told = fs::read_to_string(person.dir().join("log")).unwrap();
+        assert!(told.contains("standard error"), "{args}: {told}");
+    }
+}

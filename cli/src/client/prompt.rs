@@ -87,8 +87,13 @@ pub(crate) fn new_secret(what: &'static str) -> Result<String, ClientError> {
     asked(ask.interact())
 }
 
-/// All of standard input, without the end of its last line.
+/// All of standard input, which is no terminal, without the end of its last line.
 pub(crate) fn stdin_text(what: &'static str) -> Result<String, ClientError> {
+    if io::stdin().is_terminal() {
+        // Nobody would be asked, and it would be seen while it is typed.
+        let instead = "leave standard error to the terminal, or write it to standard input";
+        return Err(ClientError::NoTerminal { what, instead });
+    }
     let mut text = String::new();
     io::stdin()
         .lock()

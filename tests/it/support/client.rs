@@ -116,6 +116,20 @@ impl Client {
     pub(crate) fn on_terminal(&self, folder: &str, args: &[&str]) -> Terminal {
         Terminal::start(&self.command(folder, args))
     }
+
+    /// Runs a line of shell on a terminal; `$0` is the program.
+    pub(crate) fn shell_on_terminal(&self, line: &str) -> Terminal {
+        let program = self.command("", &[]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(line).arg(program.get_program()).current_dir(self.dir());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        Terminal::start(&shell)
+    }
 }
 
 impl From<Output> for Run {

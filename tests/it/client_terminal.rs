@@ -104,3 +104,17 @@ async fn no_secret_is_read_where_it_would_be_seen() {
         assert!(told.contains("standard error"), "{args}: {told}");
     }
 }
+
+#[tokio::test]
+async fn a_question_that_is_given_up_leaves_a_terminal_that_shows_what_is_typed() {
+    let person = Client::of(server().await);
+    // The trap keeps the shell, and is none of the program's.
+    let line = "trap : INT; \"$0\" login --user ada; echo code $?; stty -a";
+    let mut terminal = person.shell_on_terminal(line);
+    terminal.expect("Password").await;
+    terminal.hides().await;
+    terminal.type_in("\x03");
+    terminal.expect("code 130").await;
+    terminal.expect(" echo ").await;
+    terminal.end().await;
+}

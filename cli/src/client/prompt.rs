@@ -2,11 +2,13 @@
 //! arguments; without a terminal they come from standard input or the environment.
 
 use std::io::{self, IsTerminal, Read};
+use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 
 use dialoguer::console::Term;
 use dialoguer::theme::ColorfulTheme;
 use dialoguer::{Confirm, Input, Password, Select};
-use nix::libc::c_int;
+use nix::libc::{self, c_int};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 use super::environment::without_line_end;
@@ -45,6 +47,44 @@ fn asked_by_keys<T>(ask: impl FnOnce() -> dialoguer::Result<T>) -> Result<T, Cli
     asked(answer)
 }
 
+/// The same for what is typed unseen. A signal that ends this process meanwhile does not leave a
+/// terminal that hides what is typed: not every shell makes it show it again.
+fn asked_unseen<T>(ask: impl FnOnce() -> dialoguer::Result<T>) -> Result<T, ClientError> {
+    /// Those of standard input, where it is read.
+    static SETTINGS: OnceLock<libc::termios> = OnceLock::new();
+    extern "C" fn shows_and_ends(number: c_int) {
+        if let Some(settings) = SETTINGS.get() {
+            // SAFETY: it is async-signal-safe, and the settings live as long as the process.
+            unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, settings) };
+        }
+        // SAFETY: both are async-signal-safe. The signal arrives when this handler returns.
+        unsafe {
+            libc::signal(number, libc::SIG_DFL);
+            libc::raise(number);
+        }
+    }
+    let mut settings = MaybeUninit::uninit();
+    // SAFETY: the pointer is valid for the call, which writes all of it if it returns 0.
+    if unsafe { libc::tcgetattr(libc::STDIN_FILENO, settings.as_mut_ptr()) } == 0 {
+        // SAFETY: it returned 0.
+        let settings = unsafe { settings.assume_init() };
+        // At a second question they are there already.
+        let _ = SETTINGS.set(settings);
+    }
+    let before = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].map(|number| {
+        // SAFETY: the handler calls nothing that is not async-signal-safe.
+        (number, unsafe { signal(number, SigHandler::Handler(shows_and_ends)) })
+    });
+    let answer = ask();
+    for (number, before) in before {
+        if let Ok(before) = before {
+            // SAFETY: it is what was in force until now.
+            let _ = unsafe { signal(number, before) };
+        }
+    }
+    asked(answer)
+}
+
 fn need_terminal(what: &'static str, instead: &'static str) -> Result<(), ClientError> {
     if is_interactive() { Ok(()) } else { Err(ClientError::NoTerminal { what, instead }) }
 }
@@ -66,13 +106,13 @@ pub(crate) fn secret(what: &'static str) -> Result<String, ClientError> {
             Ok(first)
         };
     }
-    asked(Password::with_theme(&ColorfulTheme::default()).with_prompt(what).interact())
+    asked_unseen(|| Password::with_theme(&ColorfulTheme::default()).with_prompt(what).interact())
 }
 
 /// The value of a variable, typed unseen: for where somebody can answer.
 pub(crate) fn value_of(variable: &str) -> Result<String, ClientError> {
     let what = format!("Value of {variable}");
-    asked(Password::with_theme(&ColorfulTheme::default()).with_prompt(what).interact())
+    asked_unseen(|| Password::with_theme(&ColorfulTheme::default()).with_prompt(what).interact())
 }
 
 /// A new secret, typed twice.
@@ -84,7 +124,7 @@ pub(crate) fn new_secret(what: &'static str) -> Result<String, ClientError> {
     let ask = Password::with_theme(&theme)
         .with_prompt(what)
         .with_confirmation("Again", "They differ; once more");
-    asked(ask.interact())
+    asked_unseen(|| ask.interact())
 }
 
 /// All of standard input, which is no terminal, without the end of its last line.

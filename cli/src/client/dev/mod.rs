@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use self::server::Server;
+use self::server::{Server, account};
 use self::watch::Watcher;
 use super::api::{Api, text};
 use super::deploy;
@@ -71,7 +71,7 @@ pub(crate) async fn run(args: Dev) -> Result<(), ClientError> {
     let root = local.project.root.clone();
     let starting = async {
         let server = Server::start(&root, args.port, output).await?;
-        let api = server.account(&root).await?;
+        let api = account(server.base(), &root).await?;
         Ok::<_, ClientError>((server, api))
     };
     // A server that is given up while it starts ends with what holds it.
@@ -81,7 +81,7 @@ pub(crate) async fn run(args: Dev) -> Result<(), ClientError> {
         _ = terminate.recv() => return Ok(()),
     };
     let done = tokio::select! {
-        done = serve(&args, &mut local, &api, output) => done,
+        done = serve(&args, &mut local, api, output) => done,
         error = server.ended() => Err(error),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
@@ -123,7 +123,7 @@ impl Local {
 async fn serve(
     args: &Dev,
     local: &mut Local,
-    api: &Api,
+    mut api: Api,
     output: Output,
 ) -> Result<(), ClientError> {
     let mut watcher = Watcher::new()?;
@@ -134,7 +134,15 @@ async fn serve(
         *local = now;
     }
     loop {
-        let view = match deploy(api, local).await {
+        let deployed_now = match deploy(&api, local).await {
+            // Sessions end after a week or so.
+            Err(ClientError::CredentialRefused { .. }) => {
+                api = account(api.base(), &local.project.root).await?;
+                deploy(&api, local).await
+            }
+            deployed_now => deployed_now,
+        };
+        let view = match deployed_now {
             // A source the server does not take is mended by the next change.
             Err(error @ (ClientError::Refused { .. } | ClientError::DeployFailed { .. })) => {
                 report(output, &error)?;
@@ -147,7 +155,7 @@ async fn serve(
             let is_other = !logs.are_of(id);
             deployed(output, &view, begun.elapsed(), is_other)?;
             if is_other {
-                logs.begin(api, id, output);
+                logs.begin(&api, &local.project.root, id, output);
             }
         }
         begun = loop {
@@ -235,19 +243,28 @@ impl Logs {
     }
 
     /// Shows those of this function, and of no other any more.
-    fn begin(&mut self, api: &Api, id: &str, output: Output) {
+    fn begin(&mut self, api: &Api, root: &Path, id: &str, output: Output) {
         self.end();
-        let (api, path) = (api.clone(), format!("/api/logs/{id}?"));
+        let (mut api, root, path) = (api.clone(), root.to_owned(), format!("/api/logs/{id}?"));
         let task = tokio::spawn(async move {
             let show = |row: &Value| {
                 let document = json!({ "event": "log", "row": row });
                 output.event(&document, |out| logs::write_row(out, row))
             };
-            match logs::follow(&api, &path, output, show).await {
-                Ok(never) => match never {},
-                // The function is served all the same.
-                Err(error) => output.warn(&format!("logs are not shown: {error}")),
-            }
+            let error = loop {
+                match logs::follow(&api, &path, output, show).await {
+                    Ok(never) => match never {},
+                    Err(ClientError::CredentialRefused { .. }) => {
+                        match account(api.base(), &root).await {
+                            Ok(again) => api = again,
+                            Err(error) => break error,
+                        }
+                    }
+                    Err(error) => break error,
+                }
+            };
+            // The function is served all the same.
+            output.warn(&format!("logs are not shown: {error}"));
         });
         self.0 = Some((id.to_owned(), task));
     }

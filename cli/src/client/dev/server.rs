@@ -74,44 +74,9 @@ impl Server {
         Ok(Self { child, log, base })
     }
 
-    /// The project's account, made at the first time.
-    pub(crate) async fn account(&self, root: &Path) -> Result<Api, ClientError> {
-        let path = own_dir(root)?.join("password");
-        let nobody = Api::new(self.base.clone(), None)?;
-        let email = format!("{USER}@localhost.invalid");
-        let answer = match fs::read_to_string(&path) {
-            Ok(password) => {
-                let login = json!({ "userName": USER, "password": password.trim() });
-                nobody.post_as_nobody("/api/auth/login", &login).await
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let secret = Secret::generate().map_err(|error| ClientError::Failed {
-                    code: "internal",
-                    message: format!("a password could not be made: {error}"),
-                    hint: "start again".to_owned(),
-                })?;
-                let password = secret.to_hex();
-                write_private(&path, &password).map_err(ClientError::file(&path))?;
-                let account = json!({
-                    "fullName": "Developer", "userName": USER, "email": email,
-                    "password": password.as_str(),
-                });
-                nobody.post_as_nobody("/api/auth/register", &account).await
-            }
-            Err(source) => return Err(ClientError::File { path, source }),
-        };
-        let answer = match answer {
-            Err(ClientError::Refused { status: 401 | 409, .. }) => {
-                return Err(ClientError::CredentialRefused {
-                    url: self.base.clone(),
-                    kind: CredentialKind::Dev,
-                });
-            }
-            answer => answer?,
-        };
-        let secret = text(&answer, "token").to_owned();
-        let credential = Credential { secret, kind: CredentialKind::Dev };
-        Api::new(self.base.clone(), Some(credential))
+    /// Where its API is.
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
     }
 
     /// Waits until it has ended by itself, which it should not.
@@ -130,6 +95,46 @@ impl Server {
             let _ = self.child.kill().await;
         }
     }
+}
+
+/// The project's account at its server, made at the first time, with a session of its own.
+pub(crate) async fn account(base: &Url, root: &Path) -> Result<Api, ClientError> {
+    let path = own_dir(root)?.join("password");
+    let nobody = Api::new(base.clone(), None)?;
+    let email = format!("{USER}@localhost.invalid");
+    let answer = match fs::read_to_string(&path) {
+        Ok(password) => {
+            let login = json!({ "userName": USER, "password": password.trim() });
+            nobody.post_as_nobody("/api/auth/login", &login).await
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret = Secret::generate().map_err(|error| ClientError::Failed {
+                code: "internal",
+                message: format!("a password could not be made: {error}"),
+                hint: "start again".to_owned(),
+            })?;
+            let password = secret.to_hex();
+            write_private(&path, &password).map_err(ClientError::file(&path))?;
+            let account = json!({
+                "fullName": "Developer", "userName": USER, "email": email,
+                "password": password.as_str(),
+            });
+            nobody.post_as_nobody("/api/auth/register", &account).await
+        }
+        Err(source) => return Err(ClientError::File { path, source }),
+    };
+    let answer = match answer {
+        Err(ClientError::Refused { status: 401 | 409, .. }) => {
+            return Err(ClientError::CredentialRefused {
+                url: base.clone(),
+                kind: CredentialKind::Dev,
+            });
+        }
+        answer => answer?,
+    };
+    let secret = text(&answer, "token").to_owned();
+    let credential = Credential { secret, kind: CredentialKind::Dev };
+    Api::new(base.clone(), Some(credential))
 }
 
 fn spawn(dir: &Path, log: &Path, port: u16) -> Result<Child, ClientError> {

@@ -112,8 +112,17 @@ async fn a_project_is_served_and_served_again_after_every_change() {
 
     // The next time it is the same account, and calls go where they are asked to.
     person.write("project/cloudserve.toml", "");
-    let dev = Dev::start(&person, &[]);
-    assert!(dev.next("deployed").await["version"].as_u64() > Some(4));
+    person.write("project/lib/say.mjs", "export default () => 'of ' + process.env.WHO");
+    person.write("shared/dev.env", "WHO=one\n");
+    let dev = Dev::start(&person, &["--env-file", "../shared/dev.env"]);
+    let again = dev.next("deployed").await;
+    assert!(again["version"].as_u64() > Some(4));
+    let url = again["url"].as_str().unwrap();
+    assert_eq!(text_of(url).await, "of one");
+    // A file of variables is heard of wherever it lies.
+    person.write("shared/dev.env", "WHO=all\n");
+    dev.next("deployed").await;
+    assert_eq!(text_of(url).await, "of all");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -107,7 +107,11 @@ impl Local {
         // Nobody else reaches it, and a browser has no key.
         project.settings.set_visibility(Some("public"));
         let name = project.name(None)?;
-        let files = project.files()?;
+        let mut files = project.files()?;
+        // It may lie elsewhere, and is watched as well. What is named by no folder is in this one.
+        let folder = args.env_file.as_deref().and_then(Path::parent);
+        let folder = folder.map(|it| if it.as_os_str().is_empty() { Path::new(".") } else { it });
+        files.folders.extend(folder.map(Path::to_owned));
         let usual = project.root.join(ENV_FILE);
         let usual = usual.is_file().then_some(usual);
         let env_file: Option<&Path> = args.env_file.as_deref().or(usual.as_deref());

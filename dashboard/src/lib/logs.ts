@@ -19,6 +19,9 @@ export interface Filter {
 /** What one page holds at most; the oldest lines go first. */
 export const MAX_LINES = 2_000;
 
+/** Whether a filter's text is the id of a call, whole. */
+export const isCall = (text: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text);
+
 export function linesOf(row: LogRow): Line[] {
   const lines = row.logs.map((line, index) => ({
     key: `${row.executionId}:${index}`,

@@ -180,6 +180,16 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     assert.equal(await page.locator('.log').count(), 1);
     await page.getByLabel('Filter by text or call').fill('');
     await isSound('logs');
+
+    // A call is found by its id however old it is: here the list has none.
+    const { logs } = await (await page.request.get(`/api/logs/${id}?limit=1`)).json();
+    await page.route('**/api/logs/*?limit=*', (route) => route.fulfill({ json: { logs: [], next: null } }));
+    const log = page.url();
+    await page.goto(`${log}?call=${logs[0].executionId}`);
+    await page.locator('.log-message', { hasText: 'second Live' }).waitFor();
+    await page.unroute('**/api/logs/*?limit=*');
+    await page.goto(log);
+    await page.locator('.log-message', { hasText: 'second Live' }).waitFor();
   });
 
   test('the chart moves', async () => {

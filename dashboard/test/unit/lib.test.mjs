@@ -69,6 +69,7 @@ describe('lib', () => {
 
   test('filters', () => {
     const line = { level: 'warn', message: 'Slow Query', executionId: 'abc' };
+    assert.ok(logs.isCall('01890a5d-ac96-774b-bcce-b302099a8057') && !logs.isCall('01890a5d') && !logs.isCall('second'));
     const matches = (text, ...levels) => logs.matches(line, { text, levels: new Set(levels) });
     assert.ok(matches('') && matches('slow') && matches('abc') && matches('', 'warn', 'error'));
     assert.ok(!matches('fast') && !matches('slow', 'info'));

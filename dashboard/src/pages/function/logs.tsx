@@ -4,7 +4,8 @@ import { Link, useSearch } from 'wouter-preact';
 import { type LogLevel, type LogRow, api } from '../../lib/api';
 import { clock, full } from '../../lib/format';
 import { useKeyboard } from '../../lib/keyboard';
-import { type Line, matches, merge, waiting } from '../../lib/logs';
+import { type Line, isCall, matches, merge, waiting } from '../../lib/logs';
+import { messageOf, useQuery } from '../../lib/store';
 import { Button, Card, Empty, Failure, Loading } from '../../ui/parts';
 import type { TabProps } from '../function';
 
@@ -106,7 +107,16 @@ export function LogView({ fn }: TabProps) {
   const atEnd = useRef(true);
   useKeyboard({ '/': () => field.current?.focus(), p: () => setPaused((value) => !value) });
 
-  const shown = useMemo(() => (lines ?? []).filter((line) => matches(line, { text, levels })), [lines, text, levels]);
+  // A call that is asked for by its id may be older than what is read of the log.
+  const call = useQuery({
+    queryKey: ['call', fn.id, text],
+    queryFn: async () => (await api.logs(fn.id, { executionId: text })).logs,
+    enabled: isCall(text),
+  });
+  const shown = useMemo(() => {
+    const known = (lines ?? []).filter((line) => matches(line, { text, levels: new Set() }));
+    return merge(known, call.data ?? []).filter((line) => matches(line, { text, levels }));
+  }, [lines, call.data, text, levels]);
   // Who has scrolled up reads; who is at the end follows.
   useEffect(() => {
     if (atEnd.current) list.current?.scrollTo({ top: list.current.scrollHeight });
@@ -135,7 +145,7 @@ export function LogView({ fn }: TabProps) {
         <Button icon={paused ? Play : Pause} onClick={() => setPaused(!paused)}>{paused ? 'Resume' : 'Pause'}</Button>
         <Button icon={Download} disabled={shown.length === 0} onClick={() => download(fn.name, shown)} aria-label="Download what is shown" />
       </div>
-      {lines.length === 0
+      {lines.length === 0 && !isCall(text)
         ? (
           <Empty icon={ScrollText} title="Nothing was logged yet">
             <p>What the function writes with <span class="mono">console.log</span>, <span class="mono">warn</span> and <span class="mono">error</span> appears here the moment a call has ended. <Link href={`/functions/${fn.id}/code`}>Invoke it</Link> and keep this page open.</p>
@@ -154,7 +164,7 @@ export function LogView({ fn }: TabProps) {
                 <button type="button" class="log-call mono" title={`Only this call: ${line.executionId}`} aria-label={`${line.executionId.slice(-6)}: only the call ${line.executionId}`} onClick={() => setText(line.executionId)}>{line.executionId.slice(-6)}</button>
               </li>
             ))}
-            {shown.length === 0 && <li class="muted none">No line matches the filter.</li>}
+            {shown.length === 0 && <li class="muted none">{call.isFetching ? 'Looking for the call…' : call.error ? messageOf(call.error) : 'No line matches the filter.'}</li>}
           </ul>
         )}
     </Card>

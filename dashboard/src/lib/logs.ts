@@ -18,6 +18,8 @@ export interface Filter {
 
 /** What one page holds at most; the oldest lines go first. */
 export const MAX_LINES = 2_000;
+/** The same in characters of messages: one call may write 256 KB and more. */
+export const MAX_CHARACTERS = 8_000_000;
 
 /** Whether a filter's text is the id of a call, whole. */
 export const isCall = (text: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text);
@@ -49,12 +51,24 @@ export function merge(lines: readonly Line[], rows: readonly LogRow[]): Line[] {
   if (added.length === 0) return lines as Line[];
   // Sorting is stable: lines of one millisecond keep the order in which they were written.
   const all = [...lines, ...added].sort((a, b) => (a.timestamp < b.timestamp ? -1 : a.timestamp > b.timestamp ? 1 : 0));
-  return all.slice(-MAX_LINES);
+  return newest(all, (line) => line.message.length);
+}
+
+/** The newest of what is in order, within both bounds; of one that is too long by itself, that one. */
+function newest<T>(all: T[], characters: (of: T) => number): T[] {
+  let begin = all.length;
+  let left = MAX_CHARACTERS;
+  while (begin > 0 && all.length - begin < MAX_LINES) {
+    left -= characters(all[begin - 1] as T);
+    if (left < 0 && begin < all.length) break;
+    begin -= 1;
+  }
+  return all.slice(begin);
 }
 
 /** Rows that wait to be shown, and some more of them: bounded, the newest stay. */
 export function waiting(rows: readonly LogRow[], more: readonly LogRow[]): LogRow[] {
-  return [...rows, ...more].slice(-MAX_LINES);
+  return newest([...rows, ...more], (row) => row.logs.reduce((sum, line) => sum + line.message.length, 0));
 }
 
 export function matches(line: Line, { text, levels }: Filter): boolean {

@@ -63,6 +63,13 @@ describe('lib', () => {
     assert.equal(lines.length, logs.MAX_LINES);
     assert.equal(lines.at(-1).message, String(logs.MAX_LINES + 4));
     // And so are rows that wait while the page is paused.
+    const long = 'x'.repeat(logs.MAX_CHARACTERS / 4);
+    const large = Array.from({ length: 6 }, (_, n) => row(`l${n}`, [new Date(n).toISOString(), 'info', long]));
+    assert.deepEqual(logs.merge([], large).map((line) => line.executionId), ['l2', 'l3', 'l4', 'l5']);
+    assert.deepEqual(logs.waiting([], large).map((row) => row.executionId), ['l2', 'l3', 'l4', 'l5']);
+    const one = row('one', [new Date(9).toISOString(), 'info', long.repeat(5)]);
+    assert.deepEqual([logs.merge([], [...large, one]).length, logs.waiting(large, [one]).length], [1, 1]);
+
     const held = logs.waiting(many, many.slice(0, 3));
     assert.deepEqual([held.length, held.at(-1)], [logs.MAX_LINES, many[2]]);
   });

@@ -3,7 +3,7 @@
 import { useEffect } from 'preact/hooks';
 import { Redirect, Route, Switch, useLocation, useSearch } from 'wouter-preact';
 import { session } from './lib/api';
-import { forget, useMe } from './lib/store';
+import { askWho, forget, useMe } from './lib/store';
 import { Account } from './pages/account';
 import { SignIn, SignUp } from './pages/auth';
 import { FunctionPage } from './pages/function';
@@ -21,9 +21,13 @@ export function App() {
 
   useEffect(() => {
     session.onEnd = forget;
+    // Windows side by side are both visible all along. Who cannot be asked now is asked again later.
+    const again = () => void askWho().catch(() => {});
+    addEventListener('focus', again);
+    return () => removeEventListener('focus', again);
   }, []);
 
-  if (me.error) {
+  if (me.error && me.data === undefined) {
     return <main class="alone"><Failure error={me.error} retry={() => void me.refetch()} /></main>;
   }
   // Until it is known who is there, nothing is shown that may turn out wrong.
@@ -40,7 +44,7 @@ export function App() {
     );
   }
   return (
-    <Shell user={me.data}>
+    <Shell key={me.data.id} user={me.data}>
       <Switch>
         <Route path="/login"><AfterLogin /></Route>
         <Route path="/signup"><AfterLogin /></Route>

@@ -1,7 +1,7 @@
 // Questions to the API and their cached answers, by key.
 
 import { QueryClient, useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
-import { ApiError, api, type Fn, type Version } from './api';
+import { ApiError, api, type Fn, type User, type Version } from './api';
 import { discardAll } from './drafts';
 
 export const client = new QueryClient({
@@ -19,7 +19,27 @@ export const isBuilding = (of: Pick<Version, 'status'>) => of.status === 'pendin
 const BUSY_MS = 400;
 const CALM_MS = 5_000;
 
-export const useMe = () => useQuery({ queryKey: ['me'], queryFn: api.me, staleTime: Infinity });
+let last: string | undefined;
+
+/** Who is signed in. Somebody else than the last one finds nothing of theirs. */
+async function whoIsThere(): Promise<User | null> {
+  const user = await api.me();
+  if (user) {
+    if (last !== undefined && last !== user.id) {
+      discardAll();
+      removeAllButMe();
+    }
+    last = user.id;
+  }
+  return user;
+}
+
+const me = { queryKey: ['me'], queryFn: whoIsThere };
+
+/** Asked again when one comes back: another tab may have signed somebody else in. */
+export const useMe = () => useQuery({ ...me, staleTime: Infinity, refetchOnWindowFocus: 'always' });
+/** What the cookie says counts, not what a form or a page believes. */
+export const askWho = () => client.fetchQuery({ ...me, staleTime: 0 });
 
 export const useFunctions = () =>
   useQuery({
@@ -56,6 +76,10 @@ export const useQuota = () => useQuery({ queryKey: ['quota'], queryFn: api.quota
 /** Nobody is signed in any more: what was known belongs to somebody else. */
 export function forget(): void {
   client.setQueryData(['me'], null);
+  removeAllButMe();
+}
+
+function removeAllButMe(): void {
   client.removeQueries({ predicate: ({ queryKey }) => queryKey[0] !== 'me' });
 }
 

@@ -1,12 +1,11 @@
 import { useState } from 'preact/hooks';
 import { Link } from 'wouter-preact';
 import { ApiError, api } from '../lib/api';
-import { useQueryClient } from '../lib/store';
+import { askWho } from '../lib/store';
 import type { ComponentChildren } from 'preact';
 import { Button, Failure, Field, Logo, fieldErrors, useTitle } from '../ui/parts';
 
 function useSession() {
-  const queries = useQueryClient();
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>();
   const begin = async (work: () => Promise<unknown>) => {
@@ -14,8 +13,7 @@ function useSession() {
     setError(undefined);
     try {
       await work();
-      // What the cookie says counts, not what the form believes.
-      await queries.fetchQuery({ queryKey: ['me'], queryFn: api.me, staleTime: 0 });
+      await askWho();
     } catch (failed) {
       setError(failed);
     } finally {

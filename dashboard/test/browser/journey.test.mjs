@@ -293,6 +293,19 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     await page.keyboard.press('Escape');
   });
 
+  test('somebody else who signs in in another tab sees nothing of the first', async () => {
+    const post = (path, data) => page.request.post(path, { data, headers: { 'sec-fetch-site': 'same-origin' } });
+    const password = 'correct horse battery';
+    await post('/api/auth/register', { fullName: 'Grace Hopper', userName: 'grace', email: 'grace@example.org', password });
+    for (const [userName, sees] of [['grace', 'Deploy your first function'], ['ada', 'greeter']]) {
+      await post('/api/auth/login', { userName, password });
+      await page.evaluate(() => dispatchEvent(new Event('focus')));
+      await page.locator('.who', { hasText: userName }).waitFor();
+      await page.getByText(sees).first().waitFor();
+      assert.equal(await page.getByText('greeter').count() > 0, userName === 'ada');
+    }
+  });
+
   test('the account, and out', async () => {
     await page.keyboard.press('g');
     await page.keyboard.press('a');

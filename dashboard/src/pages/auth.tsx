@@ -1,7 +1,8 @@
 import { useState } from 'preact/hooks';
-import { Link } from 'wouter-preact';
+import { Link, useLocation } from 'wouter-preact';
+import { useHistoryState } from 'wouter-preact/use-browser-location';
 import { ApiError, api } from '../lib/api';
-import { askWho } from '../lib/store';
+import { askWho, messageOf } from '../lib/store';
 import type { ComponentChildren } from 'preact';
 import { Button, Failure, Field, Logo, fieldErrors, useTitle } from '../ui/parts';
 
@@ -60,7 +61,14 @@ const waiting = (error: unknown) =>
       ? new Error('The name or the password is wrong.')
       : error;
 
+/** What is told of an account that was made and not signed in to. */
+interface Made {
+  who: string;
+  why: string;
+}
+
 export function SignIn() {
+  const made = useHistoryState<{ made?: Made } | null>()?.made;
   const { busy, error, begin } = useSession();
   const submit = (event: Event) => {
     const value = values(event);
@@ -69,8 +77,9 @@ export function SignIn() {
   return (
     <Frame title="Sign in">
       <form class="stack" onSubmit={submit}>
-        <Field label="Email or user name" name="who" autocomplete="username" required autoFocus spellcheck={false} autocapitalize="none" />
-        <Field label="Password" name="password" type="password" autocomplete="current-password" required />
+        {made && !error && <div class="notice" role="status"><p>Your account was made, but you could not be signed in: {made.why} Sign in here.</p></div>}
+        <Field label="Email or user name" name="who" autocomplete="username" required autoFocus={!made} defaultValue={made?.who} spellcheck={false} autocapitalize="none" />
+        <Field label="Password" name="password" type="password" autocomplete="current-password" required autoFocus={Boolean(made)} />
         <Failure error={waiting(error)} />
         <Button type="submit" tone="primary" busy={busy} class="wide">Sign in</Button>
       </form>
@@ -81,12 +90,18 @@ export function SignIn() {
 
 export function SignUp() {
   const { busy, error, begin } = useSession();
+  const [, go] = useLocation();
   const submit = (event: Event) => {
     const value = values(event);
     const [email, password] = [value('email').trim(), value('password')];
     void begin(async () => {
       await api.register({ fullName: value('fullName'), userName: value('userName').trim(), email, password });
-      await api.login(email, password);
+      try {
+        await api.login(email, password);
+      } catch (failed) {
+        // A second try would find the name taken.
+        go('/login', { state: { made: { who: email, why: messageOf(waiting(failed)) } satisfies Made } });
+      }
     });
   };
   const wrong = fieldErrors(error);

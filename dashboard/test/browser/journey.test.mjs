@@ -330,5 +330,25 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
     await page.getByRole('heading', { name: 'API keys' }).waitFor();
   });
 
+  test('an account that was made and not signed in to is not to be made again', async () => {
+    await page.request.post('/api/auth/logout', { headers: { 'sec-fetch-site': 'same-origin' } });
+    const error = { code: 'too_many_attempts', message: 'too many failed logins' };
+    await page.route('**/api/auth/login', (route) => route.fulfill({ status: 429, headers: { 'retry-after': '7' }, json: { error } }));
+    await page.goto('/signup');
+    await page.getByLabel('Full name').fill('Mary Somerville');
+    await page.getByLabel('User name').fill('mary');
+    await page.getByLabel('Email').fill('mary@example.org');
+    await page.getByLabel('Password').fill('correct horse battery');
+    await page.getByRole('button', { name: 'Create account' }).click();
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    await page.getByText('Your account was made').filter({ hasText: 'Try again in 7 s' }).waitFor();
+    assert.equal(await page.getByLabel('Email or user name').inputValue(), 'mary@example.org');
+    await isSound('signed-up');
+    await page.unroute('**/api/auth/login');
+    await page.getByLabel('Password').fill('correct horse battery');
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.getByRole('heading', { name: 'Deploy your first function' }).waitFor();
+  });
+
   test('no policy was violated and no script failed', () => assert.deepEqual(complaints, []));
 });

@@ -361,6 +361,17 @@ async fn a_broken_log_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_too_long_is_told_as_that() {
+    let long = " ".repeat(64 * 1024 * 1024 + 1);
+    let url = listens(move |_| format!("200 OK\r\nconnection: close\r\n\r\n{long}"));
+    let person = Client::knowing(&[("CLOUDSERVE_URL", &url), ("CLOUDSERVE_API_KEY", "cs_x")]);
+    let logs = ["logs", "01890a5d-ac96-774b-bcce-b302099a8057", "-n", "1000", "--json"];
+    let error = person.run(&logs).expect(1).json()["error"].clone();
+    assert_eq!(error["code"], "answer_too_long", "{error:#}");
+    assert!(error["hint"].as_str().unwrap().contains("-n"), "{error:#}");
+}
+
+#[tokio::test]
 async fn ways_to_a_server_that_do_not_lead_there_are_told_apart() {
     for (status, code, says) in [
         ("502 Bad Gateway", "unreachable", "502 Bad Gateway"),

@@ -208,10 +208,8 @@ impl Api {
         while let Some(piece) = pieces.next().await {
             all.extend_from_slice(&piece.map_err(|e| self.unreachable(e))?);
             if all.len() > MAX_ANSWER_BYTES {
-                return Err(ClientError::NotTheApi {
-                    url: self.base.clone(),
-                    what: format!("its answer is longer than {MAX_ANSWER_BYTES} bytes"),
-                });
+                let (url, max_bytes) = (self.base.clone(), MAX_ANSWER_BYTES);
+                return Err(ClientError::TooLong { url, max_bytes });
             }
         }
         Ok(all)

@@ -65,6 +65,8 @@ pub(crate) enum ClientError {
     },
     #[error("what answers at {url} is not a CloudServe API: {what}")]
     NotTheApi { url: Url, what: String },
+    #[error("the answer of {url} is longer than {max_bytes} bytes")]
+    TooLong { url: Url, max_bytes: usize },
     #[error("there is no function called {name:?}")]
     NoSuchFunction { name: String, others: Vec<String> },
     #[error("{message}")]
@@ -128,6 +130,7 @@ impl ClientError {
             }
             Self::NoCertificates { .. } => "no_certificates",
             Self::NotTheApi { .. } => "not_the_api",
+            Self::TooLong { .. } => "answer_too_long",
             Self::NoSuchFunction { .. } => "function_not_found",
             Self::Usage { .. } => "usage",
             Self::Project { .. } => "project",
@@ -172,6 +175,9 @@ impl ClientError {
             Self::NotTheApi { .. } => {
                 format!("--url or {URL_VARIABLE} must name the API, by default port 8080")
             }
+            Self::TooLong { .. } => "ask for less of it: with `logs`, by a smaller -n, or by --level \
+                                     and --containing"
+                .to_owned(),
             Self::NoSuchFunction { others, .. } if others.is_empty() => {
                 "you have none yet; `cloudserve deploy` makes one".to_owned()
             }

@@ -1,7 +1,7 @@
 // Questions to the API and their cached answers, by key.
 
 import { QueryClient, useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
-import { ApiError, api, type Fn, type User, type Version } from './api';
+import { ApiError, api, type User, type Version } from './api';
 import { discardAll } from './drafts';
 
 export const client = new QueryClient({

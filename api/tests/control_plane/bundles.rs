@@ -169,6 +169,12 @@ async fn nothing_outside_the_project_gets_in() {
         told.push(error.to_string().replace(name, "NAME"));
     }
     assert_eq!(told[0], told[1]);
+    // Nor to a module that could do without it.
+    for file in ["secret.mjs", "gone.mjs", "gone/gone.mjs"] {
+        let code = format!("let x; try {{ x = require('{absolute}/{file}'); }} catch {{}}");
+        let error = error(&plane, &token, &one("f", "f.cjs", &code)).await;
+        assert_eq!(error["code"], "bundle_error", "{file}: {error}");
+    }
 
     // A configuration that leads outside is not followed.
     let files = json!({
@@ -190,6 +196,11 @@ fn packages() -> Vec<(&'static str, &'static str)> {
             "optional/index.js",
             "let x; x = require('not-installed'); require('./gone.js'); module.exports = x;",
         ),
+        ("seeking/package.json", r#"{"name":"seeking","main":"index.js"}"#),
+        (
+            "seeking/index.js",
+            "let x; try { x = require('../../../package.json'); } catch {} module.exports = x;",
+        ),
         ("dynamic/package.json", r#"{"name":"dynamic","main":"index.js"}"#),
         ("dynamic/index.js", "module.exports = (name) => require(name);"),
     ]
@@ -209,6 +220,7 @@ async fn packages_are_inlined_where_that_is_safe_and_external_where_not() {
     for (package, needs_tree, has, has_not) in [
         ("plain", false, "inlined text", "from\"plain\""),
         ("optional", true, "from\"optional\"", "gone.js"),
+        ("seeking", false, "__require(\"../../../package.json\")", "from\"seeking\""),
         ("dynamic", true, "__require(name)", "from\"dynamic\""),
     ] {
         let view = plane.deploy(&token, &using(package, package)).await;

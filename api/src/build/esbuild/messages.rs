@@ -18,6 +18,12 @@ const MAX_TEXT_CHARS: usize = 1_000;
 /// The warning that there are no files like `"./a/" + name + ".js"`.
 const NO_SUCH_FILES: &str = "empty-glob";
 
+/// How messages end about what the kernel does not let esbuild read: it is outside the project.
+const CLOSED: &str = ": permission denied";
+
+/// What is told of it, as of all that is outside.
+const OUTSIDE: &str = "a file outside the project cannot be used";
+
 /// One message of esbuild.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
@@ -64,6 +70,11 @@ impl Message {
         !self.plugin.is_empty() || self.text.starts_with("Could not resolve ")
     }
 
+    /// Whether this is about what the kernel does not let esbuild read.
+    pub(super) fn is_closed(&self) -> bool {
+        self.plugin.is_empty() && self.text.ends_with(CLOSED)
+    }
+
     /// The refusal of a pattern of files that leads out of the project. Of those files that are there
     /// esbuild asks, and is refused; that there are none it only warns of, which must not be told apart.
     pub(super) fn refusal_of_pattern(&self) -> Option<Self> {
@@ -97,11 +108,11 @@ impl Message {
     fn told(&self, project: &Path, files: &SourceFiles) -> String {
         let mut told = String::new();
         let Some(at) = &self.location else {
-            return self.text_without(project);
+            return if self.is_closed() { OUTSIDE.to_owned() } else { self.text_without(project) };
         };
         let is_own = files.get(&at.file).is_some();
         if !is_own && self.package_file().is_none() {
-            return "a file outside the project cannot be used".to_owned();
+            return OUTSIDE.to_owned();
         }
         let _ = write!(told, "{}:{}:{}: ", at.file, at.line, at.column);
         match self.specifier().filter(|_| self.is_unresolved()) {
@@ -112,6 +123,7 @@ impl Message {
                     told.push_str("; add the package to dependencies or correct its name");
                 }
             }
+            None if self.is_closed() => told.push_str(OUTSIDE),
             None if self.plugin.is_empty() => told.push_str(&self.text_without(project)),
             None => told.push_str("Could not resolve an import"),
         }

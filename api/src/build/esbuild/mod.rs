@@ -2,13 +2,14 @@
 //!
 //! Each build is a process of its own, without environment, in a private directory, spoken to over
 //! its service protocol: errors come back with their place, results without files. Invariants: no
-//! file outside the project and its dependency tree gets into a bundle or a message, and equal
-//! input gives equal bytes wherever it is built.
+//! file outside the project and its dependency tree gets into a bundle or a message (esbuild is asked
+//! for none, and the kernel gives it none), and equal input gives equal bytes wherever it is built.
 
 mod answer;
 mod aws_adapters;
 mod confine;
 mod google;
+mod jail;
 mod messages;
 mod packet;
 mod place;
@@ -64,6 +65,12 @@ const DATA_LOADERS: [(&str, &str); 6] = [
 /// What esbuild asks about before it loads it: what is outside the project, and modules.
 const OUTSIDE: u32 = 0;
 const MODULES: u32 = 1;
+/// What it asks about before it looks for it: what may be outside. There a directory that is there is an
+/// error, since esbuild cannot list it, even where a module can do without what it looks for. Imports
+/// with one `..` are too many to ask about each: they get from a project's own files to the directory of
+/// builds and no further.
+const LEADING_OUT: u32 = 2;
+const LEADING_OUT_FILTER: &str = r"^(?:/|(?:\./+)*(?:\.\./+){2})";
 const MODULE_FILTER: &str = r"\.(?:[cm]?[jt]s|[jt]sx|wasm)$";
 
 /// What sources have that are written for React's classic transformation of JSX: its pragma, or
@@ -225,14 +232,14 @@ impl Esbuild {
     /// One run.
     async fn run(&self, project: &Project<'_>) -> Result<Made, BundleError> {
         let version = self.version.get_or_try_init(|| self.ask_version()).await?;
-        let mut child = self
-            .command()
+        let mut command = self.command();
+        command
             .arg(format!("--service={version}"))
             .current_dir(project.directory)
             .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(BundleError::Run)?;
+            .stderr(Stdio::piped());
+        jail::confine(&mut command, &self.program, project.directory).map_err(BundleError::Run)?;
+        let mut child = command.spawn().map_err(BundleError::Run)?;
         bound_memory(&child, self.bounds.memory_mb).map_err(BundleError::Run)?;
         let answer = match self.converse(&mut child, project).await {
             Err(BundleError::Run(error)) if has_ended(&error) => {
@@ -325,6 +332,11 @@ fn read_answer(
     let warnings = Message::all(answer.get("warnings"));
     let mut errors = Message::all(answer.get("errors"));
     errors.extend(warnings.iter().filter_map(Message::refusal_of_pattern));
+    // Of directories outside that are there esbuild says that it cannot list them; that a module
+    // does not find what it wants there, it says anyhow.
+    if errors.iter().any(|error| error.location.is_some()) {
+        errors.retain(|error| error.location.is_some() || !error.is_closed());
+    }
     if !errors.is_empty() {
         errors.sort_by(|a, b| a.place().cmp(&b.place()));
         return Ok(Made::Errors(errors));
@@ -500,20 +512,17 @@ fn request(project: &Project<'_>) -> io::Result<Value> {
         flags.push("--jsx=automatic".into());
     }
     let directory = project.directory.to_string_lossy().into_owned();
-    let on_load = |id, filter: Value| {
+    let on = |id, filter: Value| {
         map([("id", Value::Int(id)), ("filter", filter), ("namespace", "file".into())])
     };
     let guard = map([
         ("name", "confine".into()),
         ("onStart", false.into()),
         ("onEnd", false.into()),
-        ("onResolve", Value::List(Vec::new())),
+        ("onResolve", Value::List(vec![on(LEADING_OUT, LEADING_OUT_FILTER.into())])),
         (
             "onLoad",
-            Value::List(vec![
-                on_load(OUTSIDE, outside.into()),
-                on_load(MODULES, MODULE_FILTER.into()),
-            ]),
+            Value::List(vec![on(OUTSIDE, outside.into()), on(MODULES, MODULE_FILTER.into())]),
         ),
     ]);
     let entry = vec!["".into(), format!("./{}", project.entry).into()];

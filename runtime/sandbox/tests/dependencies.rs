@@ -32,11 +32,13 @@ const INTEGRITY: &str = "sha512-QkRMvZmZmg3hWpqR6Eq+qRtVGZGBpXL2b4P/ptdA72r+Euym
 const BUNDLE: &str = "1f8b0800000000000203ed94c10e82300c86f728a66702dbc09978f62d8c9a8d3506858d30f142787717302672f14248d47d97bf6b9becf4b596f9559e31a9c78c2fce1a3233d423b26c48cf3429e39b573df419135c9015250bd0ba9b6cfcf7e43fe9c0c80a610b1222b863e30a6bfc8bc534a6bea3b146a3d1e4053ad876a0fcec380efb08546b7489bbb79dbddf39f424f01d3cbd4f8cd578aaac6e4b74899af71c7cf29fa662e27fb6e669f07f51ffd5c47f1ea710340e0402819fe5015fb2d196000c0000";
 const BUNDLE_INTEGRITY: &str = "sha512-ItkIzYP1Y2VN6eW5e9dYlETfOfP2EYz/li1O2JDAVfboiJs6cWXIUld0N5GWslX4fDEURY7Joi/GSNYMLG1NMw==";
 
-/// A registry of one package, `a`.
+/// A registry of one package, `a`, and sometimes a second.
 struct Registry {
     url: String,
     /// The paths it was asked for.
     asked: Arc<Mutex<Vec<String>>>,
+    /// The path at which it fails just now.
+    failing: Arc<Mutex<&'static str>>,
 }
 
 impl Registry {
@@ -60,19 +62,33 @@ impl Registry {
         let mut version = describe(&url);
         version["name"] = json!("a");
         version["version"] = json!("1.0.0");
-        let package = json!({
-            "name": "a",
-            "dist-tags": { "latest": "1.0.0" },
-            "versions": { "1.0.0": version },
-        });
-        let package = Bytes::from(package.to_string());
+        let package = package("a", &version);
+        // Others, with the plain archive: for any system, for another one, and what only that needs.
+        let other = |name: &str, fields: Value| {
+            let mut version = fields;
+            version["name"] = json!(name);
+            version["version"] = json!("1.0.0");
+            let archive = format!("{url}/{name}-1.0.0.tgz");
+            version["dist"] = json!({ "tarball": archive, "integrity": INTEGRITY });
+            self::package(name, &version)
+        };
+        let o = other("o", json!({}));
+        let w = other("w", json!({ "os": ["win32"], "dependencies": { "n": "^1.0.0" } }));
+        let n = other("n", json!({}));
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let seen = asked.clone();
+        let failing = Arc::<Mutex<&'static str>>::default();
+        let fails = failing.clone();
         let answer = move |request: Request| {
             let path = request.uri().path().to_owned();
             let found = match path.as_str() {
+                path if path == *fails.lock() => Err(StatusCode::SERVICE_UNAVAILABLE),
                 "/a" => Ok(package.clone()),
+                "/o" => Ok(o.clone()),
+                "/w" => Ok(w.clone()),
+                "/n" => Ok(n.clone()),
                 "/a-1.0.0.tgz" => Ok(Bytes::from(hex::decode(archive).unwrap())),
+                "/o-1.0.0.tgz" => Ok(Bytes::from(hex::decode(ARCHIVE).unwrap())),
                 _ => Err(StatusCode::NOT_FOUND),
             };
             seen.lock().push(path);
@@ -80,14 +96,17 @@ impl Registry {
         };
         let router = Router::new().fallback(answer);
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, asked }
+        Self { url, asked, failing }
     }
 
     /// A builder that asks this registry for `a`.
     async fn build(&self) -> Result<BuiltDependencies, DependencyError> {
         let dir = TempDir::new().unwrap();
         let user_config = dir.path().join("npmrc");
-        let settings = format!("registry={}/\nnoproxy=127.0.0.1,localhost\n", self.url);
+        let settings = format!(
+            "registry={}/\nnoproxy=127.0.0.1,localhost\nfetch-retries=0\nlogs-max=0\n",
+            self.url
+        );
         std::fs::write(&user_config, settings).unwrap();
         let options = NpmOptions {
             npm: npm(),
@@ -99,6 +118,16 @@ impl Registry {
         let dependencies = [("a".to_owned(), "^1.0.0".to_owned())].into();
         builder.build(DependencySpec { dependencies, ..DependencySpec::default() }).await
     }
+}
+
+/// What a registry says of a package of one version.
+fn package(name: &str, version: &Value) -> Bytes {
+    let package = json!({
+        "name": name,
+        "dist-tags": { "latest": "1.0.0" },
+        "versions": { "1.0.0": version },
+    });
+    Bytes::from(package.to_string())
 }
 
 /// The npm of the set-up, if it has run: the one that comes with Node may be too old.
@@ -175,4 +204,27 @@ async fn what_is_optional_may_be_missing_from_the_registry() {
     let built = registry.build().await.unwrap();
     assert_eq!(built.metadata.packages.len(), 1);
     assert_eq!(built.metadata.tree_files, 1);
+}
+
+#[tokio::test]
+async fn what_is_optional_is_not_left_out_because_the_registry_fails() {
+    for failing in ["/o", "/o-1.0.0.tgz"] {
+        let registry = Registry::of(ARCHIVE, |url| {
+            json!({
+                // Made for another system, and what only that needs, goes.
+                "optionalDependencies": { "o": "^1.0.0", "w": "^1.0.0" },
+                "dist": { "tarball": format!("{url}/a-1.0.0.tgz"), "integrity": INTEGRITY },
+            })
+        })
+        .await;
+        *registry.failing.lock() = failing;
+        let ended = registry.build().await;
+        assert!(matches!(ended, Err(DependencyError::Unavailable)), "{failing}: {ended:?}");
+        *registry.failing.lock() = "";
+        let built = registry.build().await.unwrap();
+        let paths: Vec<_> = built.metadata.packages.iter().map(|found| &*found.path).collect();
+        let listed = ["a", "n", "o", "w"].map(|name| format!("node_modules/{name}"));
+        assert_eq!(paths, listed);
+        assert_eq!(built.metadata.tree_files, 2);
+    }
 }

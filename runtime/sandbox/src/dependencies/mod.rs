@@ -11,6 +11,7 @@
 mod alone;
 mod builder;
 mod lockfile;
+mod lost;
 mod npm;
 mod spec;
 mod tree_hash;

@@ -21,6 +21,7 @@ use tracing::{error, warn};
 use walkdir::WalkDir;
 
 use super::alone::keep_alone;
+use super::lost::lost;
 
 /// What of npm's output is kept.
 const MAX_OUTPUT_BYTES: u64 = 256 * 1024;
@@ -61,6 +62,9 @@ const ARGUMENTS: [&str; 12] = [
     "--loglevel=error",
     "--update-notifier=false",
 ];
+
+/// Logs in the directory of one run, which has one. Said so that no configuration says none.
+const LOGS_KEPT: &str = "10";
 
 /// What npm would run for git. Nothing can be there.
 const NO_GIT: &str = "/dev/null/git";
@@ -109,8 +113,10 @@ impl Npm {
             }
         };
         std::fs::create_dir_all(&home).map_err(unavailable("no home for npm"))?;
-        let child =
-            self.command(dir, &home, args).spawn().map_err(unavailable("npm does not start"))?;
+        let logs = tempfile::tempdir_in(&home).map_err(unavailable("no place for npm's log"))?;
+        let mut command = self.command(dir, &home, args);
+        command.env("npm_config_logs_dir", logs.path()).env("npm_config_logs_max", LOGS_KEPT);
+        let child = command.spawn().map_err(unavailable("npm does not start"))?;
         let mut group = Group(child);
         let stdout = collect(group.0.stdout.take());
         let stderr = collect(group.0.stderr.take());
@@ -128,7 +134,15 @@ impl Npm {
             too_large = self.watch(dir) => return Err(too_large),
         };
         match status {
-            Ok(status) if status.success() => Ok(output),
+            Ok(status) if status.success() => {
+                match lost(logs.path()).map_err(unavailable("npm's log cannot be read"))? {
+                    None => Ok(output),
+                    Some(what) => {
+                        warn!(what, "npm left out what it could not fetch; the build fails");
+                        Err(DependencyError::Unavailable)
+                    }
+                }
+            }
             Ok(_) => Err(explain(&output, dir)),
             Err(error) => Err(unavailable("npm was lost")(error)),
         }

@@ -125,12 +125,36 @@ pub fn is_package_name(name: &str) -> bool {
 
 /// Whether this is a range or a tag of the registry. They are made of these characters; paths,
 /// addresses and aliases need `:`, `/` or `\`, and options would begin with `-`.
-#[must_use]
-pub fn is_range_or_tag(range: &str) -> bool {
+fn is_range_or_tag(range: &str) -> bool {
     range.len() <= MAX_RANGE_BYTES
         && !range.starts_with(['-', '.'])
         && !is_tarball(range)
         && range.bytes().all(|b| b.is_ascii_alphanumeric() || b" .-_^~<>=|*+".contains(&b))
+}
+
+/// Whether the registry alone is asked for this: a range or a tag of a package, or of another one that
+/// is installed under its name (`npm:NAME@RANGE`).
+#[must_use]
+pub fn is_of_registry(spec: &str) -> bool {
+    match aliased(spec) {
+        Some((name, range)) => is_package_name(name) && is_range_or_tag(range),
+        None => is_range_or_tag(spec),
+    }
+}
+
+/// What `npm:NAME` or `npm:NAME@RANGE` stands for, as it is written: name and range.
+#[must_use]
+pub fn aliased(spec: &str) -> Option<(&str, &str)> {
+    spec.strip_prefix("npm:").map(|other| name_and_range(other).unwrap_or((other, "")))
+}
+
+/// The parts of `NAME@RANGE`; `None` if there is no range. The name may begin with the `@` of a scope,
+/// the range may have more of them.
+#[must_use]
+pub fn name_and_range(text: &str) -> Option<(&str, &str)> {
+    let scope = usize::from(text.starts_with('@'));
+    let at = scope + text[scope..].find('@')?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 /// npm takes what ends like this for a file, whatever stands before it.
@@ -138,4 +162,47 @@ pub fn is_range_or_tag(range: &str) -> bool {
 pub fn is_tarball(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     [".tgz", ".tar.gz", ".tar"].iter().any(|ending| text.ends_with(ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registry_is_asked_for_ranges_tags_and_aliases() {
+        for spec in ["", "*", "^1.2.3 || >=2 <3", "latest", "npm:b", "npm:b@^1", "npm:@s/b@1.0.0"] {
+            assert!(is_of_registry(spec), "{spec}");
+        }
+        for spec in [
+            "file:..",
+            "npm:",
+            "npm:@s",
+            "npm:@s@1",
+            "npm:../b@1",
+            "npm:b@npm:c@1",
+            "npm:b@github:u/r",
+            "npm:b@http://10.0.0.1/x",
+            "npm:b@x.tgz",
+            "npm:b.tgz",
+            "npm:-g",
+            "npm:b@-g",
+            "NPM:b@1",
+            " npm:b@1",
+        ] {
+            assert!(!is_of_registry(spec), "{spec}");
+        }
+    }
+
+    #[test]
+    fn names_end_at_the_first_at_that_is_no_scope() {
+        for (text, expected) in [
+            ("a", None),
+            ("@s/a", None),
+            ("a@1", Some(("a", "1"))),
+            ("@s/a@", Some(("@s/a", ""))),
+            ("a@npm:@s/b@1", Some(("a", "npm:@s/b@1"))),
+        ] {
+            assert_eq!(name_and_range(text), expected, "{text}");
+        }
+    }
 }

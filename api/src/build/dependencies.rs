@@ -1,9 +1,9 @@
 //! What a deploy wants installed, checked before it is handed on: names are npm names, versions
-//! are ranges or tags of the registry. Nothing else (`file:`, `git:`, URLs, options) gets through.
+//! are ranges, tags or aliases of the registry. Nothing else (`file:`, `git:`, URLs, options) gets through.
 
 use std::collections::BTreeMap;
 
-use cloudserve_protocol::build::{is_package_name, is_range_or_tag};
+use cloudserve_protocol::build::{is_of_registry, is_package_name, name_and_range};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -31,12 +31,8 @@ fn from_text(value: Value) -> Result<(String, String), String> {
     let Value::String(text) = value else {
         return Err("must be an object {\"name\": \"range\"} or a list [\"name@range\"]".into());
     };
-    // The first character may be the '@' of a scope.
-    let at = text.char_indices().skip(1).filter(|(_, c)| *c == '@').last();
-    Ok(match at {
-        Some((at, _)) => (text[..at].to_owned(), text[at + 1..].to_owned()),
-        None => (text, String::new()),
-    })
+    let (name, range) = name_and_range(&text).unwrap_or((text.as_str(), ""));
+    Ok((name.to_owned(), range.to_owned()))
 }
 
 impl Dependencies {
@@ -60,10 +56,10 @@ impl Dependencies {
                 return Err(format!("{:?} is not the name of an npm package", shortened(&name)));
             }
             let range = if range.trim().is_empty() { "*" } else { range.trim() };
-            if !is_range_or_tag(range) {
+            if !is_of_registry(range) {
                 return Err(format!(
-                    "{:?} is not a version, range or tag of {name:?}; packages come from the npm \
-                     registry only",
+                    "{:?} is not a version, range, tag or alias (npm:name@range) of {name:?}; \
+                     packages come from the npm registry only",
                     shortened(range)
                 ));
             }
@@ -167,10 +163,21 @@ mod tests {
             ("@aws-sdk/client-s3".to_owned(), "^3.1".to_owned()),
             ("axios".to_owned(), ">=1 <2 || ^3".to_owned()),
             ("lodash".to_owned(), "*".to_owned()),
+            ("old".to_owned(), "npm:@scope/new@^1".to_owned()),
         ]));
-        let map = json!({ "axios": ">=1 <2 || ^3", "lodash": "", "@aws-sdk/client-s3": "^3.1" });
+        let map = json!({
+            "axios": ">=1 <2 || ^3",
+            "lodash": "",
+            "@aws-sdk/client-s3": "^3.1",
+            "old": " npm:@scope/new@^1",
+        });
         assert_eq!(Dependencies::try_from(map).unwrap(), expected);
-        let list = json!(["axios@>=1 <2 || ^3", "lodash", "@aws-sdk/client-s3@^3.1"]);
+        let list = json!([
+            "axios@>=1 <2 || ^3",
+            "lodash",
+            "@aws-sdk/client-s3@^3.1",
+            "old@npm:@scope/new@^1",
+        ]);
         assert_eq!(Dependencies::try_from(list).unwrap(), expected);
     }
 
@@ -189,7 +196,8 @@ mod tests {
             "a/b",
             "--registry=http://example.org",
             "-g",
-            "npm:other@1",
+            "npm:other@git+file:///x",
+            "npm:../other@1",
             "http://x/y.tgz",
             "1\n2",
             "link:x",

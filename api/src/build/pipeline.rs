@@ -13,7 +13,7 @@ use cloudserve_artifacts::{Cache, TreeLease};
 use cloudserve_identity::{Mask, Sealer};
 use cloudserve_protocol::artifact::{ArtifactKey, ArtifactStore};
 use cloudserve_protocol::build::{
-    BuiltDependencies, DependencyBuilder, DependencyError, DependencySpec,
+    BuiltDependencies, DependencyBuilder, DependencyError, DependencySpec, ResolvedPackage,
 };
 use cloudserve_protocol::call::{HandlerKind, Target, VersionLoader};
 use cloudserve_protocol::fault::{Fault, FaultClass};
@@ -357,8 +357,13 @@ fn lay_out(work_dir: &Path, files: &SourceFiles, packages: Option<&Path>) -> io:
 
 /// Whether the bundle asks for packages when it runs.
 fn needs_tree(bundle: &Bundle, built: &BuiltDependencies) -> bool {
-    let is_in_tree =
-        |name: &str| built.metadata.packages.iter().any(|package| package.name == name);
+    // By an alias one is imported as the directory is called that it lies in.
+    let is_in_tree = |name: &str| {
+        let is_it = |package: &ResolvedPackage| {
+            package.name == name || package.path.strip_prefix("node_modules/") == Some(name)
+        };
+        built.metadata.packages.iter().any(is_it)
+    };
     bundle.imports_dynamically
         || bundle.looks_around
         || bundle.imports.iter().any(|path| {

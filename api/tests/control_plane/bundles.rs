@@ -201,6 +201,8 @@ fn packages() -> Vec<(&'static str, &'static str)> {
             "seeking/index.js",
             "let x; try { x = require('../../../package.json'); } catch {} module.exports = x;",
         ),
+        ("nickname/package.json", r#"{"name":"real-name","main":"index.js"}"#),
+        ("nickname/index.js", "exports.text = 'by another name';"),
         ("dynamic/package.json", r#"{"name":"dynamic","main":"index.js"}"#),
         ("dynamic/index.js", "module.exports = (name) => require(name);"),
     ]
@@ -237,6 +239,15 @@ async fn packages_are_inlined_where_that_is_safe_and_external_where_not() {
     let view = plane.deploy(&token, &external).await;
     let bundle = plane.bundle(&view).await;
     assert!(bundle.contains("from\"plain\"") && !bundle.contains("inlined"), "{bundle}");
+    assert!(plane.sandbox.loaded.lock().last().unwrap().runtime_deps.is_some());
+
+    let mut aliased = using("aliased", "nickname");
+    aliased["dependencies"] = json!({ "nickname": "npm:real-name@^1" });
+    let view = plane.deploy(&token, &aliased).await;
+    assert!(plane.bundle(&view).await.contains("by another name"), "{view:#}");
+    aliased["external"] = json!(["nickname"]);
+    let view = plane.deploy(&token, &aliased).await;
+    assert!(plane.bundle(&view).await.contains("from\"nickname\""), "{view:#}");
     assert!(plane.sandbox.loaded.lock().last().unwrap().runtime_deps.is_some());
 
     // Native code is refused, unless its user says that the package works without.

@@ -189,9 +189,13 @@ impl Plane {
             let path = format!("node_modules/{path}");
             archive.append_data(&mut header, &path, text.as_bytes()).unwrap();
             if let Some(package) = path.strip_suffix("/package.json") {
+                let manifest: Value = serde_json::from_str(text).unwrap();
                 packages.push(cloudserve_protocol::build::ResolvedPackage {
                     path: package.to_owned(),
-                    name: package.strip_prefix("node_modules/").unwrap().to_owned(),
+                    name: manifest["name"]
+                        .as_str()
+                        .unwrap_or(&package["node_modules/".len()..])
+                        .to_owned(),
                     version: "1.0.0".into(),
                     integrity: String::new(),
                 });

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use cloudserve_protocol::build::{DependencyError, ResolvedPackage, is_package_name, is_tarball};
+use cloudserve_protocol::build::{
+    DependencyError, ResolvedPackage, aliased, is_package_name, is_tarball,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -258,13 +260,9 @@ fn is_of_registry(spec: &str) -> bool {
         !range.contains([':', '/', '\\']) && !range.starts_with('.') && !is_tarball(range)
     };
     let spec = spec.trim();
-    let Some(other) = spec.strip_prefix("npm:") else { return is_range(spec) };
-    let scope = usize::from(other.starts_with('@'));
-    match other[scope..].find('@') {
-        Some(at) => {
-            is_package_name(&other[..scope + at]) && is_range(other[scope + at + 1..].trim())
-        }
-        None => is_package_name(other),
+    match aliased(spec) {
+        Some((name, range)) => is_package_name(name) && is_range(range.trim()),
+        None => is_range(spec),
     }
 }
 

@@ -1,8 +1,8 @@
-//! What a user may ask npm for: packages of the registry, by version range or tag. No git, no
+//! What a user may ask npm for: packages of the registry, by version range, tag or alias. No git, no
 //! files, no addresses: those would let a deploy read this host or its network.
 
 use cloudserve_protocol::build::{
-    DependencyError, DependencySpec, TREE_FORMAT_VERSION, is_package_name, is_range_or_tag,
+    DependencyError, DependencySpec, TREE_FORMAT_VERSION, is_of_registry, is_package_name,
 };
 use sha2::{Digest, Sha256};
 
@@ -31,9 +31,10 @@ impl CheckedSpec {
             if !is_package_name(name) {
                 return Err(refused(format!("{name:?} is not a package name")));
             }
-            if !is_range_or_tag(range) {
+            if !is_of_registry(range) {
                 return Err(refused(format!(
-                    "{name}@{range}: only version ranges and tags of the registry are supported"
+                    "{name}@{range}: only version ranges, tags and aliases of the registry are \
+                     supported"
                 )));
             }
         }
@@ -95,7 +96,10 @@ mod tests {
             ("a", "git+ssh://x", false),
             ("a", "user/repo", false),
             ("a", "http://127.0.0.1/x.tgz", false),
-            ("a", "npm:b@1", false),
+            ("a", "npm:b@1", true),
+            ("a", "npm:@s/b", true),
+            ("a", "npm:b@file:/etc", false),
+            ("a", "npm:../b@1", false),
             ("a", "workspace:*", false),
             ("a", "--registry", false),
             ("a", "b.tgz", false),

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use cloudserve_protocol::build::name_and_range;
 use cloudserve_protocol::ids::FunctionName;
 use ignore::WalkBuilder;
 use serde::Deserialize;
@@ -250,12 +251,7 @@ impl Settings {
     pub(crate) fn depend_on(&mut self, packages: &[String]) {
         let all = self.dependencies.get_or_insert_default();
         for package in packages {
-            // The first character may be the '@' of a scope.
-            let at = package.char_indices().skip(1).filter(|(_, c)| *c == '@').last();
-            let (name, range) = match at {
-                Some((at, _)) => (&package[..at], &package[at + 1..]),
-                None => (package.as_str(), "*"),
-            };
+            let (name, range) = name_and_range(package).unwrap_or((package.as_str(), "*"));
             all.insert(name.to_owned(), range.to_owned());
         }
     }
@@ -488,12 +484,13 @@ mod tests {
             (FILE, "[function]\nname = 'not-this'\n"),
         ]);
         let mut project = Project::at(&dir.path().join("hello.world.ts")).unwrap();
-        project.settings.depend_on(&["@a/b@^1".into(), "lodash".into()]);
+        let packages = ["@a/b@^1", "lodash", "old@npm:@a/new@^1"].map(str::to_owned);
+        project.settings.depend_on(&packages);
         let name = project.name(None).unwrap();
         let body = project.body(&name, &project.files().unwrap()).unwrap();
         let expected = json!({
             "name": "hello", "filename": "hello.world.ts", "code": "1", "packageJson": "{}",
-            "dependencies": { "@a/b": "^1", "lodash": "*" },
+            "dependencies": { "@a/b": "^1", "lodash": "*", "old": "npm:@a/new@^1" },
         });
         assert_eq!(body, expected);
     }

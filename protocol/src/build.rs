@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::ids::DepHash;
 
@@ -15,12 +16,26 @@ pub const TREE_FORMAT_VERSION: u32 = 1;
 const MAX_NAME_BYTES: usize = 214;
 const MAX_RANGE_BYTES: usize = 256;
 
+/// Entries of `overrides`, and how deep they may be within each other.
+const MAX_OVERRIDES: usize = 500;
+const MAX_OVERRIDE_DEPTH: usize = 10;
+
+/// What of an entry is told.
+const MAX_TOLD_CHARS: usize = 100;
+
 /// What a deploy wants installed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DependencySpec {
     /// Package name to version range, as in `package.json`.
     pub dependencies: BTreeMap<String, String>,
+    /// Likewise, of packages that are left out where they cannot be installed.
+    #[serde(default)]
+    pub optional_dependencies: BTreeMap<String, String>,
+    /// What packages are replaced with wherever they are needed: the `overrides` of a `package.json`, a
+    /// JSON object.
+    #[serde(default)]
+    pub overrides: Option<String>,
     /// A `package-lock.json` the user sent; it is honoured.
     pub package_lock: Option<String>,
     /// Resolve ranges again instead of taking what they were resolved to before.
@@ -157,6 +172,40 @@ pub fn name_and_range(text: &str) -> Option<(&str, &str)> {
     Some((&text[..at], &text[at + 1..]))
 }
 
+/// Whether these may be the `overrides` of a `package.json`: packages, or ranges of them, and what they
+/// are replaced with, from the registry too. The error is fit for users.
+pub fn check_overrides(overrides: &Map<String, Value>) -> Result<(), String> {
+    let mut left = MAX_OVERRIDES;
+    check_level(overrides, 0, &mut left)
+}
+
+fn check_level(level: &Map<String, Value>, depth: usize, left: &mut usize) -> Result<(), String> {
+    for (key, value) in level {
+        let enough = || format!("may have at most {MAX_OVERRIDES} entries");
+        *left = left.checked_sub(1).ok_or_else(enough)?;
+        let told: String = key.chars().take(MAX_TOLD_CHARS).collect();
+        let (name, range) = name_and_range(key).unwrap_or((key.as_str(), ""));
+        // The package around, itself.
+        let is_outer = key == "." && depth > 0;
+        if !is_outer && !(is_package_name(name) && is_range_or_tag(range)) {
+            return Err(format!("{told:?} is not the name of a package, or name@range"));
+        }
+        match value {
+            Value::String(spec) if is_of_registry(spec) => {}
+            Value::Object(inner) if !is_outer && depth < MAX_OVERRIDE_DEPTH => {
+                check_level(inner, depth + 1, left)?;
+            }
+            _ => {
+                return Err(format!(
+                    "{told:?} must be replaced with a version, range, tag or alias (npm:name@range) \
+                     of the npm registry"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// npm takes what ends like this for a file, whatever stands before it.
 #[must_use]
 pub fn is_tarball(text: &str) -> bool {
@@ -166,6 +215,8 @@ pub fn is_tarball(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -190,6 +241,44 @@ mod tests {
             " npm:b@1",
         ] {
             assert!(!is_of_registry(spec), "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_packages_are_replaced_with_is_of_the_registry_too() {
+        let check = |overrides: Value| check_overrides(overrides.as_object().unwrap());
+        for overrides in [
+            json!({}),
+            json!({ "a": "1.0.0", "@s/b@^1": "npm:c@2", "d": { ".": "1", "e": { "f@2": "" } } }),
+        ] {
+            assert_eq!(check(overrides.clone()), Ok(()), "{overrides}");
+        }
+        for spec in ["github:u/r", "file:..", "http://10.0.0.1/x.tgz", "u/r", "$a", "npm:b@u/r"] {
+            for overrides in [
+                json!({ "a": spec }),
+                json!({ "a": { ".": spec } }),
+                json!({ "a": { "b": { "c@1": spec } } }),
+                json!({ (format!("a@{spec}")): "1" }),
+            ] {
+                assert!(check(overrides.clone()).is_err(), "{overrides}");
+            }
+        }
+        let mut deep = json!("1");
+        for _ in 0..20 {
+            deep = json!({ "a": deep });
+        }
+        let many: Map<String, Value> =
+            (0..=MAX_OVERRIDES).map(|n| (format!("a{n}"), json!("1"))).collect();
+        for overrides in [
+            json!({ ".": "1" }),
+            json!({ "../a": "1" }),
+            json!({ "a": 1 }),
+            json!({ "a": null }),
+            json!({ "a": { ".": { "b": "1" } } }),
+            deep,
+            Value::Object(many),
+        ] {
+            assert!(check(overrides.clone()).is_err(), "{overrides}");
         }
     }
 

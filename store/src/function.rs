@@ -95,6 +95,12 @@ pub struct Source {
     pub files: Vec<SourceFile>,
     /// Package name to version range.
     pub dependencies: BTreeMap<String, String>,
+    /// Likewise, of packages that are left out where they cannot be installed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub optional_dependencies: BTreeMap<String, String>,
+    /// The `overrides` of a `package.json`, a JSON object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<String>,
     /// Packages the user wants left out of the bundle.
     pub external: Vec<String>,
     /// A lock file to honour.

@@ -48,6 +48,8 @@ fn first_version(user_id: UserId, name: &str) -> NewVersion {
             files: Vec::new(),
             dependencies: std::collections::BTreeMap::new(),
             external: Vec::new(),
+            optional_dependencies: [].into(),
+            overrides: None,
             package_lock: None,
             refresh_dependencies: false,
         },

@@ -65,6 +65,8 @@ fn version(user_id: UserId, name: &str) -> NewVersion {
             files: Vec::new(),
             dependencies: [("lodash.chunk".into(), "^4".into())].into(),
             external: Vec::new(),
+            optional_dependencies: [].into(),
+            overrides: None,
             package_lock: None,
             refresh_dependencies: false,
         },

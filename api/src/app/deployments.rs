@@ -90,6 +90,9 @@ pub(crate) struct Deploy {
     pub(crate) source: Option<NewSource>,
     pub(crate) entry: Option<String>,
     pub(crate) dependencies: Option<Dependencies>,
+    /// What else the `package.json` says of them that these are of.
+    pub(crate) optional: Dependencies,
+    pub(crate) overrides: Option<String>,
     pub(crate) package_lock: Option<PackageLock>,
     /// Whether the dependencies are of a `package.json`, which has its lock file beside it or none.
     pub(crate) has_manifest: bool,
@@ -537,14 +540,18 @@ fn compose_source(
             )
         })?,
     };
-    // A lock file is of one set of dependencies.
-    let keeps_lock = |old: &&Source| match &deploy.dependencies {
+    // A lock file is of one set of dependencies, as is what else a `package.json` says of them.
+    let is_of_same = |old: &&Source| match &deploy.dependencies {
         Some(Dependencies(new)) => !deploy.has_manifest && *new == old.dependencies,
         None => true,
     };
     let package_lock = match deploy.package_lock {
         Some(PackageLock(lock)) => Some(lock),
-        None => old.filter(keeps_lock).and_then(|old| old.package_lock.clone()),
+        None => old.filter(is_of_same).and_then(|old| old.package_lock.clone()),
+    };
+    let (optional_dependencies, overrides) = match old.filter(is_of_same) {
+        Some(old) => (old.optional_dependencies.clone(), old.overrides.clone()),
+        None => (deploy.optional.0, deploy.overrides),
     };
     let kept = || old.map(|old| old.dependencies.clone()).unwrap_or_default();
     Ok(Source {
@@ -552,6 +559,8 @@ fn compose_source(
         entry,
         files,
         dependencies: deploy.dependencies.map_or_else(kept, |Dependencies(new)| new),
+        optional_dependencies,
+        overrides,
         external: deploy
             .external
             .unwrap_or_else(|| old.map(|old| old.external.clone()).unwrap_or_default()),

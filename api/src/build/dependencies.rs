@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use cloudserve_protocol::build::{is_of_registry, is_package_name, name_and_range};
+use cloudserve_protocol::build::{
+    check_overrides, is_of_registry, is_package_name, name_and_range,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -76,7 +78,12 @@ fn shortened(text: &str) -> String {
 /// What a `package.json` says that concerns us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Manifest {
+    /// With its peers, which npm installs as well.
     pub(crate) dependencies: Dependencies,
+    /// What is left out where it cannot be installed; none of the above.
+    pub(crate) optional: Dependencies,
+    /// What packages are replaced with wherever they are needed, a JSON object.
+    pub(crate) overrides: Option<String>,
     /// Where it says the program begins, best first.
     pub(crate) entries: Vec<String>,
 }
@@ -96,16 +103,35 @@ impl Manifest {
             Value::String(text) => return Self::parse_object(&text),
             _ => return Err("must be an object or the text of one".into()),
         };
-        let dependencies = match map.remove("dependencies") {
-            None | Some(Value::Null) => Dependencies::default(),
-            Some(Value::Object(of)) => Dependencies::from_map(of)?,
-            Some(_) => return Err("dependencies must be an object".into()),
+        let mut object = |field: &str| match map.remove(field) {
+            None | Some(Value::Null) => Ok(Map::new()),
+            Some(Value::Object(object)) => Ok(object),
+            Some(_) => Err(format!("{field} must be an object")),
         };
+        let (mut needed, optional) = (object("dependencies")?, object("optionalDependencies")?);
+        let (mut peers, meta) = (object("peerDependencies")?, object("peerDependenciesMeta")?);
+        let (development, overrides) = (object("devDependencies")?, object("overrides")?);
+        // Of what is named twice, npm heeds the latter: a peer, a dependency, an optional one. A peer that
+        // may be missing it does not install.
+        needed.retain(|name, _| !optional.contains_key(name));
+        peers.retain(|name, _| {
+            let may_be_missing = meta.get(name).is_some_and(|of| of["optional"] == true);
+            !may_be_missing && !needed.contains_key(name) && !optional.contains_key(name)
+        });
+        let read =
+            |kind: &str, of| Dependencies::from_map(of).map_err(|error| format!("{kind}: {error}"));
+        let mut dependencies = Dependencies::from_map(needed)?;
+        dependencies.0.extend(read("peerDependencies", peers)?.0);
+        let optional = read("optionalDependencies", optional)?;
+        let overrides = read_overrides(overrides, |name| {
+            let ranges = [&optional.0, &dependencies.0].into_iter().find_map(|of| of.get(name));
+            ranges.map(String::as_str).or_else(|| development.get(name)?.as_str())
+        })?;
         let entries = ["main", "module"].into_iter().filter_map(|field| match map.remove(field) {
             Some(Value::String(path)) => Some(path),
             _ => None,
         });
-        Ok(Self { entries: entries.collect(), dependencies })
+        Ok(Self { entries: entries.collect(), dependencies, optional, overrides })
     }
 
     fn parse_object(text: &str) -> Result<Self, String> {
@@ -115,6 +141,36 @@ impl Manifest {
             Err(error) => Err(format!("is not JSON: {error}")),
         }
     }
+}
+
+/// Overrides as npm gets them: `$NAME` is what the project itself says of that package.
+fn read_overrides<'a>(
+    mut overrides: Map<String, Value>,
+    range_of: impl Fn(&str) -> Option<&'a str> + Copy,
+) -> Result<Option<String>, String> {
+    resolve_references(&mut overrides, range_of)?;
+    check_overrides(&overrides).map_err(|error| format!("overrides: {error}"))?;
+    Ok((!overrides.is_empty()).then(|| Value::Object(overrides).to_string()))
+}
+
+fn resolve_references<'a>(
+    overrides: &mut Map<String, Value>,
+    range_of: impl Fn(&str) -> Option<&'a str> + Copy,
+) -> Result<(), String> {
+    for value in overrides.values_mut() {
+        match value {
+            Value::Object(inner) => resolve_references(inner, range_of)?,
+            Value::String(spec) => {
+                if let Some(name) = spec.strip_prefix('$') {
+                    let told =
+                        || format!("overrides: {:?} is not among dependencies", shortened(name));
+                    *spec = range_of(name).ok_or_else(told)?.to_owned();
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A `package-lock.json`, kept as text.
@@ -233,8 +289,43 @@ mod tests {
         assert_eq!(parsed.entries, ["lib/a.js"]);
         assert_eq!(parsed.dependencies.0["lodash"], "^4");
         assert_eq!(Manifest::from_value(json!(object.to_string())).unwrap(), parsed);
-        for bad in [json!("{"), json!("[]"), json!(1), json!({ "dependencies": [] })] {
+        for bad in [
+            json!("{"),
+            json!("[]"),
+            json!(1),
+            json!({ "dependencies": [] }),
+            json!({ "optionalDependencies": "a" }),
+            json!({ "peerDependencies": { "a": "file:.." } }),
+            json!({ "overrides": [] }),
+            json!({ "overrides": { "a": "github:u/r" } }),
+            json!({ "overrides": { "a": { "b": "$c" } } }),
+        ] {
             assert!(Manifest::from_value(bad.clone()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn peers_optional_dependencies_and_overrides_are_taken_as_npm_does() {
+        let manifest = Manifest::from_value(json!({
+            "dependencies": { "a": "^1", "b": "^1" },
+            "optionalDependencies": { "b": "^2", "fsevents": "^2" },
+            "peerDependencies": { "a": "*", "p": "^3", "q": "workspace:*" },
+            "peerDependenciesMeta": { "q": { "optional": true }, "p": { "optional": false } },
+            "devDependencies": { "d": "^4", "e": "file:../e" },
+            "overrides": { "a": "$a", "x": { ".": "1", "b": "$b", "d": "$d" }, "y@^1": "npm:z@2" },
+            "resolutions": { "a": "github:u/r" },
+        }))
+        .unwrap();
+        let of = |entries: &[(&str, &str)]| {
+            let owned = entries.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
+            Dependencies(owned.collect())
+        };
+        assert_eq!(manifest.dependencies, of(&[("a", "^1"), ("p", "^3")]));
+        assert_eq!(manifest.optional, of(&[("b", "^2"), ("fsevents", "^2")]));
+        let overrides: Value = serde_json::from_str(&manifest.overrides.unwrap()).unwrap();
+        let expected =
+            json!({ "a": "^1", "x": { ".": "1", "b": "^2", "d": "^4" }, "y@^1": "npm:z@2" });
+        assert_eq!(overrides, expected);
+        assert_eq!(Manifest::from_value(json!({ "overrides": {} })).unwrap().overrides, None);
     }
 }

@@ -261,11 +261,13 @@ impl Pipeline {
     }
 
     async fn install(&self, source: &Source) -> Result<Option<BuiltDependencies>, Failure> {
-        if source.dependencies.is_empty() {
+        if source.dependencies.is_empty() && source.optional_dependencies.is_empty() {
             return Ok(None);
         }
         let spec = DependencySpec {
             dependencies: source.dependencies.clone(),
+            optional_dependencies: source.optional_dependencies.clone(),
+            overrides: source.overrides.clone(),
             package_lock: source.package_lock.clone(),
             refresh: source.refresh_dependencies,
         };

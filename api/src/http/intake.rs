@@ -166,12 +166,14 @@ async fn from_archive(app: &App, bytes: Bytes) -> Result<Deploy, Problem> {
         let files =
             SourceFiles::unpack(&bytes, bounds).map_err(|error| source_refused("body", error))?;
         let (manifest, lock) = manifest_and_lock(&files, "body", max_lock_bytes)?;
-        let dependencies = manifest.as_ref().map(|manifest| manifest.dependencies.clone());
-        let entries = manifest.map(|manifest| manifest.entries).unwrap_or_default();
+        let has_manifest = manifest.is_some();
+        let manifest = manifest.unwrap_or_default();
         Ok(Deploy {
-            source: Some(examined(files, &entries)),
-            has_manifest: dependencies.is_some(),
-            dependencies,
+            source: Some(examined(files, &manifest.entries)),
+            has_manifest,
+            dependencies: has_manifest.then_some(manifest.dependencies),
+            optional: manifest.optional,
+            overrides: manifest.overrides,
             package_lock: lock,
             ..Deploy::default()
         })
@@ -279,12 +281,13 @@ impl Sent {
             deploy.package_lock = deploy.package_lock.or(own_lock);
         }
         deploy.has_manifest = manifest.is_some();
-        deploy.dependencies = match (manifest, dependencies) {
-            (None, named) => named,
-            (Some(manifest), None) => Some(manifest.dependencies),
-            (Some(manifest), Some(named)) => {
-                let mut all = manifest.dependencies;
+        deploy.dependencies = match manifest {
+            None => dependencies,
+            Some(Manifest { dependencies: mut all, mut optional, overrides, .. }) => {
+                let named = dependencies.unwrap_or_default();
+                optional.0.retain(|name, _| !named.0.contains_key(name));
                 all.0.extend(named.0);
+                (deploy.optional, deploy.overrides) = (optional, overrides);
                 Some(all)
             }
         };

@@ -1,5 +1,6 @@
 //! The way of a version through the queue.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -471,6 +472,41 @@ async fn a_lock_file_stays_with_the_dependencies_it_is_of() {
     assert!(kept().await);
     update(json!({ "packageJson": manifest })).await;
     assert!(!kept().await);
+}
+
+#[tokio::test]
+async fn all_that_a_manifest_says_of_packages_is_asked_for() {
+    let plane = Plane::start();
+    plane.provide_tree(&[], &[("left-pad/package.json", "{}")]).await;
+    let token = plane.register("ada").await;
+    let asked = || plane.sandbox.specs.lock().last().unwrap().clone();
+    let mut body = version(1);
+    body["packageJson"] = json!({
+        "dependencies": { "left-pad": "^1" },
+        "optionalDependencies": { "fsevents": "^2" },
+        "peerDependencies": { "react": "^19" },
+        "overrides": { "x": "$react" },
+    });
+    plane.deploy(&token, &body).await;
+    let spec = asked();
+    let of = |entries: &[(&str, &str)]| -> BTreeMap<String, String> {
+        entries.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    };
+    assert_eq!(spec.dependencies, of(&[("left-pad", "^1"), ("react", "^19")]));
+    assert_eq!(spec.optional_dependencies, of(&[("fsevents", "^2")]));
+    assert_eq!(spec.overrides.as_deref(), Some(r#"{"x":"^19"}"#));
+    // It stays until packages are named anew.
+    plane.deploy(&token, &version(2)).await;
+    assert_eq!(asked(), spec);
+    let mut named = version(3);
+    named["dependencies"] = json!({ "left-pad": "^2" });
+    plane.deploy(&token, &named).await;
+    assert_eq!(asked().dependencies, of(&[("left-pad", "^2")]));
+    assert!(asked().optional_dependencies.is_empty() && asked().overrides.is_none());
+
+    body["packageJson"] = json!({ "overrides": { "x": "github:u/r" } });
+    let refused = plane.call(&token, "POST", "/api/function/deploy", &body).await.expect(422);
+    assert!(refused.text.contains("overrides"), "{}", refused.text);
 }
 
 #[tokio::test]

@@ -129,6 +129,8 @@ mod tests {
             files: Vec::new(),
             dependencies: [].into(),
             external: Vec::new(),
+            optional_dependencies: [].into(),
+            overrides: None,
             package_lock: None,
             refresh_dependencies: false,
         };

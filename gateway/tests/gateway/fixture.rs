@@ -137,6 +137,8 @@ impl World {
             files: Vec::new(),
             dependencies: std::collections::BTreeMap::new(),
             external: Vec::new(),
+            optional_dependencies: [].into(),
+            overrides: None,
             package_lock: None,
             refresh_dependencies: false,
         };

@@ -88,7 +88,7 @@ impl Registry {
                 "/w" => Ok(w.clone()),
                 "/n" => Ok(n.clone()),
                 "/a-1.0.0.tgz" => Ok(Bytes::from(hex::decode(archive).unwrap())),
-                "/o-1.0.0.tgz" => Ok(Bytes::from(hex::decode(ARCHIVE).unwrap())),
+                "/o-1.0.0.tgz" | "/n-1.0.0.tgz" => Ok(Bytes::from(hex::decode(ARCHIVE).unwrap())),
                 _ => Err(StatusCode::NOT_FOUND),
             };
             seen.lock().push(path);
@@ -99,8 +99,16 @@ impl Registry {
         Self { url, asked, failing }
     }
 
-    /// A builder that asks this registry for `a`.
+    /// Has `a` built of this registry.
     async fn build(&self) -> Result<BuiltDependencies, DependencyError> {
+        self.build_with(DependencySpec::default()).await
+    }
+
+    /// Likewise, with what else this says.
+    async fn build_with(
+        &self,
+        mut spec: DependencySpec,
+    ) -> Result<BuiltDependencies, DependencyError> {
         let dir = TempDir::new().unwrap();
         let user_config = dir.path().join("npmrc");
         let settings = format!(
@@ -115,8 +123,8 @@ impl Registry {
             ..NpmOptions::default()
         };
         let builder = NpmBuilder::new(options, Arc::new(MemoryStore::default())).unwrap();
-        let dependencies = [("a".to_owned(), "^1.0.0".to_owned())].into();
-        builder.build(DependencySpec { dependencies, ..DependencySpec::default() }).await
+        spec.dependencies.insert("a".to_owned(), "^1.0.0".to_owned());
+        builder.build(spec).await
     }
 }
 
@@ -227,4 +235,21 @@ async fn what_is_optional_is_not_left_out_because_the_registry_fails() {
         assert_eq!(paths, listed);
         assert_eq!(built.metadata.tree_files, 2);
     }
+}
+
+#[tokio::test]
+async fn packages_are_replaced_and_optional_ones_left_out_as_the_project_says() {
+    let needs_o = |url: &str| (format!("{url}/a-1.0.0.tgz"), json!({ "o": "^1.0.0" }));
+    let registry = Registry::start(needs_o).await;
+    let spec = DependencySpec {
+        // For another system: what is not optional fails.
+        optional_dependencies: [("w".to_owned(), "^1.0.0".to_owned())].into(),
+        overrides: Some(json!({ "o": "npm:n@1.0.0" }).to_string()),
+        ..DependencySpec::default()
+    };
+    let built = registry.build_with(spec).await.unwrap();
+    let mut packages = built.metadata.packages.iter().map(|found| (&*found.path, &*found.name));
+    assert!(packages.any(|found| found == ("node_modules/o", "n")), "{:?}", built.metadata);
+    // `a` and what replaces `o`.
+    assert_eq!(built.metadata.tree_files, 2);
 }

@@ -58,6 +58,8 @@ pub(crate) fn first_version(user_id: UserId, name: &str) -> NewVersion {
             }],
             dependencies: BTreeMap::from([("axios".into(), "^1".into())]),
             external: vec!["sharp".into()],
+            optional_dependencies: BTreeMap::from([("fsevents".into(), "^2".into())]),
+            overrides: Some("{\"a@^1\":{\".\":\"1.2.3\"}}".into()),
             package_lock: Some("{\"lockfileVersion\":3}".into()),
             refresh_dependencies: false,
         },

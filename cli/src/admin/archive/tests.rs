@@ -120,6 +120,8 @@ fn version(function: FunctionId) -> Version {
             files: Vec::new(),
             dependencies: [].into(),
             external: Vec::new(),
+            optional_dependencies: [].into(),
+            overrides: None,
             package_lock: None,
             refresh_dependencies: false,
         },

@@ -2,8 +2,10 @@
 //! files, no addresses: those would let a deploy read this host or its network.
 
 use cloudserve_protocol::build::{
-    DependencyError, DependencySpec, TREE_FORMAT_VERSION, is_of_registry, is_package_name,
+    DependencyError, DependencySpec, TREE_FORMAT_VERSION, check_overrides, is_of_registry,
+    is_package_name,
 };
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 /// Direct dependencies of one function.
@@ -13,6 +15,7 @@ const MAX_DEPENDENCIES: usize = 500;
 #[derive(Debug, Clone)]
 pub(super) struct CheckedSpec {
     spec: DependencySpec,
+    overrides: Map<String, Value>,
 }
 
 fn refused(message: String) -> DependencyError {
@@ -21,13 +24,14 @@ fn refused(message: String) -> DependencyError {
 
 impl CheckedSpec {
     pub(super) fn new(spec: DependencySpec) -> Result<Self, DependencyError> {
-        if spec.dependencies.len() > MAX_DEPENDENCIES {
+        let n_dependencies = spec.dependencies.len() + spec.optional_dependencies.len();
+        if n_dependencies > MAX_DEPENDENCIES {
             return Err(refused(format!(
-                "a function may have at most {MAX_DEPENDENCIES} direct dependencies, not {}",
-                spec.dependencies.len()
+                "a function may have at most {MAX_DEPENDENCIES} direct dependencies, not \
+                 {n_dependencies}"
             )));
         }
-        for (name, range) in &spec.dependencies {
+        for (name, range) in spec.dependencies.iter().chain(&spec.optional_dependencies) {
             if !is_package_name(name) {
                 return Err(refused(format!("{name:?} is not a package name")));
             }
@@ -38,7 +42,13 @@ impl CheckedSpec {
                 )));
             }
         }
-        Ok(Self { spec })
+        let overrides: Map<String, Value> = match &spec.overrides {
+            Some(text) => serde_json::from_str(text)
+                .map_err(|error| refused(format!("overrides cannot be read: {error}")))?,
+            None => Map::new(),
+        };
+        check_overrides(&overrides).map_err(|told| refused(format!("overrides: {told}")))?;
+        Ok(Self { spec, overrides })
     }
 
     pub(super) fn refresh(&self) -> bool {
@@ -51,13 +61,20 @@ impl CheckedSpec {
 
     /// The `package.json` that npm gets.
     pub(super) fn package_json(&self) -> String {
-        serde_json::json!({
+        let mut package = json!({
             "name": "function",
             "version": "0.0.0",
             "private": true,
             "dependencies": self.spec.dependencies,
-        })
-        .to_string()
+        });
+        // What is not there does not change what a specification is named.
+        if !self.spec.optional_dependencies.is_empty() {
+            package["optionalDependencies"] = json!(self.spec.optional_dependencies);
+        }
+        if !self.overrides.is_empty() {
+            package["overrides"] = json!(self.overrides);
+        }
+        package.to_string()
     }
 
     /// Names this specification: equal ones share a resolution.
@@ -73,6 +90,8 @@ impl CheckedSpec {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -105,11 +124,38 @@ mod tests {
             ("a", "b.tgz", false),
             ("a", "..", false),
         ] {
-            let spec = DependencySpec {
-                dependencies: [(name.to_owned(), range.to_owned())].into(),
-                ..DependencySpec::default()
-            };
-            assert_eq!(CheckedSpec::new(spec).is_ok(), ok, "{name}@{range}");
+            let dependencies = || [(name.to_owned(), range.to_owned())].into();
+            for spec in [
+                DependencySpec { dependencies: dependencies(), ..DependencySpec::default() },
+                DependencySpec {
+                    optional_dependencies: dependencies(),
+                    ..DependencySpec::default()
+                },
+                DependencySpec {
+                    overrides: Some(json!({ name: range }).to_string()),
+                    ..DependencySpec::default()
+                },
+            ] {
+                assert_eq!(CheckedSpec::new(spec.clone()).is_ok(), ok, "{spec:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_changes_the_tree_changes_the_name_of_a_specification() {
+        let hash = |spec: &DependencySpec| CheckedSpec::new(spec.clone()).unwrap().hash("p");
+        let dependencies: BTreeMap<String, String> = [("a".into(), "^1".into())].into();
+        let spec =
+            DependencySpec { dependencies: dependencies.clone(), ..DependencySpec::default() };
+        let optional = DependencySpec { optional_dependencies: dependencies, ..spec.clone() };
+        let overrides = DependencySpec { overrides: Some(r#"{"b":"1"}"#.into()), ..spec.clone() };
+        let none = DependencySpec { overrides: Some("{}".into()), ..spec.clone() };
+        assert_eq!(hash(&spec), hash(&none));
+        assert_ne!(hash(&spec), hash(&optional));
+        assert_ne!(hash(&spec), hash(&overrides));
+        for text in ["", "[]", r#"{"a":1}"#] {
+            let wrong = DependencySpec { overrides: Some(text.into()), ..spec.clone() };
+            assert!(CheckedSpec::new(wrong).is_err(), "{text}");
         }
     }
 }

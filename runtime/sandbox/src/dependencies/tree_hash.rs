@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use cloudserve_protocol::build::{DependencyError, ResolvedPackage, TREE_FORMAT_VERSION};
 use cloudserve_protocol::ids::DepHash;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::lockfile::unreadable;
@@ -58,8 +58,15 @@ pub(super) fn dep_hash(
 /// sorted keys.
 fn choice(lock: &str) -> Result<Option<String>, serde_json::Error> {
     let mut listed = serde_json::from_str::<Lock>(lock)?.packages;
-    // The project's own: it always has dependencies and nothing else.
-    listed.remove("");
+    // The project's own. Of what is optional there, a part may go with another one unless it is named.
+    let project = listed.remove("");
+    if let Some(Value::Object(optional)) =
+        project.and_then(|mut project| project.remove("optionalDependencies"))
+    {
+        let names: Vec<_> = optional.keys().collect();
+        let named = BTreeMap::from([("optionalDependencies".to_owned(), json!(names))]);
+        listed.insert(String::new(), named);
+    }
     let is_choosing = |field: &str| CHOOSING.contains(&field);
     if !listed.values().any(|package| package.keys().any(|field| is_choosing(field))) {
         return Ok(None);
@@ -72,8 +79,6 @@ fn choice(lock: &str) -> Result<Option<String>, serde_json::Error> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::dependencies::lockfile::packages;
 
@@ -120,6 +125,15 @@ mod tests {
         ] {
             assert_ne!(hash(&changed(package, field, value)), of_all, "{package} {field}");
         }
+        // So does who names it.
+        let mut named = changed("node_modules/b", "optional", json!(true));
+        named["node_modules/a"]["optional"] = json!(true);
+        named[""] = json!({ "optionalDependencies": { "a": "1" } });
+        let of_one = hash(&named);
+        named[""]["optionalDependencies"]["a"] = json!("^1");
+        assert_eq!(hash(&named), of_one);
+        named[""]["optionalDependencies"]["b"] = json!("^1");
+        assert_ne!(hash(&named), of_one);
         // Who needs an optional package decides whether it goes with another one.
         let mut optional = changed("node_modules/b", "optional", json!(true));
         let before = hash(&optional);

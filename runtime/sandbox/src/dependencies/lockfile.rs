@@ -24,6 +24,11 @@ const HASHES: [&str; 4] = ["sha1-", "sha256-", "sha384-", "sha512-"];
 /// What a package depends on, in all the ways of which npm is told.
 const SPECS: [&str; 3] = ["dependencies", "optionalDependencies", "peerDependencies"];
 
+/// What is told of what lies beside the project.
+const BESIDE: &str = "workspaces and linked directories or archives are not installed. Put their code among \
+                      the function's files and import it from there, or publish it; then make the lock \
+                      file again for the function's folder alone";
+
 /// Names of packages that lie in the archive of the one that says so. npm fetches none of them.
 const BUNDLED: &str = "bundleDependencies";
 
@@ -101,12 +106,12 @@ fn resolved(
     package: &LockedPackage,
     listed: &Listed,
 ) -> Result<ResolvedPackage, DependencyError> {
-    let name = match (package.name.as_deref(), path.rsplit_once("node_modules/")) {
-        (Some(name), _) | (None, Some((_, name))) => name,
-        (None, None) => {
-            return Err(refused(format!("the lock file holds {path:?}, which is no package")));
-        }
-    };
+    let is_file = package.resolved.as_deref().is_some_and(|from| from.starts_with("file:"));
+    if package.link || is_file || !path.starts_with("node_modules/") {
+        return Err(refused(format!("the lock file holds {:?}: {BESIDE}", shortened(path))));
+    }
+    let own_name = path.rsplit_once("node_modules/").map_or(path, |(_, name)| name);
+    let name = package.name.as_deref().unwrap_or(own_name);
     let from_registry = match package.resolved.as_deref() {
         // Its host is not ours to judge: npm asks the operator's registry whatever stands there.
         Some(url) => url.starts_with("https://") || url.starts_with("http://"),
@@ -128,7 +133,7 @@ fn resolved(
         && is_package_name(name)
         && is_version(version)
         && (is_carried || is_integrity(integrity));
-    if package.link || !is_well_formed || !from_registry || !is_archive {
+    if !is_well_formed || !from_registry || !is_archive {
         let (name, version) = (shortened(name), shortened(version));
         return Err(refused(format!("{name}@{version} does not come from the registry")));
     }
@@ -387,6 +392,33 @@ mod tests {
             json!({ "node_modules/a": a, below_a: b_with(json!({ "dependencies": { "x": "u/r" } })) }),
         ] {
             assert!(super::received(&lock(listed.clone())).is_err(), "{listed}");
+        }
+    }
+
+    #[test]
+    fn what_lies_beside_a_project_is_refused_with_what_to_do() {
+        let x = json!({ "version": "1.0.0", "integrity": "sha512-x" });
+        for (path, package) in [
+            ("packages/b", json!({ "name": "b", "version": "1.0.0" })),
+            ("packages/b/node_modules/c", x.clone()),
+            ("../b", json!({ "version": "1.0.0" })),
+            ("node_modules/b", json!({ "resolved": "packages/b", "link": true })),
+            (
+                "node_modules/b",
+                json!({ "version": "file:../b.tgz", "resolved": "file:../b.tgz", "integrity": "sha512-x" }),
+            ),
+        ] {
+            let lock = json!({
+                "lockfileVersion": 3,
+                "packages": { "": { "workspaces": ["packages/*"] }, "node_modules/a": x, path: package },
+            });
+            let Err(DependencyError::Rejected(told)) = received(&lock.to_string()) else {
+                panic!("{lock}")
+            };
+            assert!(
+                told.starts_with(&format!("the lock file holds {path:?}: workspaces")),
+                "{told}"
+            );
         }
     }
 

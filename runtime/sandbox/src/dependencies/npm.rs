@@ -63,6 +63,9 @@ const ARGUMENTS: [&str; 12] = [
     "--update-notifier=false",
 ];
 
+/// How the directory of a run's log begins: lines that name it are not told.
+const LOGS: &str = "_logs";
+
 /// Logs in the directory of one run, which has one. Said so that no configuration says none.
 const LOGS_KEPT: &str = "10";
 
@@ -113,7 +116,10 @@ impl Npm {
             }
         };
         std::fs::create_dir_all(&home).map_err(unavailable("no home for npm"))?;
-        let logs = tempfile::tempdir_in(&home).map_err(unavailable("no place for npm's log"))?;
+        let logs = tempfile::Builder::new()
+            .prefix(LOGS)
+            .tempdir_in(&home)
+            .map_err(unavailable("no place for npm's log"))?;
         let mut command = self.command(dir, &home, args);
         command.env("npm_config_logs_dir", logs.path()).env("npm_config_logs_max", LOGS_KEPT);
         let child = command.spawn().map_err(unavailable("npm does not start"))?;
@@ -264,6 +270,13 @@ const USER_CODES: [&str; 18] = [
     "EALLOWDIRECTORY",
 ];
 
+/// npm's code for packages that do not fit together, and what is told instead of its advice. A lock file
+/// that was made with these options does not help: npm finds the same in it.
+const CONFLICT: &str = "ERESOLVE";
+const CONFLICT_ADVICE: &str = "Options like --legacy-peer-deps are not heeded, in a .npmrc or in a lock file made \
+                               with them. Ask for versions that fit together, or say in package.json what a \
+                               package gets: \"overrides\": {\"PACKAGE\": {\"PEER\": \"VERSION\"}}";
+
 /// How npm's codes begin for what [`ARGUMENTS`] do not allow.
 const NOT_ALLOWED: &str = "EALLOW";
 
@@ -285,14 +298,20 @@ fn explain(output: &str, dir: &Path) -> DependencyError {
         return DependencyError::Rejected(not_allowed(code, &lines));
     }
     let dir = dir.to_string_lossy();
-    let told: Vec<String> = lines
+    let mut told: Vec<String> = lines
         .iter()
         .filter(|line| !line.is_empty() && !line.starts_with("code "))
-        .filter(|line| !line.starts_with("A complete log of this run") && !line.contains("_logs"))
+        .filter(|line| !line.starts_with("A complete log of this run") && !line.contains(LOGS))
+        .filter(|line| {
+            !line.starts_with("For a full report") && !line.contains("--legacy-peer-deps")
+        })
         .filter(|line| !line.contains("://"))
         .take(MAX_LINES)
         .map(|line| line.replace(dir.as_ref(), "."))
         .collect();
+    if code == CONFLICT {
+        told.push(CONFLICT_ADVICE.to_owned());
+    }
     DependencyError::Rejected(format!("npm: {code}: {}", told.join("\n")))
 }
 
@@ -412,6 +431,18 @@ mod tests {
             panic!("it is the user's fault")
         };
         assert_eq!(message, "npm: E404: 404  'nope@^1' is not in this registry.");
+        let output = "npm error code ERESOLVE\nnpm error ERESOLVE unable to resolve dependency tree\n\
+                      npm error peer o@\"^2\" from a@1.0.0\nnpm error\n\
+                      npm error Fix the upstream dependency conflict, or retry this command with --force \
+                      or --legacy-peer-deps to accept an incorrect dependency resolution.\n\
+                      npm error For a full report see:\n\
+                      npm error /d/x/.home/_logsAbC/1-eresolve-report.txt\n";
+        let DependencyError::Rejected(message) = explain(output, Path::new("/d/x")) else {
+            panic!("it is the user's fault")
+        };
+        let expected = "npm: ERESOLVE: ERESOLVE unable to resolve dependency tree\npeer o@\"^2\" from \
+                        a@1.0.0\n";
+        assert_eq!(message, format!("{expected}{CONFLICT_ADVICE}"));
         let network = explain("npm error code ECONNREFUSED\nnpm error x", Path::new("/d"));
         assert!(matches!(network, DependencyError::Unavailable));
     }

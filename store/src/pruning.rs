@@ -53,7 +53,7 @@ pub(crate) fn leaves_objects(pruned: &Pruned, stored: &[BundleHash]) -> bool {
 /// The versions of which it must be known where their source is: those that go, and those that may
 /// have the same. A source may come with a large lock file, so it is read of no other.
 pub(crate) fn sharing(pruned: &mut Pruned) -> impl Iterator<Item = &mut StoredVersion> {
-    let Pruned { removed, kept } = pruned;
+    let Pruned { removed, kept, .. } = pruned;
     let hashes: HashSet<SourceHash> =
         removed.iter().map(|version| version.source_hash.clone()).collect();
     let alike = kept.iter_mut().filter(move |version| hashes.contains(&version.source_hash));

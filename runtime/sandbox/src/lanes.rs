@@ -24,7 +24,7 @@ const MIN_SAMPLES: u32 = 8;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
-    lanes: Vec<Lane>,
+    open: Vec<Lane>,
     service: ServiceTime,
     /// Calls that have come to their end.
     ended: u64,
@@ -84,25 +84,25 @@ impl ServiceTime {
 impl Lanes {
     /// Workers that are in a call.
     pub(crate) fn len(&self) -> usize {
-        self.lanes.len()
+        self.open.len()
     }
 
     /// Whether one of them comes to the end of its call as soon as others did, as far as is known.
     pub(crate) fn are_moving(&self) -> bool {
-        self.lanes
+        self.open
             .iter()
             .any(|lane| !(lane.is_closing || lane.is_stuck || lane.process.pipes.are_in_use()))
     }
 
     /// Calls that wait in them.
     pub(crate) fn waiting(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+        self.open.iter().map(|lane| lane.waiting.len()).sum()
     }
 
     /// A worker is about to be in a call.
     pub(crate) fn open(&mut self, worker: &Worker) {
         worker.line.begin();
-        self.lanes.push(Lane {
+        self.open.push(Lane {
             process: worker.process.clone(),
             line: worker.line.clone(),
             waiting: VecDeque::new(),
@@ -113,13 +113,12 @@ impl Lanes {
 
     /// The worker in which a call is expected to wait for at most this long.
     pub(crate) fn room(&self, longest_us: u64) -> Option<usize> {
-        let open = |lane: &Lane| {
-            !(lane.is_closing || lane.is_stuck)
-                && lane.line.takes_more()
-                && !lane.process.is_worn()
-                && !lane.process.pipes.are_in_use()
+        let takes_calls = |lane: &Lane| {
+            let is_shut = lane.is_closing || lane.is_stuck;
+            let is_alone = lane.process.is_worn() || lane.process.pipes.are_in_use();
+            !is_shut && !is_alone && lane.line.takes_more()
         };
-        let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| open(lane));
+        let lanes = self.open.iter().enumerate().filter(|(_, lane)| takes_calls(lane));
         let (at, lane) = lanes.min_by_key(|(_, lane)| lane.waiting.len())?;
         let depth = lane.waiting.len();
         let wait_us = self.service.of(depth + 1)?;
@@ -133,7 +132,7 @@ impl Lanes {
 
     /// A call waits, from this tick on, in the worker that [`Lanes::room`] has named.
     pub(crate) fn join(&mut self, at: usize, asked: &mut Asked, since: u64) -> InLane {
-        let lane = &mut self.lanes[at];
+        let lane = &mut self.open[at];
         let (grant, granted) = oneshot::channel();
         let call = lane.line.append(asked);
         lane.waiting.push_back(Waiting { call, since, grant });
@@ -142,7 +141,7 @@ impl Lanes {
 
     /// Takes a call back, unless it has begun or has the worker already.
     pub(crate) fn revoke(&mut self, worker: u64, call: u32) -> bool {
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.process.id == worker) else {
+        let Some(lane) = self.open.iter_mut().find(|lane| lane.process.id == worker) else {
             return false;
         };
         let Some(at) = lane.waiting.iter().position(|waiting| waiting.call == call) else {
@@ -160,7 +159,7 @@ impl Lanes {
     /// Says how many there were.
     pub(crate) fn take_back(&mut self, since: u64) -> usize {
         let mut count = 0;
-        for lane in &mut self.lanes {
+        for lane in &mut self.open {
             let line = lane.line.clone();
             let is_taken =
                 |waiting: &Waiting| waiting.since <= since && line.take_back(waiting.call);
@@ -189,7 +188,7 @@ impl Lanes {
 
     /// No call is to wait in this worker any more, or in any.
     pub(crate) fn close(&mut self, worker: Option<u64>) {
-        let lanes = self.lanes.iter_mut();
+        let lanes = self.open.iter_mut();
         lanes
             .filter(|lane| worker.is_none_or(|id| id == lane.process.id))
             .for_each(|lane| lane.is_closing = true);
@@ -199,24 +198,24 @@ impl Lanes {
     /// worker is in a call no longer.
     pub(crate) fn hand_over(&mut self, worker: Box<Worker>) -> Option<Box<Worker>> {
         let Some(at) = self.position(worker.process.id) else { return Some(worker) };
-        self.lanes[at].is_stuck = false;
+        self.open[at].is_stuck = false;
         let mut worker = worker;
-        while let Some(next) = self.lanes[at].waiting.pop_front() {
-            self.lanes[at].line.hand_over(next.call);
+        while let Some(next) = self.open[at].waiting.pop_front() {
+            self.open[at].line.hand_over(next.call);
             // Only a runtime that is going down drops the other end: see `behind`.
             let Err(Grant::Worker(back)) = next.grant.send(Grant::Worker(worker)) else {
                 return None;
             };
             worker = back;
         }
-        self.lanes.swap_remove(at);
+        self.open.swap_remove(at);
         Some(worker)
     }
 
     /// The worker is lost. Calls that waited in it run elsewhere. Says how many there were.
     pub(crate) fn dissolve(&mut self, worker: u64) -> Option<usize> {
         let at = self.position(worker)?;
-        let lane = self.lanes.swap_remove(at);
+        let lane = self.open.swap_remove(at);
         let count = lane.waiting.len();
         for Waiting { call, grant, .. } in lane.waiting {
             let is_revoked = lane.line.take_back(call);
@@ -227,7 +226,7 @@ impl Lanes {
     }
 
     fn position(&self, worker: u64) -> Option<usize> {
-        self.lanes.iter().position(|lane| lane.process.id == worker)
+        self.open.iter().position(|lane| lane.process.id == worker)
     }
 }
 

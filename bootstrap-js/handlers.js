@@ -43,13 +43,14 @@ const REQUEST_USE = [
   `(?<![\\w$.])NAME\\s*\\.\\s*${HEADERS_USE}`,
   "\\bnew\\s+URL\\s*\\(\\s*NAME\\s*\\.\\s*url\\b",
 ].join("|");
+/** What an event has and a `Request` has not: who uses that as well takes an event. */
+const EVENT_USE = "(?<![\\w$.])NAME\\s*\\??\\.\\s*(?:query|path|rawBody|rawQueryString|" +
+  "queryStringParameters|pathParameters|requestContext|isBase64Encoded|httpMethod|cookies)\\b";
 /** The same of a pattern that takes no more than a `Request` has: an event has no `url`. */
 const PATTERN = new SafeRegExp(
   /^\{\s*(?:(?:method|url|headers|body|signal)\s*(?::\s*[\w$]+\s*)?(?:,\s*|(?=\})))+\}$/,
 );
 const URL_TAKEN = new SafeRegExp(/[{,]\s*url\b/);
-const HEADERS_TAKEN = new SafeRegExp(/[{,]\s*headers\s*[,}]/);
-const HEADERS_USED = new SafeRegExp(`(?<![\\w$.])${HEADERS_USE}`);
 /** Callback or context without a parameter for it: alone, or with all that was given. */
 const PASSED_ON = new SafeRegExp(
   /\barguments\s*\[\s*(?:[12]|[A-Za-z_$][\w$]*)\s*\]|(?:\.\.\.|\bapply\s*\([^;]*?,|\bslice\.call\s*\(|\bArray\.from\s*\()\s*arguments\b/,
@@ -174,15 +175,11 @@ function hasRest(parameters) {
 
 /** As Netlify, Vercel's edge and others call a default export. */
 function takesRequest(parameter, source) {
-  if (RegExpPrototypeTest(PATTERN, parameter)) {
-    return RegExpPrototypeTest(URL_TAKEN, parameter) ||
-      RegExpPrototypeTest(HEADERS_TAKEN, parameter) && RegExpPrototypeTest(HEADERS_USED, source);
-  }
+  if (RegExpPrototypeTest(PATTERN, parameter)) return RegExpPrototypeTest(URL_TAKEN, parameter);
   const name = RegExpPrototypeExec(NAME, parameter)[0];
-  return RegExpPrototypeTest(REQUEST, name) && RegExpPrototypeTest(
-    new SafeRegExp(StringPrototypeReplaceAll(REQUEST_USE, "NAME", name)),
-    source,
-  );
+  const isUsed = (use) =>
+    RegExpPrototypeTest(new SafeRegExp(StringPrototypeReplaceAll(use, "NAME", name)), source);
+  return RegExpPrototypeTest(REQUEST, name) && isUsed(REQUEST_USE) && !isUsed(EVENT_USE);
 }
 
 /** Whether a handler whose second parameter has no name may answer by what it is given there. */
@@ -202,7 +199,9 @@ function answersBy(name, source) {
   const parameter = RegExpPrototypeExec(new SafeRegExp(own), source);
   if (parameter === null) return false;
   const rest = StringPrototypeSlice(source, parameter.index + name.length);
-  const use = `${own}\\s*(?:(?:\\?\\.|\\.)\\s*(?:succeed|fail|done)\\b|(?!\\s|\\?\\.|\\.|:))`;
+  // Taken apart by other names, it goes on to nobody.
+  const apart = "(?<!\\{(?:(?!\\b(?:succeed|fail|done)\\b|\\.\\.\\.)[^{}])*\\}\\s*=\\s*)";
+  const use = `${apart}${own}\\s*(?:(?:\\?\\.|\\.)\\s*(?:succeed|fail|done)\\b|(?!\\s|\\?\\.|\\.|:))`;
   return RegExpPrototypeTest(new SafeRegExp(use), rest);
 }
 
@@ -248,6 +247,7 @@ function isCode(value) {
     typeof value !== "object" || value === null || ArrayIsArray(value) ||
     ObjectGetPrototypeOf(value) !== ObjectPrototype
   ) return false;
+  if (isFunction(value.toJSON)) return false;
   const names = ObjectKeys(value);
   for (let i = 0; i < names.length; i++) {
     if (isFunction(value[names[i]])) return true;

@@ -314,7 +314,12 @@ globalThis.__cloudserve = {
     run(call);
   },
 
-  idle: () => current?.idle(),
+  /** Whether anybody has waited for that. */
+  idle() {
+    if (current === null || current.onIdle === null) return false;
+    current.idle();
+    return true;
+  },
 
   sockets: () => openSockets(),
 

@@ -127,8 +127,11 @@ CLOUDSERVE_DRAIN_TIMEOUT_MS at most. Another signal ends at once.";
 fn main() -> ExitCode {
     let secrets = FromEnvironment::take();
     let command = config::explain(Cli::command());
-    let arguments = command.clone().try_get_matches().unwrap_or_else(|error| refuse(&error));
-    let cli = Cli::from_arg_matches(&arguments).unwrap_or_else(|error| refuse(&error));
+    let parsed = command.clone().try_get_matches();
+    let cli = match parsed.and_then(|arguments| Cli::from_arg_matches(&arguments)) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let done = match cli.command {
         Command::Serve(serve) => run_server(None, *serve, &secrets),
         Command::Api(role) => run_server(Some(Role::Api), *role, &secrets),
@@ -150,12 +153,12 @@ fn main() -> ExitCode {
 
 /// The command line is wrong, or all that is wanted is help. Whoever wants JSON gets it now, too; of
 /// `admin`, errors are text.
-fn refuse(error: &clap::Error) -> ! {
+fn refuse(error: &clap::Error) -> ExitCode {
     let given: Vec<_> = std::env::args_os().skip(1).collect();
     let is_of_admin = given.first().is_some_and(|command| command == "admin");
     if error.use_stderr() && !is_of_admin && given.iter().any(|argument| argument == "--json") {
         client::tell_wrong_usage(error);
-        std::process::exit(error.exit_code());
+        return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
     }
     error.exit()
 }

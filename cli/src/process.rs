@@ -13,7 +13,7 @@ use cloudserve_gateway::{ConnectionOptions, TraceError, serve_router};
 use cloudserve_sandbox::StartError;
 use cloudserve_store::OpenError;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -99,8 +99,8 @@ pub(crate) async fn serve_public(
 
 /// After so long without a packet the kernel asks whether the other host is still there, and ends the
 /// connection when so many questions in a row are not answered.
-const ASK_AFTER_S: u32 = 30;
-const ASK_AGAIN_AFTER_S: u32 = 10;
+const ASK_AFTER: Duration = Duration::from_secs(30);
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 const QUESTIONS: u32 = 3;
 
 /// Serves roles of ours until `stop`, then lets requests that have begun finish. Their connections
@@ -124,11 +124,9 @@ pub(crate) async fn serve_roles(
 
 /// Lets the kernel find out when the other host is gone without a word: a connection that only waits
 /// would stay for good, with what it holds.
-fn notice_loss(connection: &TcpStream) -> nix::Result<()> {
-    setsockopt(connection, sockopt::KeepAlive, &true)?;
-    setsockopt(connection, sockopt::TcpKeepIdle, &ASK_AFTER_S)?;
-    setsockopt(connection, sockopt::TcpKeepInterval, &ASK_AGAIN_AFTER_S)?;
-    setsockopt(connection, sockopt::TcpKeepCount, &QUESTIONS)
+fn notice_loss(connection: &TcpStream) -> io::Result<()> {
+    let asks = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_AGAIN_AFTER);
+    SockRef::from(connection).set_tcp_keepalive(&asks.with_retries(QUESTIONS))
 }
 
 /// Drains, unless another signal comes.
@@ -218,8 +216,6 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::socket::getsockopt;
-
     use super::*;
 
     #[tokio::test]
@@ -228,7 +224,8 @@ mod tests {
         let _caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (connection, _) = listener.accept().await.unwrap();
         notice_loss(&connection).unwrap();
-        assert!(getsockopt(&connection, sockopt::KeepAlive).unwrap());
-        assert_eq!(getsockopt(&connection, sockopt::TcpKeepIdle).unwrap(), ASK_AFTER_S);
+        let socket = SockRef::from(&connection);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), ASK_AFTER);
     }
 }

@@ -291,14 +291,12 @@ impl Settlement {
                 None => None,
             }
         });
-        match outcome.await {
-            Ok(over) => self.close(end, over),
-            Err(_) => {
-                let timeout = Fault::timeout(self.timeout_ms());
-                let end = if matches!(end, End::Complete) { End::Faulted(timeout) } else { end };
-                self.close(end, None);
-            }
-        }
+        let (end, over) = match (outcome.await, end) {
+            (Ok(over), end) => (end, over),
+            (Err(_), End::Complete) => (End::Faulted(Fault::timeout(self.timeout_ms())), None),
+            (Err(_), end) => (end, None),
+        };
+        self.close(end, over);
     }
 
     /// Records the call, with what the sandbox says of it; `None`: it says nothing.

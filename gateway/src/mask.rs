@@ -10,12 +10,16 @@ use cloudserve_protocol::wire::log_cut_marker;
 /// thread, in bytes.
 pub(crate) const INLINE_BYTES: usize = 16 * 1024;
 
-/// Bytes to look at before a log of this length is masked.
+/// What masks a byte of an environment takes as long to make as masking so many bytes of a log.
+const BYTES_PER_SECRET_BYTE: usize = 16;
+
+/// How much work it is to mask a log of this length: as much as looking at so many bytes.
 pub(crate) fn bytes_to_mask(log_bytes: usize, target: &Target) -> usize {
     if log_bytes == 0 {
         return 0;
     }
-    log_bytes + target.env.0.values().map(String::len).sum::<usize>()
+    let secret_bytes: usize = target.env.0.values().map(String::len).sum();
+    log_bytes + BYTES_PER_SECRET_BYTE * secret_bytes
 }
 
 /// [`mask`] with the environment of this function, long logs by a thread that serves nobody.

@@ -21,7 +21,8 @@ const MASK: &str = "***";
 /// Knows the values of one environment. Made in time proportional to their bytes; a text then takes
 /// time proportional to its own, however many values there are.
 ///
-/// There is no `Debug`: the automata spell the values.
+/// There is no `Debug`: the automata spell the values. The default knows none.
+#[derive(Default)]
 pub struct Mask(Option<Values>);
 
 impl Mask {

@@ -187,7 +187,7 @@ fn check_level(level: &Map<String, Value>, depth: usize, left: &mut usize) -> Re
         let (name, range) = name_and_range(key).unwrap_or((key.as_str(), ""));
         // The package around, itself.
         let is_outer = key == "." && depth > 0;
-        if !is_outer && !(is_package_name(name) && is_range_or_tag(range)) {
+        if !(is_outer || is_package_name(name) && is_range_or_tag(range)) {
             return Err(format!("{told:?} is not the name of a package, or name@range"));
         }
         match value {

@@ -416,7 +416,7 @@ async fn a_node_that_says_nothing_is_given_up_before_the_deadline_and_no_other_g
     // The kernel connects; nobody ever reads. So does a host whose process hangs.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
-    let options = RemoteOptions { take_timeout_ms: 100, ..RemoteOptions::default() };
+    let options = RemoteOptions { take_timeout_ms: 1_000, ..RemoteOptions::default() };
     let sandboxes = Sandboxes::start(options, vec![url], InternalToken::parse(TOKEN).unwrap());
     let outcome = sandboxes.invoke(call(Body::Full("x".into()))).await.unwrap_err();
     assert_eq!(outcome.fault.unwrap().class, FaultClass::Crashed);

@@ -91,8 +91,14 @@ async fn a_project_is_served_and_served_again_after_every_change() {
         dev.seen("deployed").filter(|event| event["name"] == "renamed")
     })
     .await;
-    assert_eq!(text_of(renamed["url"].as_str().unwrap()).await, "five");
-    assert_eq!(dev.next("log").await["row"]["logs"][0]["message"], "said");
+    // Again and again: what was written before `dev` listened is not shown.
+    let renamed_url = renamed["url"].as_str().unwrap();
+    let said = wait_for("what it wrote", || async {
+        assert_eq!(text_of(renamed_url).await, "five");
+        dev.seen("log")
+    })
+    .await;
+    assert_eq!(said["row"]["logs"][0]["message"], "said");
 
     // Ctrl-C ends all of it.
     let children = children_of(dev.child.id());

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
@@ -41,6 +41,10 @@ const SWEEP_LEASE: Duration = Duration::from_mins(1);
 /// never will, when the lease ends.
 const SWEEP_TIME: Duration = Duration::from_secs(30);
 
+/// How long bundles are left alone that could not be removed: a sweep that does not end keeps builds
+/// waiting.
+const REST: Duration = Duration::from_mins(10);
+
 /// Objects that one sweep removes at the same time.
 const REMOVALS_IN_PARALLEL: usize = 8;
 
@@ -59,6 +63,8 @@ pub(super) struct Leftovers {
 struct Remembered {
     owner: UserId,
     bundles: Bundles,
+    /// Until when they are left alone.
+    rest_until: Option<Instant>,
 }
 
 /// Each with the number under which it was remembered last: what is remembered again meanwhile is not
@@ -82,7 +88,8 @@ impl Leftovers {
         let bundles = match remembered.entry(id) {
             Entry::Occupied(known) => &mut known.into_mut().bundles,
             Entry::Vacant(new) if has_room => {
-                &mut new.insert(Remembered { owner, bundles: Bundles::new() }).bundles
+                let bundles = Bundles::new();
+                &mut new.insert(Remembered { owner, bundles, rest_until: None }).bundles
             }
             Entry::Vacant(_) => return,
         };
@@ -99,7 +106,10 @@ impl Leftovers {
     pub(super) async fn remove(&self, id: FunctionId) {
         // Before it is asked what waits: what is remembered later may be of a later deploy.
         let (owner, bundles) = match self.remembered.lock().get(&id) {
-            Some(Remembered { owner, bundles }) => (Some(*owner), bundles.clone()),
+            Some(known) if known.rest_until.is_some_and(|until| Instant::now() < until) => {
+                (Some(known.owner), Bundles::new())
+            }
+            Some(known) => (Some(known.owner), known.bundles.clone()),
             None => (None, Bundles::new()),
         };
         let sweep = Sweep {
@@ -107,18 +117,24 @@ impl Leftovers {
             lease: SWEEP_LEASE,
             stored: bundles.keys().cloned().collect(),
         };
+        // From before the lease begins.
+        let until = Instant::now() + SWEEP_TIME;
         let pruned = match self.stores.functions.prune(id, self.versions_kept, &sweep).await {
             Ok(pruned) => pruned,
             Err(error) => {
                 tracing::warn!(function = %id, error = &error as &dyn Error,
                     "old versions were not removed");
+                // It may have begun all the same.
+                self.end(id, &sweep).await;
                 return;
             }
         };
         if pruned.is_swept {
-            if self.remove_unreferenced(id, &pruned, &bundles).await {
+            if self.remove_unreferenced(id, &pruned, &bundles, until).await {
                 self.forget(id, &bundles);
                 self.end(id, &sweep).await;
+            } else if let Some(known) = self.remembered.lock().get_mut(&id) {
+                known.rest_until = Some(Instant::now() + REST);
             }
         } else if !pruned.kept.is_empty() {
             // All of them are referred to.
@@ -151,6 +167,7 @@ impl Leftovers {
         id: FunctionId,
         pruned: &Pruned,
         remembered: &Bundles,
+        until: Instant,
     ) -> bool {
         let mut left = objects(id, &pruned.removed);
         for hash in remembered.keys() {
@@ -161,6 +178,10 @@ impl Leftovers {
         }
         let artifacts = &self.stores.artifacts;
         let removals = stream::iter(left).map(|(name, key)| async move {
+            // A process that was stopped meanwhile goes on here before it sees that its time is over.
+            if Instant::now() >= until {
+                return false;
+            }
             let removed = artifacts.delete(&key).await;
             if let Err(error) = &removed {
                 tracing::warn!(
@@ -174,7 +195,7 @@ impl Leftovers {
         let removal = removals
             .buffer_unordered(REMOVALS_IN_PARALLEL)
             .fold(true, |all, is_removed| ready(all && is_removed));
-        tokio::time::timeout(SWEEP_TIME, removal).await.unwrap_or_else(|_| {
+        tokio::time::timeout_at(until.into(), removal).await.unwrap_or_else(|_| {
             tracing::warn!(function = %id, "objects that no version refers to remain: no time is left");
             false
         })

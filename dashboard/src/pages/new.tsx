@@ -18,8 +18,6 @@ interface Draft {
   visibility: 'private' | 'public';
 }
 
-const DRAFT = 'new';
-
 const begun = (template: Template): Draft => ({
   template, name: undefined, code: template.code, dependencies: template.dependencies ?? {}, visibility: 'private',
 });
@@ -29,8 +27,10 @@ export function NewFunction() {
   const search = useSearch();
   const me = useMe();
   const refresh = useRefresh();
+  // By account: after a session that ended somebody else may sign in.
+  const of = `new ${me.data?.userName}`;
   const wanted = new URLSearchParams(search).get('template');
-  const [first] = useState(() => draft<Draft>(DRAFT) ?? begun(TEMPLATES.find(({ id }) => id === wanted) ?? TEMPLATES[0]));
+  const [first] = useState(() => draft<Draft>(of) ?? begun(TEMPLATES.find(({ id }) => id === wanted) ?? TEMPLATES[0]));
   const [template, setTemplate] = useState(first.template);
   const [typed, setTyped] = useState(first.name);
   const [code, setCode] = useState(first.code);
@@ -41,11 +41,12 @@ export function NewFunction() {
   const [deployed, setDeployed] = useState<Fn>();
 
   const taken = new Set(useFunctions().data?.map((fn) => fn.name));
-  const name = typed ?? freeName(template.name, taken);
-  const isTaken = !deployed && taken.has(name.trim());
+  const name = typed ?? deployed?.name ?? freeName(template.name, taken);
+  // What was deployed from here may be deployed again.
+  const isTaken = name.trim() !== deployed?.name && taken.has(name.trim());
   const changed = !deployed && code !== template.code;
   useEffect(() => {
-    keep(DRAFT, changed ? { template, name: typed, code, dependencies, visibility } : undefined);
+    keep(of, changed ? { template, name: typed, code, dependencies, visibility } : undefined);
   }, [changed, template, typed, code, dependencies, visibility]);
 
   const choose = (id: string) => {

@@ -113,8 +113,9 @@ fn log_rows(batch: &[Finished]) -> Vec<LogRow> {
     calls.sort_by_key(|call| (call.target.function_id, call.target.version));
     let versions = calls.chunk_by(|one, other| one.target.key() == other.target.key());
     let rows = versions.flat_map(|calls| {
-        // There is at least one in each.
-        let mask = Mask::of(&calls[0].target.env);
+        // Only where there is text to mask: that is what decides who makes the rows.
+        let with_text = calls.iter().find(|call| call.log_bytes > 0);
+        let mask = with_text.map(|call| Mask::of(&call.target.env)).unwrap_or_default();
         calls.iter().map(move |call| log_row(call, &mask))
     });
     rows.collect()

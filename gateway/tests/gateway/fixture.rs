@@ -413,14 +413,8 @@ impl Invoker for ByName {
                 }];
                 Err(Box::new(Outcome { logs, ..outcome(Some(fault)) }))
             }
-            "busy" => Err(Box::new(Outcome::not_started(Fault::new(
-                FaultClass::ConcurrencyLimit,
-                "too many calls",
-            )))),
-            "crowded" => {
-                let fault = Fault::new(FaultClass::ConcurrencyLimit, "too many of the account's");
-                Err(Box::new(Outcome::not_started(fault.with_limit(50))))
-            }
+            "busy" => Err(too_many(None)),
+            "crowded" => Err(too_many(Some(50))),
             "break" => {
                 let fault = Fault::new(FaultClass::Crashed, "gone");
                 let pieces = vec![Ok(Bytes::from_static(b"begin").into()), Err(fault.clone())];
@@ -486,6 +480,15 @@ impl Invoker for ByName {
             name => panic!("no such behaviour: {name}"),
         }
     }
+}
+
+/// Of the function's calls, or of its account's, which may have so many.
+fn too_many(of_account: Option<u32>) -> Box<Outcome> {
+    let fault = Fault::new(FaultClass::ConcurrencyLimit, "too many calls");
+    Box::new(Outcome::not_started(match of_account {
+        Some(limit) => fault.with_limit(limit),
+        None => fault,
+    }))
 }
 
 fn text_headers() -> [(&'static str, &'static str); 1] {

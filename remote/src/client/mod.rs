@@ -204,7 +204,7 @@ impl Shared {
             let occupied = node.occupy();
             let body = match self.offer(&node, source.upload(preamble).telling(sent)).await {
                 Ok(body) => body,
-                Err(silent @ NotTaken::Silent(_)) => {
+                Err(silent @ NotTaken::Silent(_)) if sent.load(Relaxed) => {
                     self.note(&node, &silent);
                     Counters::count(&self.counters.lost);
                     warn!(error = %silent, %execution_id, "a sandbox was lost with a call");

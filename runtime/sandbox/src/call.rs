@@ -185,7 +185,7 @@ impl Shared {
             // Again and again: a boot that was ordered for it may have failed.
             let insisted = self.with_state(|state, todo| state.insist(key, waiting.ticket, todo));
             let pause = if insisted == Insisted::Waits { soon_after } else { INSISTS_EVERY };
-            soon_after = (2 * soon_after).min(INSISTS_EVERY);
+            soon_after = (2 * soon_after).min(INSISTS_EVERY / 8);
             let soon = until.min(Instant::now() + pause);
             if let Ok(granted) = timeout_at(soon.into(), &mut waiting.granted).await {
                 return granted.unwrap_or(gone);
@@ -275,8 +275,10 @@ impl Drop for Waiting<'_> {
         self.granted.close();
         let granted = self.granted.try_recv();
         self.shared.with_state(|state, todo| {
-            if let Ok(Grant::Worker(worker)) = granted {
-                state.unused(worker, todo);
+            match granted {
+                Ok(Grant::Worker(worker)) => state.unused(worker, todo),
+                Ok(Grant::Again) => state.place_unused(self.key, todo),
+                _ => {}
             }
             state.leave_queue(self.key, self.ticket);
         });

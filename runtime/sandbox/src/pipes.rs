@@ -44,7 +44,7 @@ pub(crate) struct Pipes {
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
     state: Mutex<State>,
-    /// Something was written after the function's first call.
+    /// Something was written after the function's first call, and not long ago.
     are_in_use: AtomicBool,
 }
 
@@ -57,10 +57,15 @@ struct State {
     last_words: Vec<u8>,
     has_written: bool,
     takes: u32,
+    /// Takes in a row that had nothing.
+    quiet_takes: u32,
 }
 
 /// Takes of the log of a worker that is not known yet: after loading and after the first call.
 const FIRST_TAKES: u32 = 2;
+
+/// Takes in a row without output after which a worker counts as one that does not write.
+const QUIET_TAKES: u32 = 256;
 
 /// The unfinished line of one pipe.
 #[derive(Debug)]
@@ -81,6 +86,7 @@ impl Pipes {
             last_words: Vec::new(),
             has_written: false,
             takes: 0,
+            quiet_takes: 0,
         };
         Self { stdout, stderr, state: Mutex::new(state), are_in_use: AtomicBool::new(false) }
     }
@@ -111,10 +117,13 @@ impl Pipes {
     }
 
     fn drain_locked(&self, state: &mut State, read: Read) {
-        let State { out, err, log, last_words, has_written, takes, .. } = state;
+        let State { out, err, log, last_words, has_written, takes, quiet_takes, .. } = state;
         let mut has_read = read_lines(|buffer| read(&self.stdout, buffer), out, log, None);
         has_read |= read_lines(|buffer| read(&self.stderr, buffer), err, log, Some(last_words));
         *has_written |= has_read;
+        if has_read {
+            *quiet_takes = 0;
+        }
         // By then what was written while it was loaded has been taken, and warnings that come once.
         if has_read && *takes >= FIRST_TAKES {
             self.are_in_use.store(true, Ordering::Relaxed);
@@ -139,6 +148,10 @@ impl Pipes {
             if is_sure { pipe::Receiver::try_read_buf } else { read_in_any_case },
         );
         state.takes = state.takes.saturating_add(1);
+        state.quiet_takes = state.quiet_takes.saturating_add(1);
+        if state.quiet_takes == QUIET_TAKES {
+            self.are_in_use.store(false, Ordering::Relaxed);
+        }
         let State { out, err, log, limit_bytes, .. } = &mut *state;
         out.flush(log);
         err.flush(log);

@@ -8,9 +8,9 @@
 //! waits in a busy worker if that is not for long, else in its version's queue. A boot is ordered
 //! when the version has no worker at all, and for each call that has waited long enough to be
 //! *impatient*, within the function's concurrency: a burst of short calls is through one warm worker
-//! sooner than another one is loaded. Nobody is in a crowd of short calls that fills the cores, while
-//! calls come to their end: however many wait, it is the cores that they wait for. A call takes whatever comes first, a booted worker or one that
-//! another call is done with. A boot takes a READY worker, else it stands in line for the next
+//! sooner than another one is loaded. In a crowd of short calls that fills the cores nobody is, unless
+//! it cannot wait in a worker, as long as calls come to their end: it is the cores that they wait for. A
+//! call takes whatever comes first, a booted worker or one that another call is done with. A boot takes a READY worker, else it stands in line for the next
 //! process. Processes are made to refill the pool and to serve that line, in which accounts take
 //! turns; when there are as many as there may be, the least recently used idle worker of the account
 //! that holds most makes room. A version whose workers die one after the other is booted less and
@@ -460,6 +460,13 @@ impl State {
         if !must_wait {
             self.serve_queue(key, todo);
         }
+    }
+
+    /// A call that was told to ask again does not: its place is the next one's.
+    pub(crate) fn place_unused(&mut self, key: VersionKey, todo: &mut Todo) {
+        let Some(version) = self.versions.get(&key) else { return };
+        let owner = version.target.owner_id;
+        self.serve_next(owner, key, todo);
     }
 
     /// A READY worker, or a place in the line for the next.

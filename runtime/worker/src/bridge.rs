@@ -322,9 +322,12 @@ impl Bridge {
         notify(runtime, &self.cancel, &[call]);
     }
 
-    /// The event loop has nothing left to do, and a call is in the isolate.
-    pub(crate) fn idle(&self, runtime: &mut JsRuntime) {
-        notify(runtime, &self.idle, &[]);
+    /// The event loop has nothing left to do, and a call is in the isolate. Whether it has waited for that.
+    pub(crate) fn idle(&self, runtime: &mut JsRuntime) -> bool {
+        scope!(scope, runtime);
+        let idle = v8::Local::new(scope, &self.idle);
+        let this = v8::undefined(scope).into();
+        idle.call(scope, this, &[]).is_some_and(|has_waited| has_waited.is_true())
     }
 
     /// `[name, value, name, value, ...]`

@@ -216,9 +216,10 @@ impl Serving {
             let mut polled = self.booted.poll(cx);
             if matches!(polled, Poll::Ready(Ok(()))) && self.host.has_calls() {
                 let Booted { worker, bridge, .. } = &mut self.booted;
-                bridge.idle(&mut worker.js_runtime);
-                worker.js_runtime.v8_isolate().perform_microtask_checkpoint();
-                polled = self.booted.poll(cx);
+                if bridge.idle(&mut worker.js_runtime) {
+                    worker.js_runtime.v8_isolate().perform_microtask_checkpoint();
+                    polled = self.booted.poll(cx);
+                }
             }
             let goes_on = polled.is_pending();
             if let Some(code) = self.verdict(match polled {

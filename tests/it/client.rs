@@ -388,7 +388,7 @@ async fn ways_to_a_server_that_do_not_lead_there_are_told_apart() {
     }
     // Without certificates there is no https, but all the rest.
     let (bare, _) = script(&ALL).await;
-    let bare = bare.with("SSL_CERT_FILE", "/no/such/file");
+    let bare = bare.with("SSL_CERT_FILE", "/no/such/file").with("SSL_CERT_DIR", "/no/such/folder");
     assert_eq!(bare.json(&["list"])["functions"], json!([]));
     let refused = bare.run(&["list", "--url", "https://127.0.0.1:1", "--json"]).expect(1).json();
     assert_eq!(refused["error"]["code"], "no_certificates", "{refused:#}");

@@ -259,11 +259,8 @@ impl Bridge {
         let execution_id = text(scope, &call.execution_id.to_string());
         let method = self.one_of_a_kind(scope, call.method.as_bytes());
         let target = text(scope, &call.target);
-        let body = if call.body.is_empty() {
-            v8::null(scope).into()
-        } else {
-            bytes(scope, call.body.to_vec())
-        };
+        let body =
+            if call.body.is_empty() { v8::null(scope).into() } else { bytes(scope, &call.body) };
         let end = v8::Boolean::new(scope, call.end);
         let left = call.deadline.saturating_duration_since(Instant::now()).as_millis();
         let left = u32::try_from(left).unwrap_or(u32::MAX);
@@ -278,7 +275,7 @@ impl Bridge {
     }
 
     /// More of a request's body.
-    pub(crate) fn body(&self, runtime: &mut JsRuntime, call: u32, piece: Vec<u8>, end: bool) {
+    pub(crate) fn body(&self, runtime: &mut JsRuntime, call: u32, piece: &[u8], end: bool) {
         scope!(scope, runtime);
         let id = v8::Integer::new_from_unsigned(scope, call).into();
         let piece = bytes(scope, piece);
@@ -380,9 +377,8 @@ fn latin1<'s>(
         .map_or_else(|| v8::String::empty(scope).into(), Into::into)
 }
 
-fn bytes<'s>(scope: &mut v8::PinScope<'s, '_>, bytes: Vec<u8>) -> v8::Local<'s, v8::Value> {
-    // In a box, as it is: without the room it has left, it would have to be copied.
-    let store = v8::ArrayBuffer::new_backing_store_from_bytes(Box::new(bytes)).make_shared();
+fn bytes<'s>(scope: &mut v8::PinScope<'s, '_>, bytes: &[u8]) -> v8::Local<'s, v8::Value> {
+    let store = v8::ArrayBuffer::new_backing_store_from_vec(bytes.to_vec()).make_shared();
     let buffer = v8::ArrayBuffer::with_backing_store(scope, &store);
     let length = buffer.byte_length();
     v8::Uint8Array::new(scope, buffer, 0, length).map_or_else(|| v8::null(scope).into(), Into::into)

@@ -11,7 +11,6 @@
 //! The only crate that knows `deno_*` and `v8`. Order matters: V8's platform is initialised on
 //! the main thread before the tokio runtime exists.
 
-mod arriving;
 mod assign;
 mod boot;
 mod bridge;

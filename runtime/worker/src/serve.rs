@@ -23,7 +23,6 @@ use deno_core::v8;
 use deno_runtime::deno_os::WatcherExited;
 use deno_runtime::fmt_errors::format_js_error;
 
-use crate::arriving::{Arriving, Piece};
 use crate::boot::Booted;
 use crate::bridge::IncomingCall;
 use crate::claims::Claims;
@@ -95,7 +94,6 @@ pub(crate) async fn run(socket: UnixStream, mut booted: Booted, started: Instant
         watchdog,
         claims,
         waiting: VecDeque::new(),
-        arriving: Arriving::default(),
         code_cache: code_cache::Schedule::never(),
         leftovers: Leftovers::default(),
         pace: Pace::new(Duration::from_micros(assignment.lone_call_watch_us.into())),
@@ -133,7 +131,6 @@ struct Serving {
     claims: Option<Claims>,
     /// Calls that came while another one was under way, in order.
     waiting: VecDeque<IncomingCall>,
-    arriving: Arriving,
     code_cache: code_cache::Schedule,
     leftovers: Leftovers,
     pace: Pace,
@@ -206,8 +203,6 @@ impl Serving {
                     Poll::Pending => break,
                 }
             }
-            let arrived = self.arriving.take();
-            self.deliver(arrived);
             // Between calls, too, code has to come back: the next call would pay for it.
             if !self.host.has_calls() {
                 let timeout = Duration::from_millis(self.host.limits.get().timeout_ms.into());
@@ -301,20 +296,7 @@ impl Serving {
         }
     }
 
-    /// Hands a piece of a request's body to its call.
-    fn deliver(&mut self, piece: Option<Piece>) {
-        let Some(Piece { call, bytes, end }) = piece else { return };
-        let runtime = &mut self.booted.worker.js_runtime;
-        self.booted.bridge.body(runtime, call, bytes, end);
-        runtime.v8_isolate().perform_microtask_checkpoint();
-    }
-
     fn take(&mut self, frame: ToWorker) {
-        let arrived = match &frame {
-            ToWorker::Body { call, bytes, end } => self.arriving.add(*call, bytes, *end),
-            _ => self.arriving.take(),
-        };
-        self.deliver(arrived);
         let runtime = &mut self.booted.worker.js_runtime;
         let bridge = &self.booted.bridge;
         match frame {
@@ -353,7 +335,7 @@ impl Serving {
                 }
                 return;
             }
-            ToWorker::Body { .. } => return,
+            ToWorker::Body { call, bytes, end } => bridge.body(runtime, call, &bytes, end),
             ToWorker::Trailers { call, trailers } => bridge.trailers(runtime, call, &trailers),
             ToWorker::BodyAborted { call } => bridge.body_aborted(runtime, call),
             ToWorker::Credit { call, bytes } => bridge.credit(runtime, call, bytes),

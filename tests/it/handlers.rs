@@ -347,6 +347,24 @@ async fn every_function_of_node_has_its_own_source() {
     assert_eq!(found["wrong"], json!([]), "{found:#}");
 }
 
+/// As some packages for Node do.
+#[tokio::test]
+async fn modules_may_set_prototypes_and_have_a_global_object_of_their_own() {
+    let owner = server().await.register().await;
+    let code = "
+        const globalThis = typeof window === 'undefined' ? global : window;
+        const one = {};
+        one.__proto__ = { hi: () => 'hi' };
+        export default () => [
+            one.hi(), Object.keys(one), {}.__proto__ === Object.prototype,
+            globalThis.__dirname === __dirname, require('node:path').sep,
+        ];
+    ";
+    owner.deploy(&deploy("own", "o.mjs", code)).await;
+    let told = owner.call("own").await.expect(200).json();
+    assert_eq!(told, json!(["hi", [], true, true, "/"]));
+}
+
 #[tokio::test]
 async fn several_files_become_one_function() {
     let owner = server().await.register().await;

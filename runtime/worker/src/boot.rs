@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use cloudserve_protocol::call::HandlerKind;
 use deno_core::error::CoreError;
 use deno_core::{Extension, JsRuntime, ModuleSpecifier, PollEventLoopOptions, v8};
-use deno_runtime::BootstrapOptions;
 use deno_runtime::deno_fetch::dns::Resolver;
 use deno_runtime::deno_os::WatcherExitHandle;
 use deno_runtime::deno_web::InMemoryBroadcastChannel;
 use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
+use deno_runtime::{BootstrapOptions, UNSTABLE_FEATURES};
 
 use crate::bridge::Bridge;
 use crate::engine::Engine;
@@ -117,6 +117,7 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
         WorkerOptions {
             bootstrap: BootstrapOptions {
                 user_agent: concat!("CloudServe/", env!("CARGO_PKG_VERSION")).to_owned(),
+                unstable_features: as_in_node(),
                 ..BootstrapOptions::default()
             },
             startup_snapshot: Some(SNAPSHOT),
@@ -217,4 +218,10 @@ async fn touch(worker: &mut MainWorker) {
         .await
         .expect("built-in modules load");
     worker.evaluate_module(id).await.expect("built-in modules evaluate");
+}
+
+/// What Deno leaves out and packages made for Node count on: that objects have a `__proto__`.
+fn as_in_node() -> Vec<i32> {
+    let wanted = UNSTABLE_FEATURES.iter().filter(|feature| feature.name == "unsafe-proto");
+    wanted.map(|feature| feature.id).collect()
 }

@@ -38,13 +38,16 @@ use super::source::SourceFiles;
 const BUNDLE: &str = "bundle.js";
 
 /// Put in front of a bundle that needs it: modules with `require` know these from Node. Assigned,
-/// not declared, so that a module may declare its own. One line; the source map is moved by it.
+/// not declared, so that a module may declare its own; it may have a `globalThis` of its own as well,
+/// which holds nothing yet. One line; the source map is moved by it.
 const NODE_GLOBALS: &str = concat!(
     "import{createRequire as __cloudserve_createRequire}from\"node:module\";",
+    "(globalThis=>{",
     "globalThis.require=__cloudserve_createRequire(import.meta.url);",
     "globalThis.__filename=import.meta.filename;",
     "globalThis.__dirname=globalThis.__cloudserve_root=import.meta.dirname;",
-    "globalThis.__cloudserve_base=import.meta.url;\n",
+    "globalThis.__cloudserve_base=import.meta.url;",
+    "})(__cloudserve_createRequire.constructor(\"return this\")());\n",
 );
 const NODE_GLOBAL_NAMES: [&str; 4] = ["require", "__filename", "__dirname", "__cloudserve_"];
 

@@ -163,7 +163,7 @@ describe('the dashboard', { skip: program ? false : 'there is no Chromium', time
 
   test('a log line arrives while one looks', async () => {
     await page.getByRole('link', { name: 'Logs', exact: true }).click();
-    await page.locator('.log-message', { hasText: 'second Grace' }).waitFor();
+    await page.locator('.log-message', { hasText: 'second Grace' }).first().waitFor();
     await page.locator('.live', { hasText: 'Live' }).waitFor();
     const id = page.url().split('/').at(-2);
     const before = await page.locator('.log').count();

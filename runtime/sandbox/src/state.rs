@@ -9,12 +9,12 @@
 //! when the version has no worker at all, and for each call that has waited long enough to be
 //! *impatient*, within the function's concurrency: a burst of short calls is through one warm worker
 //! sooner than another one is loaded. In a crowd of short calls that fills the cores nobody is, unless
-//! it cannot wait in a worker, as long as calls come to their end: it is the cores that they wait for. A
-//! call takes whatever comes first, a booted worker or one that another call is done with. A boot takes a READY worker, else it stands in line for the next
-//! process. Processes are made to refill the pool and to serve that line, in which accounts take
-//! turns; when there are as many as there may be, the least recently used idle worker of the account
-//! that holds most makes room. A version whose workers die one after the other is booted less and
-//! less often.
+//! it cannot wait in a worker, as long as calls come to their end: it is the cores that they wait
+//! for. A call takes whatever comes first, a booted worker or one that another call is done with. A
+//! boot takes a READY worker, else it stands in line for the next process. Processes are made to
+//! refill the pool and to serve that line, in which accounts take turns; when there are as many as
+//! there may be, the least recently used idle worker of the account that holds most makes room. A
+//! version whose workers die one after the other is booted less and less often.
 //!
 //! Each version has a *generation*, raised when it is retired: a worker of an earlier one ends
 //! when it has nothing to do. A gateway with an older view may still call a retired version; it is

@@ -189,6 +189,12 @@ pub(crate) struct Gateway {
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) unknown_credentials_per_second: u32,
 
+    /// Of an account's functions, bytes of answers that are whole in memory while their callers read
+    /// them; beyond it its calls get 429. 0 sets no bound.
+    #[config(env = "CLOUDSERVE_UNREAD_ANSWER_BYTES", default = 268_435_456)]
+    #[config(layer_attr(arg(long, value_name = "BYTES")))]
+    pub(crate) unread_answer_bytes: u64,
+
     /// Where callers reach the gateway, as the API tells them [default of `serve`: where it listens].
     #[config(env = "CLOUDSERVE_PUBLIC_URL")]
     #[config(layer_attr(arg(long, value_name = "URL")))]

@@ -110,6 +110,7 @@ pub(crate) fn gateway(
     let options = GatewayOptions {
         rate_per_second: config.gateway.rate_per_second,
         trust_forwarded: config.gateway.trust_forwarded,
+        unread_answer_bytes: config.gateway.unread_answer_bytes,
         connections: connections(config),
         drain_ms: config.drain_timeout_ms,
         ..GatewayOptions::default()

@@ -26,6 +26,7 @@ use crate::head::{ExecutionText, is_hop_by_hop};
 use crate::meter::{Call, cancelled};
 use crate::options::GatewayOptions;
 use crate::refusal::{json, limited};
+use crate::unread::Unread;
 
 pub(crate) static EXECUTION_ID: HeaderName = HeaderName::from_static("x-cloudserve-execution-id");
 static COLD: HeaderName = HeaderName::from_static("x-cloudserve-cold");
@@ -100,7 +101,9 @@ pub(crate) fn answer(
             let last_moment = Box::pin(tokio::time::sleep_until(last_moment.into()));
             Content::Stream { pieces, left: None, last_moment }
         }
-        Body::Full(bytes) if !bodiless && !bytes.is_empty() => Content::Whole(bytes),
+        Body::Full(bytes) if !bodiless && !bytes.is_empty() => {
+            Content::Whole(call.unread().count(bytes))
+        }
         Body::Full(_) | Body::Empty => Content::Empty,
     };
     let is_open = status != Some(StatusCode::NO_CONTENT)
@@ -258,6 +261,13 @@ impl AnswerBody {
     /// A body that belongs to no call.
     pub(crate) fn whole(bytes: Bytes) -> Self {
         Self { content: Content::Whole(bytes), settlement: None }
+    }
+
+    /// Counts it until it is read.
+    pub(crate) fn count(&mut self, unread: &Unread) {
+        if let Content::Whole(bytes) = &mut self.content {
+            *bytes = unread.count(std::mem::take(bytes));
+        }
     }
 
     fn settle(&mut self, end: End, unsent: Option<BodyStream>) {

@@ -115,6 +115,7 @@ pub(crate) async fn envelope(
     let (execution_id, target) = (call.execution_id(), call.target().clone());
     let (cold, timings, memory_bytes) = (outcome.cold, outcome.timings, outcome.memory_bytes);
     let lines = if may_read_logs { outcome.logs.clone() } else { Vec::new() };
+    let unread = call.unread().clone();
     // Whoever hangs up from here on costs the row nothing.
     call.answered(status.as_u16());
     call.finish(outcome);
@@ -130,6 +131,7 @@ pub(crate) async fn envelope(
         execution_id: execution_id.to_string(),
     };
     let mut response = json(status, &document);
+    response.body_mut().count(&unread);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     if let Some(fault) = &fault {

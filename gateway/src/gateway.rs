@@ -191,6 +191,11 @@ impl Gateway {
             }
         };
         let Permitted { target, allowance, may_read_logs } = permitted;
+        let limit_bytes = inner.options.unread_answer_bytes;
+        if limit_bytes != 0 && allowance.unread().bytes() > limit_bytes {
+            leftover.discard_unread(body);
+            return self.refuse(Refusal::TooMuchUnread { limit_bytes }, close);
+        }
         let deadline = deadline_of(arrived, target.limits.timeout_ms);
         let Some(place) = inner.meter.place(deadline).await else {
             leftover.discard_unread(body);

@@ -35,6 +35,7 @@ mod serve;
 mod socket;
 mod trace;
 mod trailers;
+mod unread;
 mod upgrade;
 
 pub use crate::downstream::Downstream;

@@ -30,6 +30,10 @@ pub struct GatewayOptions {
     /// Request bodies of known length up to this are read whole before the call; longer ones are
     /// passed on piece by piece.
     pub whole_body_bytes: u64,
+    /// Of an account's functions, bytes of answers that are whole in memory while their callers read
+    /// them. Beyond it its calls get 429 until some are read; answers to calls that are under way
+    /// by then still go out. 0 sets no bound.
+    pub unread_answer_bytes: u64,
     /// How much of a refused body is read and thrown away, so that its sender sees the answer and
     /// not a reset connection.
     pub refused_body_bytes: u64,
@@ -62,6 +66,7 @@ impl Default for GatewayOptions {
             telemetry_batch_rows: 2_000,
             telemetry_interval_ms: 50,
             whole_body_bytes: 64 * 1024,
+            unread_answer_bytes: 256 * 1024 * 1024,
             refused_body_bytes: 8 * 1024 * 1024,
             refused_body_ms: 2_000,
             deadline_grace_ms: 800,

@@ -25,6 +25,8 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
+use crate::unread::Unread;
+
 /// Accounts whose use is known at the same time; the least active is forgotten first, and read
 /// again when it is back.
 const MAX_ACCOUNTS: u64 = 100_000;
@@ -178,6 +180,7 @@ pub(crate) struct Allowance {
     admitted: AtomicU64,
     stored: AtomicU64,
     reconciled_at: AtomicI64,
+    unread: Unread,
 }
 
 impl Allowance {
@@ -191,6 +194,7 @@ impl Allowance {
             admitted: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             reconciled_at: AtomicI64::new(0),
+            unread: Unread::default(),
         }
     }
 
@@ -231,6 +235,11 @@ impl Allowance {
     /// Counts the memory time of a call that has ended.
     pub(crate) fn used(&self, spent: Spent) {
         self.micro_gb_s.add(spent.began.month(), spent.micro_gb_s());
+    }
+
+    /// Answers of its functions that their callers are still to read.
+    pub(crate) fn unread(&self) -> &Unread {
+        &self.unread
     }
 
     fn row_stored(&self, spent: Spent) {

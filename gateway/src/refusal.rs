@@ -41,6 +41,11 @@ pub(crate) enum Refusal {
     TooManyUnknown(TooManyUnknown),
     /// The owner's account has used up what it may.
     QuotaExceeded(Exceeded),
+    /// Callers are still to read what the functions of the owner's account have answered.
+    TooMuchUnread {
+        /// How many bytes of it there may be.
+        limit_bytes: u64,
+    },
     /// The owner has no such function.
     NotFound,
     /// Nothing is served under this name yet.
@@ -71,13 +76,14 @@ impl Refusal {
             Self::VersionNotFound => "version_not_found",
             Self::TooOften { .. } | Self::TooManyUnknown(_) => FaultClass::RateLimit.code(),
             Self::QuotaExceeded(_) => FaultClass::QuotaExceeded.code(),
+            Self::TooMuchUnread { .. } => FaultClass::ConcurrencyLimit.code(),
             Self::NotActive { .. } => "not_active",
             Self::Unavailable => "unavailable",
         }
     }
 
     /// All codes a refusal can have, for metrics.
-    pub(crate) const CODES: [&str; 9] = [
+    pub(crate) const CODES: [&str; 10] = [
         "not_found",
         "unauthorized",
         "forbidden",
@@ -86,6 +92,7 @@ impl Refusal {
         "not_active",
         "rate_limit",
         "quota_exceeded",
+        "concurrency_limit",
         "unavailable",
     ];
 
@@ -96,9 +103,10 @@ impl Refusal {
             Self::Forbidden | Self::MissingScope | Self::OtherFunction | Self::VersionChosen => {
                 StatusCode::FORBIDDEN
             }
-            Self::TooOften { .. } | Self::TooManyUnknown(_) | Self::QuotaExceeded(_) => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            Self::TooOften { .. }
+            | Self::TooManyUnknown(_)
+            | Self::QuotaExceeded(_)
+            | Self::TooMuchUnread { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotActive { .. } | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -125,6 +133,13 @@ impl Refusal {
             }
             Self::TooManyUnknown(unknown) => return unknown.to_string().into(),
             Self::QuotaExceeded(exceeded) => return told(exceeded).into(),
+            Self::TooMuchUnread { limit_bytes } => {
+                return format!(
+                    "callers have not read more than {limit_bytes} bytes of what functions of this \
+                     account have answered; try again soon"
+                )
+                .into();
+            }
             Self::NotFound => "you have no function with this name",
             Self::NotActive { failed: false } => "the function is being deployed; try again soon",
             Self::NotActive { failed: true } => {
@@ -167,7 +182,7 @@ impl Refusal {
             Self::Unauthorized => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            Self::NotActive { .. } | Self::Unavailable => {
+            Self::NotActive { .. } | Self::TooMuchUnread { .. } | Self::Unavailable => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::TooOften { per_second } => limited(headers, &per_second.to_string(), 1),

@@ -3,9 +3,10 @@
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream;
+use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{deploy, server};
+use crate::support::{TestServer, deploy, server, wait_for};
 
 const OWNERS: usize = 4;
 const FUNCTIONS: usize = 25;
@@ -70,4 +71,33 @@ async fn more_calls_than_an_account_may_have_in_flight_are_refused_with_advice()
         assert_eq!((answer.status, answer.code().as_str()), (429, "concurrency_limit"));
         assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
     }
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_bounded_for_each_account() {
+    const ANSWER_BYTES: usize = 24 << 20;
+    let bound = [("CLOUDSERVE_UNREAD_ANSWER_BYTES", "10000000")];
+    let server = TestServer::start_with(&bound).await;
+    let (owner, other) = (server.register().await, server.register().await);
+    let code = format!("export default () => new Response(new Uint8Array({ANSWER_BYTES}))");
+    let limits = json!({ "responseBodyBytes": 40_000_000 });
+    let large = deploy("large", "large.mjs", &code).with("limits", limits);
+    owner.deploy(&large).await;
+    owner.deploy(&deploy("small", "small.mjs", "export default () => 1")).await;
+    other.deploy(&deploy("small", "small.mjs", "export default () => 1")).await;
+
+    // More than the sockets between take.
+    let unread = owner.run(Method::GET, "large").send().await.unwrap();
+    assert_eq!(unread.status(), 200);
+    let refused = owner.call("small").await.expect(429);
+    assert_eq!(refused.code(), "concurrency_limit");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert!(refused.text().contains("10000000 bytes"), "{refused:?}");
+    other.call("small").await.expect(200);
+
+    assert_eq!(unread.bytes().await.unwrap().len(), ANSWER_BYTES);
+    wait_for("the account to be served again", || async {
+        (owner.call("small").await.status == 200).then_some(())
+    })
+    .await;
 }

@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::options::GatewayOptions;
 use crate::quota::{Allowance, Allowances, Spent};
 use crate::trace::{Ended, Traced};
+use crate::unread::Unread;
 
 /// Makes rows of calls and sees to it that they are stored.
 pub(crate) struct Meter {
@@ -196,6 +197,11 @@ impl Call {
 
     pub(crate) fn target(&self) -> &Arc<Target> {
         &self.target
+    }
+
+    /// Where its answer counts until it is read.
+    pub(crate) fn unread(&self) -> &Unread {
+        self.allowance.unread()
     }
 
     pub(crate) fn deadline(&self) -> Instant {

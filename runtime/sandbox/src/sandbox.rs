@@ -403,7 +403,12 @@ async fn keep_house(shared: Weak<Shared>) {
     loop {
         ticks.tick().await;
         let Some(shared) = shared.upgrade() else { return };
-        shared.look_at_holdings();
+        let looking = shared.clone();
+        // The kernel takes some 50 us for each process, and calls are served here.
+        let looked = tokio::task::spawn_blocking(move || looking.look_at_holdings());
+        if looked.await.is_err_and(|error| error.is_cancelled()) {
+            return;
+        }
         let longest = Duration::from_millis(shared.options.idle_evict_ms.into());
         shared.with_state(|state, todo| {
             if let Some(horizon) = Instant::now().checked_sub(longest) {

@@ -1,7 +1,8 @@
 //! `/run/{user}/{function}{rest}`: which function a path means and what of it the function sees.
 //!
-//! The two names are percent-decoded and then must be names; the rest is passed on as it came, but
-//! in ASCII: whoever takes a character for a byte would find line breaks and blanks in other text.
+//! The two names are percent-decoded and then must be names, the user's in lower case, in which all
+//! are kept; the rest is passed on as it came, but in ASCII: whoever takes a character for a byte would
+//! find line breaks and blanks in other text.
 //! A decoded name that cannot be one (a NUL, `..`, an encoded `/`, 300 characters) is a name that
 //! nobody has.
 
@@ -15,7 +16,7 @@ use percent_encoding::{CONTROLS, percent_decode_str, utf8_percent_encode};
 pub(crate) struct RunPath<'a> {
     /// `/run/{user}/{function}`, as it came.
     pub(crate) prefix: &'a str,
-    /// `{user}/{function}`, decoded.
+    /// `{user}/{function}`, decoded, the user in lower case.
     key: Cow<'a, str>,
     user_len: usize,
 }
@@ -30,10 +31,10 @@ impl<'a> RunPath<'a> {
         let length = user.len() + 1 + function.len();
         let prefix = &path[..ROOT.len() + length];
         let raw_key = &names[..length];
-        if !raw_key.contains('%') {
+        if !raw_key.contains('%') && !user.bytes().any(|b| b.is_ascii_uppercase()) {
             return Some(Self { prefix, key: Cow::Borrowed(raw_key), user_len: user.len() });
         }
-        let user = percent_decode_str(user).decode_utf8_lossy();
+        let user = percent_decode_str(user).decode_utf8_lossy().to_ascii_lowercase();
         let function = percent_decode_str(function).decode_utf8_lossy();
         let key = Cow::Owned(format!("{user}/{function}"));
         Some(Self { prefix, key, user_len: user.len() })
@@ -44,7 +45,7 @@ impl<'a> RunPath<'a> {
         &self.key
     }
 
-    /// The user's name, decoded, checked by nobody.
+    /// The user's name, decoded and in lower case, checked by nobody.
     pub(crate) fn user(&self) -> &str {
         &self.key[..self.user_len]
     }
@@ -86,6 +87,13 @@ mod tests {
         check("/run/alice/hello/", Some(("alice", "hello", "/")));
         check("/run/alice/hello//a%2Fb/..?x", Some(("alice", "hello", "//a%2Fb/..?x")));
         check("/run/%61lice/h%65llo/z", Some(("alice", "hello", "/z")));
+    }
+
+    #[test]
+    fn accounts_have_names_in_lower_case_and_functions_do_not() {
+        check("/run/Alice/Hello/A?B", Some(("alice", "Hello", "/A?B")));
+        check("/run/%41LICE/hello", Some(("alice", "hello", "/")));
+        assert_eq!(RunPath::parse("/run/Alice/Hello").unwrap().prefix, "/run/Alice/Hello");
     }
 
     #[test]

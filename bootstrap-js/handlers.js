@@ -36,12 +36,13 @@ const NAME = new SafeRegExp(/^[\w$]*/);
 const LISTENER = new SafeRegExp(/^(?:_?resp?|_?response)$/);
 /** A function that calls its first parameter so takes a `Request`, if it uses it as one. */
 const REQUEST = new SafeRegExp(/^_?req(?:uest)?$/);
-/** What a `Request` has and an event has not. */
+/** What a `Request` has and an event has not, and who takes a `Request`. */
 const HEADERS_USE = "headers\\s*\\.\\s*(?:get|has|forEach|entries|keys|values)\\s*\\(";
 const REQUEST_USE = [
   "(?<![\\w$.])NAME\\s*\\.\\s*(?:json|text|arrayBuffer|blob|bytes|formData|clone)\\s*\\(",
   `(?<![\\w$.])NAME\\s*\\.\\s*${HEADERS_USE}`,
-  "\\bnew\\s+URL\\s*\\(\\s*NAME\\s*\\.\\s*url\\b",
+  "(?<![\\w$.])NAME\\s*\\.\\s*url\\b",
+  "(?<![\\w$])(?:fetch|new\\s+Request)\\s*\\(\\s*NAME\\s*[,)]",
 ].join("|");
 /** What an event has and a `Request` has not: who uses that as well takes an event. */
 const EVENT_USE = "(?<![\\w$.])NAME\\s*\\??\\.\\s*(?:query|path|rawBody|rawQueryString|" +

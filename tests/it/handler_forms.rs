@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{deploy, send, server};
 
 /// `(file, code, handlerKind)`; each answers GET with `ok GET`.
-const FORMS: [(&str, &str, &str); 27] = [
+const FORMS: [(&str, &str, &str); 28] = [
     ("f.ts", "Deno.serve((r: Request) => new Response(`ok ${r.method}`));", "deno-serve"),
     (
         "f.mjs",
@@ -56,6 +56,12 @@ const FORMS: [(&str, &str, &str); 27] = [
     (
         "f.mjs",
         "export default ({ method, url }) => new Response(url.startsWith('http') ? `ok ${method}` : 'no url')",
+        "fetch",
+    ),
+    // As adapters of Hono for Vercel and Netlify make it.
+    (
+        "f.mjs",
+        "const handle = (app) => (req) => app.fetch(req); export default handle({ fetch: ({ method }) => new Response(`ok ${method}`) })",
         "fetch",
     ),
     ("f.ts", "export const GET = (r: Request) => new Response(`ok ${r.method}`)", "methods"),

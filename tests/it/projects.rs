@@ -34,6 +34,23 @@ async fn deploy_archive(owner: &Account, name: &str, files: &[(&str, &[u8])]) ->
     Deployed { id: view["id"].as_str().unwrap().to_owned(), view }
 }
 
+/// As in Deno and Node, although all modules share one file.
+#[tokio::test]
+async fn only_the_entry_is_the_main_module() {
+    let owner = server().await.register().await;
+    let files = json!({
+        "index.ts": "
+            import { beside } from './lib.ts';
+            import { below } from './src/lib.ts';
+            if (import.meta.main) Deno.serve(() => Response.json([import.meta.main, beside, below]));
+        ",
+        "lib.ts": "export const beside = import.meta.main;",
+        "src/lib.ts": "export const below = import.meta.main;",
+    });
+    owner.deploy(&project("main", &files)).await;
+    assert_eq!(owner.call("main").await.expect(200).json(), json!([true, false, false]));
+}
+
 #[tokio::test]
 async fn modules_of_a_project_find_each_other() {
     let owner = server().await.register().await;

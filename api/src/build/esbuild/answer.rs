@@ -16,6 +16,7 @@ use super::{LEADING_OUT, MODULES, OUTSIDE, google, wasm};
 pub(super) async fn answer(
     packet: &Packet,
     project: &Path,
+    entry: &str,
     to: &mut ChildStdin,
 ) -> io::Result<bool> {
     let asked = &packet.value;
@@ -24,7 +25,7 @@ pub(super) async fn answer(
         "on-resolve" => place_of(asked, project),
         "on-load" if asked.get("ids").list().contains(&Value::Int(OUTSIDE)) => refusal(OUTSIDE),
         "on-load" => {
-            let loaded = module(project, Path::new(asked.get("path").text()));
+            let loaded = module(project, entry, Path::new(asked.get("path").text()));
             looks_around = loaded.looks_around;
             match loaded.source {
                 None => map([]),
@@ -87,7 +88,7 @@ fn leads_below(directory: &Path, path: &Path) -> bool {
 }
 
 /// A module as it is to be loaded, if not as it is.
-fn module(project: &Path, path: &Path) -> Placed {
+fn module(project: &Path, entry: &str, path: &Path) -> Placed {
     // What cannot be read, esbuild complains about.
     let Ok(bytes) = std::fs::read(path) else { return Placed::default() };
     if path.extension().is_some_and(|extension| extension == "wasm") {
@@ -97,7 +98,7 @@ fn module(project: &Path, path: &Path) -> Placed {
     match (relative, std::str::from_utf8(&bytes)) {
         (Some(relative), Ok(source)) => match google::telling_registry(relative, source) {
             Some(source) => Placed { source: Some(source), looks_around: false },
-            None => place(relative, source),
+            None => place(relative, source, relative == entry),
         },
         _ => Placed::default(),
     }

@@ -301,8 +301,9 @@ impl Esbuild {
             if !packet.is_request {
                 return Ok((packet.value, looks_around));
             }
-            looks_around |=
-                answer(&packet, project.directory, &mut to).await.map_err(BundleError::Run)?;
+            looks_around |= answer(&packet, project.directory, project.entry, &mut to)
+                .await
+                .map_err(BundleError::Run)?;
         }
     }
 

@@ -17,6 +17,9 @@ const META: [(&str, &str); 4] = [
 
 const RESOLVE: &str = "require.resolve";
 
+/// Whether a module is the program, and not imported by it.
+const MAIN: &str = "import.meta.main";
+
 /// Ways to look packages up that the bundler cannot see through.
 const LOOK_UPS: [&str; 3] = ["createRequire", RESOLVE, "import.meta.resolve"];
 
@@ -30,17 +33,19 @@ pub(super) struct Placed {
 }
 
 /// Tells the module at `path`, relative to the project, where it is.
-pub(super) fn place(path: &str, source: &str) -> Placed {
+pub(super) fn place(path: &str, source: &str, is_entry: bool) -> Placed {
+    let imported = if is_entry { None } else { replace_expression(source, MAIN, "false") };
+    let source = imported.as_deref().unwrap_or(source);
     let asks = |name: &str| source.contains(name);
     let looks_around = LOOK_UPS.iter().any(|name| asks(name));
     let is_nested = path.contains('/');
     let names = ["__dirname", "__filename"];
     if !names.iter().any(|name| asks(name)) && !META.iter().any(|(meta, _)| asks(meta)) {
-        return Placed { source: None, looks_around };
+        return Placed { source: imported, looks_around };
     }
     // A module at the top is where the bundle is.
     if !is_nested {
-        return Placed { source: None, looks_around };
+        return Placed { source: imported, looks_around };
     }
     let dir = Path::new(path).parent().and_then(Path::to_str).unwrap_or_default();
     let literal = |text: &str| serde_json::Value::from(text).to_string();
@@ -71,7 +76,7 @@ pub(super) fn place(path: &str, source: &str) -> Placed {
         }
     }
     if prefix.is_empty() {
-        return Placed { source: None, looks_around: true };
+        return Placed { source: imported, looks_around: true };
     }
     // A hashbang has to stay first.
     let at =
@@ -147,7 +152,19 @@ mod tests {
     use super::*;
 
     fn placed(path: &str, source: &str) -> String {
-        place(path, source).source.unwrap_or_default()
+        place(path, source, false).source.unwrap_or_default()
+    }
+
+    #[test]
+    fn only_the_entry_is_the_program() {
+        for (path, expected) in [("a.ts", "if (false) f()"), ("d/a.ts", "if (false) f()")] {
+            assert_eq!(placed(path, "if (import.meta.main) f()"), expected, "{path}");
+        }
+        assert_eq!(placed("a.ts", "f('import.meta.main', import.meta.mainly)"), "");
+        let both = placed("d/a.ts", "f(import.meta.main, __dirname)");
+        assert_eq!(both, "var __dirname=globalThis.__cloudserve_root+\"/d\";f(false, __dirname)");
+        let entry = place("a.ts", "if (import.meta.main) f()", true);
+        assert_eq!(entry, Placed::default());
     }
 
     #[test]
@@ -209,7 +226,8 @@ mod tests {
             ("require.resolve('x/y')", true),
             ("f(__dirname)", true),
         ] {
-            assert_eq!(place("node_modules/a/b.js", source).looks_around, expected, "{source}");
+            let placed = place("node_modules/a/b.js", source, false);
+            assert_eq!(placed.looks_around, expected, "{source}");
         }
     }
 }

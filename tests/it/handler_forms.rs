@@ -152,6 +152,11 @@ async fn the_form_is_chosen_by_rule_and_shown() {
         ("f.mjs", "export const other = 1;", "exports no handler"),
         ("f.cjs", "exports.other = (event) => 'other';", "exports no handler"),
         (
+            "f.ts",
+            "import { serve } from 'https://deno.land/std@0.168.0/http/server.ts'; serve(() => new Response());",
+            "nothing is loaded from addresses",
+        ),
+        (
             "f.mjs",
             "import http from 'http'; http.createServer(() => {}).listen(80); await new Promise((r) => setTimeout(r, 5)); throw new Error('no database');",
             "no database",

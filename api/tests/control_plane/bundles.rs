@@ -91,6 +91,9 @@ async fn errors_have_file_line_and_column() {
     let message = told["message"].as_str().unwrap();
     assert!(message.starts_with("f.ts:2:14: Could not resolve \"left-pad-that"), "{message}");
     assert!(message.contains("dependencies"), "{message}");
+    let code = "import { z } from 'npm:zod@3';\nexport default z;\n";
+    let deno = error(&plane, &token, &one("c", "f.ts", code)).await["message"].clone();
+    assert!(deno.as_str().unwrap().contains("by its name alone"), "{deno}");
     assert!(!message.contains(plane.data.path().to_str().unwrap()), "{message}");
 }
 

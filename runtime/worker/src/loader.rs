@@ -114,6 +114,17 @@ fn not_found(what: &str) -> ModuleLoaderError {
     JsErrorBox::new("Error", format!("Cannot find module '{what}'"))
 }
 
+/// As programs for Deno name modules.
+fn has_address(specifier: &str) -> ModuleLoaderError {
+    JsErrorBox::new(
+        "Error",
+        format!(
+            "Cannot find module '{specifier}': nothing is loaded from addresses; import a package \
+             and add it to dependencies"
+        ),
+    )
+}
+
 /// Its wording is known to the API, which adds what to use instead.
 fn native_addon(path: &Path) -> JsErrorBox {
     let inside: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();
@@ -275,6 +286,7 @@ impl ModuleLoader for BundleLoader {
                 self.remember_wanted_names(specifier, referrer, &resolved);
                 Ok(resolved)
             }
+            "http" | "https" => Err(has_address(specifier)),
             _ => Err(not_found(specifier)),
         }
     }

@@ -119,8 +119,8 @@ impl Message {
             // The same text whether there is such a file on this machine or not.
             Some(specifier) => {
                 let _ = write!(told, "Could not resolve \"{specifier}\"");
-                if is_own && !specifier.starts_with(['.', '/', '#']) && !specifier.contains(':') {
-                    told.push_str("; add the package to dependencies or correct its name");
+                if is_own {
+                    told.push_str(advice(specifier));
                 }
             }
             None if self.is_closed() => told.push_str(OUTSIDE),
@@ -138,6 +138,20 @@ impl Message {
         let project = format!("{}/", project.display());
         let text: String = self.text.chars().take(MAX_TEXT_CHARS).collect();
         text.replace(&project, "")
+    }
+}
+
+/// What its owner may do about an import that leads nowhere; empty where that is not known. `npm:` and
+/// `jsr:` are Deno's.
+fn advice(specifier: &str) -> &'static str {
+    match specifier.split_once(':') {
+        Some(("npm", _)) => {
+            "; import the package by its name alone and add it to dependencies, with its version"
+        }
+        Some(("jsr", _)) => "; packages come from the npm registry alone",
+        Some(_) => "",
+        None if specifier.starts_with(['.', '/', '#']) => "",
+        None => "; add the package to dependencies or correct its name",
     }
 }
 
@@ -171,6 +185,25 @@ pub(super) fn tell(errors: &[Message], project: &Path, files: &SourceFiles) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn owners_are_told_what_to_do_about_an_import() {
+        for (specifier, word) in [
+            ("zod", "dependencies"),
+            ("@scope/zod/v4", "dependencies"),
+            ("npm:zod@3", "by its name alone"),
+            ("jsr:@std/assert", "npm registry"),
+            ("./zod:a", ""),
+            ("#zod", ""),
+            ("cloudflare:workers", ""),
+        ] {
+            let told = advice(specifier);
+            assert!(
+                told.contains(word) && told.is_empty() == word.is_empty(),
+                "{specifier}: {told}"
+            );
+        }
+    }
 
     #[test]
     fn patterns_may_lead_out_of_a_directory_but_not_of_the_project() {

@@ -17,9 +17,17 @@ use super::source::{SourceFiles, is_code};
 /// What is there under these names when the bundle runs is not the project's.
 const TAKEN: [&str; 2] = ["bundle.js", "bundle.js.map"];
 
-/// What only says how to build.
-const FOR_THE_BUILD: [&str; 4] =
-    ["package-lock.json", "npm-shrinkwrap.json", "tsconfig.json", "jsconfig.json"];
+/// What only says how to build. Of other programs than npm as well, whose lock files count for nothing.
+const FOR_THE_BUILD: [&str; 8] = [
+    "package-lock.json",
+    "npm-shrinkwrap.json",
+    "yarn.lock",
+    "pnpm-lock.yaml",
+    "bun.lock",
+    "bun.lockb",
+    "tsconfig.json",
+    "jsconfig.json",
+];
 
 /// The files of a project beside its bundle, packed.
 pub(super) struct Assets {
@@ -67,6 +75,9 @@ mod tests {
             ("src/a.d.ts", false, false),
             ("package.json", false, true),
             ("package-lock.json", false, false),
+            ("yarn.lock", false, false),
+            ("pnpm-lock.yaml", false, false),
+            ("data/yarn.lock", true, true),
             ("bundle.js", false, false),
         ] {
             assert_eq!(is_kept(path, false), alone, "{path}");

@@ -203,7 +203,10 @@ fn source_refused(field: &str, error: SourceError) -> Refusal {
 
 type ManifestAndLock = (Option<Manifest>, Option<PackageLock>);
 
-/// What `package.json` and `package-lock.json` among the files say.
+/// npm's lock files, the one that counts first.
+const LOCK_FILES: [&str; 2] = ["npm-shrinkwrap.json", "package-lock.json"];
+
+/// What `package.json` and the lock file among the files say.
 fn manifest_and_lock(
     files: &SourceFiles,
     field: &str,
@@ -213,9 +216,9 @@ fn manifest_and_lock(
     let manifest = files
         .get("package.json")
         .map(|text| Manifest::parse(text).map_err(|error| named("package.json", error)));
-    let lock = files.get("package-lock.json").map(|text| {
-        PackageLock::parse(String::from_utf8_lossy(text).into_owned(), max_lock_bytes)
-            .map_err(|error| named("package-lock.json", error))
+    let lock = LOCK_FILES.into_iter().find_map(|name| {
+        let text = String::from_utf8_lossy(files.get(name)?).into_owned();
+        Some(PackageLock::parse(text, max_lock_bytes).map_err(|error| named(name, error)))
     });
     Ok((manifest.transpose()?, lock.transpose()?))
 }

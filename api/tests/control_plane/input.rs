@@ -193,6 +193,13 @@ async fn lock_files_are_bounded_wherever_they_come_from() {
             ("object", "packageLock", json!({ "code": code, "packageLock": lock })),
             ("text", "packageLock", json!({ "code": code, "packageLock": text })),
             ("file", "files", json!({ "files": { "index.mjs": code, "package-lock.json": text } })),
+            (
+                "shrinkwrap",
+                "files",
+                json!({ "files": {
+                    "index.mjs": code, "npm-shrinkwrap.json": text, "package-lock.json": "{}",
+                } }),
+            ),
         ] {
             body["name"] = json!(name);
             let answer = plane.call(&token, "POST", "/api/function/deploy", &body).await;

@@ -68,6 +68,12 @@ pub(crate) async fn run(args: Deploy) -> Result<(), ClientError> {
     for path in &files.left_out {
         output.warn(&format!("left out: {path}"));
     }
+    if let Some(lock) = files.idle_lock_file() {
+        output.warn(&format!(
+            "{lock} is not heeded, so packages may have other versions; \
+             `npm install --package-lock-only` makes a lock file that is"
+        ));
+    }
     let body = body(&project, &name, &files, args.env_file.as_deref())?;
     let size = format!("{}, {}", count(files.sent.len(), "file"), bytes(files.bytes()));
     steps.begin(&format!("Sending {name}: {size}"));

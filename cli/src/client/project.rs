@@ -33,6 +33,10 @@ const NEVER: [&str; 8] =
 
 const CODE_EXTENSIONS: [&str; 8] = ["ts", "tsx", "mts", "js", "mjs", "cjs", "jsx", "cts"];
 
+/// Lock files that are heeded, and those that are not.
+const LOCK_FILES: [&str; 2] = ["npm-shrinkwrap.json", "package-lock.json"];
+const OTHER_LOCK_FILES: [&str; 4] = ["yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb"];
+
 /// Beyond these no server takes it, whatever its limits: most likely the wrong folder.
 const MAX_FILES: usize = 20_000;
 const MAX_BYTES: u64 = 500 * 1_000 * 1_000;
@@ -229,6 +233,14 @@ impl Files {
     /// All of them together.
     pub(crate) fn bytes(&self) -> u64 {
         self.sent.values().map(|content| content.len() as u64).sum()
+    }
+
+    /// A lock file that is not heeded, where none is.
+    pub(crate) fn idle_lock_file(&self) -> Option<&'static str> {
+        let first = |names: &[&'static str]| {
+            names.iter().copied().find(|name| self.sent.contains_key(*name))
+        };
+        if first(&LOCK_FILES).is_some() { None } else { first(&OTHER_LOCK_FILES) }
     }
 }
 
@@ -440,6 +452,15 @@ mod tests {
         let files = Project::at(dir.path()).unwrap().files().unwrap();
         assert_eq!(files.sent.len(), 1);
         assert_eq!(files.left_out, ["secret (it is a link)"]);
+    }
+
+    #[test]
+    fn lock_files_that_are_not_heeded_are_known() {
+        let dir = folder(&[("index.js", "1"), ("yarn.lock", "1")]);
+        let lock = || Project::at(dir.path()).unwrap().files().unwrap().idle_lock_file();
+        assert_eq!(lock(), Some("yarn.lock"));
+        fs::write(dir.path().join("package-lock.json"), "{}").unwrap();
+        assert_eq!(lock(), None);
     }
 
     #[test]

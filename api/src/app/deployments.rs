@@ -16,13 +16,13 @@ use cloudserve_store::function::{
     DeployStatus, FunctionRecord, NewVersion, Source, SourceFile, Version, Visibility,
 };
 use cloudserve_store::{Change, StoreError};
-use serde_json::{Map, Value};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Duration, Instant, timeout};
 
 use super::audit::Act;
 use super::functions::Shown;
+use super::limits::LimitsPatch;
 use super::refusal::Refusal;
 use super::uploads::Room;
 use super::{App, access};
@@ -60,27 +60,6 @@ impl NewSource {
             usual_entry: Some(name.to_owned()),
             is_unnamed: false,
         }
-    }
-}
-
-/// Limits somebody sent: only the fields they named.
-#[derive(Debug, Clone)]
-pub(crate) struct LimitsPatch(pub(crate) Map<String, Value>);
-
-impl LimitsPatch {
-    fn apply(self, base: Limits) -> Result<Limits, Refusal> {
-        let Ok(Value::Object(mut fields)) = serde_json::to_value(base) else {
-            return Err(Refusal::internal("limits are no object"));
-        };
-        fields.extend(self.0);
-        let limits: Limits = serde_json::from_value(Value::Object(fields))
-            .map_err(|error| Refusal::field("limits", error.to_string()))?;
-        limits.validated().map_err(|error| {
-            Refusal::field(
-                format!("limits.{}", error.name),
-                format!("must be between {} and {}, not {}", error.min, error.max, error.value),
-            )
-        })
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod follow;
 pub(crate) mod functions;
 pub(crate) mod invoke;
 pub(crate) mod keys;
+pub(crate) mod limits;
 mod passwords;
 mod places;
 pub(crate) mod quota;

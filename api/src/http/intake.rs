@@ -16,7 +16,8 @@ use super::fields::{Fields, require_json};
 use super::problem::Problem;
 use super::{body, query};
 use crate::app::App;
-use crate::app::deployments::{Deploy, LimitsPatch, NewSource};
+use crate::app::deployments::{Deploy, NewSource};
+use crate::app::limits::LimitsPatch;
 use crate::app::refusal::Refusal;
 use crate::app::uploads::Room;
 use crate::build::dependencies::{Dependencies, Manifest, PackageLock};
@@ -27,6 +28,8 @@ const UNNAMED: &str = "index.ts";
 
 const MAX_EXTERNAL: usize = 100;
 const MAX_ENV_NAME_BYTES: usize = 128;
+/// Characters of a name that are told.
+const MAX_SHOWN_CHARS: usize = 100;
 
 const ARCHIVES: [&str; 4] =
     ["application/gzip", "application/x-gzip", "application/x-tgz", "application/x-compressed-tar"];
@@ -338,9 +341,9 @@ fn read_files(fields: &mut Fields, is_needed: bool) -> Option<SentFiles> {
         if let Some(content) = content_of(content) {
             files.insert(path, content);
         } else {
-            let wrong = "must be an object {\"path\": \"text\"}, or {\"path\": {\"base64\": \"...\"}} \
-                         for what is no text";
-            fields.wrong("files", wrong);
+            let shown: String = path.chars().take(MAX_SHOWN_CHARS).collect();
+            let rule = "must be a text, or {\"base64\": \"...\"} for what is none";
+            fields.wrong("files", format!("{shown:?} {rule}"));
         }
     }
     Some(SentFiles { field: "files", files, is_unnamed: false })
@@ -363,8 +366,9 @@ fn read_external(fields: &mut Fields) -> Option<Vec<String>> {
     if external.len() > MAX_EXTERNAL {
         fields.wrong("external", format!("must name at most {MAX_EXTERNAL} packages"));
     }
-    if !external.iter().all(|name| is_package_name(name)) {
-        fields.wrong("external", "must be a list of package names");
+    if let Some(name) = external.iter().find(|name| !is_package_name(name)) {
+        let shown: String = name.chars().take(MAX_SHOWN_CHARS).collect();
+        fields.wrong("external", format!("{shown:?} is not the name of a package"));
     }
     Some(external)
 }

@@ -139,6 +139,20 @@ async fn fields_are_checked_and_named() {
         let details = answer.body["error"]["details"].as_object().unwrap();
         assert!(details.keys().any(|name| name.starts_with(field)), "{field}: {}", answer.text);
     }
+    // Of many files, packages or limits, which one it is.
+    for (field, value, place, word) in [
+        ("files", json!({ "a.mjs": "1", "b/logo.png": { "base64": "?" } }), "files", "b/logo.png"),
+        ("external", json!(["sharp", "../evil"]), "external", "../evil"),
+        ("limits", json!({ "memoryMb": "256" }), "limits.memoryMb", "between 32 and 1024"),
+    ] {
+        let body = match field {
+            "files" => json!({ "name": "f", field: value }),
+            _ => json!({ "name": "f", "code": "export default 1", field: value }),
+        };
+        let answer = plane.call(&token, "POST", "/api/function/deploy", &body).await.expect(422);
+        let wrong = answer.body["error"]["details"][place].as_str().unwrap_or_default();
+        assert!(wrong.contains(word), "{field}: {}", answer.text);
+    }
     // All that is wrong is said at once.
     let body = json!({ "fullName": "", "userName": 7, "email": "x", "more": 1 });
     let answer = plane.call("", "POST", "/api/auth/register", &body).await.expect(422);

@@ -108,8 +108,12 @@ fn errors(statuses: &[u16]) -> BTreeMap<String, RefOr<Response>> {
             422 => error("Fields or parameters are wrong; `details` says which."),
             429 => error("Too often; wait as `Retry-After` says.")
                 .header("retry-after", HeaderBuilder::new().description(Some("Seconds.")).build()),
+            500 => error("A defect of ours, which the server's log tells more of."),
             502 => error("The function's answer was cut off."),
-            _ => error("The service cannot do this now; try again soon."),
+            _ => error("The service cannot do this now; try again soon.").header(
+                "retry-after",
+                HeaderBuilder::new().description(Some("Seconds, if that helps.")).build(),
+            ),
         };
         (status.to_string(), RefOr::T(described.build()))
     };
@@ -121,7 +125,7 @@ pub(super) struct ReadErrors;
 
 impl IntoResponses for ReadErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        errors(&[401, 403, 404, 422, 429, 503])
+        errors(&[401, 403, 404, 422, 429, 500, 503])
     }
 }
 
@@ -130,7 +134,7 @@ pub(super) struct ChangeErrors;
 
 impl IntoResponses for ChangeErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        errors(&[400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503])
+        errors(&[400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503])
     }
 }
 
@@ -139,7 +143,7 @@ pub(super) struct InvokeErrors;
 
 impl IntoResponses for InvokeErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        errors(&[400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503])
+        errors(&[400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503])
     }
 }
 

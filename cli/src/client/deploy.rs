@@ -193,14 +193,14 @@ fn show(
         (n, cache) => format!("{} ({cache})", count(n, "package")),
     };
     output.result(&document, |out| {
-        let version = &view["version"];
         if is_accepted_only {
+            let version = &view["version"];
             writeln!(
                 out,
                 "{name} v{version} is accepted; `cloudserve info {name}` tells how it goes"
             )?;
         } else {
-            writeln!(out, "{name} v{version} is live after {}", seconds(took))?;
+            writeln!(out, "{}", outcome(view, took))?;
         }
         pairs(
             out,
@@ -219,7 +219,32 @@ fn show(
     })
 }
 
+/// What became of a version that was built.
+fn outcome(view: &Value, took: Duration) -> String {
+    let (name, version, active) = (text(view, "name"), &view["version"], &view["activeVersion"]);
+    if active == version {
+        format!("{name} v{version} is live after {}", seconds(took))
+    } else {
+        format!("{name} v{version} is built and not served: v{active} came first")
+    }
+}
+
 /// Where a function is called.
 pub(crate) fn url(view: &Value) -> &str {
     view["url"].as_str().unwrap_or_else(|| text(view, "endpoint"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_is_not_served_is_not_said_to_be_live() {
+        let told = |active: u32| {
+            let view = json!({ "name": "f", "version": 3, "activeVersion": active });
+            outcome(&view, Duration::from_secs(2))
+        };
+        assert_eq!(told(3), "f v3 is live after 2.0 s");
+        assert_eq!(told(4), "f v3 is built and not served: v4 came first");
+    }
 }

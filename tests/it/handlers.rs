@@ -290,6 +290,24 @@ async fn node_is_there() {
     );
 }
 
+/// As on other platforms, wherever the server is.
+#[tokio::test]
+async fn local_time_is_utc_unless_the_function_says_otherwise() {
+    let code = "
+        const noon = new Date(Date.UTC(2026, 6, 1, 12));
+        const { timeZone } = new Intl.DateTimeFormat().resolvedOptions();
+        export default () => [noon.getHours(), timeZone, process.env.TZ ?? null];
+    ";
+    let owner = server().await.register().await;
+    for (env, expected) in [
+        (json!({}), json!([12, "UTC", null])),
+        (json!({ "TZ": "Asia/Tokyo" }), json!([21, "Asia/Tokyo", "Asia/Tokyo"])),
+    ] {
+        owner.deploy(&deploy("zone", "z.mjs", code).with("env", env)).await;
+        assert_eq!(owner.call("zone").await.expect(200).json(), expected);
+    }
+}
+
 /// What a handler that answers at once has put off is its call's, and what it has entered is no other
 /// call's.
 #[tokio::test]

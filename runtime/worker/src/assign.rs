@@ -14,6 +14,7 @@ use crate::loader::Artifacts;
 use crate::mapped::map;
 use crate::permissions::permissions;
 use crate::serve::chain;
+use crate::time_zone;
 
 fn broken(what: impl Into<String>) -> Fault {
     Fault::new(FaultClass::SandboxUnavailable, what)
@@ -76,6 +77,9 @@ pub(crate) fn assign(
     runtime.op_state().borrow_mut().put::<PermissionsContainer>(permissions);
 
     set_environment(assignment, &tmp);
+    if assignment.env.0.contains_key(time_zone::VARIABLE) {
+        time_zone::find_out(runtime.v8_isolate());
+    }
     booted.bridge.assign(runtime, assignment);
 
     let mut roots = vec![bundle_dir];

@@ -20,6 +20,7 @@ use crate::loader::{self, BundleLoader};
 use crate::memory::{BOOT_HEAP_BYTES, out_of_memory};
 use crate::permissions;
 use crate::rehearsal::Rehearsal;
+use crate::time_zone;
 
 static SNAPSHOT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/snapshot.bin"));
 include!(concat!(env!("OUT_DIR"), "/residual.rs"));
@@ -138,6 +139,7 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     );
     let isolate = worker.js_runtime.v8_isolate().thread_safe_handle();
     worker.js_runtime.v8_isolate().set_oom_error_handler(out_of_memory);
+    time_zone::begin_with_utc(worker.js_runtime.v8_isolate());
     host.memory.attach(isolate.clone());
     watch_heap(&mut worker.js_runtime, &host);
     // `process.exit` becomes a termination, so that logs still leave.

@@ -32,6 +32,7 @@ mod pace;
 mod permissions;
 mod rehearsal;
 mod serve;
+mod time_zone;
 mod watchdog;
 mod web_socket;
 mod zygote;

@@ -28,6 +28,14 @@ function collect(each) {
   return isEmpty ? [null, null] : [{ ...single }, { ...multi }];
 }
 
+/** An instant as AWS writes it: `09/Apr/2015:12:34:56 +0000`. */
+function asInLogs(ms) {
+  // Wed, 09 Apr 2015 12:34:56 GMT
+  const text = DatePrototypeToUTCString(new Date(ms));
+  const part = (from, to) => StringPrototypeSlice(text, from, to);
+  return `${part(5, 7)}/${part(8, 11)}/${part(12, 16)}:${part(17, 25)} +0000`;
+}
+
 /** The event for this request. */
 export function makeGatewayEvent(request, bytes, _eventFormat, startedMs) {
   const { method, target } = request;
@@ -65,7 +73,7 @@ export function makeGatewayEvent(request, bytes, _eventFormat, startedMs) {
       path,
       protocol: "HTTP/1.1",
       requestId: request.executionId,
-      requestTime: DatePrototypeToUTCString(new Date(startedMs)),
+      requestTime: asInLogs(startedMs),
       requestTimeEpoch: startedMs,
       resourceId: "",
       resourcePath: "/{proxy+}",

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import querystring from "node:querystring";
 import { test } from "node:test";
+import { makeGatewayEvent } from "ext:cloudserve/gateway_event.js";
 import { headersObject, makeEvent } from "ext:cloudserve/request.js";
 
 const bytes = (text) => new TextEncoder().encode(text);
@@ -48,6 +49,14 @@ test("the lambda format leaves the body alone", () => {
   assert.equal(event({ headers, body: bytes("{}"), format: "lambda" }).body, "{}");
   assert.equal(event({ format: "lambda" }).body, null);
   assert.equal(event({}).body, undefined);
+});
+
+test("an event of payload format 1.0 tells its time as AWS does", () => {
+  const request = { method: "GET", target: "/a/b?x=1", headers: [], executionId: "id" };
+  const began = Date.UTC(2015, 3, 9, 2, 34, 56);
+  const { requestContext } = makeGatewayEvent(request, null, "lambda-v1", began);
+  assert.equal(requestContext.requestTime, "09/Apr/2015:02:34:56 +0000");
+  assert.equal(requestContext.requestTimeEpoch, began);
 });
 
 test("path, query, headers and cookies", () => {

@@ -39,13 +39,20 @@ pub(crate) async fn authorise(
     path: &RunPath<'_>,
     request: &Parts,
 ) -> Result<Permitted, Refusal> {
-    let standing = Standing::of(caller, path);
-    let view = if matches!(standing, Standing::Owner(_)) { View::Owner } else { View::Stranger };
-    let found = routes.find(view, path).await;
-    if let (Standing::Owner(principal), Ok(entry)) = (&standing, &found)
-        && entry.function_id().is_some_and(|id| !principal.may_use(id))
-    {
-        return Err(Refusal::OtherFunction);
+    let mut standing = Standing::of(caller, path);
+    let mut view =
+        if matches!(standing, Standing::Owner(_)) { View::Owner } else { View::Stranger };
+    let mut found = routes.find(view, path).await;
+    let is_of_other_keys = match (&standing, &found) {
+        (Standing::Owner(principal), Ok(entry)) => {
+            entry.function_id().is_some_and(|id| !principal.may_use(id))
+        }
+        _ => false,
+    };
+    if is_of_other_keys {
+        // What is public is for everyone, whatever they show.
+        (standing, view) = (Standing::Refused(Refusal::OtherFunction), View::Stranger);
+        found = routes.find(view, path).await;
     }
     match found {
         Ok(Entry::Active(target, allowance)) => {

@@ -96,10 +96,13 @@ async fn a_key_for_chosen_functions_is_for_no_others() {
     let w = World::new().await;
     let id = w.deploy(&w.alice, "version", Visibility::Private).await;
     w.deploy(&w.alice, "echo", Visibility::Private).await;
+    w.deploy(&w.alice, "count", Visibility::Public).await;
     let key = w.key_for(&w.alice, &[id]).await;
     for (path, expected) in [
         ("/run/alice/version", (200, "")),
         ("/run/alice/echo", (403, "forbidden")),
+        // As without a key.
+        ("/run/alice/count", (200, "")),
         ("/run/alice/unknown", (404, "function_not_found")),
         ("/run/bob/version", (403, "forbidden")),
     ] {

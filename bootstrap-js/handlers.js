@@ -44,9 +44,17 @@ const REQUEST_USE = [
   "(?<![\\w$.])NAME\\s*\\.\\s*url\\b",
   "(?<![\\w$])(?:fetch|new\\s+Request)\\s*\\(\\s*NAME\\s*[,)]",
 ].join("|");
-/** What an event has and a `Request` has not: who uses that as well takes an event. */
-const EVENT_USE = "(?<![\\w$.])NAME\\s*\\??\\.\\s*(?:query|path|rawBody|rawQueryString|" +
-  "queryStringParameters|pathParameters|requestContext|isBase64Encoded|httpMethod|cookies)\\b";
+/**
+ * What an event has and a `Request` has not, or a body that is no stream: who uses that as well takes
+ * an event.
+ */
+const EVENT_USE = [
+  "(?<![\\w$.])NAME\\s*\\??\\.\\s*(?:query|path|rawBody|rawQueryString|" +
+  "queryStringParameters|pathParameters|requestContext|isBase64Encoded|httpMethod|cookies)\\b",
+  "(?<![\\w$.])NAME\\s*\\??\\.\\s*body\\s*\\??\\.\\s*" +
+  "(?!(?:getReader|pipeThrough|pipeTo|tee|cancel|locked|values)\\b)",
+  "\\bJSON\\s*\\.\\s*parse\\s*\\(\\s*NAME\\s*\\??\\.\\s*body\\b",
+].join("|");
 /** The same of a pattern that takes no more than a `Request` has: an event has no `url`. */
 const PATTERN = new SafeRegExp(
   /^\{\s*(?:(?:method|url|headers|body|signal)\s*(?::\s*[\w$]+\s*)?(?:,\s*|(?=\})))+\}$/,

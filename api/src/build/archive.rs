@@ -72,9 +72,13 @@ fn read_entries(
     Ok(files)
 }
 
-/// The files without the one directory that `tar czf project.tar.gz project/` puts around them.
-/// One called `src` is not such a directory.
-pub(super) fn unwrapped(files: Files) -> Files {
+/// The files without what macOS packs beside them, and without the one directory that `tar czf
+/// project.tar.gz project/` puts around them. One called `src` is not such a directory.
+pub(super) fn unwrapped(mut files: Files) -> Files {
+    files.retain(|path, _| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        !name.starts_with("._") && name != ".DS_Store"
+    });
     let wrapper = files.keys().next().and_then(|path| path.split_once('/')).map(|(dir, _)| dir);
     let Some(wrapper) = wrapper.filter(|dir| *dir != "src").map(|dir| format!("{dir}/")) else {
         return files;
@@ -143,6 +147,14 @@ mod tests {
         );
         let project = unwrapped(project.unwrap());
         assert_eq!(project, files(&[("index.js", "1"), ("lib/a.js", "2")]));
+        let of_macos = [
+            (Regular, "./._project", "5"),
+            (Regular, "./project/._index.js", "6"),
+            (Regular, "./project/.DS_Store", "7"),
+            (Regular, "./project/index.js", "1"),
+        ];
+        let project = unwrapped(read(&archive(&of_macos), BOUNDS).unwrap());
+        assert_eq!(project, files(&[("index.js", "1")]));
         let only_src = read(&archive(&[(Regular, "./src/index.ts", "1")]), BOUNDS).unwrap();
         assert_eq!(unwrapped(only_src), files(&[("src/index.ts", "1")]));
     }

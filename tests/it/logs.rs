@@ -163,6 +163,16 @@ async fn logs_are_followed_as_they_come() {
         let (_, row) = soon(again.next()).await.unwrap();
         assert!(row["logs"][0]["message"].as_str().unwrap().contains(&n.to_string()), "{row}");
     }
+    // Of one call, nothing is heard of others.
+    let earlier = owner.get(&format!("/api/logs/{id}?limit=1")).await.expect(200).json();
+    let chosen = earlier["logs"][0]["executionId"].as_str().unwrap().to_owned();
+    let only = open(&format!("&limit=10&executionId={chosen}")).await.unwrap();
+    let mut only = Box::pin(events(only));
+    assert_eq!(soon(only.next()).await.unwrap().1["executionId"], chosen.as_str());
+    owner.call("talks?n=10").await.expect(200);
+    soon(again.next()).await.unwrap();
+    let other = tokio::time::timeout(Duration::from_millis(500), only.next()).await;
+    assert!(other.is_err(), "{other:?}");
     let nonsense = owner.api(Method::GET, &path).header("last-event-id", "nonsense");
     assert_eq!(send(nonsense).await.expect(422).code(), "validation_error");
 }

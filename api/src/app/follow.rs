@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use cloudserve_identity::{AuthError, Credential, Principal};
-use cloudserve_protocol::ids::{FunctionId, UserId};
+use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
 use cloudserve_store::StoreError;
 use cloudserve_store::telemetry::{LogFilter, LogQuery, LogRow};
 use tokio::sync::OwnedSemaphorePermit;
@@ -55,6 +55,8 @@ pub(crate) struct Follower {
     app: Arc<App>,
     credential: Credential,
     function_id: FunctionId,
+    /// Of all calls, or of this one.
+    execution_id: Option<ExecutionId>,
     filter: LogFilter,
     position: String,
     ready: VecDeque<LogRow>,
@@ -76,6 +78,7 @@ impl App {
         principal: &Principal,
         credential: Credential,
         function_id: FunctionId,
+        execution_id: Option<ExecutionId>,
         filter: LogFilter,
         start: Start,
     ) -> Result<Follower, Refusal> {
@@ -91,7 +94,7 @@ impl App {
                 let mut ready = VecDeque::new();
                 if history > 0 {
                     let filter = filter.clone();
-                    let (after, execution_id) = (None, None);
+                    let after = None;
                     let query =
                         LogQuery { function_id, limit: history, after, execution_id, filter };
                     ready.extend(telemetry.logs(query).await?.rows.into_iter().rev());
@@ -105,6 +108,7 @@ impl App {
             app: self,
             credential,
             function_id,
+            execution_id,
             filter,
             position,
             ready,
@@ -149,10 +153,9 @@ impl Follower {
             error => error.into(),
         })?;
         self.position = tail.position;
-        let filter = &self.filter;
-        self.ready.extend(
-            tail.rows.into_iter().filter_map(|mut row| filter.keep(&mut row).then_some(row)),
-        );
+        let (filter, only) = (&self.filter, self.execution_id);
+        let rows = tail.rows.into_iter().filter(|row| only.is_none_or(|id| row.execution_id == id));
+        self.ready.extend(rows.filter_map(|mut row| filter.keep(&mut row).then_some(row)));
         Ok(())
     }
 

@@ -77,7 +77,8 @@ pub(super) async fn logs(
             Some(Ok(position)) if !position.is_empty() => Start::After(position.to_owned()),
             _ => Start::Now { history },
         };
-        return follow(app, &principal, function_id, filter, start, &headers).await;
+        let whose = (function_id, execution_id);
+        return follow(app, &principal, whose, filter, start, &headers).await;
     }
     let is_download = match parameters.text("format") {
         None | Some("json") => false,
@@ -125,13 +126,14 @@ fn filter(parameters: &Parameters) -> Result<LogFilter, Problem> {
 async fn follow(
     app: Arc<App>,
     principal: &Principal,
-    function_id: FunctionId,
+    (function_id, execution_id): (FunctionId, Option<ExecutionId>),
     filter: LogFilter,
     start: Start,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let credential = shown(&app, headers)?;
-    let follower = app.follow(principal, credential, function_id, filter, start).await?;
+    let follower =
+        app.follow(principal, credential, function_id, execution_id, filter, start).await?;
     let events = stream::unfold(follower, |mut follower: Follower| async move {
         let (row, position) = follower.next().await?;
         let event = Event::default().json_data(LogRowView::from(row));

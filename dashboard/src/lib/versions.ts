@@ -1,4 +1,4 @@
-import type { EnvNames, Version } from './api';
+import type { DeployStatus, EnvNames, Version } from './api';
 
 /** Whether it was built and calls go to another one: then they may go to it. A superseded one never served. */
 export const canServe = ({ active, status }: Pick<Version, 'active' | 'status'>) => !active && (status === 'active' || status === 'superseded');
@@ -8,4 +8,11 @@ export function unseen({ version, status, deployError }: Omit<EnvNames, 'names'>
   if (status === 'failed') return `The function does not load with that: ${deployError?.message ?? 'see its log'}. The version before goes on answering.`;
   if (status === 'superseded') return `Version ${version} has the change but is not served: a newer version or a rollback came first. Save it again, or roll back to version ${version}.`;
   return undefined;
+}
+
+/** How far a deploy is, in a heading. */
+export function stage(version: number, status: DeployStatus, activeVersion: number | null | undefined): string {
+  if (status === 'failed') return 'The deploy failed';
+  if (status !== 'active') return `Deploying version ${version}`;
+  return activeVersion === version ? `Version ${version} is live` : `Version ${version} is not served: version ${activeVersion} came first`;
 }

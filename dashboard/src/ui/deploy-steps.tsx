@@ -5,6 +5,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import type { DeployStatus } from '../lib/api';
 import { bytes, milliseconds } from '../lib/format';
 import { useFunction } from '../lib/store';
+import { stage } from '../lib/versions';
 
 type State = 'done' | 'now' | 'next' | 'failed';
 
@@ -40,6 +41,7 @@ export function DeploySteps({ id, version, onLive, onFailed }: Props) {
     return undefined;
   }, [status, over]);
 
+  const isLive = status === 'active' && current?.activeVersion === version;
   const error = current?.deployError;
   const cache = current?.dependencyCache;
   const packages = Object.keys(current?.dependencies ?? {}).length;
@@ -54,12 +56,12 @@ export function DeploySteps({ id, version, onLive, onFailed }: Props) {
         ? [bytes(current?.bundleBytes), cache && (cache === 'hit' ? 'packages from cache' : 'packages installed')].filter(Boolean).join(' · ')
         : status === 'failed' ? (error?.code ?? '') : '',
     ],
-    ['Live', status === 'active' ? 'done' : 'next', status === 'active' ? milliseconds(now - begun) : ''],
+    ['Live', isLive ? 'done' : 'next', isLive ? milliseconds(now - begun) : ''],
   ];
   return (
     <section class="card steps" aria-label="Deploy">
       <header class="card-head">
-        <h2>{status === 'active' ? `Version ${version} is live` : status === 'failed' ? 'The deploy failed' : `Deploying version ${version}`}</h2>
+        <h2>{stage(version, status, current?.activeVersion)}</h2>
         <span class="muted num">{milliseconds(now - begun)}</span>
       </header>
       <ol aria-live="polite">

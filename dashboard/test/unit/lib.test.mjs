@@ -123,6 +123,12 @@ describe('lib', () => {
     assert.match(versions.unseen({ version: 3, status: 'failed', deployError: { code: 'startup_error', message: 'no' } }), /does not load with that: no/);
   });
 
+  test('a version that is not served is not said to be live', () => {
+    assert.equal(versions.stage(3, 'active', 3), 'Version 3 is live');
+    assert.equal(versions.stage(3, 'active', 4), 'Version 3 is not served: version 4 came first');
+    assert.deepEqual(['pending', 'failed'].map((status) => versions.stage(3, status, 2)), ['Deploying version 3', 'The deploy failed']);
+  });
+
   test('a pasted .env', () => {
     assert.deepEqual(dotenv.parse('# c\nA=1\nexport B="x\\ny"\nC=\'$k\' \nD=v # note\n'), { A: '1', B: 'x\ny', C: '$k', D: 'v' });
     const comments = 'A=1\t# c\nB= # c\nC=#1\nD=a#b \t # c # d\nexport\tE=x \u00a0# c';

@@ -504,6 +504,10 @@ fn compose_source(
         (None, Some(old)) => (old.stored_version, old.files.clone(), Some(old.entry.clone())),
         (None, None) => return Err(Refusal::field("code", "is missing (or files)")),
     };
+    let entry_before = || {
+        let entry = &old?.entry;
+        files.iter().any(|file| file.path == *entry).then(|| entry.clone())
+    };
     let entry = match deploy.entry {
         Some(entry) if !files.iter().any(|file| file.path == entry) => {
             return Err(Refusal::field("entry", "is none of the files"));
@@ -512,7 +516,7 @@ fn compose_source(
             return Err(Refusal::field("entry", "must be JavaScript or TypeScript"));
         }
         Some(entry) => entry,
-        None => usual_entry.ok_or_else(|| {
+        None => usual_entry.or_else(entry_before).ok_or_else(|| {
             Refusal::field(
                 "entry",
                 "is needed: there is no index, handler or main file of JavaScript or TypeScript",

@@ -265,6 +265,24 @@ async fn ids_queries_and_routes_are_checked() {
 }
 
 #[tokio::test]
+async fn an_entry_that_is_not_found_by_its_name_stays() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let files = json!({ "a.mjs": "export default 'a'", "b.mjs": "export default 'b'" });
+    let mut body = json!({ "name": "f", "files": files, "entry": "b.mjs" });
+    let view = plane.deploy(&token, &body).await;
+    let path = format!("/api/function/{}", view["id"].as_str().unwrap());
+    body.as_object_mut().unwrap().remove("entry");
+    plane.deploy(&token, &body).await;
+    let shown = plane.get(&token, &path).await.expect(200).body;
+    assert_eq!((&shown["version"], &shown["source"]["entry"]), (&json!(2), &json!("b.mjs")));
+    // What has a usual name is found anew.
+    body["files"]["index.mjs"] = json!("export default 'index'");
+    plane.deploy(&token, &body).await;
+    assert_eq!(plane.get(&token, &path).await.body["source"]["entry"], "index.mjs");
+}
+
+#[tokio::test]
 async fn lists_are_read_page_by_page() {
     let mut plane = Plane::start();
     let token = plane.register("ada").await;

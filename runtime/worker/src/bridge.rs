@@ -230,10 +230,7 @@ impl Bridge {
 
     /// Whether the module has started a server, whose end it may be waiting for.
     pub(crate) fn serves(&self, runtime: &mut JsRuntime) -> bool {
-        scope!(scope, runtime);
-        let serves = v8::Local::new(scope, &self.serves);
-        let this = v8::undefined(scope).into();
-        serves.call(scope, this, &[]).is_some_and(|serves| serves.is_true())
+        ask(runtime, &self.serves)
     }
 
     /// The module waits for the end of its server: the event loop does not complain of it any more.
@@ -321,10 +318,7 @@ impl Bridge {
 
     /// The event loop has nothing left to do, and a call is in the isolate. Whether it has waited for that.
     pub(crate) fn idle(&self, runtime: &mut JsRuntime) -> bool {
-        scope!(scope, runtime);
-        let idle = v8::Local::new(scope, &self.idle);
-        let this = v8::undefined(scope).into();
-        idle.call(scope, this, &[]).is_some_and(|has_waited| has_waited.is_true())
+        ask(runtime, &self.idle)
     }
 
     /// `[name, value, name, value, ...]`
@@ -361,6 +355,14 @@ fn notify(runtime: &mut JsRuntime, function: &v8::Global<v8::Function>, numbers:
     let function = v8::Local::new(scope, function);
     let this = v8::undefined(scope).into();
     function.call(scope, this, &args);
+}
+
+/// Anything but `true` is no.
+fn ask(runtime: &mut JsRuntime, function: &v8::Global<v8::Function>) -> bool {
+    scope!(scope, runtime);
+    let function = v8::Local::new(scope, function);
+    let this = v8::undefined(scope).into();
+    function.call(scope, this, &[]).is_some_and(|answer| answer.is_true())
 }
 
 fn text<'s>(scope: &mut v8::PinScope<'s, '_>, text: &str) -> v8::Local<'s, v8::Value> {

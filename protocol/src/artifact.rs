@@ -103,14 +103,44 @@ pub fn assets_of(bundle: &[u8]) -> Option<&str> {
     hash.bytes().all(|b| b.is_ascii_hexdigit()).then_some(hash)
 }
 
-/// The line, before that of the assets, of a bundle that carries an adapter for AWS's events.
-pub const AWS_EVENTS_LINE: &str = "\n//# events=aws\n";
+/// What `WebSocketPair` is called in sources.
+pub const WEB_SOCKET_PAIR: &str = "WebSocketPair";
 
-/// Whether a bundle carries an adapter for AWS's events.
-#[must_use]
-pub fn wants_aws_events(bundle: &[u8]) -> bool {
-    let assets_line = assets_of(bundle).map_or(0, |sha256| assets_line(sha256).len());
-    bundle[..bundle.len() - assets_line].ends_with(AWS_EVENTS_LINE.as_bytes())
+const PAIR_LINE: &str = "\n//# web-socket-pair=yes\n";
+const NO_PAIR_LINE: &str = "\n//# web-socket-pair=no\n";
+const AWS_EVENTS_LINE: &str = "\n//# events=aws\n";
+
+/// What a bundle needs of the platform that most do not. Its build says so in lines at its end, before
+/// that of the assets: whoever loads it need not look it through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// It carries an adapter for AWS's events, which expects them exactly as AWS makes them.
+    pub aws_events: bool,
+    /// It names [`WEB_SOCKET_PAIR`]: `Response` has to take one before anything of the bundle has run.
+    pub web_socket_pair: bool,
+}
+
+impl Needs {
+    /// The lines that say so.
+    #[must_use]
+    pub fn lines(self) -> String {
+        let pair = if self.web_socket_pair { PAIR_LINE } else { NO_PAIR_LINE };
+        let events = if self.aws_events { AWS_EVENTS_LINE } else { "" };
+        format!("{pair}{events}")
+    }
+
+    /// What a bundle says of itself. Those of earlier releases say nothing of `WebSocketPair`, and are
+    /// looked through.
+    #[must_use]
+    pub fn of(bundle: &str) -> Self {
+        let assets = assets_of(bundle.as_bytes()).map_or(0, |sha256| assets_line(sha256).len());
+        let bundle = &bundle[..bundle.len() - assets];
+        let without_events = bundle.strip_suffix(AWS_EVENTS_LINE);
+        let rest = without_events.unwrap_or(bundle);
+        let web_socket_pair = rest.ends_with(PAIR_LINE)
+            || !rest.ends_with(NO_PAIR_LINE) && rest.contains(WEB_SOCKET_PAIR);
+        Self { aws_events: without_events.is_some(), web_socket_pair }
+    }
 }
 
 /// Why an object could not be read or written.
@@ -179,4 +209,44 @@ pub trait ArtifactStore: Send + Sync {
     /// Removes everything that belongs to a function. Removing nothing is no error. Shared
     /// dependency trees stay.
     async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_says_what_it_needs() {
+        let assets = assets_line(&"0f".repeat(32));
+        for aws_events in [false, true] {
+            for web_socket_pair in [false, true] {
+                let needs = Needs { aws_events, web_socket_pair };
+                // Whatever is in it.
+                for code in ["export default 1", "export default 'WebSocketPair'", ""] {
+                    for end in ["", &assets] {
+                        let bundle = format!("{code}{}{end}", needs.lines());
+                        assert_eq!(Needs::of(&bundle), needs, "{bundle}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bundles_that_do_not_say_it_are_looked_through() {
+        let assets = assets_line(&"0f".repeat(32));
+        for (code, web_socket_pair) in [
+            ("export default 1;\n", false),
+            ("export default () => new WebSocketPair();\n", true),
+            ("", false),
+        ] {
+            for (events, aws_events) in [("", false), (AWS_EVENTS_LINE, true)] {
+                for end in ["", &assets] {
+                    let bundle = format!("{code}{events}{end}");
+                    let expected = Needs { aws_events, web_socket_pair };
+                    assert_eq!(Needs::of(&bundle), expected, "{bundle}");
+                }
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What esbuild makes of a source, and what it must not.
 
+use cloudserve_protocol::artifact::Needs;
 use serde_json::{Value, json};
 
 use crate::support::Plane;
@@ -50,6 +51,19 @@ async fn typescript_jsx_and_several_files_become_one_module() {
     let bundle = plane.bundle(&view).await;
     assert!(bundle.starts_with("import{createRequire"), "{bundle}");
     assert!(bundle.contains("export default require_index()"), "{bundle}");
+}
+
+#[tokio::test]
+async fn a_bundle_says_what_it_needs_of_the_platform() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let pair = "export default { fetch: () => new WebSocketPair() }";
+    for (name, code, web_socket_pair) in [("a", "export default 1", false), ("b", pair, true)] {
+        let view = plane.deploy(&token, &one(name, "f.js", code)).await;
+        let needs = Needs { aws_events: false, web_socket_pair };
+        let bundle = plane.bundle(&view).await;
+        assert!(bundle.ends_with(&needs.lines()), "{bundle}");
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cloudserve_protocol::artifact::wants_aws_events;
+use cloudserve_protocol::artifact::Needs;
 use deno_core::error::ModuleLoaderError;
 use deno_core::{
     FastString, ModuleLoadOptions, ModuleLoadReferrer, ModuleLoadResponse, ModuleLoader,
@@ -60,8 +60,7 @@ pub(crate) struct BundleLoader {
     sources: RefCell<HashMap<String, &'static str>>,
     wanted: RefCell<HashMap<String, BTreeSet<String>>>,
     code_cache: Cell<CodeCache>,
-    wants_aws_events: Cell<bool>,
-    names_web_socket_pair: Cell<bool>,
+    needs: Cell<Needs>,
 }
 
 /// What became of the bundle's code cache.
@@ -98,8 +97,7 @@ pub(crate) fn new() -> (Rc<BundleLoader>, NodeServices) {
         sources: RefCell::default(),
         wanted: RefCell::default(),
         code_cache: Cell::new(CodeCache::Absent),
-        wants_aws_events: Cell::new(false),
-        names_web_socket_pair: Cell::new(false),
+        needs: Cell::default(),
     });
     let services = NodeExtInitServices {
         node_require_loader: Rc::new(Required { loader: loader.clone() }),
@@ -153,14 +151,9 @@ impl BundleLoader {
         artifacts.as_ref().expect("asked for after the assignment").bundle_url.clone()
     }
 
-    /// Whether the bundle that was loaded carries an adapter for AWS's events.
-    pub(crate) fn wants_aws_events(&self) -> bool {
-        self.wants_aws_events.get()
-    }
-
-    /// Whether the bundle that was loaded names `WebSocketPair`.
-    pub(crate) fn names_web_socket_pair(&self) -> bool {
-        self.names_web_socket_pair.get()
+    /// What the bundle that was loaded needs.
+    pub(crate) fn needs(&self) -> Needs {
+        self.needs.get()
     }
 
     /// Whether a code cache was given and V8 took it.
@@ -242,8 +235,7 @@ impl BundleLoader {
             (if is_json { ModuleType::Json } else { ModuleType::JavaScript }, text)
         };
         let code_cache = self.is_bundle(url).then(|| {
-            self.wants_aws_events.set(wants_aws_events(source.as_bytes()));
-            self.names_web_socket_pair.set(source.contains("WebSocketPair"));
+            self.needs.set(Needs::of(source));
             let data = self.artifacts.borrow_mut().as_mut().and_then(|a| a.code_cache.take());
             if data.is_some() {
                 self.code_cache.set(CodeCache::Given);

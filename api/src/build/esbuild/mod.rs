@@ -23,7 +23,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudserve_protocol::artifact::AWS_EVENTS_LINE;
+use cloudserve_protocol::artifact::{Needs, WEB_SOCKET_PAIR};
 use cloudserve_protocol::build::is_package_name;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -358,10 +358,13 @@ fn read_answer(
         found.map(|file| file.get("contents").bytes()).ok_or(BundleError::Protocol("result"))
     };
     let made = file(BUNDLE)?;
-    let front = node_globals_for(&made);
-    let is_for_aws = aws_adapters::are_among(metafile.files());
-    let end = if is_for_aws { AWS_EVENTS_LINE } else { "" };
-    let code = Bytes::from([front.as_bytes(), &made, end.as_bytes()].concat());
+    let text = String::from_utf8_lossy(&made);
+    let front = node_globals_for(&text);
+    let needs = Needs {
+        aws_events: aws_adapters::are_among(metafile.files()),
+        web_socket_pair: text.contains(WEB_SOCKET_PAIR),
+    };
+    let code = Bytes::from([front.as_bytes(), &made, needs.lines().as_bytes()].concat());
     if code.len() as u64 > max_bytes {
         return Ok(Made::TooLarge(code.len() as u64, metafile.packages()));
     }
@@ -579,8 +582,7 @@ async fn read_bounded(from: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> io::R
 }
 
 /// What comes before the bundle: the names Node gives to modules with `require`, if it uses any.
-fn node_globals_for(code: &[u8]) -> &'static str {
-    let text = String::from_utf8_lossy(code);
+fn node_globals_for(text: &str) -> &'static str {
     let is_used = NODE_GLOBAL_NAMES.iter().any(|name| text.contains(name));
     if is_used { NODE_GLOBALS } else { "" }
 }

@@ -67,7 +67,7 @@ impl Serving {
         let format = self.host.limits.get().event_format;
         if handler_kind == HandlerKind::Event
             && format == EventFormat::Auto
-            && self.booted.loader.wants_aws_events()
+            && self.booted.loader.needs().aws_events
         {
             self.booted.bridge.use_lambda_events(&mut self.booted.worker.js_runtime);
         }
@@ -108,7 +108,7 @@ impl Serving {
     async fn evaluate(&mut self) -> Result<v8::Global<v8::Object>, CoreError> {
         let url = self.booted.loader.bundle_url();
         let module = self.booted.worker.preload_main_module(&url).await?;
-        if self.booted.loader.names_web_socket_pair() {
+        if self.booted.loader.needs().web_socket_pair {
             self.booted.bridge.use_web_socket_pair(&mut self.booted.worker.js_runtime);
         }
         let mut evaluated = pin!(self.booted.worker.js_runtime.mod_evaluate(module));

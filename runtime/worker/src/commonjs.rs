@@ -138,11 +138,6 @@ fn noted(after: &str) -> impl Iterator<Item = &str> {
     names.split(',').map(str::trim)
 }
 
-/// Whether a source may import names of packages.
-pub(crate) fn has_imports(source: &str) -> bool {
-    source.contains("import ") || source.contains("import{")
-}
-
 /// The names in `import { a, b as c } from "specifier"` clauses of this source.
 pub(crate) fn imported_names(source: &str, specifier: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();

@@ -35,7 +35,7 @@ use node_resolver::{
 };
 use sys_traits::impls::RealSys;
 
-use crate::commonjs::{self, assigned_names, has_imports, imported_names};
+use crate::commonjs::{self, assigned_names, imported_names};
 use crate::mapped::map_text;
 
 type Npm = NpmResolver<RealSys>;
@@ -242,7 +242,7 @@ impl BundleLoader {
             }
             SourceCodeCacheInfo { hash: source.len() as u64, data: data.map(Cow::Borrowed) }
         });
-        if !is_commonjs && has_imports(source) {
+        if !is_commonjs {
             self.sources.borrow_mut().insert(url.to_string(), source);
         }
         Ok(ModuleSource::new(

@@ -63,19 +63,11 @@ const DISABLED_OPS: [&str; 2] = ["op_create_worker", "op_node_udp_open"];
 const REHEARSALS: u32 = 16;
 
 /// An isolate that belongs to no process yet.
-pub(crate) struct Unsettled {
-    engine: Engine,
-    host: Rc<Host>,
-    worker: MainWorker,
-    bridge: Bridge,
-    rehearsal: Rehearsal,
-    loader: Rc<BundleLoader>,
-    isolate: v8::IsolateHandle,
-}
+pub(crate) struct Unsettled(Booted);
 
 /// An isolate without a function.
 pub(crate) struct Booted {
-    pub(crate) engine: Engine,
+    engine: Engine,
     pub(crate) host: Rc<Host>,
     pub(crate) worker: MainWorker,
     pub(crate) bridge: Bridge,
@@ -160,7 +152,7 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     let rehearsal = Rehearsal::new(&mut worker).await;
     rehearsal.run(&mut worker.js_runtime, &bridge, &host, REHEARSALS).await;
     Engine::collect_young(worker.js_runtime.v8_isolate());
-    Unsettled { engine, host, worker, bridge, rehearsal, loader, isolate }
+    Unsettled(Booted { engine, host, worker, bridge, rehearsal, loader, isolate })
 }
 
 fn watch_heap(runtime: &mut JsRuntime, host: &Host) {
@@ -171,9 +163,9 @@ fn watch_heap(runtime: &mut JsRuntime, host: &Host) {
 impl Unsettled {
     /// Makes the isolate this process's: arguments, standard streams, the process id.
     pub(crate) fn settle(self) -> Booted {
-        let Self { engine, host, mut worker, bridge, rehearsal, loader, isolate } = self;
-        bridge.start(&mut worker.js_runtime);
-        Booted { engine, host, worker, bridge, rehearsal, loader, isolate }
+        let Self(mut booted) = self;
+        booted.bridge.start(&mut booted.worker.js_runtime);
+        booted
     }
 }
 

@@ -21,7 +21,6 @@ const V8_FLAGS: &str = "--single-threaded \
      --no-turboshaft-loop-unrolling --no-freeze-flags-after-init";
 
 /// V8's platform, which holds what V8 has put off.
-#[derive(Clone)]
 pub(crate) struct Engine(v8::SharedRef<v8::Platform>);
 
 impl Engine {

@@ -213,19 +213,8 @@ impl Bridge {
         let loaded = v8::Local::new(scope, &self.loaded);
         let this = v8::undefined(scope).into();
         let kind = loaded.call(scope, this, &[namespace.into()])?;
-        match kind.to_rust_string_lossy(scope).as_str() {
-            "deno-serve" => Some(HandlerKind::DenoServe),
-            "server" => Some(HandlerKind::Server),
-            "fetch" => Some(HandlerKind::Fetch),
-            "methods" => Some(HandlerKind::Methods),
-            "lambda-stream" => Some(HandlerKind::LambdaStream),
-            "app" => Some(HandlerKind::App),
-            "listener" => Some(HandlerKind::Listener),
-            "event" => Some(HandlerKind::Event),
-            "main" => Some(HandlerKind::Main),
-            "constant" => Some(HandlerKind::Constant),
-            _ => None,
-        }
+        // As it serialises, or undefined.
+        serde_json::from_value(kind.to_rust_string_lossy(scope).into()).ok()
     }
 
     /// Whether the module has started a server, whose end it may be waiting for.

@@ -79,10 +79,9 @@ pub(super) fn mount(
     size_bytes: u64,
     keep: &[&Path],
 ) -> Result<(), TmpError> {
-    let within = |path: &&&Path| path.canonicalize().is_ok_and(|path| path.starts_with(DIR));
+    let real = keep.iter().filter_map(|path| path.canonicalize().ok());
     let mut kept = Vec::new();
-    for path in keep.iter().filter(within) {
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    for path in real.filter(|path| path.starts_with(DIR)) {
         let tree = clone_tree(&path)
             .and_then(|tree| make_read_only(&tree).map(|()| tree))
             .map_err(|source| TmpError::Keep { path: path.clone(), source })?;

@@ -97,8 +97,7 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
             module_loader: loader.clone(),
             node_services: Some(node_services),
             npm_process_state_provider: None,
-            permissions: permissions::permissions(&[], &[], None)
-                .expect("no permissions are valid"),
+            permissions: permissions::none(),
             root_cert_store_provider: None,
             fetch_dns_resolver: Resolver::default(),
             // Without one, nothing can be transferred, not even within the isolate.

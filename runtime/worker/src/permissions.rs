@@ -64,18 +64,24 @@ fn denied(open: &[EgressRule]) -> Vec<String> {
     DENIED_NETS.iter().filter(is_closed).map(|net| (*net).to_owned()).collect()
 }
 
-/// What user code may do, given the directories of its assignment. Before one, nothing. Addresses
-/// are denied here only when nobody else decides about them: `open` then says which are not.
+/// What an isolate without a function may do: nothing.
+pub(crate) fn none() -> PermissionsContainer {
+    PermissionsContainer::new(parser(), Permissions::none_without_prompt())
+}
+
+fn parser() -> Arc<RuntimePermissionDescriptorParser<RealSys>> {
+    Arc::new(RuntimePermissionDescriptorParser::new(RealSys))
+}
+
+/// What user code may do, given the directories of its assignment. Addresses are denied here only when
+/// nobody else decides about them: `open` then says which are not.
 pub(crate) fn permissions(
     readable: &[&str],
     writable: &[&str],
     open: Option<&[EgressRule]>,
 ) -> Result<PermissionsContainer, PermissionsError> {
     let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-    let parser = Arc::new(RuntimePermissionDescriptorParser::new(RealSys));
-    if readable.is_empty() {
-        return Ok(PermissionsContainer::new(parser, Permissions::none_without_prompt()));
-    }
+    let parser = parser();
     let options = PermissionsOptions {
         allow_read: Some([owned(readable), owned(writable)].concat()),
         // Everything else is not there, as programs expect that look whether something is.

@@ -43,6 +43,14 @@ pub enum DeployStatus {
     Superseded,
 }
 
+impl DeployStatus {
+    /// Whether it waits or is in work: it has not ended.
+    #[must_use]
+    pub fn is_under_way(self) -> bool {
+        matches!(self, Self::Pending | Self::Deploying)
+    }
+}
+
 /// Who may call a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

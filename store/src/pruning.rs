@@ -18,9 +18,7 @@ pub(crate) fn divide(
     keep: u32,
 ) -> Pruned {
     let mut pruned = Pruned::default();
-    let is_open =
-        |status: &DeployStatus| matches!(status, DeployStatus::Pending | DeployStatus::Deploying);
-    if all.iter().any(|(status, _)| is_open(status)) {
+    if all.iter().any(|(status, _)| status.is_under_way()) {
         return pruned;
     }
     let (mut n_built, mut n_failed) = (0, 0);

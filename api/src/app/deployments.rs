@@ -13,7 +13,7 @@ use cloudserve_protocol::call::Env;
 use cloudserve_protocol::ids::{FunctionId, FunctionName, SourceHash};
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::function::{
-    DeployStatus, FunctionRecord, NewVersion, Source, SourceFile, Version, Visibility,
+    FunctionRecord, NewVersion, Source, SourceFile, Version, Visibility,
 };
 use cloudserve_store::{Change, StoreError};
 use tokio::sync::broadcast::Receiver;
@@ -149,7 +149,7 @@ impl Base {
             Self::New { .. } => Some(Visibility::Private),
             Self::There(record) => match (record.function.visibility, record.latest.status) {
                 _ if record.latest.makes_public => Some(Visibility::Public),
-                (Visibility::Private, DeployStatus::Pending | DeployStatus::Deploying) => None,
+                (Visibility::Private, status) if status.is_under_way() => None,
                 (visibility, _) => Some(visibility),
             },
         }
@@ -457,8 +457,7 @@ impl App {
         let deadline = Instant::now() + patience;
         loop {
             let record = self.function_at(principal, id, version).await?;
-            let has_ended =
-                !matches!(record.latest.status, DeployStatus::Pending | DeployStatus::Deploying);
+            let has_ended = !record.latest.status.is_under_way();
             if has_ended || Instant::now() >= deadline {
                 return Ok((record, has_ended));
             }

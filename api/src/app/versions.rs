@@ -51,10 +51,8 @@ impl EnvPatch {
 /// it is about to be served; else the one that is served, which after a rollback or a failed deploy
 /// is not the newest.
 fn env_base(record: &FunctionRecord) -> &Version {
-    match record.latest.status {
-        DeployStatus::Pending | DeployStatus::Deploying => &record.latest,
-        _ => record.active.as_ref().unwrap_or(&record.latest),
-    }
+    let served = record.active.as_ref().filter(|_| !record.latest.status.is_under_way());
+    served.unwrap_or(&record.latest)
 }
 
 impl App {

@@ -6,7 +6,7 @@ use mongodb::bson::RawDocumentBuf;
 
 use super::read::TokenDocument;
 use crate::StoreError;
-use crate::function::{DeployStatus, Version};
+use crate::function::Version;
 use crate::mongo::accounts::{ApiKeyDocument, UserDocument};
 use crate::mongo::audit::EntryDocument;
 use crate::mongo::database::{Database, insert_absent};
@@ -70,7 +70,6 @@ fn function_document(function: StoredFunction) -> FunctionDocument {
 }
 
 fn version_document(version: Version) -> VersionDocument {
-    let waits = matches!(version.status, DeployStatus::Pending | DeployStatus::Deploying);
     VersionDocument {
         id: VersionKey { function_id: version.function_id.key(), version: version.version },
         status: version.status,
@@ -81,7 +80,7 @@ fn version_document(version: Version) -> VersionDocument {
         limits: version.limits,
         built: version.built,
         created_at: date(version.created_at),
-        queued_at: waits.then(|| date(version.created_at)),
+        queued_at: version.status.is_under_way().then(|| date(version.created_at)),
         queued_by: None,
         makes_public: version.makes_public,
         attempts: 0,

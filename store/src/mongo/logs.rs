@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::database::{Database, Failed, insert_absent};
 use super::schema::LOGS;
-use super::telemetry::{StoredStatus, measured};
+use super::telemetry::measured;
 use super::values::{Key, date, document, older, parse, time};
 use crate::cursor::{Cursor, page_limit};
-use crate::telemetry::{LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS};
+use crate::telemetry::{
+    CallStatus, LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS,
+};
 use crate::{StoreError, Timestamp};
 
 /// Text of one log row at most: a document may have 16 MiB. More than a call may log by default,
@@ -38,7 +40,7 @@ pub(super) struct LogDocument {
     logs: Vec<LineDocument>,
     duration: f64,
     memory_used: f64,
-    status: StoredStatus,
+    status: CallStatus,
     truncated: bool,
     timestamp: DateTime,
     /// When it came in: the order of a tail.
@@ -75,7 +77,7 @@ impl From<LogRow> for LogDocument {
             logs,
             duration: measured(row.duration_ms),
             memory_used: measured(row.memory_mb),
-            status: row.status.into(),
+            status: row.status,
             truncated,
             timestamp: date(row.timestamp),
             recorded_at: date(Timestamp::now()),
@@ -96,7 +98,7 @@ impl From<LogDocument> for LogRow {
             lines: lines.collect(),
             duration_ms: row.duration,
             memory_mb: row.memory_used,
-            status: row.status.into(),
+            status: row.status,
             truncated: row.truncated,
             timestamp: time(row.timestamp),
         }

@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use cloudserve_protocol::ids::{FunctionId, UserId};
 use mongodb::bson::doc;
-use serde::{Deserialize, Serialize};
 
 use super::beside::Beside;
 use super::database::Database;
@@ -13,8 +12,8 @@ use super::{logs, usage};
 use crate::cursor::Cursor;
 use crate::function::Page;
 use crate::telemetry::{
-    CallStatus, FunctionStats, LatencyDay, LogPage, LogQuery, LogRow, LogTail, UsageDay,
-    UsageOfFunction, UsageQuery, UsageRow, UsageTotals,
+    FunctionStats, LatencyDay, LogPage, LogQuery, LogRow, LogTail, UsageDay, UsageOfFunction,
+    UsageQuery, UsageRow, UsageTotals,
 };
 use crate::{StoreError, TelemetryStore, Timestamp};
 
@@ -24,31 +23,6 @@ pub(crate) struct MongoTelemetry {
     shard: i32,
     /// Goes on for as long as these stores are open.
     _beside: Option<Beside>,
-}
-
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum StoredStatus {
-    Success,
-    Error,
-}
-
-impl From<CallStatus> for StoredStatus {
-    fn from(status: CallStatus) -> Self {
-        match status {
-            CallStatus::Success => Self::Success,
-            CallStatus::Error => Self::Error,
-        }
-    }
-}
-
-impl From<StoredStatus> for CallStatus {
-    fn from(status: StoredStatus) -> Self {
-        match status {
-            StoredStatus::Success => Self::Success,
-            StoredStatus::Error => Self::Error,
-        }
-    }
 }
 
 /// A measurement that sums can bear.

@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use super::database::{Database, Failed, Transaction, in_transaction, update_all};
 use super::schema::{USAGE_DAYS, USAGES};
-use super::telemetry::{StoredStatus, measured, of};
+use super::telemetry::{measured, of};
 use super::values::{Key, date, document, is_duplicate, older, parse, time};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
 use crate::span::{DAY_MS, Span, name_of_day};
 use crate::telemetry::{
-    FunctionStats, Latency, LatencyDay, UsageDay, UsageOfFunction, UsageQuery, UsageRow,
-    UsageTotals,
+    CallStatus, FunctionStats, Latency, LatencyDay, UsageDay, UsageOfFunction, UsageQuery,
+    UsageRow, UsageTotals,
 };
 use crate::{StoreError, Timestamp};
 
@@ -55,7 +55,7 @@ pub(super) struct UsageDocument {
     duration: f64,
     cpu: f64,
     memory_used: f64,
-    status: StoredStatus,
+    status: CallStatus,
     code: String,
     cold: bool,
     timestamp: DateTime,
@@ -71,7 +71,7 @@ impl From<&UsageRow> for UsageDocument {
             duration: measured(row.duration_ms),
             cpu: measured(row.cpu_ms),
             memory_used: measured(row.memory_mb),
-            status: row.status.into(),
+            status: row.status,
             code: row.code.clone(),
             cold: row.cold,
             timestamp: date(row.timestamp),
@@ -89,7 +89,7 @@ impl From<UsageDocument> for UsageRow {
             duration_ms: row.duration,
             cpu_ms: row.cpu,
             memory_mb: row.memory_used,
-            status: row.status.into(),
+            status: row.status,
             code: row.code,
             cold: row.cold,
             timestamp: time(row.timestamp),
@@ -112,7 +112,7 @@ struct Sums {
 impl Sums {
     fn add(&mut self, row: &UsageDocument) {
         self.executed += 1;
-        self.errors += i64::from(matches!(row.status, StoredStatus::Error));
+        self.errors += i64::from(row.status == CallStatus::Error);
         self.cold += i64::from(row.cold);
         self.duration_ms += row.duration;
         self.cpu_ms += row.cpu;

@@ -5,6 +5,7 @@ use cloudserve_protocol::ids::{ApiKeyId, AuditId, FunctionId, UserId, UserName};
 use serde::{Deserialize, Serialize};
 
 use crate::function::Page;
+use crate::time::DAY_MS;
 use crate::{StoreError, Timestamp};
 
 /// An account.
@@ -114,6 +115,13 @@ pub struct AuditEntry {
 
 /// How long entries of the audit trail are kept, counted from the newest of the account.
 pub const AUDIT_KEPT_DAYS: i64 = 400;
+
+impl AuditEntry {
+    /// What of its account is older goes when it is added.
+    pub(crate) fn oldest_kept(&self) -> Timestamp {
+        Timestamp(self.at.0.saturating_sub(AUDIT_KEPT_DAYS * DAY_MS))
+    }
+}
 
 /// Storage of accounts.
 #[async_trait]

@@ -5,15 +5,21 @@ use std::ops::Range;
 
 use chrono::DateTime;
 
+use crate::Timestamp;
 use crate::telemetry::UsageQuery;
-
-/// A day.
-pub(crate) const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+use crate::time::DAY_MS;
 
 /// `YYYY-MM-DD` of a day counted from the epoch; `None` beyond what has a name.
 pub(crate) fn name_of_day(day: i64) -> Option<String> {
     let midnight = DateTime::from_timestamp_millis(day.checked_mul(DAY_MS)?)?;
     Some(midnight.format("%Y-%m-%d").to_string())
+}
+
+/// The first and the last day that a query reaches into.
+pub(crate) fn days_of(query: &UsageQuery) -> (i64, i64) {
+    let first = query.from.map_or(i64::MIN, Timestamp::day);
+    let last = query.to.map_or(i64::MAX, |to| Timestamp(to.0.saturating_sub(1)).day());
+    (first, last)
 }
 
 /// Which days of a query are read from the sums and which times from the rows.
@@ -46,7 +52,6 @@ mod tests {
     use cloudserve_protocol::ids::UserId;
 
     use super::*;
-    use crate::Timestamp;
 
     fn span(from: Option<i64>, to: Option<i64>) -> (Range<i64>, Range<i64>, Range<i64>) {
         let query = UsageQuery {

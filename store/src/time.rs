@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+/// A day.
+pub(crate) const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Milliseconds since the epoch, UTC. Serialises as RFC 3339 with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -8,11 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::database::{Database, Failed};
 use super::schema::AUDIT;
 use super::values::{Key, date, document, is_duplicate, older, parse, time};
-use crate::account::{AUDIT_KEPT_DAYS, Actor, AuditEntry};
+use crate::StoreError;
+use crate::account::{Actor, AuditEntry};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
-use crate::span::DAY_MS;
-use crate::{StoreError, Timestamp};
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct EntryDocument {
@@ -43,7 +42,7 @@ impl EntryDocument {
 
 /// Adds an entry; what is too old goes with it.
 pub(super) async fn record(database: &Database, entry: AuditEntry) -> Result<(), StoreError> {
-    let oldest = Timestamp(entry.at.0.saturating_sub(AUDIT_KEPT_DAYS * DAY_MS));
+    let oldest = entry.oldest_kept();
     let user = entry.user_id.key();
     let row = document(&EntryDocument::of(entry)?)?;
     let audit = database.collection(AUDIT);

@@ -19,7 +19,7 @@ use super::telemetry::{measured, of};
 use super::values::{Key, date, document, is_duplicate, older, parse, time};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
-use crate::span::{DAY_MS, Span, name_of_day};
+use crate::span::{Span, days_of, name_of_day};
 use crate::telemetry::{
     CallStatus, FunctionStats, Latency, LatencyDay, UsageDay, UsageOfFunction, UsageQuery,
     UsageRow, UsageTotals,
@@ -179,7 +179,7 @@ async fn try_insert(
         if !known.insert(*row.execution_id.as_bytes()) {
             continue;
         }
-        let key = (row.function_id, row.timestamp.0.div_euclid(DAY_MS), row.user_id);
+        let key = (row.function_id, row.timestamp.day(), row.user_id);
         let row = UsageDocument::from(row);
         sums.entry(key).or_default().add(&row);
         new.push(document(&row)?);
@@ -226,7 +226,7 @@ fn cut_day(filter: &Document, times: &std::ops::Range<i64>) -> Document {
         { "$match": filter },
         { "$project": {
             "_id": 0,
-            "day": { "$literal": times.start.div_euclid(DAY_MS) },
+            "day": { "$literal": Timestamp(times.start).day() },
             "functionId": 1,
             "executed": { "$literal": 1_i64 },
             "errors": is(doc! { "$eq": ["$status", "error"] }),
@@ -352,8 +352,7 @@ pub(super) async fn latency_by_day(
     database: &Database,
     query: &UsageQuery,
 ) -> Result<Vec<LatencyDay>, StoreError> {
-    let first = query.from.map_or(i64::MIN, |from| from.0.div_euclid(DAY_MS));
-    let last = query.to.map_or(i64::MAX, |to| to.0.saturating_sub(1).div_euclid(DAY_MS));
+    let (first, last) = days_of(query);
     let mut filter = of(query.user_id, query.function_id);
     filter.insert("day", doc! { "$gte": first, "$lte": last });
     let n_buckets = Latency::default().0.len();

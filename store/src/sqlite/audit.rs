@@ -4,19 +4,17 @@ use cloudserve_protocol::ids::{AuditId, UserId};
 use rusqlite::{Connection, Row, params};
 
 use super::columns::{insert_new, json, reading, storage_failed, time, to_json};
-use crate::account::{AUDIT_KEPT_DAYS, AuditEntry};
+use crate::StoreError;
+use crate::account::AuditEntry;
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
-use crate::{StoreError, Timestamp};
-
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Adds an entry; what is too old goes with it.
 pub(super) fn record(c: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
     if !insert(c, entry)? {
         return Err(StoreError::Conflict);
     }
-    let oldest = Timestamp(entry.at.0.saturating_sub(AUDIT_KEPT_DAYS * DAY_MS));
+    let oldest = entry.oldest_kept();
     c.prepare_cached("DELETE FROM audit WHERE user_id = ?1 AND at < ?2")
         .and_then(|mut delete| delete.execute(params![entry.user_id.as_bytes(), oldest.0]))
         .map_err(storage_failed)?;

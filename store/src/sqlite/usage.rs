@@ -22,12 +22,12 @@ use rusqlite::{Connection, Row, Statement, params};
 
 use super::columns::{reading, storage_failed};
 use super::telemetry::{failed, measured};
-use crate::StoreError;
-use crate::span::{DAY_MS, Span, name_of_day};
+use crate::span::{Span, days_of, name_of_day};
 use crate::telemetry::{
     FunctionStats, Latency, LatencyDay, UsageDay, UsageOfFunction, UsageQuery, UsageRow,
     UsageTotals,
 };
+use crate::{StoreError, Timestamp};
 
 /// The columns of `usage_days`, in the order in which its values are given and read.
 macro_rules! day_columns {
@@ -93,7 +93,7 @@ pub(super) fn insert(c: &Connection, rows: &[UsageRow]) -> Result<(), StoreError
         let memory_mb = measured(row.memory_mb);
         let inserted = insert_row(&mut insert, row)?;
         if inserted == 1 {
-            let key = (row.function_id, row.timestamp.0.div_euclid(DAY_MS), row.user_id);
+            let key = (row.function_id, row.timestamp.day(), row.user_id);
             let sum = sums.entry(key).or_default();
             sum.totals.executed += 1;
             sum.totals.errors += u64::from(failed(row.status));
@@ -226,10 +226,10 @@ fn sums<K: FromSql>(
                 query.function_id.map(|id| *id.as_bytes()),
                 days.start,
                 days.end,
-                head.start.div_euclid(DAY_MS),
+                Timestamp(head.start).day(),
                 head.start,
                 head.end,
-                tail.start.div_euclid(DAY_MS),
+                Timestamp(tail.start).day(),
                 tail.start,
                 tail.end,
             ],
@@ -293,8 +293,7 @@ pub(super) fn latency_by_day(
         None => LATENCY_OF_USER,
         Some(_) => LATENCY_OF_FUNCTION,
     };
-    let first = query.from.map_or(i64::MIN, |from| from.0.div_euclid(DAY_MS));
-    let last = query.to.map_or(i64::MAX, |to| to.0.saturating_sub(1).div_euclid(DAY_MS));
+    let (first, last) = days_of(query);
     let function_id = query.function_id.map(|id| *id.as_bytes());
     let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
     let rows: Vec<(i64, usize, i64)> = select

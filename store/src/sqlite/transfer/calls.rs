@@ -10,11 +10,10 @@ use std::vec::IntoIter;
 
 use rusqlite::{Connection, Row, params};
 
-use crate::StoreError;
-use crate::span::DAY_MS;
 use crate::sqlite::columns::{reading, storage_failed};
 use crate::sqlite::telemetry::read_usage;
 use crate::transfer::{PAGE_ROWS, Record};
+use crate::{StoreError, Timestamp};
 
 /// Calls sorted at a time: 40 MB.
 const SORTED_CALLS: usize = 1_000_000;
@@ -113,7 +112,7 @@ impl Walk {
             if functions.last() != Some(&call.function) {
                 functions.push(call.function);
             }
-            let day = call.timestamp.div_euclid(DAY_MS);
+            let day = Timestamp(call.timestamp).day();
             days.entry(day).or_insert_with(|| Day::of(&call)).add(&call);
         }
         let mut days: Vec<Day> = days.into_values().collect();
@@ -158,6 +157,7 @@ impl Walk {
 mod tests {
     use super::*;
     use crate::sqlite::schema::TELEMETRY_FILES;
+    use crate::time::DAY_MS;
 
     /// Whatever ids have to do with times.
     #[test]

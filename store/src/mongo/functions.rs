@@ -83,12 +83,6 @@ pub(super) struct VersionDocument {
     pub(super) attempts: u32,
 }
 
-impl VersionDocument {
-    pub(super) fn attempts(&self) -> u32 {
-        self.attempts
-    }
-}
-
 impl From<VersionDocument> for Version {
     fn from(version: VersionDocument) -> Self {
         Self {

@@ -247,7 +247,7 @@ async fn claimed(
     found: &RawDocumentBuf,
 ) -> Result<Option<Claimed>, StoreError> {
     let version: VersionDocument = parse("version", found)?;
-    let attempt = version.attempts();
+    let attempt = version.attempts;
     let version = Version::from(version);
     let filter = doc! { "_id": version.function_id.key() };
     let Some(record) = store.one_record(filter).await? else { return Ok(None) };

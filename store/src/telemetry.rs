@@ -1,5 +1,7 @@
 //! Usage (small rows, kept) and logs (heavy text, bounded). Usage is never read through logs.
 
+use std::iter::Sum;
+
 use async_trait::async_trait;
 use cloudserve_protocol::call::{LogLevel, LogLine};
 use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
@@ -182,6 +184,19 @@ pub struct UsageTotals {
     pub gb_seconds: f64,
 }
 
+impl Sum for UsageTotals {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, more| Self {
+            executed: sum.executed + more.executed,
+            errors: sum.errors + more.errors,
+            cold: sum.cold + more.cold,
+            duration_ms: sum.duration_ms + more.duration_ms,
+            cpu_ms: sum.cpu_ms + more.cpu_ms,
+            gb_seconds: sum.gb_seconds + more.gb_seconds,
+        })
+    }
+}
+
 /// Sums over the calls of one day (UTC).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -332,6 +347,12 @@ pub trait TelemetryStore: Send + Sync {
 
     /// Removes log rows older than this. Returns how many.
     async fn expire_logs(&self, older_than: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// A measurement that can be stored and summed. In SQLite NaN would be NULL, and one bad row would keep its
+/// whole batch out for ever.
+pub(crate) fn measured(value: f64) -> f64 {
+    if value.is_finite() { value } else { 0.0 }
 }
 
 /// Deletes the logs of a function that has just been deleted. If that fails, the function is gone

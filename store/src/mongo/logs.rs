@@ -8,11 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::database::{Database, Failed, insert_absent};
 use super::schema::LOGS;
-use super::telemetry::measured;
 use super::values::{Key, date, document, older, parse, time};
 use crate::cursor::{Cursor, page_limit};
 use crate::telemetry::{
-    CallStatus, LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS,
+    CallStatus, LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS, measured,
 };
 use crate::{StoreError, Timestamp};
 

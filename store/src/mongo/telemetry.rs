@@ -25,11 +25,6 @@ pub(crate) struct MongoTelemetry {
     _beside: Option<Beside>,
 }
 
-/// A measurement that sums can bear.
-pub(super) fn measured(value: f64) -> f64 {
-    if value.is_finite() { value } else { 0.0 }
-}
-
 impl MongoTelemetry {
     pub(super) fn new(database: Database, beside: Option<Beside>) -> Self {
         Self { database, shard: usage::shard(), _beside: beside }

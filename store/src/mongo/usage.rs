@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use super::database::{Database, Failed, Transaction, in_transaction, update_all};
 use super::schema::{USAGE_DAYS, USAGES};
-use super::telemetry::{measured, of};
+use super::telemetry::of;
 use super::values::{Key, date, document, is_duplicate, older, parse, time};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
 use crate::span::{Span, days_of, name_of_day};
 use crate::telemetry::{
     CallStatus, FunctionStats, Latency, LatencyDay, UsageDay, UsageOfFunction, UsageQuery,
-    UsageRow, UsageTotals,
+    UsageRow, UsageTotals, measured,
 };
 use crate::{StoreError, Timestamp};
 
@@ -320,14 +320,7 @@ pub(super) async fn totals(
     query: &UsageQuery,
 ) -> Result<UsageTotals, StoreError> {
     let days = sums::<i64>(database, query, "day").await?;
-    Ok(days.into_iter().fold(UsageTotals::default(), |sum, (_, day)| UsageTotals {
-        executed: sum.executed + day.executed,
-        errors: sum.errors + day.errors,
-        cold: sum.cold + day.cold,
-        duration_ms: sum.duration_ms + day.duration_ms,
-        cpu_ms: sum.cpu_ms + day.cpu_ms,
-        gb_seconds: sum.gb_seconds + day.gb_seconds,
-    }))
+    Ok(days.into_iter().map(|(_, day)| day).sum())
 }
 
 pub(super) async fn by_day(
@@ -358,9 +351,12 @@ pub(super) async fn latency_by_day(
     let n_buckets = Latency::default().0.len();
     let mut group = doc! { "_id": "$day" };
     for bucket in 0..n_buckets {
-        group.insert(format!("b{bucket}"), doc! { "$sum": format!("$latency.b{bucket}") });
+        let field = Latency::field(bucket);
+        let sum = doc! { "$sum": format!("$latency.{field}") };
+        group.insert(field, sum);
     }
-    let buckets: Vec<String> = (0..n_buckets).map(|bucket| format!("$b{bucket}")).collect();
+    let buckets: Vec<String> =
+        (0..n_buckets).map(|bucket| format!("${}", Latency::field(bucket))).collect();
     let pipeline = [
         doc! { "$match": filter },
         doc! { "$group": group },

@@ -4,10 +4,12 @@ use cloudserve_protocol::ids::{ExecutionId, FunctionId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::{json, reading, storage_failed, time};
-use super::telemetry::{failed, measured, read_call_status};
+use super::telemetry::{failed, read_call_status};
 use crate::StoreError;
 use crate::cursor::{Cursor, page_limit};
-use crate::telemetry::{LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS};
+use crate::telemetry::{
+    LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS, measured,
+};
 
 /// The highest number that a row has, or had.
 macro_rules! newest {

@@ -165,12 +165,6 @@ pub(super) fn read_call_status(row: &Row<'_>, column: usize) -> rusqlite::Result
     Ok(if row.get(column)? { CallStatus::Error } else { CallStatus::Success })
 }
 
-/// A measurement that SQLite can store. NaN would be NULL, and one bad row would keep its whole
-/// batch out for ever.
-pub(super) fn measured(value: f64) -> f64 {
-    if value.is_finite() { value } else { 0.0 }
-}
-
 pub(super) fn read_usage(row: &Row<'_>) -> rusqlite::Result<UsageRow> {
     Ok(UsageRow {
         function_id: FunctionId::from_bytes(row.get(0)?),

@@ -21,11 +21,11 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, Statement, params};
 
 use super::columns::{reading, storage_failed};
-use super::telemetry::{failed, measured};
+use super::telemetry::failed;
 use crate::span::{Span, days_of, name_of_day};
 use crate::telemetry::{
     FunctionStats, Latency, LatencyDay, UsageDay, UsageOfFunction, UsageQuery, UsageRow,
-    UsageTotals,
+    UsageTotals, measured,
 };
 use crate::{StoreError, Timestamp};
 
@@ -251,14 +251,7 @@ fn read_totals(row: &Row<'_>) -> rusqlite::Result<UsageTotals> {
 }
 
 pub(super) fn totals(c: &Connection, query: &UsageQuery) -> Result<UsageTotals, StoreError> {
-    Ok(days(c, query)?.into_iter().fold(UsageTotals::default(), |sum, (_, day)| UsageTotals {
-        executed: sum.executed + day.executed,
-        errors: sum.errors + day.errors,
-        cold: sum.cold + day.cold,
-        duration_ms: sum.duration_ms + day.duration_ms,
-        cpu_ms: sum.cpu_ms + day.cpu_ms,
-        gb_seconds: sum.gb_seconds + day.gb_seconds,
-    }))
+    Ok(days(c, query)?.into_iter().map(|(_, day)| day).sum())
 }
 
 pub(super) fn by_day(c: &Connection, query: &UsageQuery) -> Result<Vec<UsageDay>, StoreError> {

@@ -5,10 +5,9 @@ use rusqlite::{Connection, params};
 use crate::StoreError;
 use crate::function::Version;
 use crate::sqlite::columns::{insert_new, status_text, storage_failed, to_json, visibility_text};
-use crate::sqlite::telemetry::measured;
 use crate::sqlite::usage::day_columns;
 use crate::sqlite::{accounts, audit, logs, usage};
-use crate::telemetry::{LogRow, UsageRow};
+use crate::telemetry::{LogRow, UsageRow, measured};
 use crate::transfer::{Record, RevokedToken, StoredFunction, UsageSums};
 
 /// In one transaction, the caller's.

@@ -127,7 +127,7 @@ impl Source {
 }
 
 /// An environment encrypted with the master key and bound to its function. Opaque here.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SealedEnv(pub Vec<u8>);
 
 /// A function.

@@ -26,8 +26,7 @@ pub enum CallStatus {
 }
 
 /// One call, for billing and statistics.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct UsageRow {
     /// The function.
     pub function_id: FunctionId,
@@ -38,13 +37,10 @@ pub struct UsageRow {
     /// The version that ran.
     pub version: u32,
     /// Wall-clock time at the gateway.
-    #[serde(rename = "duration")]
     pub duration_ms: f64,
     /// CPU time of the isolate.
-    #[serde(rename = "cpu")]
     pub cpu_ms: f64,
     /// Heap plus array buffers.
-    #[serde(rename = "memoryUsed")]
     pub memory_mb: f64,
     /// How it ended.
     pub status: CallStatus,
@@ -167,8 +163,7 @@ pub struct UsageQuery {
 }
 
 /// Sums over usage rows.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct UsageTotals {
     /// Calls.
     pub executed: u64,
@@ -198,24 +193,20 @@ impl Sum for UsageTotals {
 }
 
 /// Sums over the calls of one day (UTC).
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct UsageDay {
     /// `YYYY-MM-DD`.
     pub day: String,
     /// The sums.
-    #[serde(flatten)]
     pub totals: UsageTotals,
 }
 
 /// Sums over the calls of one function.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct UsageOfFunction {
     /// The function. It may be deleted: usage stays.
     pub function_id: FunctionId,
     /// The sums.
-    #[serde(flatten)]
     pub totals: UsageTotals,
 }
 
@@ -274,8 +265,7 @@ pub struct LatencyDay {
 }
 
 /// Statistics of one function over all its calls.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct FunctionStats {
     /// Calls.
     pub executed: u64,

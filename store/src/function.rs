@@ -73,6 +73,16 @@ pub struct DeployError {
     pub message: String,
 }
 
+impl DeployError {
+    /// Of a version whose record cannot be read. Left in the queue, it would keep out all that came later.
+    pub(crate) fn unreadable() -> Self {
+        Self {
+            code: "internal".to_owned(),
+            message: "the stored deploy is not readable; deploy again".to_owned(),
+        }
+    }
+}
+
 /// One file of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

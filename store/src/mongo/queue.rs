@@ -264,12 +264,9 @@ struct KeyDocument {
     id: VersionKey,
 }
 
-/// Ends a deploy that cannot be read. Left in the queue, it would keep out all that came later.
+/// Ends a deploy that cannot be read.
 async fn give_up(store: &MongoFunctions, found: &RawDocumentBuf) -> Result<(), StoreError> {
-    let error = DeployError {
-        code: "internal".to_owned(),
-        message: "the stored deploy is not readable; deploy again".to_owned(),
-    };
+    let error = DeployError::unreadable();
     if let Ok(KeyDocument { id }) = deserialize_from_slice(found.as_bytes()) {
         let function = FunctionId::of(id.function_id);
         return in_transaction!(store.database, |tx| fail(

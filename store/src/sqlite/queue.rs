@@ -92,14 +92,9 @@ pub(super) fn claim(
         };
         let Some((id, version)) = next else { return Ok(None) };
         match take(c, id, version, holder, now.after(lease)) {
-            // Left in the queue, it would keep out all that came later.
             Err(StoreError::Corrupt { source, .. }) => {
                 tracing::error!(function = %id, version, error = %source, "unreadable deploy");
-                let error = DeployError {
-                    code: "internal".to_owned(),
-                    message: "the stored deploy is not readable; deploy again".to_owned(),
-                };
-                fail(c, changes, id, version, &error)?;
+                fail(c, changes, id, version, &DeployError::unreadable())?;
             }
             taken => return taken.map(Some),
         }

@@ -22,27 +22,13 @@ use crate::{OpenError, Stores};
 pub async fn open_production(mongo: &MongoOptions, s3: &S3Options) -> Result<Stores, OpenError> {
     // At the same time, so that the first error is not the only one for long.
     let (records, objects) = tokio::join!(mongo::open(mongo), Box::pin(S3Objects::open(s3)));
-    let records = records?;
-    Ok(Stores {
-        accounts: records.accounts,
-        functions: records.functions,
-        telemetry: records.telemetry,
-        artifacts: Arc::new(objects?),
-        changes: records.changes,
-    })
+    Ok(records?.with_objects(Arc::new(objects?)))
 }
 
 /// Opens the records alone, for a role that never touches objects: every operation on one is an
 /// error. As [`open_production`] otherwise.
 pub async fn open_production_records(mongo: &MongoOptions) -> Result<Stores, OpenError> {
-    let records = mongo::open(mongo).await?;
-    Ok(Stores {
-        accounts: records.accounts,
-        functions: records.functions,
-        telemetry: records.telemetry,
-        artifacts: Arc::new(NoObjects),
-        changes: records.changes,
-    })
+    Ok(mongo::open(mongo).await?.with_objects(Arc::new(NoObjects)))
 }
 
 /// Opens the objects alone, for a role that never touches records.

@@ -35,8 +35,10 @@ mod versions;
 
 use std::sync::Arc;
 
+use cloudserve_protocol::artifact::ArtifactStore;
+
 use crate::transfer::RecordTransfer;
-use crate::{AccountStore, ChangeFeed, FunctionStore, OpenError, TelemetryStore};
+use crate::{AccountStore, ChangeFeed, FunctionStore, OpenError, Stores, TelemetryStore};
 
 pub use ages::Ages;
 
@@ -73,10 +75,10 @@ impl Default for MongoOptions {
 
 /// The parts of [`crate::Stores`] that live in MongoDB.
 pub(crate) struct MongoStores {
-    pub(crate) accounts: Arc<dyn AccountStore>,
-    pub(crate) functions: Arc<dyn FunctionStore>,
-    pub(crate) telemetry: Arc<dyn TelemetryStore>,
-    pub(crate) changes: Arc<dyn ChangeFeed>,
+    accounts: Arc<dyn AccountStore>,
+    functions: Arc<dyn FunctionStore>,
+    telemetry: Arc<dyn TelemetryStore>,
+    changes: Arc<dyn ChangeFeed>,
 }
 
 /// Connects, brings the database to the newest schema and begins to follow its changes and, where ages
@@ -93,6 +95,14 @@ pub(crate) async fn open(options: &MongoOptions) -> Result<MongoStores, OpenErro
         telemetry,
         changes: Arc::new(feed),
     })
+}
+
+impl MongoStores {
+    /// All of an installation, with these objects.
+    pub(crate) fn with_objects(self, artifacts: Arc<dyn ArtifactStore>) -> Stores {
+        let Self { accounts, functions, telemetry, changes } = self;
+        Stores { accounts, functions, telemetry, artifacts, changes }
+    }
 }
 
 /// Connects to read everything; with `importing`, to write it, also where an import was cut off.

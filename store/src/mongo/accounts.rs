@@ -7,7 +7,7 @@ use mongodb::bson::{DateTime, Document, RawDocumentBuf, Uuid, doc};
 use serde::{Deserialize, Serialize};
 
 use super::audit;
-use super::database::{Database, Failed, Transaction, in_transaction};
+use super::database::{Database, Failed, Transaction, in_transaction, inserting};
 use super::schema::{API_KEYS, REVOKED_TOKENS, USERS};
 use super::values::{Key, date, document, field, is_duplicate, parse, time};
 use crate::account::{ApiKey, AuditEntry, Quota, Scope, User};
@@ -133,8 +133,8 @@ impl MongoAccounts {
     }
 
     async fn insert_user(&self, user: &RawDocumentBuf, tx: &mut Transaction) -> Result<(), Failed> {
-        self.database.collection(USERS).insert_one(user).session(tx.session()).await?;
-        Ok(())
+        let users = self.database.collection(USERS);
+        users.insert_one(user).session(tx.session()).await.map(drop).map_err(inserting)
     }
 
     async fn try_delete_key(
@@ -194,15 +194,7 @@ impl AccountStore for MongoAccounts {
     async fn create_user(&self, user: User) -> Result<(), StoreError> {
         let (name, email) = (user.user_name.clone(), user.email.clone());
         let row = document(&UserDocument::from(user))?;
-        let added = in_transaction!(self.database, |tx| async {
-            match self.insert_user(&row, &mut tx).await {
-                Err(Failed::Driver(error)) if is_duplicate(&error) => {
-                    Err(StoreError::Conflict.into())
-                }
-                added => added,
-            }
-        });
-        match added {
+        match in_transaction!(self.database, |tx| self.insert_user(&row, &mut tx)) {
             Err(StoreError::Conflict) => Err(if self.user_by_name(&name).await?.is_some() {
                 StoreError::Taken { what: "userName" }
             } else if self.user_by_email(&email).await?.is_some() {
@@ -232,13 +224,7 @@ impl AccountStore for MongoAccounts {
         }
         let row = document(&ApiKeyDocument::from(key))?;
         let keys = self.database.collection(API_KEYS);
-        let insert = async {
-            match keys.insert_one(row).await {
-                Err(error) if is_duplicate(&error) => Err(StoreError::Conflict.into()),
-                Err(error) => Err(Failed::Driver(error)),
-                Ok(_) => Ok(()),
-            }
-        };
+        let insert = async { keys.insert_one(row).await.map(drop).map_err(inserting) };
         self.database.bounded(insert).await
     }
 

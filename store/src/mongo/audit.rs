@@ -5,9 +5,9 @@ use futures::TryStreamExt;
 use mongodb::bson::{DateTime, Uuid, doc};
 use serde::{Deserialize, Serialize};
 
-use super::database::{Database, Failed};
+use super::database::{Database, Failed, inserting};
 use super::schema::AUDIT;
-use super::values::{Key, date, document, is_duplicate, older, parse, time};
+use super::values::{Key, date, document, older, parse, time};
 use crate::StoreError;
 use crate::account::{Actor, AuditEntry};
 use crate::cursor::{Cursor, finish_page, page_limit};
@@ -47,10 +47,7 @@ pub(super) async fn record(database: &Database, entry: AuditEntry) -> Result<(),
     let row = document(&EntryDocument::of(entry)?)?;
     let audit = database.collection(AUDIT);
     let write = async {
-        match audit.insert_one(row).await {
-            Err(error) if is_duplicate(&error) => return Err(StoreError::Conflict.into()),
-            inserted => inserted?,
-        };
+        audit.insert_one(row).await.map_err(inserting)?;
         audit.delete_many(doc! { "user": user, "at": { "$lt": date(oldest) } }).await?;
         Ok::<_, Failed>(())
     };

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 
 use super::MongoOptions;
 use super::changes::{ChangeDocument, SharedFeed};
-use super::values::{document, is_only_duplicates};
+use super::values::{document, is_duplicate, is_only_duplicates};
 use crate::{Change, OpenError, StoreError};
 
 /// How often a commit is asked for whose outcome is unknown.
@@ -260,6 +260,11 @@ impl From<Failed> for StoreError {
             Failed::Again => Self::Conflict,
         }
     }
+}
+
+/// What an error of an insert means: `Conflict`, if what is inserted is there already.
+pub(super) fn inserting(error: mongodb::error::Error) -> Failed {
+    if is_duplicate(&error) { StoreError::Conflict.into() } else { error.into() }
 }
 
 /// A transaction, and the changes to announce once it is committed.

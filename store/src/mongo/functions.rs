@@ -12,10 +12,10 @@ use mongodb::bson::{Binary, DateTime, Document, RawDocumentBuf, Uuid, doc};
 use mongodb::options::ReadConcern;
 use serde::{Deserialize, Serialize};
 
-use super::database::{Database, Failed, Transaction, in_transaction};
+use super::database::{Database, Failed, Transaction, in_transaction, inserting};
 use super::schema::{FUNCTIONS, USERS, VERSIONS};
 use super::telemetry::MongoTelemetry;
-use super::values::{Key, date, document, field, is_duplicate, parse, time};
+use super::values::{Key, date, document, field, parse, time};
 use super::{list, queue, route, sweeps, versions};
 use crate::cursor::page_limit;
 use crate::function::{
@@ -288,11 +288,7 @@ impl MongoFunctions {
     ) -> Result<(), Failed> {
         let collection = self.database.collection(collection);
         let insert = collection.insert_one(row);
-        match insert.session(tx.session()).await {
-            Err(error) if is_duplicate(&error) => Err(StoreError::Conflict.into()),
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok(()),
-        }
+        insert.session(tx.session()).await.map(drop).map_err(inserting)
     }
 
     async fn insert_function(

@@ -22,7 +22,6 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
 };
 use aws_sdk_s3::error::SdkError;
-use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
     BucketLocationConstraint, CreateBucketConfiguration, Delete, ObjectIdentifier,
 };
@@ -362,11 +361,6 @@ impl S3Objects {
             })),
         }
     }
-}
-
-/// Bytes as the body of a request.
-fn body(bytes: Bytes) -> ByteStream {
-    ByteStream::from(bytes)
 }
 
 #[cfg(test)]

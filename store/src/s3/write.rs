@@ -13,7 +13,7 @@ use cloudserve_protocol::artifact::ArtifactError;
 use futures::stream::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
-use super::{S3Objects, body, status_of};
+use super::{S3Objects, status_of};
 use crate::object_key::failed;
 
 /// What is written.
@@ -147,7 +147,7 @@ impl S3Objects {
                 .bucket(&self.bucket)
                 .key(key)
                 .set_if_none_match(condition)
-                .body(body(bytes.clone()))
+                .body(bytes.clone().into())
                 .send()
         };
         let condition = only_if_free.then(|| "*".to_owned());
@@ -239,7 +239,7 @@ impl S3Objects {
             .key(key)
             .upload_id(upload_id)
             .part_number(number)
-            .body(body(bytes))
+            .body(bytes.into())
             .send()
             .await
             .map_err(failed("write", key))?;

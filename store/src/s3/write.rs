@@ -150,12 +150,7 @@ impl S3Objects {
                 .body(bytes.clone().into())
                 .send()
         };
-        let condition = only_if_free.then(|| "*".to_owned());
-        let mut sent = put(condition).await;
-        if only_if_free && matches!(&sent, Err(e) if status_of(e) == Some(NOT_IMPLEMENTED)) {
-            sent = put(None).await;
-        }
-        ended(key, only_if_free, sent)
+        put_under(key, only_if_free, put).await
     }
 
     async fn send_parts(
@@ -210,12 +205,7 @@ impl S3Objects {
                 .set_if_none_match(condition)
                 .send()
         };
-        let condition = only_if_free.then(|| "*".to_owned());
-        let mut sent = complete(condition).await;
-        if only_if_free && matches!(&sent, Err(e) if status_of(e) == Some(NOT_IMPLEMENTED)) {
-            sent = complete(None).await;
-        }
-        ended(key, only_if_free, sent)
+        put_under(key, only_if_free, complete).await
     }
 
     fn step(&self) -> usize {
@@ -251,14 +241,20 @@ impl S3Objects {
     }
 }
 
-fn ended<T, E>(
+/// Sends what makes an object appear under a key, given what is to be matched by none that is there.
+async fn put_under<T, E, F>(
     key: &str,
     only_if_free: bool,
-    sent: Result<T, SdkError<E>>,
+    send: impl Fn(Option<String>) -> F,
 ) -> Result<Written, ArtifactError>
 where
+    F: Future<Output = Result<T, SdkError<E>>>,
     SdkError<E>: std::error::Error + Send + Sync + 'static,
 {
+    let mut sent = send(only_if_free.then(|| "*".to_owned())).await;
+    if only_if_free && matches!(&sent, Err(e) if status_of(e) == Some(NOT_IMPLEMENTED)) {
+        sent = send(None).await;
+    }
     match sent {
         Ok(_) => Ok(Written::Done),
         Err(error)

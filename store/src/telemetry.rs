@@ -217,9 +217,12 @@ pub const LATENCY_BOUNDS_MS: [f64; 20] = [
     10_000.0, 30_000.0, 60_000.0, 300_000.0, 600_000.0, 900_000.0,
 ];
 
-/// Calls by how long they took: one count for each of [`LATENCY_BOUNDS_MS`] and one for the rest.
+/// One for each of [`LATENCY_BOUNDS_MS`] and one for the rest.
+pub const LATENCY_BUCKETS: usize = LATENCY_BOUNDS_MS.len() + 1;
+
+/// Calls by how long they took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Latency(pub [u64; LATENCY_BOUNDS_MS.len() + 1]);
+pub struct Latency(pub [u64; LATENCY_BUCKETS]);
 
 impl Latency {
     /// The bucket of a call that took this long.

@@ -21,8 +21,8 @@ use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
 use crate::span::{Span, days_of, name_of_day};
 use crate::telemetry::{
-    CallStatus, FunctionStats, Latency, LatencyDay, UsageDay, UsageOfFunction, UsageQuery,
-    UsageRow, UsageTotals, measured,
+    CallStatus, FunctionStats, LATENCY_BUCKETS, Latency, LatencyDay, UsageDay, UsageOfFunction,
+    UsageQuery, UsageRow, UsageTotals, measured,
 };
 use crate::{StoreError, Timestamp};
 
@@ -348,15 +348,14 @@ pub(super) async fn latency_by_day(
     let (first, last) = days_of(query);
     let mut filter = of(query.user_id, query.function_id);
     filter.insert("day", doc! { "$gte": first, "$lte": last });
-    let n_buckets = Latency::default().0.len();
     let mut group = doc! { "_id": "$day" };
-    for bucket in 0..n_buckets {
+    for bucket in 0..LATENCY_BUCKETS {
         let field = Latency::field(bucket);
         let sum = doc! { "$sum": format!("$latency.{field}") };
         group.insert(field, sum);
     }
     let buckets: Vec<String> =
-        (0..n_buckets).map(|bucket| format!("${}", Latency::field(bucket))).collect();
+        (0..LATENCY_BUCKETS).map(|bucket| format!("${}", Latency::field(bucket))).collect();
     let pipeline = [
         doc! { "$match": filter },
         doc! { "$group": group },

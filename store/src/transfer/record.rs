@@ -17,7 +17,7 @@ use crate::account::{Actor, ApiKey, AuditEntry, Quota, Scope, User};
 use crate::function::{
     BuiltVersion, DeployError, DeployStatus, SealedEnv, Source, Version, Visibility,
 };
-use crate::telemetry::{CallStatus, LATENCY_BOUNDS_MS, LogRow, UsageRow};
+use crate::telemetry::{CallStatus, LATENCY_BUCKETS, LogRow, UsageRow};
 
 /// A record of any kind.
 #[derive(Clone, Serialize, Deserialize)]
@@ -138,10 +138,6 @@ pub struct StoredFunction {
     #[serde(with = "optional_ms")]
     pub deployed_at: Option<Timestamp>,
 }
-
-/// Calls of one function, day and account by how long they took: a count for each bound of
-/// latency and one for the rest.
-pub(crate) const LATENCY_BUCKETS: usize = LATENCY_BOUNDS_MS.len() + 1;
 
 /// Sums over the calls of one function, day (UTC) and account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

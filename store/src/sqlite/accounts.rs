@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cloudserve_protocol::ids::{ApiKeyId, UserId, UserName};
-use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use rusqlite::{Connection, Params, Row, params};
 
 use super::audit;
-use super::columns::{
-    insert_new, json, optional_time, parsed, reading, storage_failed, time, to_json,
-};
+use super::columns::{json, optional_time, parsed, storage_failed, time, to_json};
 use super::database::Database;
+use super::statements::{all, execute, insert_new, one};
 use crate::account::{ApiKey, AuditEntry, Quota, User};
 use crate::cursor::Cursor;
 use crate::function::Page;
@@ -30,13 +29,7 @@ impl SqliteAccounts {
     where
         P: Params + Send + 'static,
     {
-        self.meta
-            .read(move |c| {
-                c.prepare_cached(sql)
-                    .and_then(|mut query| query.query_row(key, read_user).optional())
-                    .map_err(reading("user"))
-            })
-            .await
+        self.meta.read(move |c| one(c, sql, key, "user", read_user)).await
     }
 }
 
@@ -181,11 +174,7 @@ impl AccountStore for SqliteAccounts {
         self.meta
             .read(move |c| {
                 let sql = api_key_where!("user_id = ?1 ORDER BY created_at DESC, id DESC");
-                let mut query = c.prepare_cached(sql).map_err(storage_failed)?;
-                query
-                    .query_map([user_id.as_bytes()], read_api_key)
-                    .and_then(Iterator::collect)
-                    .map_err(reading("API key"))
+                all(c, sql, [user_id.as_bytes()], "API key", read_api_key)
             })
             .await
     }
@@ -194,9 +183,7 @@ impl AccountStore for SqliteAccounts {
         let key_hash = key_hash.to_owned();
         self.meta
             .read(move |c| {
-                c.prepare_cached(api_key_where!("key_hash = ?1"))
-                    .and_then(|mut query| query.query_row([key_hash], read_api_key).optional())
-                    .map_err(reading("API key"))
+                one(c, api_key_where!("key_hash = ?1"), [key_hash], "API key", read_api_key)
             })
             .await
     }
@@ -221,10 +208,11 @@ impl AccountStore for SqliteAccounts {
     async fn delete_api_key(&self, user_id: UserId, id: ApiKeyId) -> Result<bool, StoreError> {
         self.meta
             .write(move |c, changes| {
-                let removed = c
-                    .prepare_cached("DELETE FROM api_keys WHERE id = ?1 AND user_id = ?2")
-                    .and_then(|mut delete| delete.execute([id.as_bytes(), user_id.as_bytes()]))
-                    .map_err(storage_failed)?;
+                let removed = execute(
+                    c,
+                    "DELETE FROM api_keys WHERE id = ?1 AND user_id = ?2",
+                    [id.as_bytes(), user_id.as_bytes()],
+                )?;
                 if removed == 1 {
                     changes.push(Change::ApiKey(id));
                 }
@@ -237,10 +225,11 @@ impl AccountStore for SqliteAccounts {
         self.meta
             .write(move |c, changes| {
                 let quota = to_json(&quota)?;
-                let changed = c
-                    .prepare_cached("UPDATE users SET quota = ?2 WHERE id = ?1")
-                    .and_then(|mut update| update.execute(params![user_id.as_bytes(), quota]))
-                    .map_err(storage_failed)?;
+                let changed = execute(
+                    c,
+                    "UPDATE users SET quota = ?2 WHERE id = ?1",
+                    params![user_id.as_bytes(), quota],
+                )?;
                 if changed == 1 {
                     changes.push(Change::User(user_id));
                 }
@@ -267,16 +256,18 @@ impl AccountStore for SqliteAccounts {
         let token_id = token_id.to_owned();
         self.meta
             .write(move |c, changes| {
-                c.prepare_cached("DELETE FROM revoked_tokens WHERE expires_at < ?1")
-                    .and_then(|mut delete| delete.execute([Timestamp::now().0]))
-                    .map_err(storage_failed)?;
-                c.prepare_cached(
+                execute(
+                    c,
+                    "DELETE FROM revoked_tokens WHERE expires_at < ?1",
+                    [Timestamp::now().0],
+                )?;
+                execute(
+                    c,
                     "INSERT INTO revoked_tokens (token_id, expires_at) VALUES (?1, ?2)
                      ON CONFLICT (token_id)
                      DO UPDATE SET expires_at = max(expires_at, excluded.expires_at)",
-                )
-                .and_then(|mut insert| insert.execute(params![token_id, expires_at.0]))
-                .map_err(storage_failed)?;
+                    params![token_id, expires_at.0],
+                )?;
                 changes.push(Change::Token);
                 Ok(())
             })

@@ -3,7 +3,8 @@
 use cloudserve_protocol::ids::{AuditId, UserId};
 use rusqlite::{Connection, Row, params};
 
-use super::columns::{insert_new, json, reading, storage_failed, time, to_json};
+use super::columns::{json, time, to_json};
+use super::statements::{all, execute, insert_new};
 use crate::StoreError;
 use crate::account::AuditEntry;
 use crate::cursor::{Cursor, finish_page, page_limit};
@@ -15,9 +16,11 @@ pub(super) fn record(c: &Connection, entry: &AuditEntry) -> Result<(), StoreErro
         return Err(StoreError::Conflict);
     }
     let oldest = entry.oldest_kept();
-    c.prepare_cached("DELETE FROM audit WHERE user_id = ?1 AND at < ?2")
-        .and_then(|mut delete| delete.execute(params![entry.user_id.as_bytes(), oldest.0]))
-        .map_err(storage_failed)?;
+    execute(
+        c,
+        "DELETE FROM audit WHERE user_id = ?1 AND at < ?2",
+        params![entry.user_id.as_bytes(), oldest.0],
+    )?;
     Ok(())
 }
 
@@ -50,11 +53,13 @@ pub(super) fn read(
 ) -> Result<Page<AuditEntry>, StoreError> {
     let limit = page_limit(limit);
     let one_more = i64::from(limit) + 1;
-    let mut query = c.prepare_cached(AUDIT).map_err(storage_failed)?;
-    let rows = query
-        .query_map(params![user_id.as_bytes(), from.time.0, from.id, one_more], read_entry)
-        .and_then(Iterator::collect)
-        .map_err(reading("audit entry"))?;
+    let rows = all(
+        c,
+        AUDIT,
+        params![user_id.as_bytes(), from.time.0, from.id, one_more],
+        "audit entry",
+        read_entry,
+    )?;
     let (items, next) = finish_page(rows, limit, |entry: &AuditEntry| Cursor {
         time: entry.at,
         id: *entry.id.as_bytes(),

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, ErrorCode, Params, Row};
+use rusqlite::{ErrorCode, Row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -40,16 +40,6 @@ pub(super) fn inserting(error: rusqlite::Error) -> StoreError {
         ) => StoreError::Conflict,
         _ => storage_failed(error),
     }
-}
-
-/// Runs an insert that passes over what is there already; says whether it added its row.
-pub(super) fn insert_new(
-    c: &Connection,
-    sql: &str,
-    values: impl Params,
-) -> Result<bool, StoreError> {
-    let added = c.prepare_cached(sql).and_then(|mut insert| insert.execute(values));
-    Ok(added.map_err(inserting)? > 0)
 }
 
 fn unreadable<E>(column: usize, kind: Type) -> impl FnOnce(E) -> rusqlite::Error

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cloudserve_protocol::ids::{FunctionId, FunctionName, UserId, UserName};
-use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use rusqlite::{Connection, Params, Row, params};
 
 use super::columns::{
     inserting, json, optional_json, optional_time, parsed, reading, status, storage_failed, time,
     to_json, visibility, visibility_text,
 };
 use super::database::Database;
+use super::statements::{all, execute, one};
 use super::telemetry::SqliteTelemetry;
 use super::{queue, sweeps, versions};
 use crate::cursor::{Cursor, finish_page, page_limit};
@@ -171,9 +172,7 @@ fn record(
     sql: &'static str,
     key: impl Params,
 ) -> Result<Option<FunctionRecord>, StoreError> {
-    c.prepare_cached(sql)
-        .and_then(|mut query| query.query_row(key, read_record).optional())
-        .map_err(reading("function"))
+    one(c, sql, key, "function", read_record)
 }
 
 const RECORD_BY_ID: &str = record_where!("f.id = ?1 AND f.user_id = ?2");
@@ -342,14 +341,13 @@ impl FunctionStore for SqliteFunctions {
     ) -> Result<Vec<Version>, StoreError> {
         self.meta
             .read(move |c| {
-                let mut query = c.prepare_cached(VERSIONS).map_err(storage_failed)?;
-                query
-                    .query_map(
-                        params![id.as_bytes(), user_id.as_bytes(), page_limit(limit)],
-                        |row| read_version(row, 0),
-                    )
-                    .and_then(Iterator::collect)
-                    .map_err(reading("version"))
+                all(
+                    c,
+                    VERSIONS,
+                    params![id.as_bytes(), user_id.as_bytes(), page_limit(limit)],
+                    "version",
+                    |row| read_version(row, 0),
+                )
             })
             .await
     }
@@ -414,20 +412,17 @@ impl FunctionStore for SqliteFunctions {
     ) -> Result<bool, StoreError> {
         self.meta
             .write(move |c, changes| {
-                let changed = c
-                    .prepare_cached(
-                        "UPDATE functions SET visibility = ?3, updated_at = ?4
+                let changed = execute(
+                    c,
+                    "UPDATE functions SET visibility = ?3, updated_at = ?4
                          WHERE id = ?1 AND user_id = ?2",
-                    )
-                    .and_then(|mut update| {
-                        update.execute(params![
-                            id.as_bytes(),
-                            user_id.as_bytes(),
-                            visibility_text(visibility),
-                            Timestamp::now().0,
-                        ])
-                    })
-                    .map_err(storage_failed)?;
+                    params![
+                        id.as_bytes(),
+                        user_id.as_bytes(),
+                        visibility_text(visibility),
+                        Timestamp::now().0,
+                    ],
+                )?;
                 if changed == 1 {
                     queue::settle_visibility(c, id)?;
                     changes.push(Change::Function(id));
@@ -441,10 +436,11 @@ impl FunctionStore for SqliteFunctions {
         let deleted = self
             .meta
             .write(move |c, changes| {
-                let removed = c
-                    .prepare_cached("DELETE FROM functions WHERE id = ?1 AND user_id = ?2")
-                    .and_then(|mut delete| delete.execute([id.as_bytes(), user_id.as_bytes()]))
-                    .map_err(storage_failed)?;
+                let removed = execute(
+                    c,
+                    "DELETE FROM functions WHERE id = ?1 AND user_id = ?2",
+                    [id.as_bytes(), user_id.as_bytes()],
+                )?;
                 if removed == 1 {
                     changes.push(Change::Function(id));
                 }
@@ -463,13 +459,7 @@ impl FunctionStore for SqliteFunctions {
         function_name: &FunctionName,
     ) -> Result<Option<Route>, StoreError> {
         let key = [user_name.as_str().to_owned(), function_name.as_str().to_owned()];
-        self.meta
-            .read(move |c| {
-                c.prepare_cached(ROUTE)
-                    .and_then(|mut query| query.query_row(key, read_route).optional())
-                    .map_err(reading("function"))
-            })
-            .await
+        self.meta.read(move |c| one(c, ROUTE, key, "function", read_route)).await
     }
 
     async fn claim(&self, holder: &str, lease: Duration) -> Result<Option<Claimed>, StoreError> {
@@ -529,22 +519,19 @@ fn insert_function(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<(
 fn advance_function(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<(), StoreError> {
     // Public it becomes with the version.
     let at_once = new.visibility.filter(|visibility| *visibility == Visibility::Private);
-    let advanced = c
-        .prepare_cached(
-            "UPDATE functions
+    let advanced = execute(
+        c,
+        "UPDATE functions
              SET latest_version = ?3, visibility = coalesce(?4, visibility), updated_at = ?5
              WHERE id = ?1 AND user_id = ?2 AND latest_version = ?3 - 1",
-        )
-        .and_then(|mut update| {
-            update.execute(params![
-                new.function_id.as_bytes(),
-                new.user_id.as_bytes(),
-                new.version,
-                at_once.map(visibility_text),
-                now.0,
-            ])
-        })
-        .map_err(storage_failed)?;
+        params![
+            new.function_id.as_bytes(),
+            new.user_id.as_bytes(),
+            new.version,
+            at_once.map(visibility_text),
+            now.0,
+        ],
+    )?;
     if advanced == 1 {
         return Ok(());
     }

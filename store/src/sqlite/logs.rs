@@ -4,6 +4,7 @@ use cloudserve_protocol::ids::{ExecutionId, FunctionId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::{json, reading, storage_failed, time};
+use super::statements::execute;
 use super::telemetry::{failed, read_call_status};
 use crate::StoreError;
 use crate::cursor::{Cursor, page_limit};
@@ -20,15 +21,16 @@ macro_rules! newest {
 
 /// Inserts a row that is new, with its lines as JSON.
 pub(super) fn insert(c: &Connection, row: &LogRow, lines: &str) -> Result<(), StoreError> {
-    c.prepare_cached(concat!(
+    execute(
+        c,
+        concat!(
         "INSERT INTO logs (row_number, execution_id, function_id, timestamp, duration_ms, memory_mb,
                            failed, truncated, lines)
          VALUES (1 + ",
         newest!(),
         ", ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
-    ))
-    .and_then(|mut insert| {
-        insert.execute(params![
+    ),
+        params![
             row.execution_id.as_bytes(),
             row.function_id.as_bytes(),
             row.timestamp.0,
@@ -37,10 +39,9 @@ pub(super) fn insert(c: &Connection, row: &LogRow, lines: &str) -> Result<(), St
             failed(row.status),
             row.truncated,
             lines,
-        ])
-    })
+        ],
+    )
     .map(drop)
-    .map_err(storage_failed)
 }
 
 macro_rules! logs_where {
@@ -113,10 +114,7 @@ pub(super) fn newest(c: &Connection) -> Result<i64, StoreError> {
 
 /// Lets no later row have this number, or one before it, although rows were removed.
 pub(super) fn keep_number(c: &Connection, number: i64) -> Result<(), StoreError> {
-    c.prepare_cached("UPDATE log_numbers SET last = ?1 WHERE last < ?1")
-        .and_then(|mut update| update.execute([number]))
-        .map(drop)
-        .map_err(storage_failed)
+    execute(c, "UPDATE log_numbers SET last = ?1 WHERE last < ?1", [number]).map(drop)
 }
 
 /// Row numbers grow with every insert, so what is new is at the end of the table. The plus keeps

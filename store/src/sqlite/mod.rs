@@ -16,6 +16,7 @@ mod functions;
 mod logs;
 mod queue;
 mod schema;
+mod statements;
 mod sweeps;
 mod telemetry;
 mod transfer;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use cloudserve_protocol::ids::{FunctionId, UserId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::columns::{
     parsed, reading, status, status_text, storage_failed, to_json, visibility_text,
@@ -14,6 +14,7 @@ use super::functions::{
     FUNCTION_COLUMNS, VERSION_COLUMNS, function_columns, read_function, read_version,
     version_columns,
 };
+use super::statements::{execute, one};
 use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, DeployStatus, NewVersion, Visibility,
 };
@@ -56,13 +57,13 @@ pub(super) fn makes_public(c: &Connection, new: &NewVersion) -> Result<bool, Sto
 
 /// Lets no version that waits change who may call the function.
 pub(super) fn settle_visibility(c: &Connection, id: FunctionId) -> Result<(), StoreError> {
-    c.prepare_cached(
+    execute(
+        c,
         "UPDATE versions SET makes_public = 0
          WHERE function_id = ?1 AND status IN ('pending', 'deploying') AND makes_public",
+        [id.as_bytes()],
     )
-    .and_then(|mut update| update.execute([id.as_bytes()]))
     .map(drop)
-    .map_err(storage_failed)
 }
 
 const CLAIMED: &str = concat!(
@@ -106,13 +107,7 @@ fn find(
     sql: &str,
     now: Timestamp,
 ) -> Result<Option<(FunctionId, u32)>, StoreError> {
-    c.prepare_cached(sql)
-        .and_then(|mut query| {
-            query
-                .query_row([now.0], |row| Ok((FunctionId::from_bytes(row.get(0)?), row.get(1)?)))
-                .optional()
-        })
-        .map_err(reading("version"))
+    one(c, sql, [now.0], "version", |row| Ok((FunctionId::from_bytes(row.get(0)?), row.get(1)?)))
 }
 
 fn take(
@@ -122,13 +117,13 @@ fn take(
     holder: &str,
     until: Timestamp,
 ) -> Result<Claimed, StoreError> {
-    c.prepare_cached(
+    execute(
+        c,
         "UPDATE versions SET status = 'deploying', lease_holder = ?3, lease_until = ?4,
                 attempts = attempts + 1
          WHERE function_id = ?1 AND version = ?2",
-    )
-    .and_then(|mut update| update.execute(params![id.as_bytes(), version, holder, until.0]))
-    .map_err(storage_failed)?;
+        params![id.as_bytes(), version, holder, until.0],
+    )?;
     c.prepare_cached(CLAIMED)
         .and_then(|mut query| {
             query.query_row(params![id.as_bytes(), version], |row| {
@@ -151,13 +146,13 @@ pub(super) fn renew(
     lease: Duration,
 ) -> Result<bool, StoreError> {
     let until = Timestamp::now().after(lease);
-    c.prepare_cached(
+    execute(
+        c,
         "UPDATE versions SET lease_until = ?4
          WHERE function_id = ?1 AND version = ?2 AND lease_holder = ?3 AND status = 'deploying'",
+        params![id.as_bytes(), version, holder, until.0],
     )
-    .and_then(|mut update| update.execute(params![id.as_bytes(), version, holder, until.0]))
     .map(|renewed| renewed == 1)
-    .map_err(storage_failed)
 }
 
 /// Where a version stands, and whether the function becomes public with it: because it says so, or one
@@ -175,26 +170,20 @@ pub(super) fn activate(
     version: u32,
     built: &BuiltVersion,
 ) -> Result<Activation, StoreError> {
-    let (active, settled): (Option<u32>, u32) = match c
-        .prepare_cached("SELECT active_version, settled_version FROM functions WHERE id = ?1")
-        .and_then(|mut query| {
-            query.query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-        })
-        .map_err(reading("function"))?
-    {
+    let (active, settled): (Option<u32>, u32) = match one(
+        c,
+        "SELECT active_version, settled_version FROM functions WHERE id = ?1",
+        [id.as_bytes()],
+        "function",
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )? {
         None => return Ok(Activation::Gone),
         Some(found) => found,
     };
-    let (standing, makes_public): (DeployStatus, bool) = c
-        .prepare_cached(STANDING)
-        .and_then(|mut query| {
-            query
-                .query_row(params![id.as_bytes(), version], |row| {
-                    Ok((status(row, 0)?, row.get(1)?))
-                })
-                .optional()
-        })
-        .map_err(reading("version"))?
+    let (standing, makes_public): (DeployStatus, bool) =
+        one(c, STANDING, params![id.as_bytes(), version], "version", |row| {
+            Ok((status(row, 0)?, row.get(1)?))
+        })?
         .ok_or(StoreError::Missing)?;
     let overtaken = settled >= version;
     match standing {
@@ -207,29 +196,27 @@ pub(super) fn activate(
 
     let built = to_json(built)?;
     let end = if overtaken { DeployStatus::Superseded } else { DeployStatus::Active };
-    c.prepare_cached(
+    execute(
+        c,
         "UPDATE versions SET status = ?3, built = ?4, lease_holder = NULL, lease_until = NULL,
                 makes_public = 0
          WHERE function_id = ?1 AND version = ?2",
-    )
-    .and_then(|mut update| update.execute(params![id.as_bytes(), version, status_text(end), built]))
-    .map_err(storage_failed)?;
+        params![id.as_bytes(), version, status_text(end), built],
+    )?;
     // Whoever waits for this deploy to end learns of it either way.
     changes.push(Change::Function(id));
     if overtaken {
         return Ok(Activation::Superseded);
     }
     let visibility = makes_public.then_some(visibility_text(Visibility::Public));
-    c.prepare_cached(
+    execute(
+        c,
         "UPDATE functions
          SET active_version = ?2, settled_version = ?2, deployed_at = ?3, updated_at = ?3,
              visibility = coalesce(?4, visibility)
          WHERE id = ?1",
-    )
-    .and_then(|mut update| {
-        update.execute(params![id.as_bytes(), version, Timestamp::now().0, visibility])
-    })
-    .map_err(storage_failed)?;
+        params![id.as_bytes(), version, Timestamp::now().0, visibility],
+    )?;
     Ok(Activation::Activated)
 }
 
@@ -241,19 +228,20 @@ pub(super) fn fail(
     error: &DeployError,
 ) -> Result<(), StoreError> {
     let error = to_json(error)?;
-    let failed = c
-        .prepare_cached(
-            "UPDATE versions
+    let failed = execute(
+        c,
+        "UPDATE versions
              SET status = 'failed', error = ?3, lease_holder = NULL, lease_until = NULL,
                  makes_public = 0
              WHERE function_id = ?1 AND version = ?2 AND status IN ('pending', 'deploying')",
-        )
-        .and_then(|mut update| update.execute(params![id.as_bytes(), version, error]))
-        .map_err(storage_failed)?;
+        params![id.as_bytes(), version, error],
+    )?;
     if failed == 1 {
-        c.prepare_cached("UPDATE functions SET updated_at = ?2 WHERE id = ?1")
-            .and_then(|mut update| update.execute(params![id.as_bytes(), Timestamp::now().0]))
-            .map_err(storage_failed)?;
+        execute(
+            c,
+            "UPDATE functions SET updated_at = ?2 WHERE id = ?1",
+            params![id.as_bytes(), Timestamp::now().0],
+        )?;
         changes.push(Change::Function(id));
     }
     Ok(())

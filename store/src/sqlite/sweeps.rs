@@ -4,9 +4,10 @@
 //! such a version and has seen that none is under way knows that nothing is removed until it ends.
 
 use cloudserve_protocol::ids::FunctionId;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::columns::{json, optional_json, parsed, reading, status, storage_failed};
+use super::statements::{all, execute, one};
 use crate::function::{DeployStatus, Pruned, StoredSource, StoredVersion, Sweep, only};
 use crate::pruning::{divide, leaves_objects, sharing};
 use crate::{StoreError, Timestamp};
@@ -17,22 +18,23 @@ pub(super) fn prune(
     keep: u32,
     sweep: &Sweep,
 ) -> Result<Pruned, StoreError> {
-    let active: Option<u32> = match c
-        .prepare_cached("SELECT active_version FROM functions WHERE id = ?1")
-        .and_then(|mut query| query.query_row([id.as_bytes()], |row| row.get(0)).optional())
-        .map_err(reading("function"))?
-    {
+    let active: Option<u32> = match one(
+        c,
+        "SELECT active_version FROM functions WHERE id = ?1",
+        [id.as_bytes()],
+        "function",
+        |row| row.get(0),
+    )? {
         None => return Ok(Pruned::default()),
         Some(found) => found,
     };
-    let mut query = c
-        .prepare_cached(
-            "SELECT status, version, source_hash, built FROM versions
+    let versions: Vec<(DeployStatus, StoredVersion)> = all(
+        c,
+        "SELECT status, version, source_hash, built FROM versions
              WHERE function_id = ?1 ORDER BY version DESC",
-        )
-        .map_err(storage_failed)?;
-    let all: Vec<(DeployStatus, StoredVersion)> = query
-        .query_map([id.as_bytes()], |row| {
+        [id.as_bytes()],
+        "version",
+        |row| {
             let version = StoredVersion {
                 version: row.get(1)?,
                 source_hash: parsed(row, 2)?,
@@ -40,10 +42,9 @@ pub(super) fn prune(
                 built: optional_json(row, 3)?,
             };
             Ok((status(row, 0)?, version))
-        })
-        .and_then(Iterator::collect)
-        .map_err(reading("version"))?;
-    let mut pruned = divide(all, active, keep);
+        },
+    )?;
+    let mut pruned = divide(versions, active, keep);
     if !leaves_objects(&pruned, &sweep.stored) {
         return Ok(pruned);
     }
@@ -85,21 +86,23 @@ fn read_stored_source(row: &Row<'_>) -> rusqlite::Result<StoredSource> {
 fn begin(c: &Connection, id: FunctionId, sweep: &Sweep) -> Result<bool, StoreError> {
     let now = Timestamp::now();
     let until = now.after(sweep.lease);
-    c.prepare_cached(
+    execute(
+        c,
         "INSERT INTO sweeps (function_id, holder, until) VALUES (?1, ?2, ?3)
          ON CONFLICT (function_id) DO UPDATE SET holder = excluded.holder, until = excluded.until
          WHERE until <= ?4",
+        params![id.as_bytes(), sweep.holder, until.0, now.0],
     )
-    .and_then(|mut begin| begin.execute(params![id.as_bytes(), sweep.holder, until.0, now.0]))
     .map(|begun| begun == 1)
-    .map_err(storage_failed)
 }
 
 pub(super) fn end(c: &Connection, id: FunctionId, holder: &str) -> Result<(), StoreError> {
-    c.prepare_cached("DELETE FROM sweeps WHERE function_id = ?1 AND holder = ?2")
-        .and_then(|mut delete| delete.execute(params![id.as_bytes(), holder]))
-        .map(drop)
-        .map_err(storage_failed)
+    execute(
+        c,
+        "DELETE FROM sweeps WHERE function_id = ?1 AND holder = ?2",
+        params![id.as_bytes(), holder],
+    )
+    .map(drop)
 }
 
 pub(super) fn is_swept(c: &Connection, id: FunctionId) -> Result<bool, StoreError> {

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
 use rusqlite::{Row, params};
 
-use super::columns::{storage_failed, time, to_json};
+use super::columns::{time, to_json};
 use super::database::Database;
+use super::statements::execute;
 use super::{logs, usage};
 use crate::cursor::Cursor;
 use crate::function::Page;
@@ -42,10 +43,7 @@ impl SqliteTelemetry {
                 .telemetry
                 .write(move |c, _| {
                     let newest = logs::newest(c)?;
-                    let batch = c
-                        .prepare_cached(sql)
-                        .and_then(|mut delete| delete.execute(params![key, DELETE_BATCH]))
-                        .map_err(storage_failed)?;
+                    let batch = execute(c, sql, params![key, DELETE_BATCH])?;
                     if batch > 0 {
                         logs::keep_number(c, newest)?;
                     }

@@ -21,6 +21,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, Statement, params};
 
 use super::columns::{reading, storage_failed};
+use super::statements::all;
 use super::telemetry::failed;
 use crate::span::{Span, days_of, name_of_day};
 use crate::telemetry::{
@@ -218,25 +219,24 @@ fn sums<K: FromSql>(
     query: &UsageQuery,
 ) -> Result<Vec<(K, UsageTotals)>, StoreError> {
     let Span { days, head, tail } = Span::of(query);
-    let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
-    select
-        .query_map(
-            params![
-                query.user_id.as_bytes(),
-                query.function_id.map(|id| *id.as_bytes()),
-                days.start,
-                days.end,
-                Timestamp(head.start).day(),
-                head.start,
-                head.end,
-                Timestamp(tail.start).day(),
-                tail.start,
-                tail.end,
-            ],
-            |row| Ok((row.get(0)?, read_totals(row)?)),
-        )
-        .and_then(Iterator::collect)
-        .map_err(reading("usage sum"))
+    all(
+        c,
+        sql,
+        params![
+            query.user_id.as_bytes(),
+            query.function_id.map(|id| *id.as_bytes()),
+            days.start,
+            days.end,
+            Timestamp(head.start).day(),
+            head.start,
+            head.end,
+            Timestamp(tail.start).day(),
+            tail.start,
+            tail.end,
+        ],
+        "usage sum",
+        |row| Ok((row.get(0)?, read_totals(row)?)),
+    )
 }
 
 fn read_totals(row: &Row<'_>) -> rusqlite::Result<UsageTotals> {
@@ -288,13 +288,13 @@ pub(super) fn latency_by_day(
     };
     let (first, last) = days_of(query);
     let function_id = query.function_id.map(|id| *id.as_bytes());
-    let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
-    let rows: Vec<(i64, usize, i64)> = select
-        .query_map(params![query.user_id.as_bytes(), function_id, first, last], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .and_then(Iterator::collect)
-        .map_err(reading("latency"))?;
+    let rows: Vec<(i64, usize, i64)> = all(
+        c,
+        sql,
+        params![query.user_id.as_bytes(), function_id, first, last],
+        "latency",
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
     let mut days: Vec<(i64, Latency)> = Vec::new();
     for (day, bucket, calls) in rows {
         if days.last().is_none_or(|(last, _)| *last != day) {

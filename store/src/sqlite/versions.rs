@@ -1,11 +1,12 @@
 //! Versions that are there already: read, served again, sealed under another key.
 
 use cloudserve_protocol::ids::{FunctionId, UserId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
-use super::columns::{reading, status, storage_failed};
+use super::columns::status;
 use super::functions::{read_version, version_columns};
 use super::queue;
+use super::statements::{all, execute, one};
 use crate::cursor::page_limit;
 use crate::function::{DeployStatus, Rollback, SealedEnv, SealedVersion, Version};
 use crate::{Change, StoreError, Timestamp};
@@ -22,15 +23,9 @@ pub(super) fn version(
         " FROM functions f JOIN versions v ON v.function_id = f.id
          WHERE f.id = ?1 AND f.user_id = ?2 AND v.version = ?3"
     );
-    c.prepare_cached(sql)
-        .and_then(|mut query| {
-            query
-                .query_row(params![id.as_bytes(), user_id.as_bytes(), version], |row| {
-                    read_version(row, 0)
-                })
-                .optional()
-        })
-        .map_err(reading("version"))
+    one(c, sql, params![id.as_bytes(), user_id.as_bytes(), version], "version", |row| {
+        read_version(row, 0)
+    })
 }
 
 pub(super) fn rollback(
@@ -40,19 +35,14 @@ pub(super) fn rollback(
     id: FunctionId,
     version: u32,
 ) -> Result<Rollback, StoreError> {
-    let standing = c
-        .prepare_cached(
-            "SELECT v.status FROM functions f JOIN versions v ON v.function_id = f.id
+    let standing = one(
+        c,
+        "SELECT v.status FROM functions f JOIN versions v ON v.function_id = f.id
              WHERE f.id = ?1 AND f.user_id = ?2 AND v.version = ?3",
-        )
-        .and_then(|mut query| {
-            query
-                .query_row(params![id.as_bytes(), user_id.as_bytes(), version], |row| {
-                    status(row, 0)
-                })
-                .optional()
-        })
-        .map_err(reading("version"))?;
+        params![id.as_bytes(), user_id.as_bytes(), version],
+        "version",
+        |row| status(row, 0),
+    )?;
     match standing {
         None => return Ok(Rollback::Unknown),
         Some(DeployStatus::Pending | DeployStatus::Deploying | DeployStatus::Failed) => {
@@ -60,19 +50,19 @@ pub(super) fn rollback(
         }
         Some(DeployStatus::Active | DeployStatus::Superseded) => {}
     }
-    c.prepare_cached(
+    execute(
+        c,
         "UPDATE versions SET status = 'active' WHERE function_id = ?1 AND version = ?2",
-    )
-    .and_then(|mut update| update.execute(params![id.as_bytes(), version]))
-    .map_err(storage_failed)?;
-    c.prepare_cached(
+        params![id.as_bytes(), version],
+    )?;
+    execute(
+        c,
         "UPDATE functions
          SET active_version = ?2, settled_version = latest_version, deployed_at = ?3,
              updated_at = ?3
          WHERE id = ?1",
-    )
-    .and_then(|mut update| update.execute(params![id.as_bytes(), version, Timestamp::now().0]))
-    .map_err(storage_failed)?;
+        params![id.as_bytes(), version, Timestamp::now().0],
+    )?;
     // What waits is no longer served when it is built, so nothing comes with it.
     queue::settle_visibility(c, id)?;
     changes.push(Change::Function(id));
@@ -90,17 +80,13 @@ pub(super) fn sealed_envs(
     limit: u32,
 ) -> Result<Vec<SealedVersion>, StoreError> {
     let (id, version) = after.map_or(([0; 16], 0), |(id, version)| (*id.as_bytes(), version));
-    let mut query = c.prepare_cached(SEALED).map_err(storage_failed)?;
-    query
-        .query_map(params![id, version, page_limit(limit)], |row| {
-            Ok(SealedVersion {
-                function_id: FunctionId::from_bytes(row.get(0)?),
-                version: row.get(1)?,
-                env: SealedEnv(row.get(2)?),
-            })
+    all(c, SEALED, params![id, version, page_limit(limit)], "version", |row| {
+        Ok(SealedVersion {
+            function_id: FunctionId::from_bytes(row.get(0)?),
+            version: row.get(1)?,
+            env: SealedEnv(row.get(2)?),
         })
-        .and_then(Iterator::collect)
-        .map_err(reading("version"))
+    })
 }
 
 pub(super) fn replace_env(
@@ -110,10 +96,10 @@ pub(super) fn replace_env(
     old: &SealedEnv,
     new: &SealedEnv,
 ) -> Result<bool, StoreError> {
-    c.prepare_cached(
+    execute(
+        c,
         "UPDATE versions SET env = ?4 WHERE function_id = ?1 AND version = ?2 AND env = ?3",
+        params![id.as_bytes(), version, old.0, new.0],
     )
-    .and_then(|mut update| update.execute(params![id.as_bytes(), version, old.0, new.0]))
     .map(|replaced| replaced == 1)
-    .map_err(storage_failed)
 }

@@ -4,7 +4,8 @@ use rusqlite::{Connection, params};
 
 use crate::StoreError;
 use crate::function::Version;
-use crate::sqlite::columns::{insert_new, status_text, storage_failed, to_json, visibility_text};
+use crate::sqlite::columns::{status_text, storage_failed, to_json, visibility_text};
+use crate::sqlite::statements::insert_new;
 use crate::sqlite::usage::day_columns;
 use crate::sqlite::{accounts, audit, logs, usage};
 use crate::telemetry::{LogRow, UsageRow, measured};

@@ -8,6 +8,7 @@ use super::calls::Walk;
 use crate::sqlite::accounts::{api_key_where, read_api_key, read_user, user_where};
 use crate::sqlite::columns::{optional_time, parsed, reading, storage_failed, time, visibility};
 use crate::sqlite::functions::{read_version, version_columns};
+use crate::sqlite::statements::all;
 use crate::sqlite::usage::day_columns;
 use crate::sqlite::{audit, logs};
 use crate::transfer::{
@@ -27,15 +28,17 @@ pub(super) fn page(
         Kind::RevokedTokens => tokens(c, after.map_or(Ok(""), Key::token)?),
         Kind::ApiKeys => {
             let sql = api_key_where!("id > ?1 ORDER BY id LIMIT ?2");
-            by_id(c, sql, &id()?, "API key", |row| read_api_key(row).map(Record::ApiKey))
+            all(c, sql, params![id()?, PAGE_ROWS], "API key", |row| {
+                read_api_key(row).map(Record::ApiKey)
+            })
         }
-        Kind::Audit => {
-            by_id(c, AUDIT, &id()?, "audit entry", |row| audit::read_entry(row).map(Record::Audit))
-        }
+        Kind::Audit => all(c, AUDIT, params![id()?, PAGE_ROWS], "audit entry", |row| {
+            audit::read_entry(row).map(Record::Audit)
+        }),
         Kind::Functions => functions(c, &id()?),
         Kind::Users => {
             let sql = user_where!("id > ?1 ORDER BY id LIMIT ?2");
-            by_id(c, sql, &id()?, "user", |row| read_user(row).map(Record::User))
+            all(c, sql, params![id()?, PAGE_ROWS], "user", |row| read_user(row).map(Record::User))
         }
         Kind::UsageDays => days(c, after.map(Key::day).transpose()?),
         Kind::Usages => calls.lock().page(c, after.map(Key::id).transpose()?),
@@ -46,31 +49,13 @@ pub(super) fn page(
 const AUDIT: &str = "SELECT id, user_id, actor, action, subject, detail, at
      FROM audit WHERE id > ?1 ORDER BY id LIMIT ?2";
 
-fn by_id(
-    c: &Connection,
-    sql: &str,
-    after: &[u8],
-    what: &'static str,
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<Record>,
-) -> Result<Vec<Record>, StoreError> {
-    let mut query = c.prepare_cached(sql).map_err(storage_failed)?;
-    query
-        .query_map(params![after, PAGE_ROWS], read)
-        .and_then(Iterator::collect)
-        .map_err(reading(what))
-}
-
 fn tokens(c: &Connection, after: &str) -> Result<Vec<Record>, StoreError> {
     let sql = "SELECT token_id, expires_at FROM revoked_tokens
                WHERE token_id > ?1 AND expires_at >= ?2 ORDER BY token_id LIMIT ?3";
-    let mut query = c.prepare_cached(sql).map_err(storage_failed)?;
-    query
-        .query_map(params![after, Timestamp::now().0, PAGE_ROWS], |row| {
-            let token = RevokedToken { token_id: row.get(0)?, expires_at: time(row, 1)? };
-            Ok(Record::RevokedToken(token))
-        })
-        .and_then(Iterator::collect)
-        .map_err(reading("revoked token"))
+    all(c, sql, params![after, Timestamp::now().0, PAGE_ROWS], "revoked token", |row| {
+        let token = RevokedToken { token_id: row.get(0)?, expires_at: time(row, 1)? };
+        Ok(Record::RevokedToken(token))
+    })
 }
 
 const FUNCTIONS: &str = "SELECT id, user_id, name, latest_version, active_version,
@@ -145,11 +130,8 @@ fn days(
         Some((function, day, user)) => (&function[..], *day, &user[..]),
     };
     let tx = c.unchecked_transaction().map_err(storage_failed)?;
-    let mut query = tx.prepare_cached(DAYS).map_err(storage_failed)?;
-    let mut sums: Vec<UsageSums> = query
-        .query_map(params![function, day, user, PAGE_ROWS], read_sums)
-        .and_then(Iterator::collect)
-        .map_err(reading("usage sum"))?;
+    let mut sums: Vec<UsageSums> =
+        all(&tx, DAYS, params![function, day, user, PAGE_ROWS], "usage sum", read_sums)?;
     let mut query = tx.prepare_cached(LATENCY).map_err(storage_failed)?;
     for sum in &mut sums {
         let key = params![sum.function_id.as_bytes(), sum.day, sum.user_id.as_bytes()];

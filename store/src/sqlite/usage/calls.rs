@@ -14,6 +14,7 @@ use rusqlite::{Connection, params};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
 use crate::sqlite::columns::{reading, storage_failed};
+use crate::sqlite::statements::all;
 use crate::sqlite::telemetry::read_usage;
 use crate::telemetry::{UsageQuery, UsageRow};
 use crate::{StoreError, Timestamp};
@@ -86,13 +87,9 @@ impl Calls<'_> {
         before: Cursor,
         limit: usize,
     ) -> Result<Vec<UsageRow>, StoreError> {
-        let mut select = self.c.prepare_cached(ROWS_OF_FUNCTION).map_err(storage_failed)?;
         let (function_id, user_id) = (id.as_bytes(), self.user_id.as_bytes());
         let values = params![function_id, user_id, from.0, before.time.0, before.id, limit];
-        select
-            .query_map(values, read_usage)
-            .and_then(Iterator::collect)
-            .map_err(reading("usage row"))
+        all(self.c, ROWS_OF_FUNCTION, values, "usage row", read_usage)
     }
 
     /// The newest of all functions.
@@ -164,13 +161,13 @@ impl Calls<'_> {
 
     /// Those of the account's functions that were called on these days.
     fn functions(&self, first: i64, last: i64) -> Result<Vec<FunctionId>, StoreError> {
-        let mut select = self.c.prepare_cached(FUNCTIONS_OF_DAYS).map_err(storage_failed)?;
-        select
-            .query_map(params![self.user_id.as_bytes(), first, last], |row| {
-                row.get(0).map(FunctionId::from_bytes)
-            })
-            .and_then(Iterator::collect)
-            .map_err(reading("usage sum"))
+        all(
+            self.c,
+            FUNCTIONS_OF_DAYS,
+            params![self.user_id.as_bytes(), first, last],
+            "usage sum",
+            |row| row.get(0).map(FunctionId::from_bytes),
+        )
     }
 }
 

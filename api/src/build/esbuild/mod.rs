@@ -55,15 +55,8 @@ const NODE_GLOBAL_NAMES: [&str; 4] = ["require", "__filename", "__dirname", "__c
 const DYNAMIC_IMPORTS: [&str; 3] =
     ["unsupported-require-call", "unsupported-dynamic-import", "indirect-require"];
 
-/// Files that are data: imported as text.
-const DATA_LOADERS: [(&str, &str); 6] = [
-    ("html", "text"),
-    ("md", "text"),
-    ("sql", "text"),
-    ("graphql", "text"),
-    ("gql", "text"),
-    ("pem", "text"),
-];
+/// Files that are imported as text.
+const TEXT_EXTENSIONS: [&str; 6] = ["html", "md", "sql", "graphql", "gql", "pem"];
 
 /// What esbuild asks about before it loads it: what is outside the project, and modules.
 const OUTSIDE: u32 = 0;
@@ -508,7 +501,7 @@ fn request(project: &Project<'_>) -> io::Result<Value> {
     .map(Value::from)
     .into();
     flags.extend(DYNAMIC_IMPORTS.map(|id| format!("--log-override:{id}=warning").into()));
-    flags.extend(DATA_LOADERS.map(|(ext, loader)| format!("--loader:.{ext}={loader}").into()));
+    flags.extend(TEXT_EXTENSIONS.map(|extension| format!("--loader:.{extension}=text").into()));
     flags.extend(project.external.iter().map(|name| format!("--external:{name}").into()));
     let uses_classic_jsx = project
         .files

@@ -149,14 +149,14 @@ fn masked(mut fault: Fault, target: &Target) -> Fault {
 
 /// What the steps need.
 pub(super) struct Pipeline {
-    pub(super) artifacts: Arc<dyn ArtifactStore>,
-    pub(super) sealer: Sealer,
-    pub(super) builder: Arc<dyn DependencyBuilder>,
-    pub(super) loader: Arc<dyn VersionLoader>,
-    pub(super) cache: Arc<Cache>,
-    pub(super) leftovers: Arc<Leftovers>,
-    pub(super) esbuild: Esbuild,
-    pub(super) work_dir: PathBuf,
+    artifacts: Arc<dyn ArtifactStore>,
+    sealer: Sealer,
+    builder: Arc<dyn DependencyBuilder>,
+    loader: Arc<dyn VersionLoader>,
+    cache: Arc<Cache>,
+    leftovers: Arc<Leftovers>,
+    esbuild: Esbuild,
+    work_dir: PathBuf,
 }
 
 impl Pipeline {

@@ -79,6 +79,8 @@ pub(crate) struct Deploy {
     pub(crate) env: Option<Env>,
     pub(crate) visibility: Option<Visibility>,
     pub(crate) limits: Option<LimitsPatch>,
+    /// Whether version ranges are resolved again.
+    pub(crate) refreshes_dependencies: bool,
     /// The room of what was sent: taken for as long as any of it is in memory.
     pub(crate) _room: Option<Arc<Room>>,
 }
@@ -166,7 +168,7 @@ impl App {
     ) -> Result<Accepted, Refusal> {
         access::may_deploy(&principal)?;
         let subject = Subject::Named { name, new_id: FunctionId::new() };
-        self.accept_detached(principal, subject, deploy, false).await
+        self.accept_detached(principal, subject, deploy).await
     }
 
     /// Changes a function that is there.
@@ -191,7 +193,7 @@ impl App {
             return Ok(Changed::Done(Box::new(self.with_stats(record).await?)));
         }
         let subject = Subject::Existing(id);
-        let accepted = self.accept_detached(principal, subject, deploy, false).await?;
+        let accepted = self.accept_detached(principal, subject, deploy).await?;
         Ok(Changed::Queued(Box::new(accepted)))
     }
 
@@ -200,11 +202,11 @@ impl App {
         self: Arc<Self>,
         principal: Arc<Principal>,
         id: FunctionId,
-        refresh_dependencies: bool,
+        refreshes_dependencies: bool,
     ) -> Result<Accepted, Refusal> {
         access::may_deploy(&principal)?;
-        let (subject, deploy) = (Subject::Existing(id), Deploy::default());
-        self.accept_detached(principal, subject, deploy, refresh_dependencies).await
+        let deploy = Deploy { refreshes_dependencies, ..Deploy::default() };
+        self.accept_detached(principal, Subject::Existing(id), deploy).await
     }
 
     /// Goes on to its end even if the request is given up: half an acceptance would leave objects
@@ -214,13 +216,10 @@ impl App {
         principal: Arc<Principal>,
         subject: Subject,
         deploy: Deploy,
-        refresh_dependencies: bool,
     ) -> Result<Accepted, Refusal> {
-        tokio::spawn(async move {
-            self.accept(&principal, &subject, &deploy, refresh_dependencies).await
-        })
-        .await
-        .map_err(Refusal::internal)?
+        tokio::spawn(async move { self.accept(&principal, &subject, &deploy).await })
+            .await
+            .map_err(Refusal::internal)?
     }
 
     async fn find(&self, principal: &Principal, subject: &Subject) -> Result<Base, Refusal> {
@@ -247,11 +246,9 @@ impl App {
         principal: &Principal,
         subject: &Subject,
         deploy: &Deploy,
-        refresh_dependencies: bool,
     ) -> Result<Accepted, Refusal> {
         let mut stored = Vec::new();
-        let accepted =
-            self.try_accept(principal, subject, deploy, refresh_dependencies, &mut stored).await;
+        let accepted = self.try_accept(principal, subject, deploy, &mut stored).await;
         for source in &stored {
             self.discard(principal, source).await;
         }
@@ -264,7 +261,6 @@ impl App {
         principal: &Principal,
         subject: &Subject,
         deploy: &Deploy,
-        refresh_dependencies: bool,
         stored: &mut Vec<StoredAhead>,
     ) -> Result<Accepted, Refusal> {
         // Before anything is accepted: no change of it is missed.
@@ -278,7 +274,6 @@ impl App {
             let source = deploy.source.as_ref().map(|source| source.named_like(previous));
             let deploy = Deploy { source, ..deploy.clone() };
             let mut new = self.compose(principal, &base, deploy.clone())?;
-            new.source.refresh_dependencies = refresh_dependencies;
             if let Some(source) = &deploy.source {
                 // Stored by an attempt before, for a version others were faster to make.
                 let (id, only_file) = (new.function_id, new.source.only_file());
@@ -547,7 +542,7 @@ fn compose_source(
             .external
             .unwrap_or_else(|| old.map(|old| old.external.clone()).unwrap_or_default()),
         package_lock,
-        refresh_dependencies: false,
+        refresh_dependencies: deploy.refreshes_dependencies,
     })
 }
 

@@ -14,6 +14,17 @@ use super::{App, access};
 
 pub(crate) use super::passwords::NewPassword;
 
+/// What people call something, without white space around it.
+pub(super) fn one_line(text: &str) -> Result<String, &'static str> {
+    let text = text.trim();
+    let length_ok = (1..=100).contains(&text.chars().take(101).count());
+    if length_ok && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("must have 1 to 100 characters, none of them a control character")
+    }
+}
+
 /// A name as people write it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
@@ -23,13 +34,7 @@ impl TryFrom<String> for FullName {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let text = text.trim();
-        let length_ok = (1..=100).contains(&text.chars().take(101).count());
-        if length_ok && !text.chars().any(char::is_control) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("must have 1 to 100 characters, none of them a control character")
-        }
+        one_line(&text).map(Self)
     }
 }
 

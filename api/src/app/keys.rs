@@ -6,6 +6,7 @@ use cloudserve_store::account::{ApiKey, Scope};
 use cloudserve_store::{Change, Timestamp};
 use serde::Deserialize;
 
+use super::accounts::one_line;
 use super::audit::Act;
 use super::refusal::Refusal;
 use super::{App, access};
@@ -22,13 +23,7 @@ impl TryFrom<String> for KeyName {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let text = text.trim();
-        let length_ok = (1..=100).contains(&text.chars().take(101).count());
-        if length_ok && !text.chars().any(char::is_control) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("must have 1 to 100 characters, none of them a control character")
-        }
+        one_line(&text).map(Self)
     }
 }
 

@@ -51,12 +51,17 @@ impl Parameters {
 
     /// How many entries a page is to have.
     pub(crate) fn limit(&self, default: u32, max: u32) -> Result<u32, Problem> {
-        match self.text("limit").map(str::parse) {
+        self.count("limit", default, max)
+    }
+
+    /// How many of something there are to be: at least one.
+    pub(crate) fn count(&self, name: &str, default: u32, max: u32) -> Result<u32, Problem> {
+        match self.text(name).map(str::parse) {
             None => Ok(default),
-            Some(Ok(limit)) if (1..=max).contains(&limit) => Ok(limit),
+            Some(Ok(count)) if (1..=max).contains(&count) => Ok(count),
             Some(_) => {
                 let wrong = format!("must be a number between 1 and {max}");
-                Err(Refusal::field("limit", wrong).into())
+                Err(Refusal::field(name, wrong).into())
             }
         }
     }

@@ -101,14 +101,7 @@ pub(super) async fn series(
         time.ok_or_else(|| Problem::from(Refusal::field(name, "is missing")))
     };
     let span = (needed("from")?, needed("to")?);
-    let n_steps = match parameters.parsed::<u32>("points")? {
-        None => DEFAULT_POINTS,
-        Some(points) if (1..=MAX_POINTS).contains(&points) => points,
-        Some(_) => {
-            let wrong = format!("must be a number between 1 and {MAX_POINTS}");
-            return Err(Refusal::field("points", wrong).into());
-        }
-    };
+    let n_steps = parameters.count("points", DEFAULT_POINTS, MAX_POINTS)?;
     let query = UsageQuery {
         user_id: principal.user_id,
         function_id: parameters.parsed("functionId")?,

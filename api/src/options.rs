@@ -4,11 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cloudserve_protocol::limits::PlatformLimits;
-use serde::{Deserialize, Serialize};
 
 /// Settings of the control plane. The lifetime of a session is that of the authenticator's tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiOptions {
     /// Where builds have their private directories. Belongs to this process alone: what an
     /// earlier one left there is removed.

@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 /// Settings of the gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayOptions {
     /// Calls per second of one credential, or of one address where there is none; 0 sets no
     /// bound. As many may come at once after a quiet second.
@@ -93,8 +90,7 @@ impl GatewayOptions {
 }
 
 /// Bounds of the connections of one listener.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionOptions {
     /// Open connections; more wait in the kernel's queue.
     pub max_connections: usize,

@@ -32,7 +32,6 @@ use opentelemetry_sdk::trace::{
     SpanLinks, SpanProcessor,
 };
 use reqwest_tls as reqwest;
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 const SERVICE: &str = "cloudserve-gateway";
@@ -44,8 +43,7 @@ const ROUTE: &str = "/run/:username/:functionName";
 const TRACES_PATH: &str = "/v1/traces";
 
 /// Settings of traces.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceOptions {
     /// The collector: `http://HOST:4318`. What it is to be told besides, such as a key, is in
     /// OpenTelemetry's own `OTEL_EXPORTER_OTLP_HEADERS`.

@@ -137,8 +137,8 @@ impl Limits {
 }
 
 /// Bounds the operator sets for the whole installation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct PlatformLimits {
     /// Calls in flight of one account.
     pub user_concurrency: u32,

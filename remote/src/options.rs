@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 /// Settings of [`Sandboxes`](crate::Sandboxes).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteOptions {
     /// How long connecting to a node may take.
     pub connect_timeout_ms: u32,
@@ -79,8 +76,7 @@ impl RemoteOptions {
 }
 
 /// Settings of [`Server`](crate::Server).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerOptions {
     /// Calls that are taken at the same time; more are refused, and go to other nodes.
     pub max_calls: usize,

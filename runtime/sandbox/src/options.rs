@@ -5,15 +5,12 @@ use std::time::Duration;
 
 use cloudserve_protocol::egress::EgressRule;
 use cloudserve_protocol::limits::{Limits, PlatformLimits};
-use serde::{Deserialize, Serialize};
-
-use crate::state::State;
 
 use crate::launcher::LaunchMode;
+use crate::state::State;
 
 /// Settings of a [`crate::Sandbox`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxOptions {
     /// The worker program, `cloudserve-worker`.
     pub worker_program: PathBuf,
@@ -162,12 +159,5 @@ mod tests {
         assert_eq!(workers_that_fit(8 << 30), 96);
         assert_eq!(workers_that_fit(u64::MAX), 1_000);
         assert!(memory_bytes() > 0);
-    }
-
-    #[test]
-    fn missing_fields_have_defaults_and_unknown_ones_are_errors() {
-        let options: SandboxOptions = serde_json::from_str(r#"{"pool_size":7}"#).unwrap();
-        assert_eq!(options, SandboxOptions { pool_size: 7, ..SandboxOptions::default() });
-        assert!(serde_json::from_str::<SandboxOptions>(r#"{"pool":7}"#).is_err());
     }
 }

@@ -18,7 +18,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use cloudserve_channel::Channel;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -31,7 +31,7 @@ use crate::jail::{Delegation, Group};
 use crate::options::SandboxOptions;
 
 /// How worker processes come to be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LaunchMode {
     /// Forked from a booted process: a worker is READY within 2 ms and shares the memory that

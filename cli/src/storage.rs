@@ -33,7 +33,15 @@ pub(crate) enum Storage {
     /// SQLite and local files, in the data directory.
     Embedded,
     /// Servers that any number of processes may share.
-    Production(Box<(MongoOptions, S3Options)>),
+    Production(Box<Servers>),
+}
+
+/// The servers, by what they keep.
+pub(crate) struct Servers {
+    /// Records.
+    pub(crate) mongo: MongoOptions,
+    /// Objects.
+    pub(crate) s3: S3Options,
 }
 
 impl Storage {
@@ -54,14 +62,14 @@ impl Storage {
         }
         let mongo = mongo_options(config, given)?;
         let s3 = s3_options(config, given)?;
-        Ok(Self::Production(Box::new((mongo, s3))))
+        Ok(Self::Production(Box::new(Servers { mongo, s3 })))
     }
 
     /// The same for a command of the operator. How long logs and calls are kept is a setting of the
     /// servers, which the command need not have.
     pub(crate) fn for_operator(mut self) -> Self {
         if let Self::Production(servers) = &mut self {
-            servers.0.ages = None;
+            servers.mongo.ages = None;
         }
         self
     }
@@ -70,12 +78,12 @@ impl Storage {
     pub(crate) async fn open(&self, lock: &DataDirLock) -> Result<Stores, OpenError> {
         match self {
             Self::Embedded => open_embedded_exclusive(lock),
-            Self::Production(servers) => open_production(&servers.0, &servers.1).await,
+            Self::Production(servers) => open_production(&servers.mongo, &servers.s3).await,
         }
     }
 }
 
-/// The database, for those who serve.
+/// The database that settings and environment name.
 pub(crate) fn mongo_options(
     config: &Config,
     given: &FromEnvironment,
@@ -93,7 +101,7 @@ pub(crate) fn mongo_options(
     })
 }
 
-/// The object store, for a role of its own.
+/// The object store that they name.
 pub(crate) fn s3_options(
     config: &Config,
     given: &FromEnvironment,
@@ -141,11 +149,14 @@ mod tests {
         };
         assert!(matches!(choose(false, StorageSecrets::default()), Ok(Storage::Embedded)));
         let Ok(Storage::Production(servers)) = choose(true, all()) else { panic!("refused") };
-        assert_eq!((servers.0.uri.as_str(), servers.1.bucket.as_str()), ("mongodb://h/db", "b"));
-        assert_eq!(servers.0.ages, Some(Ages { logs: DAY * 30, usages: None }));
+        assert_eq!(
+            (servers.mongo.uri.as_str(), servers.s3.bucket.as_str()),
+            ("mongodb://h/db", "b")
+        );
+        assert_eq!(servers.mongo.ages, Some(Ages { logs: DAY * 30, usages: None }));
         let for_operator = Storage::Production(servers).for_operator();
         let Storage::Production(servers) = for_operator else { panic!("embedded") };
-        assert_eq!(servers.0.ages, None);
+        assert_eq!(servers.mongo.ages, None);
 
         let without_secret = StorageSecrets { s3_secret_key: None, ..all() };
         for (outcome, names) in [

@@ -90,7 +90,7 @@ pub(super) fn run(
     let transfer = match storage {
         Storage::Embedded => open_embedded_transfer(&installed(data_dir)?),
         Storage::Production(servers) => {
-            runtime.block_on(open_production_transfer(&servers.0, &servers.1))
+            runtime.block_on(open_production_transfer(&servers.mongo, &servers.s3))
         }
     };
     let transfer = transfer.map_err(ExportError::Open)?;

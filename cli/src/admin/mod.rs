@@ -122,7 +122,7 @@ fn rotate(
         Storage::Embedded => runtime.block_on(master_key::rotate(&installed(data_dir)?, given))?,
         Storage::Production(servers) => {
             let secrets = Secrets::given(given)?;
-            let stores = runtime.block_on(open_production(&servers.0, &servers.1))?;
+            let stores = runtime.block_on(open_production(&servers.mongo, &servers.s3))?;
             runtime.block_on(master_key::rotate_shared(&stores, &secrets, &given.lost))?
         }
     })
@@ -152,6 +152,6 @@ async fn open(place: &Place, given: &FromEnvironment) -> Result<Stores, Box<dyn 
     let (storage, data_dir) = place.storage(given)?;
     Ok(match storage {
         Storage::Embedded => open_embedded(&installed(data_dir)?)?,
-        Storage::Production(servers) => open_production(&servers.0, &servers.1).await?,
+        Storage::Production(servers) => open_production(&servers.mongo, &servers.s3).await?,
     })
 }

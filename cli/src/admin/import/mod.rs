@@ -121,7 +121,7 @@ pub(super) fn run(
         }
         Storage::Production(servers) => {
             let sealer = sealer(None, given)?;
-            let opened = runtime.block_on(open_production_import(&servers.0, &servers.1));
+            let opened = runtime.block_on(open_production_import(&servers.mongo, &servers.s3));
             let transfer = opened.map_err(ImportError::Open)?;
             Ok(import(runtime, &transfer, (sealer, given.lost.clone()), options)?)
         }

@@ -287,6 +287,16 @@ pub(crate) fn text<'a>(answer: &'a Value, field: &str) -> &'a str {
     answer[field].as_str().unwrap_or_default()
 }
 
+/// A field of an answer that is a list; empty if it is not there.
+pub(crate) fn items<'a>(answer: &'a Value, field: &str) -> &'a [Value] {
+    answer[field].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The texts in such a list.
+pub(crate) fn texts<'a>(answer: &'a Value, field: &str) -> Vec<&'a str> {
+    items(answer, field).iter().filter_map(Value::as_str).collect()
+}
+
 /// A header that is a number.
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()

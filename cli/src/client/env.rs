@@ -7,7 +7,7 @@ use reqwest::Method;
 use reqwest_tls as reqwest;
 use serde_json::{Map, Value, json};
 
-use super::api::text;
+use super::api::{text, texts};
 use super::deploy;
 use super::environment;
 use super::error::ClientError;
@@ -183,7 +183,7 @@ async fn list(of: Of) -> Result<(), ClientError> {
 
 fn show_names(output: Output, function: &str, answer: &Value) -> Result<(), ClientError> {
     output.result(answer, |out| {
-        let names = names(answer);
+        let names = texts(answer, "names");
         if names.is_empty() {
             return writeln!(
                 out,
@@ -192,10 +192,6 @@ fn show_names(output: Output, function: &str, answer: &Value) -> Result<(), Clie
         }
         names.iter().try_for_each(|name| writeln!(out, "{name}"))
     })
-}
-
-fn names(answer: &Value) -> Vec<&str> {
-    answer["names"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use reqwest::Method;
 use reqwest_tls as reqwest;
 use serde_json::{Value, json};
 
-use super::api::text;
+use super::api::{text, texts};
 use super::deploy::url;
 use super::environment;
 use super::error::ClientError;
@@ -125,15 +125,14 @@ pub(crate) async fn info(args: OfFunction) -> Result<(), ClientError> {
         writeln!(out, "{}", text(&view, "name"))?;
         let number = |field: &str| view[field].as_u64().map(|n| n.to_string()).unwrap_or_default();
         let names = |value: &Value| {
-            let all = value.as_array().map(Vec::as_slice).unwrap_or_default();
-            all.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+            let all = value.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+            all.collect::<Vec<_>>().join(", ")
         };
-        let keys = |value: &Value, with_values: bool| {
+        let fields = |value: &Value| {
             let all = value.as_object().into_iter().flatten();
             let shown = all.map(|(name, value)| match value {
-                Value::String(text) if with_values => format!("{name} {text}"),
-                value if with_values => format!("{name} {value}"),
-                _ => name.clone(),
+                Value::String(text) => format!("{name} {text}"),
+                value => format!("{name} {value}"),
             });
             shown.collect::<Vec<_>>().join(", ")
         };
@@ -155,11 +154,11 @@ pub(crate) async fn info(args: OfFunction) -> Result<(), ClientError> {
                 ("visibility", text(&view, "visibility").to_owned()),
                 ("handler", text(&view, "handlerKind").to_owned()),
                 ("entry", text(&view["source"], "entry").to_owned()),
-                ("files", keys(&view["source"]["files"], false)),
-                ("packages", keys(&view["dependencies"], true)),
+                ("files", names(&view["source"]["files"])),
+                ("packages", fields(&view["dependencies"])),
                 ("bundle", view["bundleBytes"].as_u64().map(bytes).unwrap_or_default()),
-                ("environment", names(&view["envNames"])),
-                ("limits", keys(&view["limits"], true)),
+                ("environment", texts(&view, "envNames").join(", ")),
+                ("limits", fields(&view["limits"])),
                 (
                     "calls",
                     format!(

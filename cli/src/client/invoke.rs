@@ -13,7 +13,7 @@ use reqwest_tls as reqwest;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::api::{Api, below, http_client, is_of_a_proxy, is_of_type, text};
+use super::api::{Api, below, http_client, is_of_a_proxy, is_of_type, items, text};
 use super::environment::GATEWAY_VARIABLE;
 use super::error::ClientError;
 use super::logs::write_line;
@@ -330,7 +330,7 @@ fn tell(document: &Value, status: u64, has_failed: bool, is_cold: bool, timings:
         document["memoryUsage"].as_f64().unwrap_or(0.0),
         text(document, "executionId"),
     );
-    for line in document["logs"].as_array().into_iter().flatten() {
+    for line in items(document, "logs") {
         let _ = write_line(&mut err, line);
     }
     let error = &document["error"];

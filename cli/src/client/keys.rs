@@ -7,7 +7,7 @@ use reqwest::Method;
 use reqwest_tls as reqwest;
 use serde_json::{Value, json};
 
-use super::api::text;
+use super::api::{items, text, texts};
 use super::error::ClientError;
 use super::functions::instant;
 use super::output::{count, table};
@@ -124,15 +124,14 @@ fn expiry(text: &str, now: Timestamp) -> Result<String, ClientError> {
 
 async fn list(args: ListKeys) -> Result<(), ClientError> {
     let answer = args.common.api()?.get("/api/apikeys").await?;
-    let rows: Vec<Vec<String>> = all(&answer)
+    let rows: Vec<Vec<String>> = items(&answer, "apiKeys")
         .iter()
         .map(|key| {
-            let scopes = key["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str);
             vec![
                 text(key, "name").to_owned(),
                 format!("{}…", text(key, "prefix")),
-                scopes.collect::<Vec<_>>().join(" "),
-                match key["functions"].as_array().map_or(0, Vec::len) {
+                texts(key, "scopes").join(" "),
+                match items(key, "functions").len() {
                     0 => "all".to_owned(),
                     n => count(n, "function"),
                 },
@@ -150,17 +149,13 @@ async fn list(args: ListKeys) -> Result<(), ClientError> {
     })
 }
 
-fn all(answer: &Value) -> &[Value] {
-    answer["apiKeys"].as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
 async fn revoke(args: Revoke) -> Result<(), ClientError> {
     let api = args.common.api()?;
     let (id, name) = if args.key.parse::<ApiKeyId>().is_ok() {
         (args.key.clone(), args.key.clone())
     } else {
         let answer = api.get("/api/apikeys").await?;
-        let key = find(all(&answer), &args.key)?;
+        let key = find(items(&answer, "apiKeys"), &args.key)?;
         (text(key, "id").to_owned(), text(key, "name").to_owned())
     };
     if !args.yes {

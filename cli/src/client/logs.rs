@@ -10,7 +10,7 @@ use eventsource_stream::Eventsource;
 use futures::StreamExt;
 use serde_json::Value;
 
-use super::api::{Api, text};
+use super::api::{Api, items, text};
 use super::error::ClientError;
 use super::output::{Output, printable};
 use super::project::named_or_current;
@@ -72,7 +72,7 @@ pub(crate) async fn run(args: Logs) -> Result<(), ClientError> {
     }
     let answer = api.get(&path).await?;
     output.result(&answer, |out| {
-        let rows = answer["logs"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let rows = items(&answer, "logs");
         if rows.is_empty() {
             return writeln!(
                 out,
@@ -141,7 +141,7 @@ pub(crate) async fn follow(
 
 /// What one call wrote.
 pub(crate) fn write_row(out: &mut dyn Write, row: &Value) -> io::Result<()> {
-    for line in row["logs"].as_array().into_iter().flatten() {
+    for line in items(row, "logs") {
         write_line(out, line)?;
     }
     if row["truncated"] == true {

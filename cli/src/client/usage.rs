@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::api::{Api, text};
+use super::api::{Api, items, text};
 use super::error::ClientError;
 use super::output::{pairs, table};
 use super::project::named_or_current;
@@ -50,8 +50,8 @@ pub(crate) async fn run(args: Usage) -> Result<(), ClientError> {
     }
     args.common.output().result(&answer, |out| {
         if args.by_day {
-            let days = answer["days"].as_array().into_iter().flatten();
-            let rows: Vec<Vec<String>> = days
+            let rows: Vec<Vec<String>> = items(&answer, "days")
+                .iter()
                 .map(|day| [vec![text(day, "day").to_owned()], figures(day)].concat())
                 .collect();
             let headings =

@@ -98,6 +98,7 @@ pub(crate) enum SecretsError {
 const LOOKED_AT: u32 = 100;
 
 /// What the environment held.
+#[derive(Default)]
 pub(crate) struct FromEnvironment {
     jwt: Option<OsString>,
     master: Option<OsString>,
@@ -183,22 +184,13 @@ impl FromEnvironment {
 
     #[cfg(test)]
     pub(crate) fn of_storage(storage: StorageSecrets) -> Self {
-        let lost = LostKeys::default();
-        Self {
-            jwt: None,
-            master: None,
-            previous: None,
-            internal: None,
-            internal_previous: None,
-            lost,
-            storage,
-        }
+        Self { storage, ..Self::default() }
     }
 
     #[cfg(test)]
     pub(crate) fn of_lost(ids: &str) -> Self {
         let lost = LostKeys::parse(Some(&OsString::from(ids)));
-        Self { lost, ..Self::of_storage(StorageSecrets::default()) }
+        Self { lost, ..Self::default() }
     }
 }
 
@@ -456,10 +448,7 @@ mod tests {
     use super::*;
 
     fn given(jwt: Option<&str>) -> FromEnvironment {
-        FromEnvironment {
-            jwt: jwt.map(OsString::from),
-            ..FromEnvironment::of_storage(StorageSecrets::default())
-        }
+        FromEnvironment { jwt: jwt.map(OsString::from), ..FromEnvironment::default() }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Layout: kind (u8), length (u32 LE), content. [`Event::Failed`] comes alone; otherwise
 //! [`Event::Head`], any number of [`Event::Data`], then [`Event::End`], [`Event::Trailers`] or
-//! [`Event::Broken`], and [`Event::Outcome`] when the call is over. An answer that ends without its outcome is one whose
-//! sandbox has lost the worker.
+//! [`Event::Broken`], and [`Event::Outcome`] when the call is over. An answer that ends without its
+//! outcome is one whose sandbox has lost the worker.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -112,7 +112,7 @@ impl Call {
         Counters::count(&self.shared.counters.lost);
         tracing::warn!(node = %self.node.address, execution_id = %self.id, %error,
             "a sandbox was lost with a call in it");
-        self.shared.nodes.failed(&self.node, &self.shared.options, &self.shared.counters);
+        self.shared.failed(&self.node);
         Fault::new(FaultClass::Crashed, "the sandbox was lost while the call was in it")
     }
 }

@@ -369,14 +369,17 @@ impl Shared {
     fn note(&self, node: &Node, not_taken: &NotTaken) {
         match not_taken {
             NotTaken::Declined(_) => node.declined(),
-            NotTaken::Unreachable(_) | NotTaken::Silent(_) => {
-                self.nodes.failed(node, &self.options, &self.counters);
-            }
+            NotTaken::Unreachable(_) | NotTaken::Silent(_) => self.failed(node),
             NotTaken::Refused(..) => {
                 warn!(error = %not_taken, "a sandbox cannot be used");
-                self.nodes.failed(node, &self.options, &self.counters);
+                self.failed(node);
             }
         }
+    }
+
+    /// A node could not be reached, or be used.
+    pub(crate) fn failed(&self, node: &Node) {
+        self.nodes.failed(node, &self.options, &self.counters);
     }
 }
 

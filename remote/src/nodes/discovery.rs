@@ -65,7 +65,7 @@ fn check_all(shared: &Arc<Shared>) {
         tokio::spawn(async move {
             match shared.status(&node).await {
                 Ok(is_ready) => shared.nodes.said(&node, is_ready),
-                Err(_) => shared.nodes.failed(&node, &shared.options, &shared.counters),
+                Err(_) => shared.failed(&node),
             }
             drop(turn);
         });

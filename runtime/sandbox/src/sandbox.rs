@@ -63,8 +63,6 @@ pub enum StartError {
 pub struct Readiness {
     /// Workers can be started, and it is not shutting down.
     pub is_ready: bool,
-    /// Booted workers that wait for a function.
-    pub workers_ready: usize,
     /// Why the last worker could not be started, if it could not.
     pub last_failure: Option<String>,
     /// What the platform gives for the jail of a worker.
@@ -165,10 +163,8 @@ impl Sandbox {
     pub fn readiness(&self) -> Readiness {
         self.0.with_state(|state, _| {
             let failure = state.pool_mut().last_failure();
-            let workers_ready = state.census().ready;
             Readiness {
                 is_ready: !state.is_draining() && state.pool_mut().can_start(),
-                workers_ready,
                 last_failure: failure.map(|reason| reason.to_string()),
                 jail: self.0.jail,
             }

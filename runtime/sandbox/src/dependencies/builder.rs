@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -102,7 +101,6 @@ pub struct NpmBuilder {
     resolution_ttl_s: u64,
     turns: Turns,
     flights: Flights,
-    npm_runs: AtomicU64,
 }
 
 impl NpmBuilder {
@@ -132,19 +130,7 @@ impl NpmBuilder {
             resolution_ttl_s: options.resolution_ttl_s,
             turns,
             flights: Flights::default(),
-            npm_runs: AtomicU64::new(0),
         })
-    }
-
-    /// How often npm was started.
-    #[must_use]
-    pub fn npm_runs(&self) -> u64 {
-        self.npm_runs.load(Ordering::Relaxed)
-    }
-
-    async fn npm(&self, dir: &Path, args: &[&str]) -> Result<(), DependencyError> {
-        self.npm_runs.fetch_add(1, Ordering::Relaxed);
-        self.npm.run(dir, args).await
     }
 
     /// What this specification was resolved to not long ago, if that tree is still stored.
@@ -222,11 +208,11 @@ impl NpmBuilder {
             write(LOCK, &received(lock)?)?;
         }
         self.checked.get_or_try_init(|| self.npm.check_version(dir)).await?;
-        match self.npm(dir, &["install", "--package-lock-only"]).await {
+        match self.npm.run(dir, &["install", "--package-lock-only"]).await {
             // What lies in the archive of a package is known to those who look into it. To list it, npm
             // asks the archive's address, which it may not; to install it, the registry.
             Err(DependencyError::Rejected(told)) if told.contains(OTHER_ADDRESS) => {
-                self.npm(dir, &["install"]).await?;
+                self.npm.run(dir, &["install"]).await?;
             }
             resolved => resolved?,
         }
@@ -244,7 +230,7 @@ impl NpmBuilder {
             if is_cache_asked {
                 args.push("--prefer-offline");
             }
-            let told = match self.npm(dir, &args).await {
+            let told = match self.npm.run(dir, &args).await {
                 Err(DependencyError::Rejected(told)) => told,
                 ended => return ended,
             };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use cloudserve_identity::Principal;
 use cloudserve_protocol::call::Target;
+use cloudserve_protocol::fault::Chain;
 use cloudserve_store::StoreError;
 use cloudserve_store::account::Scope;
 use http::header::{HeaderName, HeaderValue};
@@ -18,7 +19,7 @@ use http::request::Parts;
 use crate::authenticate::Caller;
 use crate::path::RunPath;
 use crate::quota::Allowance;
-use crate::refusal::{Chain, Refusal};
+use crate::refusal::Refusal;
 use crate::route::{Entry, LoadError, Routes, View};
 
 static VERSION: HeaderName = HeaderName::from_static("x-cloudserve-version");

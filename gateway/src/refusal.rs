@@ -2,10 +2,9 @@
 //! nothing, and a flood of it must not fill the store.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use cloudserve_identity::TooManyUnknown;
-use cloudserve_protocol::fault::FaultClass;
+use cloudserve_protocol::fault::{Chain, FaultClass};
 use cloudserve_protocol::ids::ExecutionId;
 use cloudserve_store::{StoreError, Timestamp};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -228,19 +227,4 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response<Answer
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-/// An error with its causes on one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }

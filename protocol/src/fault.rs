@@ -1,7 +1,9 @@
 //! The fault taxonomy. A fault has one class from the moment it is detected to the usage row, the
 //! log, the metric and the HTTP answer.
 
+use std::error::Error;
 use std::fmt;
+use std::iter;
 
 use serde::{Deserialize, Serialize};
 
@@ -155,4 +157,16 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {}
+impl Error for Fault {}
+
+/// An error with its causes, on one line.
+#[derive(Debug, Clone, Copy)]
+pub struct Chain<'a>(pub &'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        iter::successors(self.0.source(), |cause| cause.source())
+            .try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use cloudserve_identity::Mask;
+use cloudserve_protocol::fault::Chain;
 use cloudserve_store::TelemetryStore;
 use cloudserve_store::telemetry::{CallStatus, LogRow, UsageRow};
 use tokio::sync::{Notify, mpsc};
@@ -13,7 +14,6 @@ use super::{Finished, Shared};
 use crate::mask::{INLINE_BYTES, bytes_to_mask, mask};
 use crate::metrics::OK;
 use crate::quota::Allowances;
-use crate::refusal::Chain;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -1,11 +1,10 @@
 //! From an order of the pool to a READY worker.
 
-use std::error::Error;
-use std::fmt::Write;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::wire::{FromWorker, Ready};
 use tracing::{debug, error};
 
@@ -26,7 +25,7 @@ impl Shared {
         let launched = match self.launcher().launch().await {
             Ok(launched) => launched,
             Err(error) => {
-                self.start_failed(chain(&error));
+                self.start_failed(Chain(&error).to_string());
                 self.forget();
                 return;
             }
@@ -70,7 +69,7 @@ impl Shared {
             Ok(Err(error)) if !error.is_violation() => {
                 return Err("ended before it was ready".to_owned());
             }
-            Ok(Err(error)) => chain(&error),
+            Ok(Err(error)) => Chain(&error).to_string(),
             Err(_elapsed) => format!("was not ready within {} ms", longest.as_millis()),
         };
         worker.process.kill(DeathCause::StartFailed);
@@ -99,16 +98,4 @@ fn share_claims(worker: &Worker, number: Option<i32>) {
         Some(Err(error)) => debug!(worker = worker.process.id, %error, "no memory is shared"),
         None => {}
     }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

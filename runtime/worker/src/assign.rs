@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::fault::{Chain, Fault, FaultClass};
 use cloudserve_protocol::wire::Assignment;
 use deno_core::ModuleSpecifier;
 use deno_runtime::deno_permissions::PermissionsContainer;
@@ -13,7 +13,6 @@ use crate::jail::{self, Entered, JailError, Prepared};
 use crate::loader::Artifacts;
 use crate::mapped::map;
 use crate::permissions::permissions;
-use crate::serve::chain;
 use crate::time_zone;
 
 fn broken(what: impl Into<String>) -> Fault {
@@ -38,7 +37,7 @@ pub(crate) fn confine(
     let code_cache = assignment.code_cache_path.as_ref().and_then(|p| map(Path::new(p)).ok());
     let entered = prepared.and_then(|prepared| jail::enter(assignment, prepared));
     let jail = entered.map_err(|error| {
-        broken("the function's process cannot be confined").with_detail(chain(&error))
+        broken("the function's process cannot be confined").with_detail(Chain(&error).to_string())
     })?;
     let bundle_path = Path::new(&assignment.bundle_path);
     let bundle_dir = bundle_path.parent().map(Path::to_path_buf);

@@ -15,6 +15,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::zygote::{Forked, WORKER_DESCRIPTORS};
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
@@ -22,7 +23,6 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
 use crate::boot::Unsettled;
 use crate::engine::Engine;
 use crate::jail;
-use crate::serve;
 
 /// The socket to the supervisor, as it was started with.
 const SUPERVISOR: RawFd = 0;
@@ -52,7 +52,7 @@ pub(crate) fn run(boot: impl FnOnce() -> Unsettled, started: Instant) -> i32 {
         Ok(Role::Zygote) => 0,
         Ok(Role::Worker(begun)) => super::serve(ManuallyDrop::into_inner(isolate), begun),
         Err(error) => {
-            eprintln!("cloudserve-worker: {}", serve::chain(&error));
+            eprintln!("cloudserve-worker: {}", Chain(&error));
             2
         }
     }

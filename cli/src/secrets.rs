@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use cloudserve_identity::{SealError, Sealer, Secret, SecretError};
+use cloudserve_protocol::fault::Chain;
 use cloudserve_remote::{InternalToken, TokenError};
 use cloudserve_store::function::{SealedEnv, SealedVersion};
 use cloudserve_store::{StoreError, Stores};
@@ -316,7 +317,7 @@ async fn check(
         // Storage that is slow is no reason to end, but a key that is made is there for good.
         Err(error) if sealer.is_some() => {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = %Chain(&error),
                 "whether the master key opens what is stored could not be looked at"
             );
             Vec::new()

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use cloudserve_api::Api;
 use cloudserve_gateway::Gateway;
+use cloudserve_protocol::fault::Chain;
 use cloudserve_sandbox::Sandbox;
 use cloudserve_store::telemetry::TelemetryStore;
 use cloudserve_store::{DataDirLock, Stores, Timestamp};
@@ -142,7 +143,7 @@ async fn expire_logs(telemetry: Arc<dyn TelemetryStore>, retention_days: u32) {
             Ok(0) => {}
             Ok(rows) => info!(rows, "old logs removed"),
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "old logs were not removed");
+                warn!(error = %Chain(&error), "old logs were not removed");
             }
         }
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::UserId;
 use cloudserve_store::account::Quota;
 use cloudserve_store::telemetry::UsageQuery;
@@ -144,7 +145,7 @@ impl Allowances {
                 Ok(sums) => allowance.reconcile(now, sums),
                 Err(error) => tracing::warn!(
                     user = %allowance.user,
-                    error = &error as &dyn std::error::Error,
+                    error = %Chain(&error),
                     "what other gateways counted was not read; it is tried again"
                 ),
             }

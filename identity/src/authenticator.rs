@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{ApiKeyId, FunctionId, UserId, UserName};
 use cloudserve_store::account::Scope;
 use cloudserve_store::{AccountStore, Change, ChangeFeed, StoreError, Timestamp};
@@ -347,7 +348,7 @@ async fn note_uses(
     while notes.recv_many(&mut waiting, MAX_NOTES).await > 0 {
         if let Err(error) = accounts.touch_api_keys(std::mem::take(&mut waiting)).await {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = %Chain(&error),
                 "the use of API keys was not noted"
             );
         }

@@ -4,6 +4,7 @@ use std::iter::Sum;
 
 use async_trait::async_trait;
 use cloudserve_protocol::call::{LogLevel, LogLine};
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -352,7 +353,11 @@ pub(crate) fn measured(value: f64) -> f64 {
 /// all the same, and with it the only way to its logs; they expire with age.
 pub(crate) async fn forget_logs(telemetry: &dyn TelemetryStore, function_id: FunctionId) {
     if let Err(error) = telemetry.delete_logs(function_id).await {
-        tracing::warn!(function = %function_id, %error, "logs of a deleted function remain");
+        tracing::warn!(
+            function = %function_id,
+            error = %Chain(&error),
+            "logs of a deleted function remain"
+        );
     }
 }
 

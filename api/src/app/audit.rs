@@ -1,6 +1,7 @@
 //! The audit trail: what was done to an account and what belongs to it, and with which credential.
 
 use cloudserve_identity::{Principal, Via};
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{ApiKeyId, AuditId, FunctionId};
 use cloudserve_store::Timestamp;
 use cloudserve_store::account::{Actor, AuditEntry};
@@ -72,7 +73,7 @@ impl App {
         if let Err(error) = self.stores.accounts.record_audit(entry.clone()).await {
             tracing::error!(
                 ?entry,
-                error = &error as &dyn std::error::Error,
+                error = %Chain(&error),
                 "an entry of the audit trail was not stored"
             );
         }

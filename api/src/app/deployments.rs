@@ -4,12 +4,12 @@
 //! durable before the version is accepted, and what was accepted is finished whatever happens.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::sync::Arc;
 
 use cloudserve_identity::Principal;
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::call::Env;
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{FunctionId, FunctionName, SourceHash};
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::function::{
@@ -346,7 +346,7 @@ impl App {
         }
         .await;
         if let Err(error) = discarded {
-            tracing::warn!(function = %id, error = &error as &dyn Error,
+            tracing::warn!(function = %id, error = %Chain(&error),
                 "the source of a deploy that was not accepted remains");
         }
     }

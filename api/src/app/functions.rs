@@ -2,6 +2,7 @@
 
 use cloudserve_identity::{Principal, SealError};
 use cloudserve_protocol::call::Env;
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::FunctionId;
 use cloudserve_store::function::{FunctionRecord, Listed, Page, SealedEnv};
 use cloudserve_store::telemetry::FunctionStats;
@@ -108,7 +109,7 @@ impl App {
         self.loader.retire_below(id, u32::MAX);
         if let Err(error) = self.stores.artifacts.delete_function(id).await {
             // The function is gone; what is left of it takes space and serves nobody.
-            tracing::warn!(function = %id, error = &error as &dyn std::error::Error,
+            tracing::warn!(function = %id, error = %Chain(&error),
                 "objects of a deleted function remain");
         }
         Ok(())

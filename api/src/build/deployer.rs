@@ -4,7 +4,6 @@
 //! another goes on. Invariants: what is served changes only by `activate`, after the version was
 //! loaded once; a version is tried a bounded number of times.
 
-use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -18,6 +17,7 @@ use cloudserve_identity::Sealer;
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::build::DependencyBuilder;
 use cloudserve_protocol::call::VersionLoader;
+use cloudserve_protocol::fault::Chain;
 use cloudserve_store::function::{Activation, BuiltVersion, Claimed, DeployError};
 use cloudserve_store::{Change, StoreError, Stores};
 use futures::FutureExt;
@@ -69,7 +69,7 @@ impl Deployer {
         let work_dir = self.options.work_dir.clone();
         let prepared = tokio::task::spawn_blocking(move || prepare(&work_dir)).await;
         if let Err(error) = prepared.map_err(io::Error::other).and_then(|done| done) {
-            tracing::error!(error = &error as &dyn Error, "the work directory is not usable");
+            tracing::error!(error = %Chain(&error), "the work directory is not usable");
         }
         let (stop, stopping) = watch::channel(false);
         let process = Uuid::new_v4();
@@ -101,7 +101,7 @@ impl Deployer {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn Error, "the deploy queue is not there");
+                    tracing::error!(error = %Chain(&error), "the deploy queue is not there");
                     tokio::time::sleep(self.options.queue_poll()).await;
                 }
             }
@@ -132,7 +132,7 @@ impl Deployer {
                     }
                     // The lease holds for a while without.
                     Err(error) => tracing::warn!(
-                        function = %id, version, error = &error as &dyn Error,
+                        function = %id, version, error = %Chain(&error),
                         "a lease was not renewed"
                     ),
                 },
@@ -166,7 +166,7 @@ impl Deployer {
                 self.stores.functions.fail(id, version, error).await
             }
             Err(Failure::Transient(error)) if is_last => {
-                tracing::error!(function = %id, version, error = &*error as &dyn Error,
+                tracing::error!(function = %id, version, error = %Chain(&*error),
                     "deploy given up");
                 let error = DeployError {
                     code: "internal".to_owned(),
@@ -176,7 +176,7 @@ impl Deployer {
             }
             Err(Failure::Transient(error)) => {
                 tracing::warn!(function = %id, version, attempt = claimed.attempt,
-                    error = &*error as &dyn Error, "deploy is tried again");
+                    error = %Chain(&*error), "deploy is tried again");
                 let later = self.options.deploy_retry(claimed.attempt);
                 self.put_back(holder, claimed, later).await;
                 return;
@@ -189,7 +189,7 @@ impl Deployer {
                 "deploy ended"
             ),
             // Its lease runs out and it is tried again.
-            Err(error) => tracing::error!(function = %id, version, error = &error as &dyn Error,
+            Err(error) => tracing::error!(function = %id, version, error = %Chain(&error),
                 "the end of a deploy was not stored"),
         }
     }
@@ -212,7 +212,7 @@ impl Deployer {
                 self.loader.retire_below(id, u32::MAX);
                 // Written after the deletion had removed what was there then.
                 if let Err(error) = self.stores.artifacts.delete_function(id).await {
-                    tracing::warn!(function = %id, error = &error as &dyn Error,
+                    tracing::warn!(function = %id, error = %Chain(&error),
                         "objects of a deleted function remain");
                 }
             }
@@ -227,7 +227,7 @@ impl Deployer {
     async fn put_back(&self, holder: &str, claimed: &Claimed, later: Duration) {
         let (id, version) = (claimed.version.function_id, claimed.version.version);
         if let Err(error) = self.stores.functions.renew(holder, id, version, later).await {
-            tracing::warn!(function = %id, version, error = &error as &dyn Error,
+            tracing::warn!(function = %id, version, error = %Chain(&error),
                 "a deploy is tried again only when its lease has run out");
         }
     }

@@ -11,11 +11,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cloudserve_protocol::artifact::ArtifactKey;
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
 use cloudserve_store::function::{Pruned, StoredVersion, Sweep};
 use cloudserve_store::{StoreError, Stores};
@@ -122,7 +122,7 @@ impl Leftovers {
         let pruned = match self.stores.functions.prune(id, self.versions_kept, &sweep).await {
             Ok(pruned) => pruned,
             Err(error) => {
-                tracing::warn!(function = %id, error = &error as &dyn Error,
+                tracing::warn!(function = %id, error = %Chain(&error),
                     "old versions were not removed");
                 // It may have begun all the same.
                 self.end(id, &sweep).await;
@@ -186,7 +186,7 @@ impl Leftovers {
             if let Err(error) = &removed {
                 tracing::warn!(
                     object = name,
-                    error = error as &dyn Error,
+                    error = %Chain(error),
                     "an object that no version refers to remains"
                 );
             }
@@ -203,7 +203,7 @@ impl Leftovers {
 
     async fn end(&self, id: FunctionId, sweep: &Sweep) {
         if let Err(error) = self.stores.functions.end_sweep(id, &sweep.holder).await {
-            tracing::warn!(function = %id, error = &error as &dyn Error,
+            tracing::warn!(function = %id, error = %Chain(&error),
                 "builds of a function wait although nothing is being removed any more");
         }
     }
@@ -214,10 +214,10 @@ impl Leftovers {
             Ok(Some(_)) => {}
             Ok(None) => match self.stores.artifacts.delete_function(id).await {
                 Ok(()) => self.forget(id, remembered),
-                Err(error) => tracing::warn!(function = %id, error = &error as &dyn Error,
+                Err(error) => tracing::warn!(function = %id, error = %Chain(&error),
                     "objects of a deleted function remain"),
             },
-            Err(error) => tracing::warn!(function = %id, error = &error as &dyn Error,
+            Err(error) => tracing::warn!(function = %id, error = %Chain(&error),
                 "it is not known whether a function is there"),
         }
     }

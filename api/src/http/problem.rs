@@ -1,12 +1,12 @@
 //! The one envelope of errors: `{"error":{"code","message","details"?},"message"}`.
 
-use std::error::Error;
 use std::time::Duration;
 
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use cloudserve_protocol::fault::Chain;
 use serde_json::{Value, json};
 
 use crate::app::refusal::{FieldErrors, Refusal};
@@ -130,7 +130,7 @@ impl From<Refusal> for Problem {
             },
             Refusal::Conflict => new(StatusCode::CONFLICT, "conflict"),
             Refusal::EnvironmentClosed(cause) => {
-                tracing::error!(error = &*cause as &dyn Error, "an environment cannot be opened");
+                tracing::error!(error = %Chain(&*cause), "an environment cannot be opened");
                 new(StatusCode::CONFLICT, "environment_closed")
             }
             Refusal::Busy => Self {
@@ -138,14 +138,14 @@ impl From<Refusal> for Problem {
                 ..new(StatusCode::SERVICE_UNAVAILABLE, "unavailable")
             },
             Refusal::Unavailable(cause) => {
-                tracing::error!(error = &*cause as &dyn Error, "a request was turned away");
+                tracing::error!(error = %Chain(&*cause), "a request was turned away");
                 Self {
                     retry_after: Some(Duration::from_secs(1)),
                     ..new(StatusCode::SERVICE_UNAVAILABLE, "unavailable")
                 }
             }
             Refusal::Internal(cause) => {
-                tracing::error!(error = &*cause as &dyn Error, "a request failed");
+                tracing::error!(error = %Chain(&*cause), "a request failed");
                 Self::internal()
             }
         }

@@ -16,7 +16,7 @@ use cloudserve_protocol::build::{
 use cloudserve_protocol::call::{
     Invocation, Invoker, LoadReport, Outcome, Reply, Target, VersionLoader,
 };
-use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::fault::{Chain, Fault, FaultClass};
 use cloudserve_protocol::ids::{ExecutionId, FunctionId};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, TRAILER};
 use http::{Method, Request, StatusCode};
@@ -355,7 +355,7 @@ impl Shared {
         let answer = timeout(longest, self.http.request(request)).await;
         let answer = answer.map_err(|_| NotTaken::Silent(node.address))?;
         let response = answer.map_err(|error| {
-            tracing::debug!(node = %node.address, error = &error as &dyn std::error::Error,
+            tracing::debug!(node = %node.address, error = %Chain(&error),
                 "a request to a sandbox failed");
             NotTaken::Unreachable(node.address)
         })?;

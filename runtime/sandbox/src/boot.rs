@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use cloudserve_artifacts::VersionLease;
 use cloudserve_protocol::call::{LogLine, Target};
-use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::fault::{Chain, Fault, FaultClass};
 use cloudserve_protocol::ids::UserId;
 use cloudserve_protocol::wire::{
     Assignment, FromWorker, JailTerms, Jailed, Loaded, MAX_FRAME_BYTES, MAX_HEAD_BYTES, ToWorker,
@@ -82,7 +82,7 @@ impl Shared {
             error!(
                 function = %target.function_id,
                 version = target.version,
-                error = &error as &dyn std::error::Error,
+                error = %Chain(&error),
                 "artifacts are not available"
             );
             BootFailure::not_started("the function's code could not be fetched; try again")

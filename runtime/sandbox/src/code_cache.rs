@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cloudserve_artifacts::Cache;
 use cloudserve_protocol::call::Target;
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{BundleHash, FunctionId};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -33,7 +34,7 @@ impl CodeCaches {
                 let Fresh { function_id, bundle_hash, tag, bytes } = fresh;
                 let stored = cache.store_code_cache(function_id, &bundle_hash, &tag, bytes).await;
                 if let Err(error) = stored {
-                    warn!(%function_id, %error, "code cache not stored");
+                    warn!(%function_id, error = %Chain(&error), "code cache not stored");
                 }
             }
         });

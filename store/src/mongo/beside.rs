@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use cloudserve_protocol::fault::Chain;
 use tokio::task::JoinHandle;
 
 use super::ages::{self, Ages};
@@ -43,6 +44,6 @@ async fn keep(database: &Database, ages: Ages) {
 }
 
 async fn failed(error: &StoreError, what: &'static str) {
-    tracing::warn!(error = error as &dyn std::error::Error, "{what}; it is tried again");
+    tracing::warn!(error = %Chain(error), "{what}; it is tried again");
     tokio::time::sleep(PAUSE).await;
 }

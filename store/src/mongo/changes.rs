@@ -10,6 +10,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{ApiKeyId, FunctionId, UserId};
 use futures::TryStreamExt;
 use mongodb::bson::oid::ObjectId;
@@ -128,7 +129,7 @@ impl SharedFeed {
                 }
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "unreadable change");
+                tracing::warn!(error = %Chain(&error), "unreadable change");
             }
         }
     }
@@ -163,7 +164,7 @@ pub(super) async fn follow(
         Ok(stream) => Some(stream),
         Err(error) => {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = %Chain(&error),
                 "MongoDB sends no change stream; changes are polled for"
             );
             None
@@ -198,7 +199,7 @@ impl Follower {
             if let Some(open) = stream.take() {
                 let error = self.read(open).await;
                 tracing::warn!(
-                    error = &error as &dyn std::error::Error,
+                    error = %Chain(&error),
                     "the change stream ended; changes are polled for"
                 );
             }
@@ -206,7 +207,7 @@ impl Follower {
             // First the stream, then what came before it: so nothing falls in between.
             let opened = open_stream(&self.database).await;
             if let Err(error) = self.poll().await {
-                tracing::debug!(error = &error as &dyn std::error::Error, "no changes polled");
+                tracing::debug!(error = %Chain(&error), "no changes polled");
             } else if let Ok(opened) = opened {
                 tracing::info!("following MongoDB's change stream");
                 stream = Some(opened);

@@ -4,6 +4,7 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use cloudserve_protocol::artifact::ArtifactError;
+use cloudserve_protocol::fault::Chain;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt, try_unfold};
 
 use super::{PIECE_BYTES, S3Objects, status_of};
@@ -127,7 +128,7 @@ impl Reading {
                         key = self.key,
                         received = self.received,
                         length = self.length,
-                        error,
+                        error = %Chain(&*error),
                         "reading an object broke off; going on from there"
                     );
                     self.resumptions += 1;

@@ -10,6 +10,7 @@ use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use cloudserve_protocol::artifact::ArtifactError;
+use cloudserve_protocol::fault::Chain;
 use futures::stream::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
@@ -173,8 +174,11 @@ impl S3Objects {
             let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key);
             // Parts that stay cost space, no more; stores remove them with age.
             if let Err(error) = abort.upload_id(upload_id).send().await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(key, error, "parts of an unfinished object remain");
+                tracing::warn!(
+                    key,
+                    error = %Chain(&error),
+                    "parts of an unfinished object remain"
+                );
             }
         }
         sent

@@ -13,6 +13,7 @@ use cloudserve_protocol::build::{
     BuiltDependencies, CacheOutcome, DependencyBuilder, DependencyError, DependencySpec,
     ResolvedPackage, TREE_FORMAT_VERSION, TreeMetadata,
 };
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::DepHash;
 use cloudserve_protocol::limits::PlatformLimits;
 use futures::StreamExt;
@@ -358,7 +359,7 @@ fn read_lock(dir: &Path) -> Result<String, DependencyError> {
 
 /// Logs the cause; the user is told only that it is not theirs.
 fn unavailable(error: &(dyn std::error::Error + 'static)) -> DependencyError {
-    error!(error, "dependencies cannot be built");
+    error!(error = %Chain(error), "dependencies cannot be built");
     DependencyError::Unavailable
 }
 

@@ -18,6 +18,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use cloudserve_channel::Channel;
+use cloudserve_protocol::fault::Chain;
 use serde::Deserialize;
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
@@ -206,7 +207,7 @@ impl Source {
 
     /// Platforms exist that take no part in this: what is lost is speed.
     fn zygote_failed(&mut self, error: &LaunchError) {
-        warn!(error = error as &dyn std::error::Error, "the zygote failed");
+        warn!(error = %Chain(error), "the zygote failed");
         self.zygote = None;
         self.failures = self.failures.saturating_add(1);
         if let Some(more) = self.failures.checked_sub(HOPELESS_ZYGOTES) {

@@ -14,7 +14,7 @@ use cloudserve_sandbox::LaunchMode;
 use cloudserve_store::ChecksumMode;
 use confique::meta::{Expr, FieldKind, LeafKind, Meta};
 use confique::{Config as _, File, FileFormat, Layer as _};
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny, IntoDeserializer};
 
 use crate::client::environment;
 use crate::logging::LogFormat;
@@ -250,7 +250,7 @@ pub(crate) struct Sandbox {
     /// How workers come to be: `zygote`, forked from a booted process, or `process`, a program of
     /// its own for each (slower to start, no memory layout in common).
     #[config(env = "CLOUDSERVE_LAUNCH", default = "zygote")]
-    #[config(layer_attr(arg(long, value_name = "MODE")))]
+    #[config(layer_attr(arg(long, value_name = "MODE", value_parser = word::<LaunchMode>)))]
     pub(crate) launch: LaunchMode,
 
     /// Worker processes alive at the same time [default: as many as fit into memory].
@@ -327,6 +327,11 @@ pub(crate) enum RequireJail {
     Full,
 }
 
+/// One of a few words, read in a flag as in the file.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, serde::de::value::Error> {
+    T::deserialize(text.into_deserializer())
+}
+
 fn comma_separated<T: FromStr>(text: &str) -> Result<Vec<T>, T::Err> {
     text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(str::parse).collect()
 }
@@ -389,17 +394,9 @@ pub(crate) struct S3 {
         id = "s3_checksums",
         long = "s3-checksums",
         value_name = "MODE",
-        value_parser = checksum_mode
+        value_parser = word::<ChecksumMode>
     )))]
     pub(crate) checksums: ChecksumMode,
-}
-
-fn checksum_mode(text: &str) -> Result<ChecksumMode, &'static str> {
-    match text {
-        "supported" => Ok(ChecksumMode::Supported),
-        "required" => Ok(ChecksumMode::Required),
-        _ => Err("write `supported` or `required`"),
-    }
 }
 
 /// Programs that are run.

@@ -15,12 +15,16 @@ fn flags(args: &[&str]) -> Flags {
 }
 
 #[test]
-fn the_checksum_mode_is_one_of_two() {
-    let config = load_text("[s3]\nchecksums = 'required'\n", &[]).unwrap();
-    assert_eq!(config.s3.checksums, ChecksumMode::Required);
-    let config = load_text("", &["--s3-checksums", "required"]).unwrap();
-    assert_eq!(config.s3.checksums, ChecksumMode::Required);
+fn a_mode_is_one_of_two_words_in_the_file_and_as_a_flag() {
+    let in_file = load_text("[s3]\nchecksums = 'required'\n[sandbox]\nlaunch = 'process'\n", &[]);
+    let as_flags = load_text("", &["--s3-checksums", "required", "--launch", "process"]);
+    for config in [in_file.unwrap(), as_flags.unwrap()] {
+        assert_eq!(config.s3.checksums, ChecksumMode::Required);
+        assert_eq!(config.sandbox.launch, LaunchMode::Process);
+    }
     assert!(load_text("[s3]\nchecksums = 'none'\n", &[]).is_err());
+    let refused = word::<LaunchMode>("fork").unwrap_err().to_string();
+    assert!(refused.contains("`zygote`") && refused.contains("`process`"), "{refused}");
 }
 
 fn load_text(text: &str, args: &[&str]) -> Result<Config, String> {

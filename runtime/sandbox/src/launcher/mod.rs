@@ -13,7 +13,6 @@ mod zygote;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -41,23 +40,6 @@ pub enum LaunchMode {
     Zygote,
     /// A program of its own for each worker, with a layout of its own: READY within 60 ms.
     Process,
-}
-
-/// A word that is no [`LaunchMode`].
-#[derive(Debug, thiserror::Error)]
-#[error("`zygote` or `process`, not `{0}`")]
-pub struct UnknownLaunchMode(String);
-
-impl FromStr for LaunchMode {
-    type Err = UnknownLaunchMode;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        match word {
-            "zygote" => Ok(Self::Zygote),
-            "process" => Ok(Self::Process),
-            _ => Err(UnknownLaunchMode(word.to_owned())),
-        }
-    }
 }
 
 /// Why no process came to be.

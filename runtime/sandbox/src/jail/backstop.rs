@@ -1,6 +1,6 @@
 //! Bounds on a worker that do not depend on anything the worker does: its resident memory, its
-//! threads and the CPU time it has used, looked at from outside. The worker's own watchdog is faster and fairer; a worker that
-//! has got rid of it ends here.
+//! threads and the CPU time it has used, looked at from outside. The worker's own watchdog is faster
+//! and fairer; a worker that has got rid of it ends here.
 
 use std::fs;
 

@@ -137,37 +137,32 @@ impl Watch {
             libc::SYS_sendto => {
                 let to = self.open_to(thread.address(args[4], args[5])?)?;
                 let bytes = thread.bytes(args[1], length(args[2])?)?;
-                send(&socket()?, &bytes, args[3], Some(&to))
+                send(&socket()?, &bytes, Some(&to))
             }
-            libc::SYS_sendmsg => self.send_message(&thread, &socket()?, args[1], args[2]),
-            libc::SYS_sendmmsg => self.send_messages(&thread, &socket()?, args),
+            libc::SYS_sendmsg => self.send_message(&thread, &socket()?, args[1]),
+            libc::SYS_sendmmsg => self.send_messages(&thread, &socket()?, args[1], args[2]),
             _ => Err(libc::ENOSYS),
         }
     }
 
-    fn send_message(
-        &self,
-        thread: &Thread<'_>,
-        socket: &OwnedFd,
-        at: u64,
-        flags: u64,
-    ) -> Result<i64, Errno> {
+    fn send_message(&self, thread: &Thread<'_>, socket: &OwnedFd, at: u64) -> Result<i64, Errno> {
         let (name, bytes) = thread.message(at)?;
         let to = name.map(|address| self.open_to(address)).transpose()?;
-        send(socket, &bytes, flags, to.as_ref())
+        send(socket, &bytes, to.as_ref())
     }
 
     fn send_messages(
         &self,
         thread: &Thread<'_>,
         socket: &OwnedFd,
-        [_, at, count, flags, ..]: [u64; 6],
+        at: u64,
+        count: u64,
     ) -> Result<i64, Errno> {
         let size = size_of::<libc::mmsghdr>() as u64;
         let mut sent = 0;
         for index in 0..count.min(MESSAGES as u64) {
             let header = at.wrapping_add(index * size);
-            match self.send_message(thread, socket, header, flags) {
+            match self.send_message(thread, socket, header) {
                 Err(errno) if sent == 0 => return Err(errno),
                 Err(_) => break,
                 Ok(n) => {
@@ -455,12 +450,12 @@ fn bind(socket: &OwnedFd, to: &Address) -> Result<i64, Errno> {
     checked(done as isize)
 }
 
-fn send(socket: &OwnedFd, bytes: &[u8], _flags: u64, to: Option<&Address>) -> Result<i64, Errno> {
-    // Flags of the caller could open a connection or wait; this thread does neither.
+/// The flags of the caller are passed over: they could open a connection or wait.
+fn send(socket: &OwnedFd, bytes: &[u8], to: Option<&Address>) -> Result<i64, Errno> {
     let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    let (storage, len) = to.map_or_else(|| raw(&Address::Other), raw);
-    let (address, len) = match to {
-        Some(_) => ((&raw const storage).cast(), len),
+    let to = to.map(raw);
+    let (address, len) = match &to {
+        Some((storage, len)) => (std::ptr::from_ref(storage).cast(), *len),
         None => (std::ptr::null(), 0),
     };
     // SAFETY: content and address are valid for the call and as long as is said.

@@ -36,6 +36,7 @@ mod logs;
 mod metrics;
 mod options;
 mod outgoing;
+mod pidfd;
 mod pipes;
 mod pool;
 mod sandbox;

@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +34,7 @@ use crate::death::{DeathCause, ExitReport};
 use crate::jail::Group;
 use crate::line::Line;
 use crate::logs::LogBuffer;
+use crate::pidfd;
 use crate::pipes::Pipes;
 
 /// Room for one read. Most answers fit into one.
@@ -186,13 +187,7 @@ impl Process {
 
     /// One of its descriptors, as one of ours.
     pub(crate) fn take_descriptor(&self, fd: RawFd) -> io::Result<OwnedFd> {
-        // SAFETY: a plain system call on a descriptor we own.
-        let taken = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), fd, 0) };
-        match RawFd::try_from(taken) {
-            // SAFETY: the kernel has just given us this descriptor, close-on-exec.
-            Ok(taken) if taken >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(taken) }),
-            _ => Err(io::Error::last_os_error()),
-        }
+        pidfd::take_descriptor(&self.pidfd, fd)
     }
 
     /// The cause it was ended for, if somebody ended it.

@@ -1,9 +1,10 @@
 //! What the platform gives for a jail. Found out once, by trying.
 
 use std::io::Read;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
 
 use super::Delegation;
+use crate::pidfd;
 
 /// The mechanisms of a full jail, and whether they are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,17 +94,8 @@ fn can_take_descriptors() -> bool {
         if ready.read_exact(&mut [0]).is_err() {
             return false;
         }
-        // SAFETY: plain system calls on a child that is not waited for yet.
-        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.0, 0) };
-        let Ok(pidfd @ 0..) = RawFd::try_from(pidfd) else { return false };
-        // SAFETY: the kernel has just given us this descriptor.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        // SAFETY: a plain system call on a descriptor that is open.
-        let taken = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), 2, 0) };
-        let Ok(taken @ 0..) = RawFd::try_from(taken) else { return false };
-        // SAFETY: the kernel has just given us this descriptor.
-        drop(unsafe { OwnedFd::from_raw_fd(taken) });
-        true
+        let pidfd = pidfd::open(child.0.cast_unsigned());
+        pidfd.and_then(|pidfd| pidfd::take_descriptor(&pidfd, libc::STDERR_FILENO)).is_ok()
     })
 }
 

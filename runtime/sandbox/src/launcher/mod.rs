@@ -11,7 +11,7 @@ mod process;
 mod zygote;
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -216,17 +216,6 @@ fn group() -> Result<Option<Group>, LaunchError> {
             warn!(%error, "a worker has no control group");
             Ok(None)
         }
-    }
-}
-
-fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: a plain system call. The process is our child and not waited for, so the number is
-    // its own.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    match RawFd::try_from(fd) {
-        // SAFETY: the kernel has just given us this descriptor, close-on-exec as pidfds are.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -10,8 +10,9 @@ use cloudserve_channel::Channel;
 use tokio::net::unix::pipe;
 use tokio::process::Command;
 
-use super::{LaunchError, Launched, open_pidfd};
+use super::{LaunchError, Launched};
 use crate::jail::Group;
+use crate::pidfd;
 
 /// See the module.
 pub(super) fn launch(program: &Path, group: Option<Group>) -> Result<Launched, LaunchError> {
@@ -36,7 +37,7 @@ pub(super) fn launch(program: &Path, group: Option<Group>) -> Result<Launched, L
     if let Some(group) = &group {
         group.take_in(pid).map_err(LaunchError::Group)?;
     }
-    let pidfd = open_pidfd(pid).map_err(LaunchError::Descriptors)?;
+    let pidfd = pidfd::open(pid).map_err(LaunchError::Descriptors)?;
     let stdout = child.stdout.take().expect("it was asked for").into_owned_fd();
     let stderr = child.stderr.take().expect("it was asked for").into_owned_fd();
     let receiver = |fd: io::Result<OwnedFd>| {

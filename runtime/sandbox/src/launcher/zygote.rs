@@ -24,8 +24,9 @@ use nix::unistd::Pid;
 use tokio::net::unix::pipe;
 use tracing::debug;
 
-use super::{Exit, LaunchError, Launched, exit, open_pidfd, process};
+use super::{Exit, LaunchError, Launched, exit, process};
 use crate::jail::Group;
+use crate::pidfd;
 
 /// Workers of one zygote share its layout of memory and V8's hash seeds: neither serves for long.
 const MAX_AGE: Duration = Duration::from_hours(1);
@@ -132,7 +133,7 @@ impl Zygote {
 
 /// What there is to know a child by, and its end.
 fn follow(pid: u32) -> io::Result<(OwnedFd, Exit)> {
-    let pidfd = open_pidfd(pid)?;
+    let pidfd = pidfd::open(pid)?;
     let exit = exit::of_child(pid.cast_signed(), pidfd.try_clone()?)?;
     Ok((pidfd, exit))
 }

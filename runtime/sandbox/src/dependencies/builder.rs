@@ -31,7 +31,7 @@ use super::tree_hash::dep_hash;
 use super::turns::Turns;
 
 /// The Node ABI that the worker emulates (Node 26) and the platform: trees are of one.
-const PLATFORM: &str = concat!("node-abi-147 ", "linux-x64");
+const PLATFORM: &str = "node-abi-147 linux-x64";
 
 /// npm's codes for a version it does not know, for an address it may not ask, and for a lock file that
 /// it misses something in.

@@ -154,7 +154,7 @@ impl Tracer {
     }
 
     /// Sends what is there, for at most the time that the collector may take.
-    pub async fn shut_down(self) {
+    pub(crate) async fn shut_down(self) {
         // It waits for the thread that sends.
         let flushed = tokio::task::spawn_blocking(move || self.0.spans.shutdown()).await;
         if let Ok(Err(error)) = flushed {

@@ -49,8 +49,7 @@ impl ApiKeySecret {
     }
 
     /// Whether this text claims to be one of our keys, valid or not.
-    #[must_use]
-    pub fn looks_like(text: &str) -> bool {
+    pub(crate) fn looks_like(text: &str) -> bool {
         text.starts_with(PREFIX)
     }
 

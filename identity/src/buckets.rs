@@ -38,7 +38,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> Buckets<K> {
     }
 
     /// Takes a token out of a bucket that gets so many a second, whether there is one or not.
-    pub fn charge(&self, key: K, per_second: u32) {
+    pub(crate) fn charge(&self, key: K, per_second: u32) {
         let full_at = self.full_at.get_with(key, Arc::default);
         charge(&full_at, self.now(), token(per_second), self.longest_debt_ns);
     }

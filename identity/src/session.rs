@@ -18,29 +18,27 @@ const ISSUER: &str = "cloudserve";
 
 /// What a session token says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SessionClaims {
+pub(crate) struct SessionClaims {
     /// Who: a [`UserId`].
-    pub sub: String,
+    pub(crate) sub: String,
     /// Which token, so that it can be revoked.
-    pub jti: String,
+    pub(crate) jti: String,
     /// `cloudserve`.
-    pub iss: String,
+    pub(crate) iss: String,
     /// Issued at: seconds since the epoch.
-    pub iat: i64,
+    pub(crate) iat: i64,
     /// Refused from here on: seconds since the epoch.
-    pub exp: i64,
+    pub(crate) exp: i64,
 }
 
 impl SessionClaims {
     /// Who. `None` if the token names nobody we could know.
-    #[must_use]
-    pub fn user_id(&self) -> Option<UserId> {
+    pub(crate) fn user_id(&self) -> Option<UserId> {
         self.sub.parse().ok()
     }
 
     /// When the token ends.
-    #[must_use]
-    pub fn expires_at(&self) -> Timestamp {
+    pub(crate) fn expires_at(&self) -> Timestamp {
         Timestamp(self.exp.saturating_mul(1_000))
     }
 }
@@ -98,14 +96,12 @@ impl SessionTokens {
     }
 
     /// What a token says, if we signed it and it has not ended.
-    #[must_use]
-    pub fn verify(&self, token: &str) -> Option<SessionClaims> {
+    pub(crate) fn verify(&self, token: &str) -> Option<SessionClaims> {
         jsonwebtoken::decode(token, &self.verifying, &self.validation).ok().map(|t| t.claims)
     }
 
     /// Whether we signed this token, ended or not: then it is ours to keep from user code.
-    #[must_use]
-    pub fn is_ours(&self, token: &str) -> bool {
+    pub(crate) fn is_ours(&self, token: &str) -> bool {
         let mut validation = self.validation.clone();
         validation.validate_exp = false;
         jsonwebtoken::decode::<SessionClaims>(token, &self.verifying, &validation).is_ok()

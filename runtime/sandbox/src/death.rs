@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 /// Why a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DeathCause {
+pub(crate) enum DeathCause {
     /// It had no call for too long, or made room for another function.
     Idle,
     /// It had served as many calls as it may.
@@ -83,8 +83,7 @@ impl DeathCause {
     }
 
     /// Its name in metrics and logs.
-    #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         Self::LABELS[self.index()]
     }
 }

@@ -47,7 +47,6 @@ mod upload;
 mod version;
 mod worker;
 
-pub use death::DeathCause;
 pub use dependencies::{NpmBuilder, NpmOptions};
 pub use jail::Platform;
 pub use launcher::LaunchMode;

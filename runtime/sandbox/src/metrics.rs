@@ -30,7 +30,7 @@ pub struct SandboxMetrics {
     pub refused: u64,
     /// Connections of functions that were refused, since start.
     pub egress_refused: u64,
-    /// Workers that ended, since start, by cause ([`DeathCause::label`]).
+    /// Workers that ended, since start, by cause.
     pub deaths: Vec<(&'static str, u64)>,
 }
 

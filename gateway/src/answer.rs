@@ -23,7 +23,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::Sleep;
 
 use crate::head::{ExecutionText, is_hop_by_hop};
-use crate::meter::{Call, cancelled};
+use crate::meter::Call;
 use crate::options::GatewayOptions;
 use crate::refusal::{json, limited};
 use crate::unread::Unread;
@@ -320,7 +320,7 @@ impl Settlement {
             (Some(said), _) => Some(said),
             (None, End::Complete) => is_lost.then(crashed),
             (None, End::Faulted(fault)) => Some(fault),
-            (None, End::HungUp) => Some(cancelled()),
+            (None, End::HungUp) => Some(Fault::cancelled()),
         };
         self.call.finish(outcome);
     }

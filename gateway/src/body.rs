@@ -104,7 +104,7 @@ pub(crate) async fn receive<B: Incoming>(
     match body.size_hint().exact() {
         Some(length) if length > max_bytes => {
             leftover.discard_unread(body);
-            Err(too_large(max_bytes))
+            Err(Fault::payload_too_large(max_bytes))
         }
         // One that waits to be asked is asked for by whoever wants it.
         Some(length) if length <= whole_bytes && !leftover.waits_to_be_asked => {
@@ -130,7 +130,7 @@ pub(crate) async fn receive<B: Incoming>(
 async fn read_whole<B: Incoming>(mut body: B, length: u64) -> Result<Bytes, Fault> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(piece) = frame.map_err(|_| gone())?.into_data() else { continue };
+        let Ok(piece) = frame.map_err(|_| Fault::request_cut_off())?.into_data() else { continue };
         // The usual case: it all came in one read, and is not copied.
         if whole.is_empty() && piece.len() as u64 == length {
             return Ok(piece);
@@ -138,20 +138,6 @@ async fn read_whole<B: Incoming>(mut body: B, length: u64) -> Result<Bytes, Faul
         whole.extend_from_slice(&piece);
     }
     Ok(whole.freeze())
-}
-
-pub(crate) fn too_large(max_bytes: u64) -> Fault {
-    Fault::new(
-        FaultClass::PayloadTooLarge,
-        format!(
-            "the request body is larger than {max_bytes} bytes \
-             (limits.requestBodyBytes raises it)"
-        ),
-    )
-}
-
-fn gone() -> Fault {
-    Fault::new(FaultClass::Cancelled, "the caller went away before the request was complete")
 }
 
 /// The caller has not sent what it announced.
@@ -199,7 +185,7 @@ impl<B: Incoming> Stream for Pieces<B> {
                 },
                 Some(Err(_)) => {
                     this.body = None;
-                    return Poll::Ready(Some(Err(gone())));
+                    return Poll::Ready(Some(Err(Fault::request_cut_off())));
                 }
                 None => {
                     this.body = None;
@@ -214,7 +200,7 @@ impl<B: Incoming> Stream for Pieces<B> {
                     // An error says that the call is over already.
                     let _ = overflow.send(());
                 }
-                return Poll::Ready(Some(Err(too_large(this.max_bytes))));
+                return Poll::Ready(Some(Err(Fault::payload_too_large(this.max_bytes))));
             };
             this.left = left;
             return Poll::Ready(Some(Ok(piece.into())));

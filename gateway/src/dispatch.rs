@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cloudserve_protocol::call::{Invocation, Invoker, Outcome, Reply, RequestHead};
 use cloudserve_protocol::fault::Fault;
 
-use crate::body::{Incoming, Leftover, late, receive, too_large};
+use crate::body::{Incoming, Leftover, late, receive};
 use crate::meter::Call;
 use crate::options::GatewayOptions;
 use crate::patience::Patience;
@@ -50,7 +50,7 @@ pub(crate) async fn dispatch<B: Incoming>(
         // An answer to the cut body does not hide that it was cut.
         reply
             .filter(|_| overflow.try_recv().is_err())
-            .unwrap_or_else(|| Err(Box::new(Outcome::not_started(too_large(limit)))))
+            .unwrap_or_else(|| Err(Box::new(Outcome::not_started(Fault::payload_too_large(limit)))))
     })
     .await
 }

@@ -149,6 +149,36 @@ impl Fault {
             ),
         )
     }
+
+    /// The request body is larger than the function takes.
+    #[must_use]
+    pub fn payload_too_large(max_bytes: u64) -> Self {
+        Self::new(
+            FaultClass::PayloadTooLarge,
+            format!(
+                "the request body is larger than {max_bytes} bytes \
+                 (limits.requestBodyBytes raises it)"
+            ),
+        )
+    }
+
+    /// The caller went away before all of its request was there.
+    #[must_use]
+    pub fn request_cut_off() -> Self {
+        Self::new(FaultClass::Cancelled, "the caller went away before the request was complete")
+    }
+
+    /// The caller went away before it had all of its answer.
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self::new(FaultClass::Cancelled, "the caller went away before the answer was complete")
+    }
+
+    /// No call is taken any more.
+    #[must_use]
+    pub fn shutting_down() -> Self {
+        Self::new(FaultClass::SandboxUnavailable, "the server is shutting down; try again")
+    }
 }
 
 impl fmt::Display for Fault {

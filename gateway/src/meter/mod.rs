@@ -312,7 +312,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if self.place.is_some() {
-            self.conclude(Outcome::not_started(cancelled()));
+            self.conclude(Outcome::not_started(Fault::cancelled()));
         }
     }
 }
@@ -325,11 +325,6 @@ fn as_told(mut over: Outcome, told: Outcome) -> Outcome {
         over.fault = told.fault;
     }
     over
-}
-
-/// The caller has gone.
-pub(crate) fn cancelled() -> Fault {
-    Fault::new(FaultClass::Cancelled, "the caller went away before the answer was complete")
 }
 
 /// Sees to it that the owner's log says why the call failed. The sandbox has said it of the faults

@@ -223,7 +223,7 @@ async fn receive(
         append(&mut received, frame.into_data().map_err(|_| Malformed)?);
     };
     let first = (!received.is_empty()).then_some(Ok(Piece::Data(received)));
-    let rest = pieces.map(|frame| piece_of(frame.map_err(|_| gone())?));
+    let rest = pieces.map(|frame| piece_of(frame.map_err(|_| Fault::request_cut_off())?));
     let body = Body::Stream(Box::pin(stream::iter(first).chain(rest)));
     head.into_call(headers, body, arrived, told)
 }
@@ -234,11 +234,7 @@ fn piece_of(frame: Frame<Bytes>) -> Result<Piece, Fault> {
         Err(frame) => frame.into_trailers().unwrap_or_default(),
     };
     // Nobody but a gateway sends any.
-    unwrap_trailers(&trailers).map(Piece::Trailers).map_err(|_| gone())
-}
-
-fn gone() -> Fault {
-    Fault::new(FaultClass::Cancelled, "the caller went away before the request was complete")
+    unwrap_trailers(&trailers).map(Piece::Trailers).map_err(|_| Fault::request_cut_off())
 }
 
 async fn cancel(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> StatusCode {

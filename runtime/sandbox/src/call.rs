@@ -28,7 +28,6 @@ use crate::exchange::{Event, Exchange, Held};
 use crate::metrics::Counters;
 use crate::sandbox::Shared;
 use crate::state::{Admission, Grant, Refusal, Turn};
-use crate::upload::too_large;
 use crate::version::Insisted;
 use crate::worker::Worker;
 
@@ -55,7 +54,7 @@ impl Shared {
         if let Body::Full(bytes) = &request.body
             && bytes.len() as u64 > limits.request_body_bytes
         {
-            let fault = too_large(limits.request_body_bytes);
+            let fault = Fault::payload_too_large(limits.request_body_bytes);
             return Err(Box::new(Outcome::not_started(fault)));
         }
         // Passed on from hand to hand.
@@ -221,7 +220,7 @@ fn refused(
             };
         }
         Refusal::StillLoading => Fault::timeout(target.limits.timeout_ms),
-        Refusal::Draining => shutting_down(),
+        Refusal::Draining => Fault::shutting_down(),
         Refusal::Busy => too_many(target.limits.concurrency, account_limit),
     };
     let timings = Timings { queue_us: waited_us, ..Timings::default() };
@@ -239,11 +238,6 @@ fn too_many(concurrency: u32, account_limit: Option<u32>) -> Fault {
         "too many calls at the same time: {whose} and the queue was full or too slow; try again"
     );
     Fault::new(FaultClass::ConcurrencyLimit, message).with_limit(limit)
-}
-
-/// The sandbox takes no calls any more.
-pub(crate) fn shutting_down() -> Fault {
-    Fault::new(FaultClass::SandboxUnavailable, "the server is shutting down; try again")
 }
 
 /// Whether the call waited for this worker to load, and where the time since its arrival went.

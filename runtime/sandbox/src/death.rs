@@ -137,13 +137,11 @@ impl ExitReport {
                 "the function's process was ended by signal {signal} ({})",
                 signal_name(signal)
             )),
-            DeathCause::Drained => {
-                Fault::new(FaultClass::SandboxUnavailable, "the server is shutting down; try again")
-            }
+            DeathCause::Drained => Fault::shutting_down(),
             DeathCause::ProtocolViolation => {
                 crashed("the function's process misbehaved and was ended".to_owned())
             }
-            DeathCause::Cancelled => cancelled(),
+            DeathCause::Cancelled => Fault::cancelled(),
             DeathCause::Idle
             | DeathCause::Recycled
             | DeathCause::Redeployed
@@ -157,11 +155,6 @@ impl ExitReport {
     pub(crate) fn status_text(&self) -> String {
         self.status.map_or_else(|| "exit status unknown".to_owned(), |status| status.to_string())
     }
-}
-
-/// The caller went away.
-pub(crate) fn cancelled() -> Fault {
-    Fault::new(FaultClass::Cancelled, "the caller went away before the answer was complete")
 }
 
 /// A fault as the worker tells it: only classes that are its to tell, and texts of bounded length.

@@ -25,7 +25,7 @@ use tracing::warn;
 
 use crate::asked::Asked;
 use crate::attend::FRAMES_AT_ONCE;
-use crate::death::{DeathCause, as_claimed, cancelled};
+use crate::death::{DeathCause, as_claimed};
 use crate::logs::LogBuffer;
 use crate::sandbox::Shared;
 use crate::worker::{ChannelError, Worker};
@@ -448,7 +448,7 @@ impl Exchange {
             Event::Lost
         });
         let (mut outcome, told) = self.finish(ending).await;
-        outcome.fault.get_or_insert_with(cancelled);
+        outcome.fault.get_or_insert_with(Fault::cancelled);
         // Nobody may want to know.
         let _ = told.send(outcome);
     }

@@ -21,7 +21,6 @@ use tokio::sync::{Notify, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::attend::attend;
-use crate::call::shutting_down;
 use crate::code_cache::CodeCaches;
 use crate::cpu::Terms;
 use crate::death::{DeathCause, ExitReport};
@@ -191,11 +190,11 @@ impl VersionLoader for Sandbox {
         let (done, loaded) = oneshot::channel();
         let ordered = self.0.with_state(|state, _| state.order_boot(&target));
         if !ordered {
-            return Err(shutting_down());
+            return Err(Fault::shutting_down());
         }
         self.0.spawn_boot(target, Some(done));
         // The task reports in every case but a panic of its own.
-        loaded.await.unwrap_or_else(|_| Err(shutting_down()))
+        loaded.await.unwrap_or_else(|_| Err(Fault::shutting_down()))
     }
 
     fn retire_below(&self, function_id: FunctionId, version: u32) {

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use cloudserve_protocol::call::{self, Body, BodyStream};
-use cloudserve_protocol::fault::{Fault, FaultClass};
+use cloudserve_protocol::fault::Fault;
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::wire::{INITIAL_UPLOAD_CREDIT_BYTES, MAX_CHUNK_BYTES};
 
@@ -78,7 +78,7 @@ impl Upload {
                     return Poll::Ready(Piece::Trailers(trailers));
                 }
                 Some(Ok(call::Piece::Data(bytes))) if bytes.len() as u64 > self.left_bytes => {
-                    return Poll::Ready(Piece::Aborted(too_large(self.limit_bytes)));
+                    return Poll::Ready(Piece::Aborted(Fault::payload_too_large(self.limit_bytes)));
                 }
                 Some(Ok(call::Piece::Data(bytes))) => {
                     self.left_bytes -= bytes.len() as u64;
@@ -96,16 +96,6 @@ impl Upload {
         let end = self.rest.is_empty() && self.stream.is_none();
         Poll::Ready(Piece::Body { bytes, end })
     }
-}
-
-/// The request body is larger than the function takes.
-pub(crate) fn too_large(limit_bytes: u64) -> Fault {
-    Fault::new(
-        FaultClass::PayloadTooLarge,
-        format!(
-            "the request body is larger than {limit_bytes} bytes (limits.requestBodyBytes raises it)"
-        ),
-    )
 }
 
 #[cfg(test)]
@@ -177,6 +167,6 @@ mod tests {
         let pieces = vec![Ok(data(b"abcd"))];
         let (_, upload) = Upload::split(Body::Stream(Box::pin(stream::iter(pieces))), 3);
         let polled = next(&mut upload.unwrap());
-        assert_eq!(polled, Poll::Ready(Piece::Aborted(too_large(3))));
+        assert_eq!(polled, Poll::Ready(Piece::Aborted(Fault::payload_too_large(3))));
     }
 }

@@ -1,6 +1,7 @@
 //! Counters of the data plane.
 
 use std::fmt::{self, Write};
+use std::iter;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -11,23 +12,6 @@ use crate::refusal::Refusal;
 /// Code of a call without a fault.
 pub(crate) const OK: &str = "ok";
 
-const CODES: [&str; 14] = [
-    OK,
-    "handler_error",
-    "startup_error",
-    "timeout",
-    "cpu_limit",
-    "memory_limit",
-    "crashed",
-    "response_too_large",
-    "concurrency_limit",
-    "rate_limit",
-    "quota_exceeded",
-    "payload_too_large",
-    "sandbox_unavailable",
-    "cancelled",
-];
-
 /// Upper bounds of the latency buckets, in microseconds.
 const BOUNDS_US: [u64; 14] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
@@ -36,7 +20,9 @@ const BOUNDS_US: [u64; 14] = [
 
 #[derive(Default)]
 pub(crate) struct Metrics {
-    calls: [AtomicU64; CODES.len()],
+    succeeded: AtomicU64,
+    /// By [`FaultClass::ALL`].
+    failed: [AtomicU64; FaultClass::ALL.len()],
     refusals: [AtomicU64; Refusal::CODES.len()],
     cold: AtomicU64,
     in_flight: AtomicI64,
@@ -55,10 +41,11 @@ impl Metrics {
 
     pub(crate) fn ended(&self, fault: Option<FaultClass>, cold: bool, duration: Duration) {
         self.in_flight.fetch_sub(1, Relaxed);
-        let code = fault.map_or(OK, FaultClass::code);
-        if let Some(place) = CODES.iter().position(|c| *c == code) {
-            self.calls[place].fetch_add(1, Relaxed);
-        }
+        let calls = match fault {
+            None => &self.succeeded,
+            Some(class) => &self.failed[class as usize],
+        };
+        calls.fetch_add(1, Relaxed);
         if cold {
             self.cold.fetch_add(1, Relaxed);
         }
@@ -75,21 +62,21 @@ impl Metrics {
     }
 
     pub(crate) fn snapshot(&self, unstored_rows: usize) -> MetricsSnapshot {
-        let read = |counters: &[AtomicU64], names: &[&'static str]| {
-            names.iter().copied().zip(counters.iter().map(|c| c.load(Relaxed))).collect()
-        };
+        let read = |counter: &AtomicU64| counter.load(Relaxed);
+        let codes = iter::once(OK).chain(FaultClass::ALL.map(FaultClass::code));
+        let calls = iter::once(&self.succeeded).chain(&self.failed).map(read);
         MetricsSnapshot {
-            calls: read(&self.calls, &CODES),
-            refusals: read(&self.refusals, &Refusal::CODES),
-            cold_calls: self.cold.load(Relaxed),
+            calls: codes.zip(calls).collect(),
+            refusals: Refusal::CODES.into_iter().zip(self.refusals.iter().map(read)).collect(),
+            cold_calls: read(&self.cold),
             in_flight: self.in_flight.load(Relaxed),
             connections: self.connections.load(Relaxed),
-            latency: self.buckets.iter().map(|b| b.load(Relaxed)).collect(),
-            duration_us: self.duration_us.load(Relaxed),
-            usage_stored: self.usage_stored.load(Relaxed),
+            latency: self.buckets.iter().map(read).collect(),
+            duration_us: read(&self.duration_us),
+            usage_stored: read(&self.usage_stored),
             unstored_rows,
-            logs_dropped: self.logs_dropped.load(Relaxed),
-            store_failures: self.store_failures.load(Relaxed),
+            logs_dropped: read(&self.logs_dropped),
+            store_failures: read(&self.store_failures),
         }
     }
 }
@@ -167,21 +154,7 @@ mod tests {
     #[test]
     fn every_fault_has_a_counter_and_calls_balance() {
         let metrics = Metrics::default();
-        for class in [
-            FaultClass::HandlerError,
-            FaultClass::StartupError,
-            FaultClass::Timeout,
-            FaultClass::CpuLimit,
-            FaultClass::MemoryLimit,
-            FaultClass::Crashed,
-            FaultClass::ResponseTooLarge,
-            FaultClass::ConcurrencyLimit,
-            FaultClass::RateLimit,
-            FaultClass::QuotaExceeded,
-            FaultClass::PayloadTooLarge,
-            FaultClass::SandboxUnavailable,
-            FaultClass::Cancelled,
-        ] {
+        for class in FaultClass::ALL {
             metrics.began();
             metrics.ended(Some(class), true, Duration::from_secs(60));
         }

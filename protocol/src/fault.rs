@@ -40,6 +40,23 @@ pub enum FaultClass {
 }
 
 impl FaultClass {
+    /// Each of them, at the place that its number is.
+    pub const ALL: [Self; Self::Cancelled as usize + 1] = [
+        Self::HandlerError,
+        Self::StartupError,
+        Self::Timeout,
+        Self::CpuLimit,
+        Self::MemoryLimit,
+        Self::Crashed,
+        Self::ResponseTooLarge,
+        Self::ConcurrencyLimit,
+        Self::RateLimit,
+        Self::QuotaExceeded,
+        Self::PayloadTooLarge,
+        Self::SandboxUnavailable,
+        Self::Cancelled,
+    ];
+
     /// The stable code in answers, usage rows and metrics.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -198,5 +215,16 @@ impl fmt::Display for Chain<'_> {
         write!(f, "{}", self.0)?;
         iter::successors(self.0.source(), |cause| cause.source())
             .try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_class_is_at_its_place() {
+        let places = FaultClass::ALL.map(|class| class as usize);
+        assert!(places.into_iter().eq(0..FaultClass::ALL.len()), "{places:?}");
     }
 }

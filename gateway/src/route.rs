@@ -193,8 +193,8 @@ impl Routes {
             owner_name: served.owner_name.clone(),
             function_name: served.function_name.clone(),
             version: version.version,
+            runtime_deps: built.runtime_deps().cloned(),
             bundle_hash: built.bundle_hash,
-            runtime_deps: built.dep_hash.filter(|_| built.needs_tree),
             limits: version.limits,
             env,
         })))
@@ -258,7 +258,7 @@ impl Routes {
             function_name: route.function_name,
             version: version.version,
             bundle_hash: built.bundle_hash.clone(),
-            runtime_deps: built.dep_hash.clone().filter(|_| built.needs_tree),
+            runtime_deps: built.runtime_deps().cloned(),
             limits: version.limits,
             env,
         });

@@ -213,6 +213,14 @@ pub struct BuiltVersion {
     pub handler_kind: HandlerKind,
 }
 
+impl BuiltVersion {
+    /// The dependency tree that is there at run time, if one is.
+    #[must_use]
+    pub fn runtime_deps(&self) -> Option<&DepHash> {
+        self.dep_hash.as_ref().filter(|_| self.needs_tree)
+    }
+}
+
 /// A function with the two versions that matter: the newest and, if another, the served one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FunctionRecord {

@@ -254,7 +254,7 @@ impl Pipeline {
             function_name: claimed.function.name.clone(),
             version: version.version,
             bundle_hash: built.bundle_hash.clone(),
-            runtime_deps: built.dep_hash.clone().filter(|_| built.needs_tree),
+            runtime_deps: built.runtime_deps().cloned(),
             limits: version.limits,
             env: self.sealer.open(id, &version.env).map_err(Failure::transient)?,
         })

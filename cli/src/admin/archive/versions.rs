@@ -46,8 +46,8 @@ fn objects_of(version: &Version) -> impl Iterator<Item = String> {
     built.flat_map(|built| {
         let bundle =
             ArtifactKey::Bundle { function: version.function_id, hash: built.bundle_hash.clone() };
-        let tree = built.dep_hash.as_ref().filter(|_| built.needs_tree);
-        let tree = tree.map(|hash| ArtifactKey::DependencyTree { hash: hash.clone() });
+        let tree =
+            built.runtime_deps().map(|hash| ArtifactKey::DependencyTree { hash: hash.clone() });
         std::iter::once(bundle).chain(tree).map(|key| key.to_string())
     })
 }

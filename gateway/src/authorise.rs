@@ -60,7 +60,7 @@ pub(crate) async fn authorise(
             let target = match request.headers.get(&VERSION) {
                 None => target,
                 Some(_) if view != View::Owner => return Err(Refusal::VersionChosen),
-                Some(version) => chosen(routes, &target, version).await?,
+                Some(version) => chosen(routes, path, &target, version).await?,
             };
             // A key that is for calls alone may be in the hands of those who call.
             let may_read_logs =
@@ -90,6 +90,7 @@ fn not_loaded(path: &RunPath<'_>, error: &LoadError) -> Refusal {
 /// The version the owner names in place of the one that is served.
 async fn chosen(
     routes: &Routes,
+    path: &RunPath<'_>,
     served: &Arc<Target>,
     version: &HeaderValue,
 ) -> Result<Arc<Target>, Refusal> {
@@ -101,11 +102,7 @@ async fn chosen(
     match routes.version(served, number).await {
         Ok(Some(target)) => Ok(target),
         Ok(None) => Err(Refusal::VersionNotFound),
-        Err(LoadError::Store(error)) => Err(Refusal::storage(&error)),
-        Err(error @ LoadError::Env(_)) => {
-            tracing::error!(function = %served.function_id, error = %Chain(&error), "cannot serve");
-            Err(Refusal::Unavailable)
-        }
+        Err(error) => Err(not_loaded(path, &error)),
     }
 }
 

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{BenchError, Doing};
-use crate::load::Record;
+use crate::load::{Record, us_at};
 use crate::machine::Machine;
 
 /// Changes when a reader of older results would misunderstand newer ones.
@@ -113,7 +113,7 @@ impl Distribution {
         if histogram.is_empty() {
             return None;
         }
-        let at = |share: f64| histogram.value_at_quantile(share) as f64 / 1e3;
+        let at = |share: f64| us_at(histogram, share);
         Some(Self {
             count: histogram.len(),
             mean_us: histogram.mean() / 1e3,

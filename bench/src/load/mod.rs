@@ -12,7 +12,7 @@ mod virtual_time;
 
 pub(crate) use closed::{ClosedPlan, closed};
 pub(crate) use open::{OpenPlan, open};
-pub(crate) use record::{Expected, Record, Recorder, Temperature, When, histogram};
+pub(crate) use record::{Expected, Record, Recorder, Temperature, When, histogram, us_at};
 pub(crate) use schedule::{Arrival, fixed, poisson};
 
 /// A second, in the unit of the clocks.

@@ -18,6 +18,11 @@ pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_NS, DIGITS).expect("the bounds are valid constants")
 }
 
+/// The time in which this share of calls was answered, in microseconds.
+pub(crate) fn us_at(histogram: &Histogram<u64>, share: f64) -> f64 {
+    histogram.value_at_quantile(share) as f64 / 1e3
+}
+
 /// Whether a call loaded its function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Temperature {
@@ -107,8 +112,15 @@ impl Record {
         self.completed as f64 * 1e9 / self.elapsed_ns as f64
     }
 
-    /// Takes in another phase of the same kind.
-    pub(crate) fn merge(&mut self, other: &Self) {
+    /// Adds this phase to those of the same kind before it, if there were any.
+    pub(crate) fn add_to(self, all: &mut Option<Self>) {
+        match all {
+            Some(all) => all.merge(&self),
+            None => *all = Some(self),
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
         for (into, from) in [
             (&mut self.corrected, &other.corrected),
             (&mut self.uncorrected, &other.uncorrected),

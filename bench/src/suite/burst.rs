@@ -7,7 +7,7 @@ use super::open::{connected, nanos};
 use super::{Bench, fleet_names};
 use crate::client::Request;
 use crate::error::{BenchError, Doing};
-use crate::load::{Arrival, Expected, OpenPlan, Temperature, open};
+use crate::load::{Arrival, Expected, OpenPlan, Record, Temperature, open, us_at};
 use crate::results::{Better, Cell};
 use crate::target::{Home, ServerOptions};
 use crate::workload::HELLO;
@@ -34,7 +34,7 @@ async fn burst(
     calls: usize,
     what: &str,
 ) -> Result<(), BenchError> {
-    let mut all: Option<crate::load::Record> = None;
+    let mut all: Option<Record> = None;
     let mut lasts = Vec::new();
     let mut p50s = Vec::new();
     for _ in 0..bench.plan.rounds {
@@ -56,11 +56,8 @@ async fn burst(
             .doing("no timer can be made")?;
         server.stop().await;
         lasts.push(record.corrected.max() as f64 / 1e3);
-        p50s.push(record.corrected.value_at_quantile(0.5) as f64 / 1e3);
-        match &mut all {
-            Some(all) => all.merge(&record),
-            none => *none = Some(record),
-        }
+        p50s.push(us_at(&record.corrected, 0.5));
+        record.add_to(&mut all);
     }
     let Some(record) = all else { return Ok(()) };
     let variant = format!("{calls} calls {what}");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::{Bench, deploy_of, deploy_workload, fleet_names};
 use crate::client::{Clock, Lane, Request, TcpLane};
 use crate::error::{BenchError, Doing};
-use crate::load::{Expected, Record, Recorder, Temperature, When};
+use crate::load::{Expected, Record, Recorder, Temperature, When, us_at};
 use crate::results::{Better, Cell};
 use crate::target::{Home, PeerKind, ServerOptions, free_address};
 use crate::workload::{EXPRESS, HELLO, PACKAGES, Workload};
@@ -96,12 +96,9 @@ async fn first_calls(
         }
         server.stop().await;
         let record = recorder.finish(begin);
-        p50s.push(record.corrected.value_at_quantile(0.5) as f64 / 1e3);
-        p99s.push(record.corrected.value_at_quantile(0.99) as f64 / 1e3);
-        match &mut all {
-            Some(all) => all.merge(&record),
-            none => *none = Some(record),
-        }
+        p50s.push(us_at(&record.corrected, 0.5));
+        p99s.push(us_at(&record.corrected, 0.99));
+        record.add_to(&mut all);
     }
     let Some(record) = all else { return Ok(()) };
     let variant = if pool > 0 { "warm pool" } else { "no pool" };

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::{Bench, deploy_workload, probe};
 use crate::client::{Request, TcpLane};
 use crate::error::{BenchError, Doing};
-use crate::load::{Arrival, ClosedPlan, Expected, OpenPlan, Record, closed, fixed, open, poisson};
+use crate::load::{
+    Arrival, ClosedPlan, Expected, OpenPlan, Record, closed, fixed, open, poisson, us_at,
+};
 use crate::results::{Better, Cell};
 use crate::target::{Home, PeerKind, ServerOptions};
 use crate::workload::HELLO;
@@ -121,14 +123,11 @@ async fn half(bench: &mut Bench, subject: &Subject, offered: f64) -> Result<(), 
                 _ => fixed(offered, nanos(lasting), 1),
             };
             let record = offer(bench, subject, &schedule, lasting).await?;
-            let at = |share: f64| record.corrected.value_at_quantile(share) as f64 / 1e3;
+            let at = |share: f64| us_at(&record.corrected, share);
             p50s.push(at(0.5));
             p99s.push(at(0.99));
             ratios.push(at(0.99) / at(0.5));
-            match &mut all {
-                Some(all) => all.merge(&record),
-                none => *none = Some(record),
-            }
+            record.add_to(&mut all);
         }
         let Some(record) = all else { continue };
         let variant = format!("half the knee, {kind}");

@@ -7,7 +7,7 @@ use super::open::nanos;
 use super::{Bench, deploy_of, fleet_names};
 use crate::client::{Request, TcpLane};
 use crate::error::BenchError;
-use crate::load::{ClosedPlan, Expected, Record, Temperature, closed};
+use crate::load::{ClosedPlan, Expected, Record, Temperature, closed, us_at};
 use crate::results::{Better, Cell};
 use crate::target::{Home, ServerOptions};
 use crate::workload::HELLO;
@@ -57,12 +57,9 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
             };
             let mut lanes = TcpLane::many(server.gateway, CONNECTIONS);
             let record = closed(&bench.clock, &mut lanes, requests, &plan, || {}).await;
-            p50s.push(record.corrected.value_at_quantile(0.5) as f64 / 1e3);
+            p50s.push(us_at(&record.corrected, 0.5));
             rates.push(record.rate());
-            match all {
-                Some(all) => all.merge(&record),
-                none => *none = Some(record),
-            }
+            record.add_to(all);
         }
     }
     for (n, server, _, record, p50s, rates) in sides {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Bench, deploy_workload, probe};
 use crate::client::{Request, TcpLane};
 use crate::error::BenchError;
-use crate::load::{ClosedPlan, Expected, Record, closed};
+use crate::load::{ClosedPlan, Expected, Record, closed, us_at};
 use crate::results::{Better, Cell};
 use crate::target::procfs::{CpuTime, own_thread_us};
 use crate::target::{Home, Peer, PeerKind, Process, Server, ServerOptions};
@@ -139,17 +139,12 @@ async fn take_turns(
             tally.client_us += own_thread_us().saturating_sub(before.1);
             tally.calls += record.offered;
             tally.rates.push(record.rate());
-            match &mut tally.record {
-                Some(all) => all.merge(&record),
-                none => *none = Some(record.clone()),
+            // Where nothing was answered there is a rate, which is none, and no latency.
+            if !record.uncorrected.is_empty() {
+                tally.p50s.push(us_at(&record.uncorrected, 0.5));
+                tally.p99s.push(us_at(&record.uncorrected, 0.99));
             }
-            if record.uncorrected.is_empty() {
-                // It has a rate, which is none; it has no latency.
-                continue;
-            }
-            for (rounds, share) in [(&mut tally.p50s, 0.5), (&mut tally.p99s, 0.99)] {
-                rounds.push(record.uncorrected.value_at_quantile(share) as f64 / 1e3);
-            }
+            record.add_to(&mut tally.record);
         }
     }
     for (contender, tally) in contenders.iter().zip(tallies) {

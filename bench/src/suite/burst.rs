@@ -65,7 +65,6 @@ async fn burst(
     cell.set_rounds("p50_us", &p50s, Better::Lower);
     cell.set_rounds("last_us", &lasts, Better::Lower);
     cell.set("cold_calls", record.cold as f64 / bench.plan.rounds as f64, Better::Neither);
-    bench.progress.cell(&cell);
-    bench.cells.push(cell);
+    bench.keep(cell);
     Ok(())
 }

@@ -53,8 +53,7 @@ async fn refill(bench: &mut Bench, home: &mut Home) -> Result<(), BenchError> {
     let mut cell = Cell::new("capacity", "cloudserve", "", "pool refill");
     cell.set_rounds("workers_per_second", &rates, Better::Higher);
     cell.set_rounds("server_ready_ms", &starts, Better::Lower);
-    bench.progress.cell(&cell);
-    bench.cells.push(cell);
+    bench.keep(cell);
     Ok(())
 }
 
@@ -92,8 +91,7 @@ async fn memory(bench: &mut Bench, home: &mut Home) -> Result<(), BenchError> {
     cell.set("functions", functions as f64, Better::Neither);
     cell.set("server_pss_mb", pss_bytes(pid).unwrap_or(0) as f64 / MB, Better::Lower);
     server.stop().await;
-    bench.progress.cell(&cell);
-    bench.cells.push(cell);
+    bench.keep(cell);
     if functions < names.len() {
         bench.note(format!(
             "memory: {answered} of {} functions answered, {idle} workers were idle after that",

@@ -113,8 +113,7 @@ async fn first_calls(
             crate::results::Figure { value: p99, better: Better::Lower, noise },
         );
     }
-    bench.progress.cell(&cell);
-    bench.cells.push(cell);
+    bench.keep(cell);
     Ok(())
 }
 
@@ -151,7 +150,6 @@ async fn start_node(bench: &mut Bench, workload: &Workload) -> Result<(), BenchE
     }
     let mut cell = Cell::new("cold", "node", workload.name, "process start");
     cell.set_rounds("p50_us", &took, Better::Neither);
-    bench.progress.cell(&cell);
-    bench.cells.push(cell);
+    bench.keep(cell);
     Ok(())
 }

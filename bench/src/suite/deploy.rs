@@ -3,14 +3,14 @@
 use super::{Bench, deploy_of, deploy_workload};
 use crate::error::BenchError;
 use crate::results::{Better, Cell, Distribution};
-use crate::target::{Home, ServerOptions};
+use crate::target::ServerOptions;
 use crate::workload::{HELLO, PACKAGES};
 
 /// Deploys of each kind.
 const DEPLOYS: usize = 15;
 
 pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
-    let mut home = Home::new(&bench.scratch.join("deploy"), &bench.program, &bench.extra)?;
+    let mut home = bench.home("deploy")?;
     let server = home.serve(&ServerOptions::default()).await?;
     // The first one finds no tree of its packages; the others do.
     deploy_workload(&home, &server, &PACKAGES).await?;
@@ -26,8 +26,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
         let mut cell = Cell::new("deploy", "cloudserve", workload.name, variant);
         cell.latency = Distribution::of(&took);
         cell.set_rounds("p50_us", &rounds, Better::Lower);
-        bench.progress.cell(&cell);
-        bench.cells.push(cell);
+        bench.keep(cell);
     }
     server.stop().await;
     Ok(())

@@ -131,6 +131,17 @@ impl Bench {
         self.notes.push(note);
     }
 
+    /// Keeps what was measured, and tells of it.
+    pub(crate) fn keep(&mut self, cell: Cell) {
+        self.progress.cell(&cell);
+        self.cells.push(cell);
+    }
+
+    /// A home of its own for a suite.
+    pub(crate) fn home(&self, name: &str) -> Result<Home, BenchError> {
+        Home::new(&self.scratch.join(name), &self.program, &self.extra)
+    }
+
     /// A home with an account and the fleet in it.
     pub(crate) async fn fleet(&mut self) -> Result<Home, BenchError> {
         if let Some(home) = self.fleet.take() {
@@ -138,7 +149,7 @@ impl Bench {
         }
         let n = self.plan.fleet;
         self.progress.say(&format!("deploying {n} functions"));
-        let mut home = Home::new(&self.scratch.join("fleet"), &self.program, &self.extra)?;
+        let mut home = self.home("fleet")?;
         let server = home.serve(&ServerOptions::default()).await?;
         for name in fleet_names(n) {
             server.deploy(&deploy_of(&name, &HELLO)).await?;

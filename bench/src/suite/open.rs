@@ -11,7 +11,7 @@ use crate::load::{
     Arrival, ClosedPlan, Expected, OpenPlan, Record, closed, fixed, open, poisson, us_at,
 };
 use crate::results::{Better, Cell};
-use crate::target::{Home, PeerKind, ServerOptions};
+use crate::target::{PeerKind, ServerOptions};
 use crate::workload::HELLO;
 
 /// Connections an open load uses. More calls than that wait, and their wait counts.
@@ -36,7 +36,7 @@ struct Subject {
 }
 
 pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
-    let mut home = Home::new(&bench.scratch.join("open"), &bench.program, &bench.extra)?;
+    let mut home = bench.home("open")?;
     let server = home.serve(&ServerOptions::default()).await?;
     let request = deploy_workload(&home, &server, &HELLO).await?;
     let body_bytes = probe("cloudserve", server.gateway, &request, &HELLO).await?;
@@ -138,8 +138,7 @@ async fn half(bench: &mut Bench, subject: &Subject, offered: f64) -> Result<(), 
         cell.set_rounds("p50_us", &p50s, Better::Lower);
         cell.set_rounds("p99_us", &p99s, Better::Lower);
         cell.set_rounds("p99_over_p50", &ratios, Better::Lower);
-        bench.progress.cell(&cell);
-        bench.cells.push(cell);
+        bench.keep(cell);
     }
     Ok(())
 }

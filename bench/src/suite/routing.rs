@@ -9,7 +9,7 @@ use crate::client::{Request, TcpLane};
 use crate::error::BenchError;
 use crate::load::{ClosedPlan, Expected, Record, Temperature, closed, us_at};
 use crate::results::{Better, Cell};
-use crate::target::{Home, ServerOptions};
+use crate::target::ServerOptions;
 use crate::workload::HELLO;
 
 const FEW: usize = 10;
@@ -22,8 +22,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
     let many = bench.plan.routed_functions;
     let mut homes = Vec::new();
     for n in [FEW, many] {
-        let dir = bench.scratch.join(format!("routing-{n}"));
-        let mut home = Home::new(&dir, &bench.program, &bench.extra)?;
+        let mut home = bench.home(&format!("routing-{n}"))?;
         let server = home.serve(&ServerOptions::default()).await?;
         bench.progress.say(&format!("deploying {n} functions"));
         let names: Vec<String> = fleet_names(n).collect();
@@ -70,8 +69,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
             Cell::new("routing", "cloudserve", HELLO.name, &variant).recorded(&record, false);
         cell.set_rounds("p50_us", &p50s, Better::Lower);
         cell.set_rounds("calls_per_second", &rates, Better::Higher);
-        bench.progress.cell(&cell);
-        bench.cells.push(cell);
+        bench.keep(cell);
     }
     Ok(())
 }

@@ -9,15 +9,15 @@ use crate::client::TcpLane;
 use crate::error::{BenchError, Doing};
 use crate::load::{ClosedPlan, Expected, OpenPlan, closed, open, poisson};
 use crate::results::{Better, Cell};
+use crate::target::ServerOptions;
 use crate::target::procfs::pss_of_tree;
-use crate::target::{Home, ServerOptions};
 use crate::workload::HELLO;
 
 const WINDOW: Duration = Duration::from_secs(10);
 const MB: f64 = 1024.0 * 1024.0;
 
 pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
-    let mut home = Home::new(&bench.scratch.join("soak"), &bench.program, &bench.extra)?;
+    let mut home = bench.home("soak")?;
     let server = home.serve(&ServerOptions::default()).await?;
     let request = deploy_workload(&home, &server, &HELLO).await?;
     let body_bytes = probe("cloudserve", server.gateway, &request, &HELLO).await?;
@@ -51,8 +51,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
         cell.set("calls_per_second", record.rate(), Better::Neither);
         let pss = pss_of_tree(server.process().pid()) as f64 / MB;
         cell.set("pss_mb", pss, Better::Lower);
-        bench.progress.cell(&cell);
-        bench.cells.push(cell);
+        bench.keep(cell);
     }
     server.stop().await;
     Ok(())

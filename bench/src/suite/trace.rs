@@ -16,7 +16,7 @@ use crate::client::Request;
 use crate::error::{BenchError, Doing};
 use crate::load::{Arrival, Expected, MS, OpenPlan, SECOND, Temperature, open};
 use crate::results::{Better, Cell, Distribution as Figures};
-use crate::target::{Home, ServerOptions};
+use crate::target::ServerOptions;
 use crate::workload::TIMED;
 
 /// Spread of how often functions are called: the busiest fifth gets nearly all calls.
@@ -103,7 +103,7 @@ fn trace(functions: usize, per_second: f64, lasting: u64, seed: u64) -> Trace {
 pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
     let functions = bench.plan.trace_functions;
     let lasting = bench.plan.trace;
-    let mut home = Home::new(&bench.scratch.join("trace"), &bench.program, &bench.extra)?;
+    let mut home = bench.home("trace")?;
     let server = home.serve(&ServerOptions::default()).await?;
     for n in 0..functions {
         server.deploy(&deploy_of(&format!("timed-{n}"), &TIMED)).await?;
@@ -138,16 +138,14 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
     cell.set("functions", functions as f64, Better::Neither);
     let share = record.cold as f64 / record.offered.max(1) as f64;
     cell.set("cold_share", share, Better::Lower);
-    bench.progress.cell(&cell);
-    bench.cells.push(cell);
+    bench.keep(cell);
     let mut cell = Cell::new("trace", "cloudserve", TIMED.name, "cold ones");
     cell.latency = Figures::of(&record.cold_latency);
     if let Some(latency) = cell.latency.clone() {
         cell.set("p50_us", latency.p50_us, Better::Lower);
         cell.set("p99_us", latency.p99_us, Better::Lower);
     }
-    bench.progress.cell(&cell);
-    bench.cells.push(cell);
+    bench.keep(cell);
     Ok(())
 }
 

@@ -40,7 +40,7 @@ struct Tally {
 }
 
 pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
-    let mut home = Home::new(&bench.scratch.join("warm"), &bench.program, &bench.extra)?;
+    let mut home = bench.home("warm")?;
     let server = home.serve(&ServerOptions::default()).await?;
     let peers = bench.plan.peers.clone();
     let result =
@@ -162,7 +162,6 @@ async fn take_turns(
         cell.set("client_us_per_call", per_call(tally.client_us), Better::Neither);
         let busy = tally.client_us as f64 * 1e3 / record.elapsed_ns.max(1) as f64;
         cell.set("client_busy", busy, Better::Neither);
-        bench.progress.cell(&cell);
-        bench.cells.push(cell);
+        bench.keep(cell);
     }
 }

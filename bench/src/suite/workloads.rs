@@ -2,14 +2,14 @@
 
 use super::{Bench, warm};
 use crate::error::BenchError;
-use crate::target::{Home, PeerKind, ServerOptions};
+use crate::target::{PeerKind, ServerOptions};
 use crate::workload::{HELLO_FETCH, OTHERS};
 
 /// Enough to keep both cores busy, and not to measure queues.
 const CONNECTIONS: usize = 8;
 
 pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
-    let mut home = Home::new(&bench.scratch.join("workloads"), &bench.program, &bench.extra)?;
+    let mut home = bench.home("workloads")?;
     let server = home.serve(&ServerOptions::default()).await?;
     let peers: Vec<PeerKind> =
         bench.plan.peers.iter().copied().filter(|kind| *kind != PeerKind::Null).collect();

@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use super::plot::{Plot, Scale, Series, escaped};
 use super::{markdown, table};
-use crate::progress::short;
 use crate::results::{Cell, Results};
 
 const STYLE: &str = "
@@ -75,17 +74,12 @@ fn targets(out: &mut String, results: &Results) {
 fn all(out: &mut String, results: &Results) {
     out.push_str("<table>\n<tr><th>what<th>figures<th>errors</tr>\n");
     for cell in &results.cells {
-        let figures = cell.figures.iter().map(|(name, figure)| {
-            let noise = figure.noise.map_or_else(String::new, |n| format!(" ±{:.0}%", n * 100.0));
-            format!("{name} {}{noise}", short(figure.value))
-        });
-        let errors = cell.errors.iter().map(|(code, n)| format!("{code} {n}"));
         let _ = writeln!(
             out,
             "<tr><td>{}<td>{}<td>{}</tr>",
             escaped(&cell.key()),
-            figures.collect::<Vec<_>>().join(", "),
-            errors.collect::<Vec<_>>().join(", ")
+            markdown::figures_of(cell),
+            markdown::errors_of(cell)
         );
     }
     out.push_str("</table>\n");
@@ -146,18 +140,22 @@ fn curves(title: &str, cells: &[&Cell], name: impl Fn(&Cell) -> String) -> Plot 
     }
 }
 
+/// Adds a point, if there is one, to the series of this name.
+fn add_point(all: &mut Vec<Series>, name: String, point: Option<(f64, f64)>) {
+    let Some(point) = point else { return };
+    match all.iter_mut().find(|series| series.name == name) {
+        Some(series) => series.points.push(point),
+        None => all.push(Series { name, points: vec![point] }),
+    }
+}
+
 /// Latency by offered rate.
 fn knee(results: &Results) -> Plot {
     let mut series: Vec<Series> = Vec::new();
     for (figure, name) in [("p50_us", "p50"), ("p99_us", "p99")] {
         for cell in cells(results, "open", |c| c.variant.starts_with("step ")) {
-            let point = (cell.value("offered_per_second"), cell.value(figure));
-            let (Some(x), Some(y)) = point else { continue };
-            let name = format!("{}, {name}", cell.target);
-            match series.iter_mut().find(|series| series.name == name) {
-                Some(series) => series.points.push((x, y)),
-                None => series.push(Series { name, points: vec![(x, y)] }),
-            }
+            let point = cell.value("offered_per_second").zip(cell.value(figure));
+            add_point(&mut series, format!("{}, {name}", cell.target), point);
         }
     }
     Plot {
@@ -176,13 +174,8 @@ fn knee(results: &Results) -> Plot {
 fn throughput(results: &Results) -> Plot {
     let mut series: Vec<Series> = Vec::new();
     for cell in cells(results, "warm", |c| c.workload == "hello") {
-        let (Some(x), Some(y)) = (cell.value("calls_per_second"), cell.value("p50_us")) else {
-            continue;
-        };
-        match series.iter_mut().find(|series| series.name == cell.target) {
-            Some(series) => series.points.push((x, y)),
-            None => series.push(Series { name: cell.target.clone(), points: vec![(x, y)] }),
-        }
+        let point = cell.value("calls_per_second").zip(cell.value("p50_us"));
+        add_point(&mut series, cell.target.clone(), point);
     }
     Plot {
         title: "Warm hello, throughput against p50 at 1, 8 and 32 connections".to_owned(),

@@ -78,7 +78,6 @@ fn latencies(out: &mut String, cells: &[&Cell]) {
     );
     for cell in cells {
         let Some(d) = &cell.latency else { continue };
-        let errors = cell.errors.iter().map(|(code, n)| format!("{code} {n}"));
         let _ = writeln!(
             out,
             "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
@@ -92,7 +91,7 @@ fn latencies(out: &mut String, cells: &[&Cell]) {
             short(d.p999_us),
             short(d.max_us),
             cell.uncorrected.as_ref().map_or_else(String::new, |d| short(d.p99_us)),
-            errors.collect::<Vec<_>>().join(", "),
+            errors_of(cell),
             cell.wrong_temperature,
         );
     }
@@ -102,20 +101,31 @@ fn figures(out: &mut String, cells: &[&Cell]) {
     out.push_str("| target | workload | variant | figures | where the time goes (p50 us) |\n");
     out.push_str("|---|---|---|---|---|\n");
     for cell in cells {
-        let figures = cell.figures.iter().map(|(name, figure)| {
-            let noise = figure.noise.map_or_else(String::new, |n| format!(" ±{:.0}%", n * 100.0));
-            format!("{name} {}{noise}", short(figure.value))
-        });
         let _ = writeln!(
             out,
             "| {} | {} | {} | {} | {} |",
             cell.target,
             cell.workload,
             cell.variant,
-            figures.collect::<Vec<_>>().join(", "),
+            figures_of(cell),
             parts(cell)
         );
     }
+}
+
+/// Its figures, with their noise.
+pub(crate) fn figures_of(cell: &Cell) -> String {
+    let figures = cell.figures.iter().map(|(name, figure)| {
+        let noise = figure.noise.map_or_else(String::new, |n| format!(" ±{:.0}%", n * 100.0));
+        format!("{name} {}{noise}", short(figure.value))
+    });
+    figures.collect::<Vec<_>>().join(", ")
+}
+
+/// Its errors, and how many there were of each.
+pub(crate) fn errors_of(cell: &Cell) -> String {
+    let errors = cell.errors.iter().map(|(code, n)| format!("{code} {n}"));
+    errors.collect::<Vec<_>>().join(", ")
 }
 
 fn parts(cell: &Cell) -> String {

@@ -123,8 +123,12 @@ impl Peers {
 
     /// The command that starts `node` with this workload, for timing how long that takes.
     pub(crate) fn node_command(&self, workload: &Workload, address: SocketAddr) -> Command {
+        self.script("node.mjs", workload, address)
+    }
+
+    fn script(&self, file: &str, workload: &Workload, address: SocketAddr) -> Command {
         let mut node = Command::new("node");
-        node.arg(self.source.join("node.mjs")).arg(workload.name).arg(address.port().to_string());
+        node.arg(self.source.join(file)).arg(workload.name).arg(address.port().to_string());
         node
     }
 
@@ -139,13 +143,7 @@ impl Peers {
         fs::create_dir_all(&dir).doing(format!("cannot make {}", dir.display()))?;
         let command = match kind {
             PeerKind::Node => self.node_command(workload, address),
-            PeerKind::Fork => {
-                let mut node = Command::new("node");
-                node.arg(self.source.join("fork.mjs"))
-                    .arg(workload.name)
-                    .arg(address.port().to_string());
-                node
-            }
+            PeerKind::Fork => self.script("fork.mjs", workload, address),
             PeerKind::Workerd => {
                 self.bundle(workload, &dir, &["--conditions=workerd,worker,browser"])?;
                 write(&dir.join("config.capnp"), workerd_config(address).as_bytes())?;

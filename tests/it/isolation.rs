@@ -1,13 +1,14 @@
-//! What one account must not do to another: every route with every id.
+//! What one account must not do to another, nor a key to functions it is not for: every route with every
+//! id.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{Account, deploy, send, server};
 
-/// Every route that takes an id of something somebody owns. `FUNCTION`, `KEY` and `USER` stand
+/// Every route that takes an id of something somebody owns. `FUNCTION`, `KEY` and `EXECUTION` stand
 /// for the victim's.
-const ROUTES: &[(&str, &str)] = &[
+pub(crate) const ROUTES: &[(&str, &str)] = &[
     ("GET", "/api/function/FUNCTION"),
     ("GET", "/api/functions/FUNCTION"),
     ("PUT", "/api/function/FUNCTION"),
@@ -41,19 +42,25 @@ struct Victim {
     function: String,
     key_id: String,
     key: String,
+    /// With every scope, for another function of the account.
+    limited_key: String,
     execution: String,
 }
 
 async fn victim() -> Victim {
     let account = server().await.register().await;
     let function = account.deploy(&deploy("vault", "vault.mjs", CODE)).await.id;
+    account.deploy(&deploy("other", "other.mjs", "export default () => 'other'")).await;
     let created = account.post("/api/apikeys", &json!({ "name": "k" })).await.expect(201).json();
+    let limited = json!({ "name": "limited", "functions": ["other"] });
+    let limited = account.post("/api/apikeys", &limited).await.expect(201).json();
     let answer = account.call("vault").await.expect(200);
     account.logs_of(&function, answer.execution()).await;
     Victim {
         function,
         key_id: created["id"].as_str().unwrap().to_owned(),
         key: created["key"].as_str().unwrap().to_owned(),
+        limited_key: limited["key"].as_str().unwrap().to_owned(),
         execution: answer.execution().to_owned(),
         account,
     }
@@ -64,6 +71,7 @@ async fn another_account_finds_nothing_and_changes_nothing() {
     let victim = victim().await;
     let intruder = server().await.register().await;
     let with_key = intruder.showing(&intruder.key(&["invoke", "deploy", "read"]).await);
+    let limited = victim.account.showing(&victim.limited_key);
     let before = victim.account.view(&victim.function).await;
 
     for (method, route) in ROUTES {
@@ -71,7 +79,7 @@ async fn another_account_finds_nothing_and_changes_nothing() {
             .replace("FUNCTION", &victim.function)
             .replace("KEY", &victim.key_id)
             .replace("EXECUTION", &victim.execution);
-        for account in [&intruder, &with_key] {
+        for account in [&intruder, &with_key, &limited] {
             let mut request = account.api(method.parse().unwrap(), &path);
             if matches!(*method, "PUT" | "POST" | "PATCH") {
                 request = request.json(&match route {
@@ -103,6 +111,10 @@ async fn another_account_finds_nothing_and_changes_nothing() {
             assert!(!text.contains(secret.as_str()), "{list}: {text}");
         }
     }
+    let list = limited.get("/api/function").await.expect(200).text();
+    assert!(list.contains("\"other\"") && !list.contains(&victim.function), "{list}");
+    assert_eq!(limited.call("vault").await.expect(403).code(), "forbidden");
+    assert_eq!(limited.call("other").await.expect(200).text(), "other");
     assert_eq!(victim.account.call("vault").await.expect(200).text(), "mine");
     let after = victim.account.view(&victim.function).await;
     for field in ["version", "status", "updatedAt", "bundleHash"] {

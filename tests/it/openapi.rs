@@ -6,6 +6,7 @@ use std::process::Command;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::isolation;
 use crate::support::{Account, TestServer, deploy, send, server};
 
 /// Who may use a route.
@@ -89,6 +90,16 @@ async fn every_route_has_a_case_of_authorisation() {
         let (_, _, who) = ROUTES.iter().find(|(m, p, _)| (*m, *p) == (&method, &path)).unwrap();
         let is_open = operation["security"] == json!([{}]);
         assert_eq!(is_open, *who == Who::Everyone, "{method} {path}");
+    }
+    // What is somebody's is tried by others.
+    for (method, path, _) in ROUTES {
+        let whose = if path.starts_with("/api/apikeys") { "KEY" } else { "FUNCTION" };
+        let asked = path.replace("{id}", whose).replace("{functionId}", whose);
+        let asked = asked.replace("{version}", "1");
+        let is_tried = isolation::ROUTES
+            .iter()
+            .any(|(by, tried)| by == method && tried.split('?').next() == Some(asked.as_str()));
+        assert!(is_tried || asked == *path, "{method} {path}: no line in isolation.rs");
     }
 }
 

@@ -284,7 +284,7 @@ async fn private_functions_need_a_credential() {
 }
 
 #[tokio::test]
-async fn each_direction_has_a_bound() {
+async fn what_goes_both_ways_has_a_bound() {
     let owner = server().await.register().await;
     for form in forms() {
         let limits = json!({ "timeoutMs": 60_000, "streamedResponseBytes": 2 * MB });
@@ -304,6 +304,48 @@ async fn each_direction_has_a_bound() {
         let (usage, _) = account_of(&owner, &function, &socket).await;
         assert_eq!(usage["code"], reason, "{name}");
     }
+}
+
+/// What the other direction cannot hide: here nothing else goes either way.
+#[tokio::test]
+async fn each_direction_has_a_bound() {
+    const LISTENS: &str = "
+        Deno.serve((request) => {
+          const { socket, response } = Deno.upgradeWebSocket(request);
+          socket.onopen = () => socket.send(`open ${new URL(request.url).pathname}`);
+          return response;
+        });";
+    let owner = server().await.register().await;
+    let limits = json!({ "timeoutMs": 60_000, "streamedResponseBytes": 2 * MB });
+    let [.., node] = forms();
+    let (listens, name) =
+        deployed(&owner, deploy("listens", "listens.mjs", LISTENS), limits.clone()).await;
+    let mut socket = opened(&owner, &name).await;
+    // With what is around each of them somewhat more than the bound.
+    let piece = vec![1; MB / 2];
+    for _ in 0..4 {
+        socket.binary(&piece).await;
+    }
+    assert_eq!(socket.next().await, Message::Close(1009, "payload_too_large".to_owned()));
+    let usage = owner.usage_of(&listens.id, socket.head.execution()).await;
+    assert_eq!(usage[0]["code"], "payload_too_large", "{usage:?}");
+
+    let (talks, name) = deployed(&owner, node, limits).await;
+    let mut socket = opened(&owner, &name).await;
+    socket.text("flood").await;
+    let mut received = 0;
+    let end = loop {
+        match socket.next().await {
+            Message::Binary(bytes) => received += bytes.len(),
+            end => break end,
+        }
+    };
+    assert!((MB..=2 * MB).contains(&received), "{received}");
+    // In the middle of a message there is no place for a goodbye.
+    let goodbye = Message::Close(1009, "response_too_large".to_owned());
+    assert!(end == goodbye || end == Message::Gone, "{end:?}");
+    let usage = owner.usage_of(&talks.id, socket.head.execution()).await;
+    assert_eq!(usage[0]["code"], "response_too_large", "{usage:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Answers that are under way: they arrive as they are made, end when nobody listens, and are kept
 //! by nobody on their way.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use reqwest::{Body, Method};
@@ -74,8 +76,8 @@ async fn a_caller_that_hangs_up_is_heard_of() {
     // Before there is an answer.
     let waiting = tokio::spawn(owner.run(Method::GET, "live/hang").send());
     let calls = || async {
-        let probe =
-            tokio::time::timeout(std::time::Duration::from_millis(100), owner.call("live/heard"));
+        // Longer than the machine may take for one that is answered.
+        let probe = tokio::time::timeout(Duration::from_secs(2), owner.call("live/heard"));
         // While the call hangs, the only worker is taken.
         probe.await.is_err().then_some(())
     };

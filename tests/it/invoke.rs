@@ -70,6 +70,18 @@ async fn long_answers_are_cut_and_bytes_are_encoded() {
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_is_no_answer() {
+    let account = server().await.register().await;
+    let code = include_str!("../functions/streams.mjs");
+    let id = account.deploy(&deploy("breaks", "streams.mjs", code)).await.id;
+    let cut = invoke(&account, &id, &json!({ "path": "/broken" })).await.expect(502);
+    assert_eq!(cut.code(), "answer_cut_off");
+    assert!(!cut.text().contains("before") && !cut.text().contains("secret"), "{}", cut.text());
+    let whole = invoke(&account, &id, &json!({ "path": "/ignore" })).await.expect(200).json();
+    assert_eq!(whole["body"], "ignored");
+}
+
+#[tokio::test]
 async fn who_may_call_is_decided_as_for_any_call() {
     let account = server().await.register().await;
     let id = account.deploy(&deploy("mine", "f.mjs", "export default () => 'mine'")).await.id;

@@ -46,6 +46,7 @@ mod series;
 #[allow(dead_code, clippy::large_futures, reason = "shared with the tests of the store")]
 #[path = "../../store/tests/servers/mod.rs"]
 mod servers;
+mod settings;
 mod streaming;
 mod support;
 mod traces;

@@ -62,7 +62,8 @@ pub(super) async fn is_found_and_mended(cluster: &mut Cluster, owner: &Account) 
             let answer = wait_for("a sandbox to be asked", || async {
                 let answer = caller.call(name).await;
                 let text = answer.text();
-                assert!(answer.status != 200 && !text.contains(FOREIGN), "{name} ran: {text}");
+                assert!(!text.contains(FOREIGN), "{name} ran: {text}");
+                assert_eq!((answer.status, answer.code().as_str()), (503, "sandbox_unavailable"));
                 (!text.contains("no sandbox takes the call")).then_some(answer)
             })
             .await;

@@ -1,6 +1,7 @@
 //! `cloudserve dev`: a project on this machine, again after every change.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -146,4 +147,24 @@ async fn a_dev_server_dies_with_its_command() {
     })
     .await;
     assert!(person.dir().join("project/.cloudserve/.gitignore").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_other_servers_are_not_a_projects() {
+    let person = Client::knowing(&[
+        ("CLOUDSERVE_CONFIG", "/no/such/file.toml"),
+        ("CLOUDSERVE_OPS_LISTEN", "nowhere"),
+        ("CLOUDSERVE_S3_BUCKET", "theirs"),
+    ]);
+    person.write(
+        "project/index.mjs",
+        "import chunk from 'lodash/chunk.js'; export default () => chunk([1, 2, 3], 2).length",
+    );
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port().to_string();
+    drop(free);
+    let dev = Dev::start(&person, &["--port", &port, "--dependency", "lodash@4.17.21"]);
+    let url = dev.next("deployed").await["url"].as_str().unwrap().to_owned();
+    assert!(url.starts_with(&format!("http://127.0.0.1:{port}/")), "{url}");
+    assert_eq!(text_of(&url).await, "2");
 }

@@ -13,6 +13,7 @@ mod bad_input;
 mod between_calls;
 mod client;
 mod client_dev;
+mod client_options;
 mod client_terminal;
 mod client_versions;
 mod cluster;

@@ -25,6 +25,7 @@ use crate::client::environment::{self, NPM_CACHE_VARIABLE};
 use crate::client::error::{ClientError, CredentialKind};
 use crate::client::output::Output;
 use crate::client::project::OWN_DIR;
+use crate::config;
 
 /// Time to listen; a disk that is slow to make databases is the slow part.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,6 +39,10 @@ const POOL_SIZE: &str = "2";
 const SHOWN_LINES: usize = 12;
 /// The only account.
 const USER: &str = "dev";
+/// Settings of servers for others, which this one is none of. With them it would listen elsewhere as
+/// well, or not start.
+const OF_OTHERS: [&str; 3] =
+    [config::FILE_VARIABLE, "CLOUDSERVE_OPS_LISTEN", "CLOUDSERVE_S3_BUCKET"];
 
 /// A server that runs.
 pub(crate) struct Server {
@@ -155,7 +160,7 @@ fn spawn(dir: &Path, log: &Path, port: u16) -> Result<Child, ClientError> {
         .stderr(stderr)
         // Ctrl-C is for this process, which then ends that one.
         .process_group(0);
-    for variable in environment::SECRETS {
+    for variable in environment::SECRETS.into_iter().chain(OF_OTHERS) {
         command.env_remove(variable);
     }
     // Downloads are worth sharing between projects.

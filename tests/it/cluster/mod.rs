@@ -67,6 +67,9 @@ impl Cluster {
             ("CLOUDSERVE_INTERNAL_TOKEN", TOKEN),
             ("CLOUDSERVE_DRAIN_NOTICE_MS", "500"),
         ];
+        let invoke_url = format!("http://{}:8081", host(first_host));
+        let of_api = [("CLOUDSERVE_INVOKE_URL", invoke_url.as_str())];
+        let of_api = [&objects[..], &of_api].concat();
         let at: Vec<_> = (0..3).map(|n| Self::sandbox_address(first_host, n)).collect();
         let sandboxes = join_all(at.iter().map(|address| {
             let own = [("CLOUDSERVE_SANDBOX_LISTEN", &**address), ("CLOUDSERVE_POOL_SIZE", "2")];
@@ -96,12 +99,7 @@ impl Cluster {
             )
         };
         let api = |n| {
-            start(
-                "api",
-                "CLOUDSERVE_API_LISTEN",
-                format!("{}:8080", host(first_host + n)),
-                &objects,
-            )
+            start("api", "CLOUDSERVE_API_LISTEN", format!("{}:8080", host(first_host + n)), &of_api)
         };
         let (gateways, apis) =
             tokio::join!(join_all((0..2).map(gateway)), join_all((0..2).map(api)));
@@ -141,6 +139,10 @@ async fn roles_of_their_own_survive_kills_and_restarts() {
         let caller = owner.at(&cluster.apis[1].url, gateway).showing(&key);
         assert_eq!(caller.call("echo?n=7").await.expect(200).text(), "v1:7");
     }
+    // For somebody who looks at the answer the API calls a gateway.
+    let asked = format!("/api/function/{}/invoke", function.id);
+    let asked = owner.post(&asked, &json!({ "path": "?n=8" })).await.expect(200).json();
+    assert_eq!((&asked["status"], &asked["body"]), (&json!(200), &json!("v1:8")), "{asked:#}");
     secrets_stay_where_they_belong(&cluster, &owner).await;
     web_sockets_pass_every_process(&cluster, &owner).await;
 
@@ -177,7 +179,7 @@ async fn roles_of_their_own_survive_kills_and_restarts() {
 
     // A version that one API activates is the one that both gateways call; none goes back.
     cluster.by(&owner, 1, 0).deploy(&version("echo", 2)).await;
-    let by_hand = AtomicU64::new(2);
+    let by_hand = AtomicU64::new(3);
     for gateway in 0..2 {
         let caller = cluster.by(&owner, 0, gateway);
         wait_for("the new version", || async {

@@ -68,7 +68,7 @@ async fn a_caller_who_reads_slowly_is_waited_for() {
 #[tokio::test]
 async fn routers_have_the_same_bounds() {
     let options =
-        ConnectionOptions { max_connections: 1, head_timeout_ms: 500, ..Default::default() };
+        ConnectionOptions { max_connections: 1, head_timeout_ms: 2_000, ..Default::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let peer = |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() };

@@ -193,12 +193,17 @@ impl World {
 
     /// A key of this account for these functions alone.
     pub(crate) async fn key_for(&self, owner: &Account, functions: &[FunctionId]) -> String {
-        create_key(owner.id, &Scope::ALL, functions, &self.stores).await
+        create_key(owner.id, &Scope::ALL, functions, None, &self.stores).await
+    }
+
+    /// A key of this account that is refused from then on.
+    pub(crate) async fn key_until(&self, owner: &Account, end: Timestamp) -> String {
+        create_key(owner.id, &Scope::ALL, &[], Some(end), &self.stores).await
     }
 
     /// A key of this account with these scopes alone.
     pub(crate) async fn key_with(&self, owner: &Account, scopes: &[Scope]) -> String {
-        create_key(owner.id, scopes, &[], &self.stores).await
+        create_key(owner.id, scopes, &[], None, &self.stores).await
     }
 
     pub(crate) async fn raw(&self, request: Request<HttpBody>) -> Response<HttpBody> {
@@ -216,7 +221,7 @@ impl World {
 
     /// All usage rows of an account, once there are this many.
     pub(crate) async fn usage(&self, owner: &Account, rows: usize) -> Vec<UsageRow> {
-        for _ in 0..200 {
+        for _ in 0..1_500 {
             let query = UsageQuery { user_id: owner.id, function_id: None, from: None, to: None };
             let page = self.stores.telemetry.usage_rows(query, 1_000, None).await.unwrap();
             if page.items.len() >= rows {
@@ -225,6 +230,17 @@ impl World {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("{rows} usage rows did not come");
+    }
+
+    /// Waits until a call is in flight.
+    pub(crate) async fn call_begun(&self) {
+        for _ in 0..1_500 {
+            if self.gateway.metrics().in_flight > 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no call has begun");
     }
 
     pub(crate) async fn logs(&self, function_id: FunctionId) -> Vec<LogRow> {
@@ -252,8 +268,8 @@ impl Account {
         };
         let id = user.id;
         stores.accounts.create_user(user).await.unwrap();
-        let key = create_key(id, &Scope::ALL, &[], stores).await;
-        let read_key = create_key(id, &[Scope::Read], &[], stores).await;
+        let key = create_key(id, &Scope::ALL, &[], None, stores).await;
+        let read_key = create_key(id, &[Scope::Read], &[], None, stores).await;
         Self { id, token: tokens.issue(id), key, read_key }
     }
 
@@ -266,6 +282,7 @@ async fn create_key(
     user_id: UserId,
     scopes: &[Scope],
     functions: &[FunctionId],
+    expires_at: Option<Timestamp>,
     stores: &Stores,
 ) -> String {
     let secret = ApiKeySecret::generate().unwrap();
@@ -277,7 +294,7 @@ async fn create_key(
         prefix: secret.shown_prefix(),
         scopes: scopes.to_vec(),
         functions: functions.to_vec(),
-        expires_at: None,
+        expires_at,
         last_used_at: None,
         created_at: Timestamp::now(),
     };

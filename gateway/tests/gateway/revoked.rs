@@ -1,10 +1,11 @@
-//! Keys that are revoked: while somebody looks them up, and beside others.
+//! Keys that are revoked, while somebody looks them up and beside others, and keys that end.
 
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use cloudserve_gateway::GatewayOptions;
 use cloudserve_identity::Authenticator;
+use cloudserve_store::Timestamp;
 use cloudserve_store::account::Scope;
 use cloudserve_store::function::Visibility;
 use http::Request;
@@ -75,4 +76,26 @@ async fn a_revoked_key_takes_no_other_along() {
     // Two may share a place.
     let again = watch.lookups() - before;
     assert!(again <= 1 || begun.elapsed() > Authenticator::MAX_STALENESS, "{again}");
+}
+
+#[tokio::test]
+async fn a_key_is_refused_from_its_end_on() {
+    let w = World::new().await;
+    w.deploy(&w.alice, "version", Visibility::Private).await;
+    let over = w.key_until(&w.alice, Timestamp::now()).await;
+    assert_eq!(call(&w, &over).await.status, 401);
+
+    // Sooner than what is remembered of it is forgotten.
+    let end = Timestamp::now().after(Authenticator::MAX_STALENESS - Duration::from_secs(1));
+    let key = w.key_until(&w.alice, end).await;
+    assert_eq!(call(&w, &key).await.status, 200);
+    loop {
+        let asked = Timestamp::now();
+        if call(&w, &key).await.status == 401 {
+            break;
+        }
+        assert!(asked < end, "it is taken after its end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(Timestamp::now() >= end, "it is refused before its end");
 }

@@ -82,6 +82,31 @@ async fn an_answer_that_breaks_off_is_no_answer() {
 }
 
 #[tokio::test]
+async fn a_call_has_the_time_of_the_version_that_is_called() {
+    // Longer than is waited for an answer beyond the time of the newest version.
+    const SLOW: &str =
+        "export default () => new Promise((done) => setTimeout(() => done('slow'), 23_000))";
+    let account = server().await.register().await;
+    let first = deploy("f", "f.mjs", SLOW).with("limits", json!({ "timeoutMs": 60_000 }));
+    let id = account.deploy(&first).await.id;
+    let second = "export default () => 'fast'";
+    let second = deploy("f", "f.mjs", second).with("limits", json!({ "timeoutMs": 1_000 }));
+    account.deploy(&second).await;
+    let named = json!({ "headers": { "x-cloudserve-version": "1" } });
+    let named = invoke(&account, &id, &named);
+    let back = async {
+        assert_eq!(account.call("f").await.expect(200).text(), "fast");
+        let rollback = format!("/api/function/{id}/rollback");
+        account.post(&rollback, &json!({ "version": 1 })).await.expect(200);
+        invoke(&account, &id, &json!({})).await
+    };
+    let (named, back) = tokio::join!(named, back);
+    for answer in [named, back] {
+        assert_eq!(answer.expect(200).json()["body"], "slow");
+    }
+}
+
+#[tokio::test]
 async fn who_may_call_is_decided_as_for_any_call() {
     let account = server().await.register().await;
     let id = account.deploy(&deploy("mine", "f.mjs", "export default () => 'mine'")).await.id;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cloudserve_identity::{Credential, Principal};
 use cloudserve_protocol::ids::FunctionId;
+use cloudserve_protocol::limits::Limits;
 use cloudserve_store::function::FunctionRecord;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Url, redirect};
@@ -122,7 +123,7 @@ impl App {
             let from = HeaderValue::from_str(&from.to_string()).map_err(Refusal::internal)?;
             headers.insert("x-forwarded-for", from);
         }
-        let timeout = Duration::from_millis(record.latest.limits.timeout_ms.into());
+        let timeout = Duration::from_millis(timeout_ms(record, &headers).into());
         let begun = Instant::now();
         let mut response = caller
             .client
@@ -154,6 +155,16 @@ impl App {
             duration: begun.elapsed(),
         })
     }
+}
+
+/// What the version that is called may take at most: the one that is served, after a rollback not the
+/// newest, or one that the caller names.
+fn timeout_ms(record: &FunctionRecord, headers: &HeaderMap) -> u32 {
+    if headers.contains_key("x-cloudserve-version") {
+        return Limits::MAX.timeout_ms;
+    }
+    let active = record.active.as_ref().unwrap_or(&record.latest);
+    active.limits.timeout_ms.max(record.latest.limits.timeout_ms)
 }
 
 /// The address of a call. A path that leads out of the function's own is refused.

@@ -201,6 +201,8 @@ async fn following_ends_with_the_credential() {
     };
     assert_eq!(refused.status(), 429);
     assert!(refused.headers().contains_key("retry-after"));
+    let refused: Value = refused.json().await.unwrap();
+    assert_eq!(refused["error"]["code"], "too_many_followers");
     drop(open);
     tokio::time::timeout(Duration::from_secs(30), async {
         while owner.api(Method::GET, &path).send().await.unwrap().status() != 200 {

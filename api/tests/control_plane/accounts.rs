@@ -140,6 +140,7 @@ async fn every_failed_login_looks_alike_and_many_cost_time() {
         }
     }
     let refused = refused.expect("ten failures are too many");
+    assert_eq!(refused.code(), "too_many_attempts");
     assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1);
     // Even the right password has to wait, and others do not.
     let right = json!({ "email": "ada@example.org", "password": "correct horse" });

@@ -7,5 +7,8 @@ mod deploys;
 mod input;
 mod leftovers;
 mod logs;
+mod queue;
+mod refusals;
 mod support;
 mod unread;
+mod versions;

@@ -112,7 +112,8 @@ impl Answer {
     }
 }
 
-fn esbuild() -> PathBuf {
+/// The program that builds.
+pub(crate) fn esbuild() -> PathBuf {
     let installed = "../tools/node_modules/@esbuild/linux-x64/bin/esbuild";
     let path = std::env::var_os("CLOUDSERVE_ESBUILD")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(installed), PathBuf::from);

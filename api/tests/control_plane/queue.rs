@@ -1,0 +1,55 @@
+//! Deploys in the queue: how long they are waited for, and who works on them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::support::Plane;
+
+const LEASE_MS: u32 = 3_000;
+
+/// Accepts a deploy that does not end before it is told to; the path of where it stands.
+async fn held_up(plane: &Plane, token: &str, query: &str) -> (String, Arc<Notify>) {
+    let gate = Arc::new(Notify::new());
+    *plane.sandbox.gate.lock() = Some(gate.clone());
+    let body = json!({ "name": "f", "filename": "f.mjs", "code": "export default 1" });
+    let path = format!("/api/function/deploy{query}");
+    let view = plane.call(token, "POST", &path, &body).await.expect(202).body;
+    assert!(matches!(view["status"].as_str(), Some("pending" | "deploying")), "{view:#}");
+    assert_eq!(view["activeVersion"], Value::Null);
+    (format!("/api/function/{}/versions/1/deploy?wait=30", view["id"].as_str().unwrap()), gate)
+}
+
+#[tokio::test]
+async fn a_request_waits_for_its_deploy_for_a_bounded_time() {
+    let plane = Plane::start_with(|options| options.deploy_wait_ms = 200);
+    let token = plane.register("ada").await;
+    let (standing, gate) = held_up(&plane, &token, "?wait=true").await;
+    // What was not waited for goes on.
+    gate.notify_one();
+    let view = plane.get(&token, &standing).await.expect(200).body;
+    assert_eq!(view["status"], "active", "{view:#}");
+}
+
+#[tokio::test]
+async fn a_deploy_that_takes_longer_than_its_lease_is_not_taken_over() {
+    let plane = Plane::start_with(|options| options.lease_ms = LEASE_MS);
+    let token = plane.register("ada").await;
+    let (standing, gate) = held_up(&plane, &token, "").await;
+    while plane.sandbox.loaded.lock().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut other = Plane::at(plane.data.clone(), |options| {
+        options.lease_ms = LEASE_MS;
+        options.work_dir = plane.data.path().join("builds of another");
+    });
+    other.start_deployer();
+    tokio::time::sleep(Duration::from_millis(2 * u64::from(LEASE_MS) + 1_000)).await;
+    gate.notify_one();
+    let view = plane.get(&token, &standing).await.expect(200).body;
+    assert_eq!(view["status"], "active", "{view:#}");
+    assert_eq!(other.sandbox.loaded.lock().len(), 0);
+    assert_eq!(plane.sandbox.loaded.lock().len(), 1);
+}

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use cloudserve_protocol::build::{
     BuiltDependencies, DependencyBuilder, DependencyError, DependencySpec,
 };
+use cloudserve_protocol::limits::PlatformLimits;
 use cloudserve_sandbox::{NpmBuilder, NpmOptions};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -105,8 +106,14 @@ impl Registry {
     }
 
     /// Likewise, with what else this says.
-    async fn build_with(
+    async fn build_with(&self, spec: DependencySpec) -> Result<BuiltDependencies, DependencyError> {
+        self.build_within(PlatformLimits::default(), spec).await
+    }
+
+    /// Likewise, within these bounds.
+    async fn build_within(
         &self,
+        limits: PlatformLimits,
         mut spec: DependencySpec,
     ) -> Result<BuiltDependencies, DependencyError> {
         let dir = TempDir::new().unwrap();
@@ -120,6 +127,7 @@ impl Registry {
             npm: npm(),
             user_config: Some(user_config),
             work_dir: dir.path().join("work"),
+            limits,
             ..NpmOptions::default()
         };
         let builder = NpmBuilder::new(options, Arc::new(MemoryStore::default())).unwrap();
@@ -174,6 +182,18 @@ async fn archives_may_lie_elsewhere_than_their_registry() {
     assert_eq!(built.metadata.packages[0].name, "a");
     assert_eq!(built.metadata.tree_files, 1);
     assert!(registry.asked.lock().contains(&"/a-1.0.0.tgz".to_owned()));
+}
+
+#[tokio::test]
+async fn a_tree_is_bounded_in_bytes_and_in_files() {
+    let registry = Registry::start(|url| (format!("{url}/a-1.0.0.tgz"), json!({}))).await;
+    let bytes = PlatformLimits { dependency_tree_bytes: 10, ..PlatformLimits::default() };
+    let files = PlatformLimits { dependency_tree_files: 0, ..PlatformLimits::default() };
+    for (limits, bound) in [(bytes, "dependency_tree_bytes"), (files, "dependency_tree_files")] {
+        let built = registry.build_within(limits, DependencySpec::default()).await;
+        let Err(DependencyError::Rejected(told)) = built else { panic!("{bound} is none") };
+        assert!(told.contains(bound), "{told}");
+    }
 }
 
 #[tokio::test]

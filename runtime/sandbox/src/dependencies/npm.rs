@@ -390,6 +390,34 @@ mod tests {
         assert!(!dir.path().join("ran").exists());
     }
 
+    #[tokio::test]
+    async fn a_run_that_outgrows_its_bounds_is_ended() {
+        let (mut npm, dir) = shell();
+        std::fs::create_dir(dir.path().join("node_modules")).unwrap();
+        let names = "1 2 3 4 5 6 7 8 9 10 11";
+        let files = format!("for name in {names}; do : > node_modules/$name; done");
+        for (writes, timeout, bound) in [
+            (":", Duration::from_secs(2), "dependency_build_ms"),
+            (&*files, npm.timeout, "dependency_tree_files"),
+            ("printf '%01001d' 0 > node_modules/1", npm.timeout, "dependency_tree_bytes"),
+        ] {
+            npm.timeout = timeout;
+            let script = format!("echo $$ > pid; {writes}; while :; do :; done");
+            let ended = npm.run(dir.path(), &["-c", &script, "ci"]).await;
+            let Err(DependencyError::Rejected(told)) = ended else { panic!("{bound} is none") };
+            assert!(told.contains(bound), "{told}");
+            let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
+            let process = format!("/proc/{}/cmdline", pid.trim());
+            // What has ended and was not waited for yet has no command line any more.
+            let gone = async {
+                while std::fs::read(&process).is_ok_and(|line| !line.is_empty()) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), gone).await.expect("it runs on");
+        }
+    }
+
     #[test]
     fn an_npm_that_cannot_be_kept_to_the_registry_is_not_used() {
         for version in ["11.15.0", "11.19.1", "12.0.1"] {

@@ -9,6 +9,7 @@ mod leftovers;
 mod logs;
 mod queue;
 mod refusals;
+mod series;
 mod support;
 mod unread;
 mod versions;

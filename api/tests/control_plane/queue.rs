@@ -53,3 +53,29 @@ async fn a_deploy_that_takes_longer_than_its_lease_is_not_taken_over() {
     assert_eq!(other.sandbox.loaded.lock().len(), 0);
     assert_eq!(plane.sandbox.loaded.lock().len(), 1);
 }
+
+#[tokio::test]
+async fn so_many_deploys_are_in_work_at_a_time() {
+    let plane = Plane::start_with(|options| options.deploys_in_parallel = 3);
+    let token = plane.register("ada").await;
+    let gate = Arc::new(Notify::new());
+    *plane.sandbox.gate.lock() = Some(gate.clone());
+    let mut ids = Vec::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        let body = json!({ "name": name, "filename": "f.mjs", "code": "export default 1" });
+        let accepted = plane.call(&token, "POST", "/api/function/deploy", &body).await.expect(202);
+        ids.push(accepted.body["id"].as_str().unwrap().to_owned());
+    }
+    while plane.sandbox.loaded.lock().len() < 3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(plane.sandbox.loaded.lock().len(), 3);
+    *plane.sandbox.gate.lock() = None;
+    gate.notify_waiters();
+    for id in ids {
+        let standing = format!("/api/function/{id}/versions/1/deploy?wait=30");
+        let view = plane.get(&token, &standing).await.expect(200).body;
+        assert_eq!(view["status"], "active", "{view:#}");
+    }
+}

@@ -303,23 +303,54 @@ async fn lists_are_read_page_by_page() {
     plane.stop_deployer().await;
 }
 
+fn archive(entries: &[(&str, &str)]) -> Vec<u8> {
+    let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut archive = tar::Builder::new(gzip);
+    for (path, text) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_cksum();
+        archive.append(&header, text.as_bytes()).unwrap();
+    }
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_source_is_bounded_in_bytes_and_in_files_however_it_is_sent() {
+    const CODE: &str = "export default 1";
+    let plane = Plane::start_with(|options| {
+        options.limits.source_bytes = 1_000;
+        options.limits.source_files = 3;
+    });
+    let token = plane.register("ada").await;
+    for (n_files, bytes, status, code) in [
+        (3, 1_000, 202, ""),
+        (3, 1_001, 413, "payload_too_large"),
+        (4, 1_000, 422, "validation_error"),
+    ] {
+        let others = ["b.txt", "c.txt"].into_iter().take(n_files - 2).map(|name| (name, "x"));
+        let rest = "x".repeat(bytes - CODE.len() - (n_files - 2));
+        let mut files = vec![("index.mjs", CODE), ("a.txt", &*rest)];
+        files.extend(others);
+        assert_eq!(files.len(), n_files);
+        let packed = archive(&files);
+        let path = "/api/function/deploy?name=f";
+        let answer = raw(&plane, &token, path, "application/gzip", packed).await.expect(status);
+        assert_eq!(answer.code(), code, "{}", answer.text);
+        let files: serde_json::Map<_, _> =
+            files.iter().map(|(name, text)| ((*name).to_owned(), json!(text))).collect();
+        let body = json!({ "name": "f", "files": files });
+        let answer = plane.call(&token, "POST", "/api/function/deploy", &body).await;
+        assert_eq!(answer.expect(status).code(), code);
+    }
+}
+
 #[tokio::test]
 async fn archives_are_deployed_and_hostile_ones_refused() {
     let plane = Plane::start();
     let token = plane.register("ada").await;
-    let archive = |entries: &[(&str, &str)]| {
-        let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        let mut archive = tar::Builder::new(gzip);
-        for (path, text) in entries {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(text.len() as u64);
-            header.set_mode(0o644);
-            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-            header.set_cksum();
-            archive.append(&header, text.as_bytes()).unwrap();
-        }
-        archive.into_inner().unwrap().finish().unwrap()
-    };
     let project = archive(&[
         ("project/package.json", r#"{"main":"lib/start.js","type":"module"}"#),
         ("project/lib/start.js", "import { x } from './x.js'; export default x;"),

@@ -35,6 +35,7 @@ pub(crate) struct World {
     pub(crate) bob: Account,
     sealer: Sealer,
     tokens: SessionTokens,
+    secret: Secret,
     dir: Arc<tempfile::TempDir>,
 }
 
@@ -79,6 +80,7 @@ impl World {
             bob: self.bob.clone(),
             sealer: self.sealer.clone(),
             tokens: self.tokens.clone(),
+            secret: self.secret.clone(),
             dir: self.dir.clone(),
         }
     }
@@ -89,7 +91,8 @@ impl World {
     ) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let stores = change(open_embedded(dir.path()).unwrap());
-        let tokens = SessionTokens::new(&Secret::generate().unwrap(), Duration::from_hours(1));
+        let secret = Secret::generate().unwrap();
+        let tokens = SessionTokens::new(&secret, Duration::from_hours(1));
         let alice = Account::create("alice", &stores, &tokens).await;
         let bob = Account::create("bob", &stores, &tokens).await;
         let (accounts, changes) = (stores.accounts.clone(), stores.changes.as_ref());
@@ -105,7 +108,7 @@ impl World {
             None,
             None,
         );
-        Self { gateway, stores, alice, bob, sealer, tokens, dir }
+        Self { gateway, stores, alice, bob, sealer, tokens, secret, dir }
     }
 
     /// Accepts version 1, to be activated or not.
@@ -199,6 +202,13 @@ impl World {
     /// A key of this account that is refused from then on.
     pub(crate) async fn key_until(&self, owner: &Account, end: Timestamp) -> String {
         create_key(owner.id, &Scope::ALL, &[], Some(end), &self.stores).await
+    }
+
+    /// A session of this account that ends so soon, and when that is.
+    pub(crate) fn session_for(&self, owner: &Account, lifetime: Duration) -> (String, Timestamp) {
+        let token = SessionTokens::new(&self.secret, lifetime).issue(owner.id);
+        let end = self.tokens.verify(&token).unwrap().expires_at();
+        (token, end)
     }
 
     /// A key of this account with these scopes alone.

@@ -1,4 +1,5 @@
-//! Keys that are revoked, while somebody looks them up and beside others, and keys that end.
+//! Keys that are revoked, while somebody looks them up and beside others, and credentials that
+//! end.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use cloudserve_store::account::Scope;
 use cloudserve_store::function::Visibility;
 use http::Request;
 
-use crate::fixture::{Answer, World};
+use crate::fixture::{Account, Answer, World};
 use crate::watched::Watch;
 
 async fn call(w: &World, key: &str) -> Answer {
@@ -78,24 +79,35 @@ async fn a_revoked_key_takes_no_other_along() {
     assert!(again <= 1 || begun.elapsed() > Authenticator::MAX_STALENESS, "{again}");
 }
 
-#[tokio::test]
-async fn a_key_is_refused_from_its_end_on() {
-    let w = World::new().await;
-    w.deploy(&w.alice, "version", Visibility::Private).await;
-    let over = w.key_until(&w.alice, Timestamp::now()).await;
-    assert_eq!(call(&w, &over).await.status, 401);
-
-    // Sooner than what is remembered of it is forgotten.
-    let end = Timestamp::now().after(Authenticator::MAX_STALENESS - Duration::from_secs(1));
-    let key = w.key_until(&w.alice, end).await;
-    assert_eq!(call(&w, &key).await.status, 200);
+/// Calls until what is shown is refused, which is from its end on.
+async fn until_its_end(end: Timestamp, status: impl AsyncFn() -> u16) {
+    assert_eq!(status().await, 200);
     loop {
         let asked = Timestamp::now();
-        if call(&w, &key).await.status == 401 {
+        if status().await == 401 {
             break;
         }
         assert!(asked < end, "it is taken after its end");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(Timestamp::now() >= end, "it is refused before its end");
+}
+
+#[tokio::test]
+async fn keys_and_sessions_are_refused_from_their_end_on() {
+    // Sooner than what is remembered of them is forgotten.
+    let soon = Authenticator::MAX_STALENESS - Duration::from_secs(1);
+    let w = World::new().await;
+    w.deploy(&w.alice, "version", Visibility::Private).await;
+    let over = w.key_until(&w.alice, Timestamp::now()).await;
+    assert_eq!(call(&w, &over).await.status, 401);
+
+    let end = Timestamp::now().after(soon);
+    let key = w.key_until(&w.alice, end).await;
+    until_its_end(end, async || call(&w, &key).await.status.as_u16()).await;
+
+    let (token, end) = w.session_for(&w.alice, soon);
+    let alice = Account { token, ..w.alice.clone() };
+    let status = async || w.get("/run/alice/version", &alice).await.status.as_u16();
+    until_its_end(end, status).await;
 }

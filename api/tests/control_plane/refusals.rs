@@ -12,7 +12,7 @@ use crate::support::{Answer, Plane};
 
 /// Sends the beginning of a body, whose rest breaks off or never comes.
 async fn send_half(plane: &Plane, token: &str, path: &str, breaks_off: bool) -> Answer {
-    let begin = stream::iter([Ok(Bytes::from_static(b"{\"name\":"))]);
+    let begin = stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"{\"name\":"))]);
     let body = if breaks_off {
         let error = io::Error::from(io::ErrorKind::ConnectionReset);
         Body::from_stream(begin.chain(stream::iter([Err(error)])))

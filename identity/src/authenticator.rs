@@ -283,9 +283,10 @@ impl Authenticator {
             Claimed::Session(claims) => self.session(claims).await,
             Claimed::ApiKey(secret) => {
                 self.strangers.admit(&fingerprint, from)?;
+                let question = self.strangers.question(from);
                 let found = self.api_key(&secret).await;
-                if matches!(found, Err(AuthError::Invalid)) {
-                    self.strangers.charge(from);
+                if !matches!(found, Err(AuthError::Invalid)) {
+                    question.does_not_count();
                 }
                 found
             }

@@ -96,10 +96,38 @@ impl Strangers {
         self.unknown.insert(credential, ());
     }
 
+    /// The store is about to be asked about a key that came from there.
+    pub(crate) fn question(&self, from: Option<IpAddr>) -> Question<'_> {
+        Question { strangers: self, from, counts: true }
+    }
+
     /// A key that the store does not know came from there.
-    pub(crate) fn charge(&self, from: Option<IpAddr>) {
+    fn charge(&self, from: Option<IpAddr>) {
         if self.per_second > 0 {
             self.questions.charge(from.map(Network::of), self.per_second);
+        }
+    }
+}
+
+/// A question to the store. It counts when it is dropped, also by who hangs up before the answer has come:
+/// the store was asked all the same.
+pub(crate) struct Question<'a> {
+    strangers: &'a Strangers,
+    from: Option<IpAddr>,
+    counts: bool,
+}
+
+impl Question<'_> {
+    /// The answer is not that there is no such key.
+    pub(crate) fn does_not_count(mut self) {
+        self.counts = false;
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        if self.counts {
+            self.strangers.charge(self.from);
         }
     }
 }

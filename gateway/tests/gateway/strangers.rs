@@ -83,6 +83,25 @@ async fn made_up_keys_are_stopped_before_the_store() {
 }
 
 #[tokio::test]
+async fn who_hangs_up_before_the_answer_has_asked_as_well() {
+    let watch = Watch::default();
+    let options = GatewayOptions { trust_forwarded: true, ..GatewayOptions::default() };
+    let w = World::with(options, |stores| watch.over(stores)).await;
+    w.deploy(&w.alice, "version", Visibility::Private).await;
+    let (begun, before) = (Instant::now(), watch.lookups());
+    for _ in 0..400 {
+        let key = made_up();
+        let mut asking = Box::pin(call(&w, &key, HERE));
+        // As far as the store, which takes a moment to answer.
+        let _ = futures::poll!(&mut asking);
+    }
+    let asked = u32::try_from(watch.lookups() - before).unwrap();
+    assert!(asked > 0 && f64::from(asked) <= questions(begun), "{asked}");
+    // Nobody else pays for it, and who is known is let in.
+    assert_eq!(call(&w, &w.bob.key, ELSEWHERE).await.fault(), (403, "forbidden".to_owned()));
+}
+
+#[tokio::test]
 async fn what_nobody_has_is_asked_for_once_in_a_while() {
     let watch = Watch::default();
     let w = World::with(GatewayOptions::default(), |stores| watch.over(stores)).await;

@@ -99,7 +99,7 @@ pub struct Cache {
     root: PathBuf,
     store: Arc<dyn ArtifactStore>,
     options: CacheOptions,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     flights: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -173,7 +173,8 @@ impl Cache {
                 state.insert(Entry { path, bytes });
             }
         }
-        Ok(Self { root, store, options, state: Mutex::new(state), flights: Mutex::default() })
+        let state = Arc::new(Mutex::new(state));
+        Ok(Self { root, store, options, state, flights: Mutex::default() })
     }
 
     /// The files of a version.
@@ -396,35 +397,34 @@ impl Cache {
         if let Some(entry) = self.state.lock().touch(path) {
             return Ok(entry);
         }
-        let flight = self.flights.lock().entry(path.to_owned()).or_default().clone();
-        let turn = flight.lock().await;
+        let turn = self.flight(path).lock_owned().await;
         if let Some(entry) = self.state.lock().touch(path) {
             return Ok(entry);
         }
-        let made = match make().await {
-            Ok((dir, bytes)) => {
-                let evicted = self.make_room(bytes);
-                let to = path.to_owned();
-                blocking(move || {
-                    remove(&evicted);
-                    let from = dir.keep();
-                    // mkdtemp makes private directories; workers may run as another user.
-                    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-                    fs::set_permissions(&from, mode).map_err(at(&from))?;
-                    fs::rename(&from, &to).map_err(at(&to))
-                })
-                .await
-                .map(|()| self.state.lock().insert(Entry { path: path.to_owned(), bytes }))
-            }
-            Err(error) => Err(error),
-        };
-        drop(turn);
+        let (dir, bytes) = make().await?;
+        let evicted = self.make_room(bytes);
+        let (to, state) = (path.to_owned(), self.state.clone());
+        // All of it even if whoever asks has gone meanwhile: a directory that is in its place and in no
+        // list would be in the way of those who ask later.
+        blocking(move || {
+            let _turn = turn;
+            remove(&evicted);
+            let from = dir.path();
+            // mkdtemp makes private directories; workers may run as another user.
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(from, mode).map_err(at(from))?;
+            fs::rename(from, &to).map_err(at(&to))?;
+            drop(dir.keep());
+            Ok(state.lock().insert(Entry { path: to, bytes }))
+        })
+        .await
+    }
+
+    /// The lock under which one entry is made once, however many ask.
+    fn flight(&self, path: &Path) -> Arc<tokio::sync::Mutex<()>> {
         let mut flights = self.flights.lock();
-        // This one's, the map's: nobody else waits.
-        if flights.get(path).is_some_and(|known| Arc::strong_count(known) <= 2) {
-            flights.remove(path);
-        }
-        made
+        flights.retain(|_, flight| Arc::strong_count(flight) > 1);
+        flights.entry(path.to_owned()).or_default().clone()
     }
 
     /// Takes the least recently used entries that nobody holds out of the cache until `bytes` fit.

@@ -1,3 +1,7 @@
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
@@ -66,4 +70,38 @@ async fn what_is_evicted_may_be_asked_for_before_it_is_removed() {
     remove(&evicted);
     assert!(!evicted[0].exists());
     assert_eq!(fs::read(path.join(BUNDLE)).unwrap(), CODE);
+}
+
+/// Polls a future so many times, each time when it is woken. `None`: it was given up then.
+async fn polled<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut left = times;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        future.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_gives_up_is_in_nobodys_way() {
+    let root = tempfile::tempdir().unwrap();
+    let cache = Cache::open(root.path(), Arc::new(OneBundle), CacheOptions::default()).unwrap();
+    let hash = BundleHash::of(CODE);
+    for times in 1.. {
+        let function = FunctionId::new();
+        let asked = polled(times, cache.bundle(function, &hash)).await;
+        let [one, other] = [(); 2].map(|()| cache.bundle(function, &hash));
+        let (one, other) = tokio::join!(one, other);
+        assert!(Arc::ptr_eq(&one.unwrap(), &other.unwrap()), "{times}");
+        if let Some(asked) = asked {
+            asked.unwrap();
+            break;
+        }
+    }
+    assert!(cache.flights.lock().len() <= 1);
+    assert_eq!(fs::read_dir(root.path().join(INCOMING)).unwrap().count(), 0);
 }

@@ -25,7 +25,7 @@ use super::functions::Shown;
 use super::limits::LimitsPatch;
 use super::refusal::Refusal;
 use super::uploads::Room;
-use super::{App, access};
+use super::{App, access, detached};
 use crate::build::dependencies::{Dependencies, PackageLock};
 use crate::build::source::{SourceFiles, is_code, source_key, stored_under};
 
@@ -183,14 +183,10 @@ impl App {
             let visibility = deploy
                 .visibility
                 .ok_or_else(|| Refusal::field("body", "names nothing that is to be changed"))?;
-            let user_id = principal.user_id;
             access::may_use(&principal, id)?;
-            if !self.stores.functions.set_visibility(user_id, id, visibility).await? {
-                return Err(Refusal::FunctionNotFound);
-            }
-            self.note(&principal, Act::VisibilityChanged { id, visibility, with: None }).await;
-            let record = self.function(&principal, id).await?;
-            return Ok(Changed::Done(Box::new(self.with_stats(record).await?)));
+            let changed =
+                detached(async move { self.set_visibility(&principal, id, visibility).await });
+            return Ok(Changed::Done(Box::new(changed.await?)));
         }
         let subject = Subject::Existing(id);
         let accepted = self.accept_detached(principal, subject, deploy).await?;
@@ -209,17 +205,13 @@ impl App {
         self.accept_detached(principal, Subject::Existing(id), deploy).await
     }
 
-    /// Goes on to its end even if the request is given up: half an acceptance would leave objects
-    /// that belong to nothing.
     async fn accept_detached(
         self: Arc<Self>,
         principal: Arc<Principal>,
         subject: Subject,
         deploy: Deploy,
     ) -> Result<Accepted, Refusal> {
-        tokio::spawn(async move { self.accept(&principal, &subject, &deploy).await })
-            .await
-            .map_err(Refusal::internal)?
+        detached(async move { self.accept(&principal, &subject, &deploy).await }).await
     }
 
     async fn find(&self, principal: &Principal, subject: &Subject) -> Result<Base, Refusal> {

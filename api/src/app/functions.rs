@@ -1,15 +1,17 @@
 //! Functions that are there: read, listed, deleted.
 
+use std::sync::Arc;
+
 use cloudserve_identity::{Principal, SealError};
 use cloudserve_protocol::call::Env;
 use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::FunctionId;
-use cloudserve_store::function::{FunctionRecord, Listed, Page, SealedEnv};
+use cloudserve_store::function::{FunctionRecord, Listed, Page, SealedEnv, Visibility};
 use cloudserve_store::telemetry::FunctionStats;
 
 use super::audit::Act;
 use super::refusal::Refusal;
-use super::{App, access};
+use super::{App, access, detached};
 use crate::build::source::SourceFiles;
 
 /// A function and what else its view tells.
@@ -95,13 +97,31 @@ impl App {
         }
     }
 
-    pub(crate) async fn delete(
+    pub(super) async fn set_visibility(
         &self,
         principal: &Principal,
         id: FunctionId,
+        visibility: Visibility,
+    ) -> Result<Shown, Refusal> {
+        if !self.stores.functions.set_visibility(principal.user_id, id, visibility).await? {
+            return Err(Refusal::FunctionNotFound);
+        }
+        self.note(principal, Act::VisibilityChanged { id, visibility, with: None }).await;
+        let record = self.function(principal, id).await?;
+        self.with_stats(record).await
+    }
+
+    pub(crate) async fn delete(
+        self: Arc<Self>,
+        principal: Arc<Principal>,
+        id: FunctionId,
     ) -> Result<(), Refusal> {
-        access::may_deploy(principal)?;
-        access::may_use(principal, id)?;
+        access::may_deploy(&principal)?;
+        access::may_use(&principal, id)?;
+        detached(async move { self.remove(&principal, id).await }).await
+    }
+
+    async fn remove(&self, principal: &Principal, id: FunctionId) -> Result<(), Refusal> {
         if !self.stores.functions.delete_function(principal.user_id, id).await? {
             return Err(Refusal::FunctionNotFound);
         }

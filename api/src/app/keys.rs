@@ -1,5 +1,7 @@
 //! API keys. The key is shown once; only its hash is kept.
 
+use std::sync::Arc;
+
 use cloudserve_identity::{ApiKeySecret, Principal};
 use cloudserve_protocol::ids::{ApiKeyId, FunctionId};
 use cloudserve_store::account::{ApiKey, Scope};
@@ -9,7 +11,7 @@ use serde::Deserialize;
 use super::accounts::one_line;
 use super::audit::Act;
 use super::refusal::Refusal;
-use super::{App, access};
+use super::{App, access, detached};
 
 /// Functions one key can be limited to.
 const MAX_FUNCTIONS_OF_KEY: usize = 100;
@@ -69,11 +71,11 @@ impl App {
     }
 
     pub(crate) async fn create_api_key(
-        &self,
-        principal: &Principal,
+        self: Arc<Self>,
+        principal: Arc<Principal>,
         new: NewApiKey,
     ) -> Result<(ApiKey, ApiKeySecret), Refusal> {
-        access::session(principal)?;
+        access::session(&principal)?;
         let now = Timestamp::now();
         if new.expires_at.is_some_and(|end| end <= now) {
             return Err(Refusal::field("expiresAt", "must be in the future"));
@@ -82,7 +84,7 @@ impl App {
         if self.stores.accounts.api_keys(principal.user_id).await?.len() >= max {
             return Err(Refusal::TooMany { what: "API keys", max });
         }
-        let functions = self.functions_of_key(principal, &new.functions).await?;
+        let functions = self.functions_of_key(&principal, &new.functions).await?;
         let secret = ApiKeySecret::generate().map_err(Refusal::internal)?;
         let key = ApiKey {
             id: ApiKeyId::new(),
@@ -96,24 +98,30 @@ impl App {
             last_used_at: None,
             created_at: now,
         };
-        self.stores.accounts.create_api_key(key.clone()).await?;
-        let name = key.name.clone();
-        self.note(principal, Act::KeyCreated { id: key.id, name }).await;
-        Ok((key, secret))
+        detached(async move {
+            self.stores.accounts.create_api_key(key.clone()).await?;
+            let name = key.name.clone();
+            self.note(&principal, Act::KeyCreated { id: key.id, name }).await;
+            Ok((key, secret))
+        })
+        .await
     }
 
     pub(crate) async fn delete_api_key(
-        &self,
-        principal: &Principal,
+        self: Arc<Self>,
+        principal: Arc<Principal>,
         id: ApiKeyId,
     ) -> Result<(), Refusal> {
-        access::session(principal)?;
-        if !self.stores.accounts.delete_api_key(principal.user_id, id).await? {
-            return Err(Refusal::ApiKeyNotFound);
-        }
-        self.authenticator.forget(Change::ApiKey(id));
-        self.note(principal, Act::KeyRevoked { id }).await;
-        Ok(())
+        access::session(&principal)?;
+        detached(async move {
+            if !self.stores.accounts.delete_api_key(principal.user_id, id).await? {
+                return Err(Refusal::ApiKeyNotFound);
+            }
+            self.authenticator.forget(Change::ApiKey(id));
+            self.note(&principal, Act::KeyRevoked { id }).await;
+            Ok(())
+        })
+        .await
     }
 
     async fn functions_of_key(

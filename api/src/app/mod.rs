@@ -30,8 +30,17 @@ use cloudserve_store::Stores;
 use self::attempts::Attempts;
 use self::follow::Followers;
 use self::passwords::Passwords;
+use self::refusal::Refusal;
 use self::uploads::Uploads;
 use crate::options::ApiOptions;
+
+/// Does something to its end even if the request is given up: half of it would leave objects that belong to
+/// nothing, or a change of which the audit trail does not know.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work).await.map_err(Refusal::internal)?
+}
 
 /// What the rules work with.
 pub(crate) struct App {

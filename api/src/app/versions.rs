@@ -16,7 +16,7 @@ use super::audit::Act;
 use super::deployments::{Accepted, MAX_CONFLICTS};
 use super::functions::Shown;
 use super::refusal::Refusal;
-use super::{App, access};
+use super::{App, access, detached};
 
 /// Versions shown of one function.
 const MAX_VERSIONS: u32 = 1_000;
@@ -93,12 +93,21 @@ impl App {
 
     /// Serves a version that was built before.
     pub(crate) async fn rollback(
+        self: Arc<Self>,
+        principal: Arc<Principal>,
+        id: FunctionId,
+        version: u32,
+    ) -> Result<Shown, Refusal> {
+        access::may_deploy(&principal)?;
+        detached(async move { self.go_back(&principal, id, version).await }).await
+    }
+
+    async fn go_back(
         &self,
         principal: &Principal,
         id: FunctionId,
         version: u32,
     ) -> Result<Shown, Refusal> {
-        access::may_deploy(principal)?;
         self.function(principal, id).await?;
         match self.stores.functions.rollback(principal.user_id, id, version).await? {
             Rollback::Moved => {}
@@ -146,10 +155,13 @@ impl App {
         if patch.set.0.is_empty() && patch.unset.is_empty() {
             return Err(Refusal::field("body", "names nothing that is to be changed"));
         }
-        let accepted = self.accept_env(&principal, id, &patch).await?;
-        let names = patch.set.0.keys().chain(&patch.unset).cloned().collect();
-        self.note(&principal, Act::EnvChanged { id, names }).await;
-        Ok(accepted)
+        detached(async move {
+            let accepted = self.accept_env(&principal, id, &patch).await?;
+            let names = patch.set.0.keys().chain(&patch.unset).cloned().collect();
+            self.note(&principal, Act::EnvChanged { id, names }).await;
+            Ok(accepted)
+        })
+        .await
     }
 
     async fn accept_env(

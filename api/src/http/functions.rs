@@ -99,7 +99,8 @@ pub(super) async fn rollback(
     mut fields: Fields,
 ) -> Result<Json<FunctionView>, Problem> {
     let version = fields.required::<u32>("version");
-    let shown = app.rollback(&principal, id, fields.finish(version)?).await?;
+    let version = fields.finish(version)?;
+    let shown = app.clone().rollback(principal.clone(), id, version).await?;
     Ok(Json(view(&app, &principal, shown)))
 }
 
@@ -282,7 +283,7 @@ pub(super) async fn delete(
     Deploying(principal): Deploying,
     OfFunction(id): OfFunction,
 ) -> Result<impl IntoResponse, Problem> {
-    app.delete(&principal, id).await?;
+    app.delete(principal, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn create(
     let functions = fields.optional("functions").unwrap_or_default();
     let expires_at = fields.optional("expiresAt");
     let new = name.map(|name| NewApiKey { name, scopes, functions, expires_at });
-    let (key, secret) = app.create_api_key(&principal, fields.finish(new)?).await?;
+    let (key, secret) = app.create_api_key(principal, fields.finish(new)?).await?;
     Ok((StatusCode::CREATED, Json(ApiKeyView::new(key, Some(&secret)))))
 }
 
@@ -61,6 +61,6 @@ pub(super) async fn delete(
     LoggedIn(principal): LoggedIn,
     OfApiKey(id): OfApiKey,
 ) -> Result<impl IntoResponse, Problem> {
-    app.delete_api_key(&principal, id).await?;
+    app.delete_api_key(principal, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

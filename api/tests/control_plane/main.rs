@@ -4,6 +4,7 @@
 mod accounts;
 mod bundles;
 mod deploys;
+mod given_up;
 mod input;
 mod leftovers;
 mod logs;

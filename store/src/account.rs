@@ -139,8 +139,17 @@ pub trait AccountStore: Send + Sync {
     /// The account with this lower-case address.
     async fn user_by_email(&self, email: &str) -> Result<Option<User>, StoreError>;
 
-    /// Adds a key.
-    async fn create_api_key(&self, key: ApiKey) -> Result<(), StoreError>;
+    /// [`Self::create_api_key_within`], however many the account has.
+    async fn create_api_key(&self, key: ApiKey) -> Result<(), StoreError> {
+        self.create_api_key_within(key, None).await
+    }
+
+    /// Adds a key. `Full`: the account has `max_keys`.
+    async fn create_api_key_within(
+        &self,
+        key: ApiKey,
+        max_keys: Option<usize>,
+    ) -> Result<(), StoreError>;
 
     /// The account's keys, newest first.
     async fn api_keys(&self, user_id: UserId) -> Result<Vec<ApiKey>, StoreError>;

@@ -21,6 +21,14 @@ pub enum StoreError {
         /// How many it may have.
         max: u32,
     },
+    /// The account has as many of these as it may.
+    #[error("the account has {max} {what}, as many as it may")]
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// How many it may have.
+        max: usize,
+    },
     /// A cursor that no page of this list ever gave.
     #[error("the cursor is not one that this list gave")]
     BadCursor,

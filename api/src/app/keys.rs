@@ -80,10 +80,6 @@ impl App {
         if new.expires_at.is_some_and(|end| end <= now) {
             return Err(Refusal::field("expiresAt", "must be in the future"));
         }
-        let max = self.options.api_keys_per_user;
-        if self.stores.accounts.api_keys(principal.user_id).await?.len() >= max {
-            return Err(Refusal::TooMany { what: "API keys", max });
-        }
         let functions = self.functions_of_key(&principal, &new.functions).await?;
         let secret = ApiKeySecret::generate().map_err(Refusal::internal)?;
         let key = ApiKey {
@@ -99,7 +95,8 @@ impl App {
             created_at: now,
         };
         detached(async move {
-            self.stores.accounts.create_api_key(key.clone()).await?;
+            let max = self.options.api_keys_per_user;
+            self.stores.accounts.create_api_key_within(key.clone(), Some(max)).await?;
             let name = key.name.clone();
             self.note(&principal, Act::KeyCreated { id: key.id, name }).await;
             Ok((key, secret))

@@ -84,6 +84,7 @@ impl From<StoreError> for Refusal {
             StoreError::BadCursor => Self::field("cursor", "is not one that this list gave"),
             StoreError::Conflict => Self::Conflict,
             StoreError::QueueFull { max } => Self::QueueFull { max },
+            StoreError::Full { what, max } => Self::TooMany { what, max },
             StoreError::Unavailable { .. } => Self::Unavailable(error.into()),
             StoreError::Taken { .. } | StoreError::Missing | StoreError::Corrupt { .. } => {
                 Self::Internal(error.into())

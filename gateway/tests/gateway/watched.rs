@@ -77,8 +77,12 @@ impl AccountStore for Watched {
         self.inner.user_by_email(email).await
     }
 
-    async fn create_api_key(&self, key: ApiKey) -> Result<(), StoreError> {
-        self.inner.create_api_key(key).await
+    async fn create_api_key_within(
+        &self,
+        key: ApiKey,
+        max_keys: Option<usize>,
+    ) -> Result<(), StoreError> {
+        self.inner.create_api_key_within(key, max_keys).await
     }
 
     async fn api_keys(&self, user_id: UserId) -> Result<Vec<ApiKey>, StoreError> {

@@ -137,6 +137,32 @@ impl MongoAccounts {
         users.insert_one(user).session(tx.session()).await.map(drop).map_err(inserting)
     }
 
+    async fn try_create_key(
+        &self,
+        user_id: UserId,
+        row: &RawDocumentBuf,
+        max_keys: Option<usize>,
+        tx: &mut Transaction,
+    ) -> Result<(), Failed> {
+        // Written for the sake of another key of the account that is made meanwhile: both touch one
+        // document, so one of them begins again and counts the other.
+        let users = self.database.collection(USERS);
+        let touch =
+            users.update_one(doc! { "_id": user_id.key() }, doc! { "$inc": { "keyed": 1_i64 } });
+        if touch.session(tx.session()).await?.matched_count == 0 {
+            return Err(StoreError::Missing.into());
+        }
+        let keys = self.database.collection(API_KEYS);
+        if let Some(max) = max_keys {
+            let count = keys.count_documents(doc! { "user": user_id.key() });
+            let count = count.session(tx.session()).await?;
+            if usize::try_from(count).unwrap_or(usize::MAX) >= max {
+                return Err(StoreError::Full { what: "API keys", max }.into());
+            }
+        }
+        keys.insert_one(row).session(tx.session()).await.map(drop).map_err(inserting)
+    }
+
     async fn try_delete_key(
         &self,
         user_id: UserId,
@@ -218,14 +244,14 @@ impl AccountStore for MongoAccounts {
         self.one_user(doc! { "email": email }).await
     }
 
-    async fn create_api_key(&self, key: ApiKey) -> Result<(), StoreError> {
-        if self.user(key.user_id).await?.is_none() {
-            return Err(StoreError::Missing);
-        }
+    async fn create_api_key_within(
+        &self,
+        key: ApiKey,
+        max_keys: Option<usize>,
+    ) -> Result<(), StoreError> {
+        let user_id = key.user_id;
         let row = document(&ApiKeyDocument::from(key))?;
-        let keys = self.database.collection(API_KEYS);
-        let insert = async { keys.insert_one(row).await.map(drop).map_err(inserting) };
-        self.database.bounded(insert).await
+        in_transaction!(self.database, |tx| self.try_create_key(user_id, &row, max_keys, &mut tx))
     }
 
     async fn api_keys(&self, user_id: UserId) -> Result<Vec<ApiKey>, StoreError> {

@@ -102,6 +102,12 @@ pub(super) fn insert_user(c: &Connection, user: &User) -> Result<bool, StoreErro
     insert_new(c, sql, values)
 }
 
+fn count_api_keys(c: &Connection, user_id: UserId) -> Result<u32, StoreError> {
+    c.prepare_cached("SELECT count(*) FROM api_keys WHERE user_id = ?1")
+        .and_then(|mut query| query.query_row([user_id.as_bytes()], |row| row.get(0)))
+        .map_err(reading("API key"))
+}
+
 /// Adds a key, unless its id or hash is there; says whether it did.
 pub(super) fn insert_api_key(c: &Connection, key: &ApiKey) -> Result<bool, StoreError> {
     let sql = "INSERT INTO api_keys
@@ -160,13 +166,20 @@ impl AccountStore for SqliteAccounts {
         self.one_user(user_where!("email = ?1"), [email.to_owned()]).await
     }
 
-    async fn create_api_key(&self, key: ApiKey) -> Result<(), StoreError> {
+    async fn create_api_key_within(
+        &self,
+        key: ApiKey,
+        max_keys: Option<usize>,
+    ) -> Result<(), StoreError> {
         self.meta
-            .write(
-                move |c, _| {
-                    if insert_api_key(c, &key)? { Ok(()) } else { Err(StoreError::Conflict) }
-                },
-            )
+            .write(move |c, _| {
+                if let Some(max) = max_keys
+                    && count_api_keys(c, key.user_id)? as usize >= max
+                {
+                    return Err(StoreError::Full { what: "API keys", max });
+                }
+                if insert_api_key(c, &key)? { Ok(()) } else { Err(StoreError::Conflict) }
+            })
             .await
     }
 

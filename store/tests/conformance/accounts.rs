@@ -94,6 +94,30 @@ pub(crate) async fn keys_are_listed_found_and_removed(stores: &Stores) {
     assert!(stores.accounts.api_key_by_hash(&new.key_hash).await.unwrap().is_none());
 }
 
+pub(crate) async fn an_account_has_a_bounded_number_of_keys(stores: &Stores) {
+    const MAX: usize = 3;
+    let (ada, bob) = (registered(stores, "ada").await, registered(stores, "bob").await);
+    let make = |key: ApiKey| {
+        let accounts = stores.accounts.clone();
+        tokio::spawn(async move { accounts.create_api_key_within(key, Some(MAX)).await })
+    };
+    let outcomes = join_all((0..10).map(|n| make(key(ada, &format!("k{n}"), NOON)))).await;
+    let made = outcomes.iter().filter(|o| matches!(o, Ok(Ok(())))).count();
+    let full = |outcome: &Result<(), StoreError>| {
+        matches!(outcome, Err(StoreError::Full { max: MAX, .. }))
+    };
+    let refused = outcomes.iter().filter(|o| o.as_ref().is_ok_and(full)).count();
+    assert_eq!((made, refused), (MAX, 10 - MAX), "{outcomes:?}");
+    let of_ada = stores.accounts.api_keys(ada).await.unwrap();
+    assert_eq!(of_ada.len(), MAX);
+    // Others have a number of their own, and who removes one may have another.
+    make(key(bob, "of bob", NOON)).await.unwrap().unwrap();
+    assert!(stores.accounts.delete_api_key(ada, of_ada[0].id).await.unwrap());
+    make(key(ada, "again", NOON)).await.unwrap().unwrap();
+    assert!(full(&make(key(ada, "too many", NOON)).await.unwrap()));
+    stores.accounts.create_api_key(key(ada, "whatever there is", NOON)).await.unwrap();
+}
+
 pub(crate) async fn revoked_tokens_are_known(stores: &Stores) {
     let end = Timestamp(Timestamp::now().0 + 60_000);
     for token in ["a", "a", "b"] {

@@ -88,6 +88,7 @@ macro_rules! backends {
                 accounts::names_and_addresses_are_unique,
                 accounts::concurrent_registrations_have_one_winner,
                 accounts::keys_are_listed_found_and_removed,
+                accounts::an_account_has_a_bounded_number_of_keys,
                 accounts::revoked_tokens_are_known,
                 accounts::the_last_use_of_a_key_is_the_latest,
                 accounts::quotas_are_of_one_account,

@@ -20,10 +20,10 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
 use tracing::{error, info, warn};
 use walkdir::{DirEntry, WalkDir};
 
+use super::directory::{Directory, PREFIX};
 use super::lockfile::{packages, received, without_addresses};
 use super::npm::{Npm, measure, own_user_config};
 use super::spec::CheckedSpec;
@@ -42,7 +42,6 @@ const NOT_LISTED: &str = "EUSAGE";
 const LOCK: &str = "package-lock.json";
 
 const MAX_METADATA_BYTES: u64 = 32 * 1024 * 1024;
-const DIRECTORY_PREFIX: &str = "npm-";
 
 /// How trees are built.
 #[derive(Debug, Clone)]
@@ -110,7 +109,7 @@ impl NpmBuilder {
         std::fs::create_dir_all(&options.work_dir)?;
         let work_dir = options.work_dir.canonicalize()?;
         for entry in std::fs::read_dir(&work_dir)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(DIRECTORY_PREFIX) {
+            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
                 std::fs::remove_dir_all(entry.path())?;
             }
         }
@@ -258,17 +257,17 @@ impl NpmBuilder {
     /// Installs what the lock file in `dir` says, and stores it.
     async fn install(
         &self,
-        dir: &TempDir,
+        dir: &Path,
         hash: &DepHash,
         packages: Vec<ResolvedPackage>,
     ) -> Result<TreeMetadata, DependencyError> {
-        self.install_listed(dir.path()).await?;
-        if self::packages(&read_lock(dir.path())?)? != packages {
+        self.install_listed(dir).await?;
+        if self::packages(&read_lock(dir)?)? != packages {
             error!(dep_hash = %hash, "npm has installed other packages than it had listed");
             return Err(DependencyError::Unavailable);
         }
-        let tree = dir.path().join("node_modules");
-        let archive = dir.path().join("node_modules.tar.gz");
+        let tree = dir.join("node_modules");
+        let archive = dir.join("node_modules.tar.gz");
         let (npm, packed_to) = (self.npm.clone(), archive.clone());
         let (packed, native_packages) = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&tree).map_err(|error| unavailable(&error))?;
@@ -296,23 +295,21 @@ impl NpmBuilder {
 
     async fn build_in(
         &self,
-        dir: TempDir,
+        dir: &Path,
         spec: &CheckedSpec,
     ) -> Result<BuiltDependencies, DependencyError> {
-        let (packages, dep_hash) = self.resolve(dir.path(), spec).await?;
+        let (packages, dep_hash) = self.resolve(dir, spec).await?;
         let flight = self.flight(dep_hash.as_str());
         let turn = flight.lock().await;
         let built = if let Some(stored) = self.stored(dep_hash.clone()).await? {
             stored
         } else {
-            let metadata = self.install(&dir, &dep_hash, packages).await?;
+            let metadata = self.install(dir, &dep_hash, packages).await?;
             info!(%dep_hash, bytes = metadata.tree_bytes, files = metadata.tree_files,
                 "dependency tree built");
             BuiltDependencies { dep_hash, cache: CacheOutcome::Miss, metadata }
         };
         drop(turn);
-        // Thousands of files.
-        tokio::task::spawn_blocking(move || drop(dir));
         Ok(built)
     }
 
@@ -338,11 +335,9 @@ impl DependencyBuilder for NpmBuilder {
             return Ok(known);
         }
         let _place = self.turns.take().await.map_err(|error| unavailable(&error))?;
-        let dir = tempfile::Builder::new()
-            .prefix(DIRECTORY_PREFIX)
-            .tempdir_in(&self.work_dir)
-            .map_err(|error| unavailable(&error))?;
-        let built = self.build_in(dir, &spec).await?;
+        let dir = Directory::new_in(&self.work_dir).map_err(|error| unavailable(&error))?;
+        let built = self.build_in(dir.path(), &spec).await?;
+        drop(dir);
         let resolution = Resolution {
             format_version: TREE_FORMAT_VERSION,
             dep_hash: built.dep_hash.clone(),

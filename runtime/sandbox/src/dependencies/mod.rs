@@ -10,6 +10,7 @@
 
 mod alone;
 mod builder;
+mod directory;
 mod lockfile;
 mod lost;
 mod npm;

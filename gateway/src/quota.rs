@@ -209,7 +209,9 @@ impl Allowance {
     }
 
     fn is_due(&self, now: Timestamp, every_ms: i64) -> bool {
-        now.0.saturating_sub(self.reconciled_at.load(Relaxed)) >= every_ms
+        let since = now.0.saturating_sub(self.reconciled_at.load(Relaxed));
+        // Less than nothing when the clock was set back.
+        !(0..every_ms).contains(&since)
     }
 
     /// Counts a call that begins now, if it may.
@@ -294,36 +296,49 @@ impl Window {
         (u64::from(period) << Self::COUNT_BITS) | used.min(Self::MAX_USED)
     }
 
+    /// Which period is counted when the clock says this one. The one after it may have begun: a call
+    /// of before has just ended, or the clock was set back a little. What is later is of a clock that
+    /// was wrong, and forgotten.
+    fn goes_on(counted: u16, period: u16) -> bool {
+        counted == period || counted == period.saturating_add(1)
+    }
+
+    /// What is counted, and how much of it there is, when the clock says this period.
+    fn counted(state: u64, period: u16) -> (u16, u64) {
+        let (of, used) = Self::unpack(state);
+        if Self::goes_on(of, period) { (of, used) } else { (period, 0) }
+    }
+
     fn used(&self, period: i64) -> u64 {
-        let (of, used) = Self::unpack(self.state.load(Relaxed));
-        if of == Self::fit(period) { used } else { 0 }
+        Self::counted(self.state.load(Relaxed), Self::fit(period)).1
     }
 
     /// Changes the count of a period; one that is over stays as it is.
-    fn update(&self, period: u16, change: impl Fn(u64) -> Option<u64>) -> bool {
+    fn update(&self, period: u16, change: impl Fn(u64) -> u64) {
         let change = |state| {
-            let (of, used) = Self::unpack(state);
-            match of.cmp(&period) {
-                std::cmp::Ordering::Less => change(0).map(|used| Self::pack(period, used)),
-                std::cmp::Ordering::Equal => change(used).map(|used| Self::pack(period, used)),
-                std::cmp::Ordering::Greater => Some(state),
-            }
+            let (of, used) = Self::counted(state, period);
+            Some(if of == period { Self::pack(of, change(used)) } else { state })
         };
-        self.state.fetch_update(Relaxed, Relaxed, change).is_ok()
+        // It is always changed, so this is no error.
+        let _ = self.state.fetch_update(Relaxed, Relaxed, change);
     }
 
     fn take_one(&self, period: i64, max: u64) -> bool {
-        self.update(Self::fit(period), |used| (used < max).then_some(used + 1))
+        let take = |state| {
+            let (of, used) = Self::counted(state, Self::fit(period));
+            (used < max).then(|| Self::pack(of, used + 1))
+        };
+        self.state.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 
     fn add(&self, period: i64, amount: u64) {
-        self.update(Self::fit(period), |used| Some(used.saturating_add(amount)));
+        self.update(Self::fit(period), |used| used.saturating_add(amount));
     }
 
     fn stored(&self, period: i64, amount: u64) {
         let period = Self::fit(period);
         let mut known = self.known.lock();
-        if known.0 < period {
+        if !Self::goes_on(known.0, period) {
             *known = (period, 0);
         }
         if known.0 == period {
@@ -336,7 +351,7 @@ impl Window {
         let period = Self::fit(period);
         let mut known = self.known.lock();
         let expected = if known.0 == period { known.1 } else { 0 };
-        self.update(period, |used| Some((used + sum).saturating_sub(expected)));
+        self.update(period, |used| (used + sum).saturating_sub(expected));
         *known = (period, sum);
     }
 }
@@ -376,6 +391,27 @@ mod tests {
         window.stored(7, 1);
         window.reconcile(8, 5);
         assert_eq!(window.used(8), 5);
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_bounds_nobody_more_or_less() {
+        let window = Window::default();
+        assert!(window.take_one(20_000, 3));
+        window.stored(20_000, 1);
+        assert_eq!((0..5).filter(|_| window.take_one(7, 3)).count(), 3);
+        window.stored(7, 2);
+        window.reconcile(7, 12);
+        assert_eq!(window.used(7), 13);
+        // Back over midnight.
+        assert!(window.take_one(8, 2) && window.take_one(7, 2) && !window.take_one(7, 2));
+        assert_eq!((window.used(7), window.used(8)), (2, 2));
+
+        let allowance = Allowance::new(UserId::new());
+        let sums = Sums { calls: 0, micro_gb_s: 0 };
+        allowance.reconcile(Timestamp(5_000), sums);
+        for (now, is_due) in [(5_999, false), (6_000, true), (4_999, true)] {
+            assert_eq!(allowance.is_due(Timestamp(now), 1_000), is_due, "{now}");
+        }
     }
 
     #[test]

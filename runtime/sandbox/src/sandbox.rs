@@ -377,7 +377,7 @@ impl Boot {
 impl Drop for Boot {
     fn drop(&mut self) {
         if !self.is_over {
-            self.shared.with_state(|state, todo| state.boot_failed(self.key, None, todo));
+            self.shared.with_state(|state, _| state.boot_lost(self.key));
         }
     }
 }

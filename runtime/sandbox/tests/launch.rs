@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use cloudserve_sandbox::{LaunchMode, SandboxOptions};
 
@@ -129,4 +130,33 @@ async fn workers_die_with_their_sandbox() {
     let pid = bench.get(&bench.function("export default () => process.pid;"), "/").await.text();
     drop(bench);
     wait_until("the worker is gone", || !fs::exists(format!("/proc/{pid}")).unwrap()).await;
+}
+
+#[test]
+fn a_runtime_may_end_while_calls_wait_for_a_worker() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("worker");
+    // It starts and is never ready.
+    fs::write(&program, "#!/bin/sh\nexec sleep 60\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let bench = runtime.block_on(async {
+        let launch = LaunchMode::Process;
+        let options = SandboxOptions { worker_program: program, launch, ..options() };
+        let bench = Bench::start_unready(options);
+        let target = bench.function("export default 1");
+        for _ in 0..20 {
+            let (bench, target) = (bench.clone(), target.clone());
+            tokio::spawn(async move { bench.try_get(&target, "/").await });
+        }
+        wait_until("they wait", || {
+            let now = bench.sandbox.metrics();
+            now.queue_length == 20 && now.workers_loading > 0
+        })
+        .await;
+        bench
+    });
+    drop(runtime);
+    assert_eq!(bench.sandbox.metrics().queue_length, 0);
 }

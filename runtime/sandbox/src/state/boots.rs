@@ -48,6 +48,14 @@ impl State {
         self.refill(todo);
     }
 
+    /// The task of a boot is gone: it has panicked, or the runtime is going down. Nothing is ordered in its
+    /// place, which such a runtime would drop at once, and so on without end; calls that wait ask again.
+    pub(crate) fn boot_lost(&mut self, key: VersionKey) {
+        if let Some(version) = self.versions.get_mut(&key) {
+            version.loading -= 1;
+        }
+    }
+
     /// A boot has ended without a worker. When nothing else is under way, the calls that wait are
     /// refused, all of them, since they would meet the same end one after the other. Else they have
     /// other workers to wait for, and one that wanted this one waits for those; unless none is about

@@ -103,6 +103,25 @@ fn a_boot_that_fails_costs_no_call_that_another_worker_may_serve() {
 }
 
 #[test]
+fn a_boot_whose_task_is_gone_is_ordered_again_by_who_still_waits() {
+    let mut state = State::new(&SandboxOptions::default());
+    let target = target();
+    let mut todo = Todo::default();
+    let Admission::Wait { ticket, granted } =
+        state.admit(&mut asked(&target), Turn::Comes, &mut todo)
+    else {
+        panic!("there is no worker");
+    };
+    assert_eq!((todo.boots.len(), state.census().loading), (1, 1));
+    state.boot_lost(target.key());
+    assert_eq!((state.census().loading, state.census().queued), (0, 1));
+    let mut todo = Todo::default();
+    state.insist(target.key(), ticket, &mut todo);
+    assert_eq!((todo.boots.len(), state.census().loading), (1, 1));
+    drop(granted);
+}
+
+#[test]
 fn nothing_is_kept_of_an_account_whose_calls_have_gone() {
     let options = SandboxOptions::default();
     let mut state = State::new(&options);

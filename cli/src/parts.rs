@@ -139,6 +139,12 @@ fn tracer(config: &Config) -> Result<Option<Tracer>, ServeError> {
     Ok(Some(Tracer::start(&options)?))
 }
 
+/// How much of the time to drain builds have. It takes a moment to say of one that it waits in the queue again,
+/// and others would take it only when its lease has run out if the process were gone by then.
+fn time_to_build(drain_timeout_ms: u32) -> u32 {
+    drain_timeout_ms - drain_timeout_ms / 10
+}
+
 /// What the control plane works with.
 pub(crate) struct ApiParts<'a> {
     pub(crate) esbuild: &'a Path,
@@ -167,7 +173,7 @@ pub(crate) fn api(config: &Config, parts: ApiParts<'_>) -> Api {
         deploys_in_parallel: config.api.deploys_in_parallel,
         deploys_queued_per_user: config.api.deploys_queued_per_user,
         package_lock_bytes: config.api.package_lock_bytes,
-        drain_ms: config.drain_timeout_ms,
+        drain_ms: time_to_build(config.drain_timeout_ms),
         rate_per_second: config.gateway.rate_per_second,
         ..ApiOptions::default()
     };
@@ -192,4 +198,16 @@ pub(crate) fn sandboxes(config: &Config, token: InternalToken) -> Result<Sandbox
         ..RemoteOptions::default()
     };
     Ok(Sandboxes::start(options, config.sandbox.urls.clone(), token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_put_back_before_the_process_ends() {
+        for (drain_timeout_ms, build_ms) in [(0, 0), (1_000, 900), (30_000, 27_000)] {
+            assert_eq!(time_to_build(drain_timeout_ms), build_ms);
+        }
+    }
 }

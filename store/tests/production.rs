@@ -381,6 +381,34 @@ async fn large_objects_go_in_parts_and_only_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_given_up_leaves_no_parts() {
+    let (mongo, s3) = new_options().await;
+    let s3 = S3Options { part_bytes: PART_BYTES as u64, parts_in_parallel: 1, ..s3 };
+    let stores = open_production(&mongo, &s3).await.unwrap();
+    let raw = servers::client(s3.endpoint.as_deref().unwrap().trim_start_matches("http://"));
+    let uploads = async || {
+        let listed = raw.list_multipart_uploads().bucket(&s3.bucket).send().await.unwrap();
+        listed.uploads().len()
+    };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(20 * PART_BYTES as u64).unwrap();
+    let tree = ArtifactKey::DependencyTree { hash: DepHash::of(b"given up") };
+    let (artifacts, path) = (stores.artifacts.clone(), file.path().to_owned());
+    let key = tree.clone();
+    let putting = tokio::spawn(async move { artifacts.put_file(&key, &path).await });
+    while uploads().await == 0 {
+        assert!(!putting.is_finished(), "it was too fast to be given up");
+    }
+    putting.abort();
+    let end = Instant::now() + Duration::from_secs(30);
+    while uploads().await > 0 {
+        assert!(Instant::now() < end, "its parts stay");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!stores.artifacts.exists(&tree).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_immutable_object_is_not_replaced_but_mended() {
     let (mongo, s3) = new_options().await;
     let stores = open_production(&mongo, &s3).await.unwrap();

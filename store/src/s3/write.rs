@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::abort_multipart_upload::builders::AbortMultipartUploadFluentBuilder;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use cloudserve_protocol::artifact::ArtifactError;
 use cloudserve_protocol::fault::Chain;
 use futures::stream::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 
 use super::{S3Objects, status_of};
 use crate::object_key::failed;
@@ -169,18 +171,11 @@ impl S3Objects {
             .await
             .map_err(failed("write", key))?;
         let upload_id = upload.upload_id().unwrap_or_default();
+        let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key);
+        let abort = Some(abort.upload_id(upload_id));
+        let unfinished = Unfinished { key: key.to_owned(), abort };
         let sent = self.send_all(key, content, upload_id, only_if_free).await;
-        if !matches!(sent, Ok(Written::Done)) {
-            let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key);
-            // Parts that stay cost space, no more; stores remove them with age.
-            if let Err(error) = abort.upload_id(upload_id).send().await {
-                tracing::warn!(
-                    key,
-                    error = %Chain(&error),
-                    "parts of an unfinished object remain"
-                );
-            }
-        }
+        unfinished.end(matches!(sent, Ok(Written::Done))).await;
         sent
     }
 
@@ -242,6 +237,40 @@ impl S3Objects {
             .set_e_tag(sent.e_tag)
             .set_checksum_crc32(sent.checksum_crc32)
             .build())
+    }
+}
+
+/// An upload in parts that has not ended. Who drops it like that gives it up: there is no object, and its
+/// parts would stay.
+struct Unfinished {
+    key: String,
+    abort: Option<AbortMultipartUploadFluentBuilder>,
+}
+
+impl Unfinished {
+    async fn end(mut self, is_whole: bool) {
+        if !is_whole && let Some(abort) = self.abort.clone() {
+            remove_parts(&self.key, abort).await;
+        }
+        self.abort = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(abort) = self.abort.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let key = std::mem::take(&mut self.key);
+            runtime.spawn(async move { remove_parts(&key, abort).await });
+        }
+    }
+}
+
+async fn remove_parts(key: &str, abort: AbortMultipartUploadFluentBuilder) {
+    // Parts that stay cost space, no more; stores remove them with age.
+    if let Err(error) = abort.send().await {
+        tracing::warn!(key, error = %Chain(&error), "parts of an unfinished object remain");
     }
 }
 

@@ -75,12 +75,21 @@ impl Deployer {
         let process = Uuid::new_v4();
         let workers = (0..self.options.deploys_in_parallel.max(1)).map(|n| {
             let (this, stopping) = (self.clone(), stopping.clone());
-            tokio::spawn(async move { this.work(&format!("{process}/{n}"), stopping).await })
+            let holder = format!("{process}/{n}");
+            tokio::spawn(async move { this.keep_working(&holder, &stopping).await })
         });
         let workers: Vec<_> = workers.collect();
         shutdown.await;
         stop.send_replace(true);
         join_all(workers).await;
+    }
+
+    /// Works, and goes on after a panic: nobody would be at the queue, and the process look alive.
+    async fn keep_working(&self, holder: &str, stopping: &watch::Receiver<bool>) {
+        while AssertUnwindSafe(self.work(holder, stopping.clone())).catch_unwind().await.is_err() {
+            tracing::error!("a builder panicked and goes on");
+            tokio::time::sleep(self.options.queue_poll()).await;
+        }
     }
 
     async fn work(&self, holder: &str, mut stopping: watch::Receiver<bool>) {

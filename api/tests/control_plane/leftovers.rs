@@ -2,13 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use cloudserve_api::ApiOptions;
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
+use cloudserve_store::Stores;
 use cloudserve_store::function::{DeployError, NewVersion, Sweep};
 use futures::future::join_all;
+use futures::stream::BoxStream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -202,4 +208,62 @@ async fn a_version_that_went_while_it_was_in_work_takes_nothing_along() {
     gate.notify_one();
     plane.stop_deployer().await;
     assert!(plane.bundle(&served).await.contains('1'));
+}
+
+/// Objects of which the first that is to be removed makes whoever removes it panic.
+struct Cursed {
+    inner: Arc<dyn ArtifactStore>,
+    has_struck: AtomicBool,
+}
+
+#[async_trait]
+impl ArtifactStore for Cursed {
+    async fn put(&self, key: &ArtifactKey, bytes: Bytes) -> Result<(), ArtifactError> {
+        self.inner.put(key, bytes).await
+    }
+
+    async fn put_file(&self, key: &ArtifactKey, file: &Path) -> Result<(), ArtifactError> {
+        self.inner.put_file(key, file).await
+    }
+
+    async fn get(&self, key: &ArtifactKey, max_bytes: u64) -> Result<Bytes, ArtifactError> {
+        self.inner.get(key, max_bytes).await
+    }
+
+    async fn stream(
+        &self,
+        key: &ArtifactKey,
+    ) -> Result<BoxStream<'static, Result<Bytes, ArtifactError>>, ArtifactError> {
+        self.inner.stream(key).await
+    }
+
+    async fn exists(&self, key: &ArtifactKey) -> Result<bool, ArtifactError> {
+        self.inner.exists(key).await
+    }
+
+    async fn delete(&self, key: &ArtifactKey) -> Result<(), ArtifactError> {
+        assert!(self.has_struck.swap(true, Relaxed), "as it should here");
+        self.inner.delete(key).await
+    }
+
+    async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError> {
+        self.inner.delete_function(function).await
+    }
+}
+
+#[tokio::test]
+async fn a_panic_leaves_the_queue_with_somebody_at_it() {
+    let curse = |stores: Stores| {
+        let (inner, has_struck) = (stores.artifacts, AtomicBool::new(false));
+        Stores { artifacts: Arc::new(Cursed { inner, has_struck }), ..stores }
+    };
+    let mut plane = Plane::over(Arc::new(TempDir::new().unwrap()), curse, |options| {
+        (options.deploys_in_parallel, options.deploy_wait_ms) = (1, 20_000);
+    });
+    plane.start_deployer();
+    let token = plane.register("ada").await;
+    plane.sandbox.faults.lock().push(failure());
+    assert_eq!(plane.deploy(&token, &project(1)).await["status"], "failed");
+    let another = json!({ "name": "g", "code": "export default 1" });
+    assert_eq!(plane.deploy(&token, &another).await["status"], "active");
 }

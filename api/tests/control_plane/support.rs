@@ -134,7 +134,16 @@ impl Plane {
 
     /// Over this directory, with nobody at the queue.
     pub(crate) fn at(data: Arc<TempDir>, set: impl FnOnce(&mut ApiOptions)) -> Self {
-        let stores = open_embedded(&data.path().join("data")).unwrap();
+        Self::over(data, |stores| stores, set)
+    }
+
+    /// The same over other stores.
+    pub(crate) fn over(
+        data: Arc<TempDir>,
+        change: impl FnOnce(Stores) -> Stores,
+        set: impl FnOnce(&mut ApiOptions),
+    ) -> Self {
+        let stores = change(open_embedded(&data.path().join("data")).unwrap());
         let secret = Secret::parse(&"5a".repeat(32)).unwrap();
         let tokens = SessionTokens::new(&secret, Duration::from_secs(3_600));
         let (accounts, changes) = (stores.accounts.clone(), stores.changes.as_ref());

@@ -1,5 +1,6 @@
 //! Stores finished calls in batches and tries again until it has succeeded.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use cloudserve_identity::Mask;
 use cloudserve_protocol::fault::Chain;
 use cloudserve_store::TelemetryStore;
 use cloudserve_store::telemetry::{CallStatus, LogRow, UsageRow};
+use futures::FutureExt;
 use tokio::sync::{Notify, mpsc};
 
 use super::{Finished, Shared};
@@ -60,12 +62,17 @@ impl Writer {
                 }
             }
             let stored = std::mem::replace(&mut batch, Vec::with_capacity(self.batch_rows));
-            self.store(stored.into()).await;
+            let log_bytes = stored.iter().map(|call| call.log_bytes).sum();
+            let storing = AssertUnwindSafe(self.store(stored.into(), log_bytes));
+            // Whatever these rows are, without a writer there are no calls.
+            if storing.catch_unwind().await.is_err() {
+                tracing::error!("usage rows are lost: storing them has panicked");
+            }
+            self.shared.log_bytes.fetch_sub(log_bytes, Relaxed);
         }
     }
 
-    async fn store(&self, batch: Arc<[Finished]>) {
-        let log_bytes: usize = batch.iter().map(|call| call.log_bytes).sum();
+    async fn store(&self, batch: Arc<[Finished]>, log_bytes: usize) {
         let mut pause = FIRST_PAUSE;
         loop {
             let (usage, logs) = rows(&batch).await;
@@ -85,7 +92,6 @@ impl Writer {
         }
         self.allowances.stored(batch.iter().map(|call| (&call.allowance, call.spent()))).await;
         self.shared.metrics.usage_stored.fetch_add(batch.len() as u64, Relaxed);
-        self.shared.log_bytes.fetch_sub(log_bytes, Relaxed);
         if log_bytes > INLINE_BYTES {
             // Its lines are many. Nobody waits for it.
             drop(tokio::task::spawn_blocking(move || drop(batch)));

@@ -116,8 +116,8 @@ async fn draining_loses_nothing_even_when_storage_fails() {
         ..GatewayOptions::default()
     };
     let w = World::with(options, |mut stores| {
-        let (inner, failures) = (stores.telemetry, AtomicU32::new(2));
-        stores.telemetry = Arc::new(Failing { inner, failures });
+        let (inner, failures) = (stores.telemetry, Arc::new(AtomicU32::new(2)));
+        stores.telemetry = Arc::new(Failing { inner, failures, panics: false });
         stores
     });
     let w = Arc::new(w.await);
@@ -149,8 +149,8 @@ async fn draining_loses_nothing_even_when_storage_fails() {
 async fn calls_wait_while_usage_cannot_be_stored() {
     let options = GatewayOptions { usage_queue_rows: 1, ..GatewayOptions::default() };
     let w = World::with(options, |mut stores| {
-        let (inner, failures) = (stores.telemetry, AtomicU32::new(1));
-        stores.telemetry = Arc::new(Failing { inner, failures });
+        let (inner, failures) = (stores.telemetry, Arc::new(AtomicU32::new(1)));
+        stores.telemetry = Arc::new(Failing { inner, failures, panics: false });
         stores
     })
     .await;
@@ -168,10 +168,29 @@ async fn calls_wait_while_usage_cannot_be_stored() {
     assert_eq!(w.usage(&w.alice, 2).await.len(), 2);
 }
 
+#[tokio::test]
+async fn a_panic_costs_the_rows_that_are_stored_and_no_call() {
+    let failures = Arc::new(AtomicU32::new(1));
+    let left = failures.clone();
+    let w = World::with(GatewayOptions::default(), |mut stores| {
+        stores.telemetry = Arc::new(Failing { inner: stores.telemetry, failures, panics: true });
+        stores
+    })
+    .await;
+    w.deploy(&w.alice, "version", Visibility::Public).await;
+    assert_eq!(w.get("/run/alice/version", &w.alice).await.status, 200);
+    while left.load(Ordering::SeqCst) > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(w.get("/run/alice/version", &w.alice).await.status, 200);
+    assert_eq!(w.usage(&w.alice, 1).await.len(), 1);
+}
+
 /// Storage that is out of reach at first.
 struct Failing {
     inner: Arc<dyn TelemetryStore>,
-    failures: AtomicU32,
+    failures: Arc<AtomicU32>,
+    panics: bool,
 }
 
 #[async_trait]
@@ -180,6 +199,7 @@ impl TelemetryStore for Failing {
         let left =
             self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         match left {
+            Ok(_) if self.panics => panic!("as it should here"),
             Ok(_) => Err(StoreError::unavailable("not yet")),
             Err(_) => self.inner.record(usage, logs).await,
         }

@@ -6,6 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -142,7 +143,7 @@ impl Drop for Database {
     }
 }
 
-/// The writer thread ended, which it does only by a panic.
+/// The writer thread ended, which it does only by a panic that is no write's.
 #[derive(Debug, thiserror::Error)]
 #[error("the database writer has stopped")]
 struct WriterGone;
@@ -210,7 +211,9 @@ fn in_savepoint<T>(
     work: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     connection.execute_batch("SAVEPOINT job").map_err(storage_failed)?;
-    match work(connection) {
+    // All writes go through one thread: a panic in one of them must not end the others.
+    let done = catch_unwind(AssertUnwindSafe(|| work(connection)));
+    match done.unwrap_or_else(|_| Err(StoreError::unavailable("the write panicked"))) {
         Ok(value) => {
             connection.execute_batch("RELEASE job").map_err(storage_failed)?;
             Ok(value)
@@ -372,5 +375,24 @@ mod tests {
         });
         let left: String = read.await.unwrap();
         assert_eq!(left, "01,03");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_panics_undoes_itself_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("telemetry.db");
+        let database = open_telemetry(&path, LocalFeed::new()).unwrap();
+        let panicked = database.write(|c, _| -> Result<(), StoreError> {
+            insert_log(c, 1)?;
+            panic!("as it should here")
+        });
+        assert!(matches!(panicked.await, Err(StoreError::Unavailable { .. })));
+        database.write(|c, _| insert_log(c, 2)).await.unwrap();
+        let read = database.read(|c| {
+            c.query_row("SELECT group_concat(hex(execution_id)) FROM logs", [], |row| row.get(0))
+                .map_err(storage_failed)
+        });
+        let left: String = read.await.unwrap();
+        assert_eq!(left, "02");
     }
 }

@@ -5,23 +5,37 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use cloudserve_protocol::ids::FunctionId;
+use cloudserve_protocol::ids::{FunctionId, UserId};
+use cloudserve_store::function::Visibility;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Plane};
 
-/// Polls a request so many times, each time when it is woken. `None`: its caller hung up then.
-async fn polled(times: usize, request: impl Future<Output = Answer>) -> Option<Answer> {
-    let mut request = pin!(request);
+/// Polls a request so many times, each time when it is woken. `None`: its caller hung up then. What it wants
+/// is done when this ends, or never; what follows from it may be under way.
+async fn polled(
+    plane: &Plane,
+    times: usize,
+    request: impl Future<Output = Answer>,
+) -> Option<Answer> {
     let mut left = times;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        request.as_mut().poll(cx).map(Some)
-    })
-    .await
+    let answer = {
+        let mut request = pin!(request);
+        poll_fn(|cx| {
+            if left == 0 {
+                return Poll::Ready(None);
+            }
+            left -= 1;
+            request.as_mut().poll(cx).map(Some)
+        })
+        .await
+    };
+    // What has begun comes to its write now, and writes are done one after the other.
+    tokio::task::yield_now().await;
+    let (nobody, nothing) = (UserId::new(), FunctionId::new());
+    let functions = &plane.stores.functions;
+    assert!(!functions.set_visibility(nobody, nothing, Visibility::Public).await.unwrap());
+    answer
 }
 
 async fn wait_until(is_so: impl AsyncFn() -> bool) {
@@ -51,7 +65,7 @@ async fn what_is_deleted_is_gone_with_all_it_had() {
         let id: FunctionId = view["id"].as_str().unwrap().parse().unwrap();
         let path = format!("/api/function/{id}");
         let before = noted(&plane, &token, "function.deleted").await;
-        let answer = polled(times, plane.call(&token, "DELETE", &path, &Value::Null)).await;
+        let answer = polled(&plane, times, plane.call(&token, "DELETE", &path, &Value::Null)).await;
         if plane.get(&token, &path).await.status == 404 {
             let objects = plane.data.path().join("data/objects").join(id.to_string());
             wait_until(async || {
@@ -81,7 +95,7 @@ async fn what_is_changed_is_noted() {
         let (before, noted_before) = (visibility().await, noted(&plane, &token, action).await);
         let other = if before == "public" { "private" } else { "public" };
         let change = json!({ "visibility": other });
-        let answer = polled(times, plane.call(&token, "PUT", &function, &change)).await;
+        let answer = polled(&plane, times, plane.call(&token, "PUT", &function, &change)).await;
         wait_until(async || {
             let changes = usize::from(visibility().await != before);
             noted(&plane, &token, action).await == noted_before + changes
@@ -98,7 +112,7 @@ async fn what_is_changed_is_noted() {
     };
     for times in 1.. {
         let key = json!({ "name": "k" });
-        let answer = polled(times, plane.call(&token, "POST", "/api/apikeys", &key)).await;
+        let answer = polled(&plane, times, plane.call(&token, "POST", "/api/apikeys", &key)).await;
         wait_until(async || noted(&plane, &token, "apikey.created").await == keys().await).await;
         if let Some(answer) = answer {
             answer.expect(201);

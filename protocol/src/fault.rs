@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::iter;
 
 use serde::{Deserialize, Serialize};
 
@@ -213,8 +212,12 @@ pub struct Chain<'a>(pub &'a dyn Error);
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
-        iter::successors(self.0.source(), |cause| cause.source())
-            .try_for_each(|cause| write!(f, ": {cause}"))
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Usage (small rows, kept) and logs (heavy text, bounded). Usage is never read through logs.
 
+use std::borrow::Cow;
 use std::iter::Sum;
 
 use async_trait::async_trait;
@@ -46,7 +47,7 @@ pub struct UsageRow {
     /// How it ended.
     pub status: CallStatus,
     /// `ok` or the code of the fault.
-    pub code: String,
+    pub code: Cow<'static, str>,
     /// Whether it loaded the function.
     pub cold: bool,
     /// When it began.

@@ -115,7 +115,7 @@ mod tests {
             cpu_ms: 0.0,
             memory_mb: duration_ms / 2.0,
             status,
-            code: "ok".to_owned(),
+            code: "ok".into(),
             cold,
             timestamp: Timestamp(timestamp),
         }

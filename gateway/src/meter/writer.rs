@@ -138,7 +138,7 @@ fn usage_row(call: &Finished) -> UsageRow {
         cpu_ms: milliseconds(Duration::from_micros(outcome.cpu_us)),
         memory_mb: megabytes(outcome.memory_bytes),
         status: status(call),
-        code: outcome.fault.as_ref().map_or(OK, |fault| fault.class.code()).to_owned(),
+        code: outcome.fault.as_ref().map_or(OK, |fault| fault.class.code()).into(),
         cold: outcome.cold,
         timestamp: call.began,
     }

@@ -85,7 +85,7 @@ async fn callers_who_hang_up_are_recorded_once() {
     w.gateway.drain().await;
     let mut rows = w.usage(&w.alice, 4).await;
     rows.sort_by_key(|row| row.execution_id);
-    let codes: Vec<_> = rows.iter().map(|row| row.code.as_str()).collect();
+    let codes: Vec<_> = rows.iter().map(|row| &*row.code).collect();
     assert_eq!(codes, ["cancelled", "cancelled", "crashed", "cancelled"]);
     // What the sandbox had to say about what was abandoned is in its row, and in its log.
     assert!(rows.iter().all(|row| row.cpu_ms > 0.0), "{rows:?}");

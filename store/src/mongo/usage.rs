@@ -6,6 +6,7 @@
 //! a day are spread over a few documents, one per writing process, so that gateways do not wait
 //! for each other; a query adds them up.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
@@ -56,7 +57,7 @@ pub(super) struct UsageDocument {
     cpu: f64,
     memory_used: f64,
     status: CallStatus,
-    code: String,
+    code: Cow<'static, str>,
     cold: bool,
     timestamp: DateTime,
 }

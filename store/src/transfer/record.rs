@@ -4,6 +4,8 @@
 //! of the API, columns) may change without it. Times are milliseconds since the epoch, numbers are
 //! exact, bytes are hexadecimal.
 
+use std::borrow::Cow;
+
 use cloudserve_protocol::call::LogLine;
 use cloudserve_protocol::ids::{
     ApiKeyId, AuditId, ExecutionId, FunctionId, FunctionName, SourceHash, UserId, UserName,
@@ -249,7 +251,7 @@ struct UsageLine {
     #[serde(with = "exact")]
     memory_mb: f64,
     status: CallStatus,
-    code: String,
+    code: Cow<'static, str>,
     cold: bool,
     #[serde(with = "ms")]
     timestamp: Timestamp,
@@ -360,7 +362,7 @@ mod tests {
                 cpu_ms: duration_ms / 3.0,
                 memory_mb: f64::MIN_POSITIVE,
                 status: CallStatus::Success,
-                code: "ok".to_owned(),
+                code: "ok".into(),
                 cold: false,
                 timestamp: Timestamp(i64::MAX),
             };

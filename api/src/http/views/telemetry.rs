@@ -169,7 +169,7 @@ impl From<UsageRow> for RowView {
             cpu: row.cpu_ms,
             memory_used: row.memory_mb,
             status: row.status,
-            code: row.code,
+            code: row.code.into_owned(),
             cold: row.cold,
             timestamp: row.timestamp,
         }

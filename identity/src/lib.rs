@@ -25,5 +25,5 @@ pub use credential::{Credential, Presented, strip_platform_credentials};
 pub use mask::Mask;
 pub use sealer::{SealError, Sealer};
 pub use secret::{Secret, SecretError};
-pub use session::{SESSION_COOKIE, SessionTokens};
+pub use session::{SESSION_COOKIE, SessionClaims, SessionTokens};
 pub use strangers::TooManyUnknown;

@@ -18,7 +18,7 @@ const ISSUER: &str = "cloudserve";
 
 /// What a session token says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct SessionClaims {
+pub struct SessionClaims {
     /// Who: a [`UserId`].
     pub(crate) sub: String,
     /// Which token, so that it can be revoked.
@@ -38,7 +38,7 @@ impl SessionClaims {
     }
 
     /// When the token ends.
-    pub(crate) fn expires_at(&self) -> Timestamp {
+    pub fn expires_at(&self) -> Timestamp {
         Timestamp(self.exp.saturating_mul(1_000))
     }
 }
@@ -96,7 +96,7 @@ impl SessionTokens {
     }
 
     /// What a token says, if we signed it and it has not ended.
-    pub(crate) fn verify(&self, token: &str) -> Option<SessionClaims> {
+    pub fn verify(&self, token: &str) -> Option<SessionClaims> {
         jsonwebtoken::decode(token, &self.verifying, &self.validation).ok().map(|t| t.claims)
     }
 

@@ -26,7 +26,7 @@ async fn of_more_calls_than_are_read_the_newest_count_and_it_is_said_from_when_o
         cpu_ms: 1.0,
         memory_mb: 1.0,
         status: CallStatus::Success,
-        code: "ok".to_owned(),
+        code: "ok".into(),
         cold: false,
         timestamp: Timestamp(begin + n * 1_000),
     });

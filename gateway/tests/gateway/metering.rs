@@ -31,7 +31,7 @@ async fn a_row_says_what_the_call_used() {
     let rows = w.usage(&w.alice, 2).await;
     let row = rows.iter().find(|row| row.function_id == id).unwrap();
     assert_eq!(row.execution_id.to_string(), answer.header("x-cloudserve-execution-id"));
-    assert_eq!((row.version, row.status, row.code.as_str()), (1, CallStatus::Success, "ok"));
+    assert_eq!((row.version, row.status, &*row.code), (1, CallStatus::Success, "ok"));
     assert!(row.duration_ms > 0.0 && row.duration_ms < 5_000.0);
     assert!((row.cpu_ms - 1.5).abs() < 1e-9 && (row.memory_mb - 2.0).abs() < 1e-9);
     let logs = w.logs(id).await;

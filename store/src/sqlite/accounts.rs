@@ -7,7 +7,7 @@ use cloudserve_protocol::ids::{ApiKeyId, UserId, UserName};
 use rusqlite::{Connection, Params, Row, params};
 
 use super::audit;
-use super::columns::{json, optional_time, parsed, storage_failed, time, to_json};
+use super::columns::{json, optional_time, parsed, reading, storage_failed, time, to_json};
 use super::database::Database;
 use super::statements::{all, execute, insert_new, one};
 use crate::account::{ApiKey, AuditEntry, Quota, User};

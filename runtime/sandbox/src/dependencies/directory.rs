@@ -94,7 +94,7 @@ mod tests {
         let writing = thread::spawn(move || {
             let begun = Instant::now();
             let write = |n: u32| fs::write(packages.join(n.to_string()), "").is_ok();
-            (0..).take_while(|n| begun.elapsed() < 2 * PAUSE && write(*n)).count()
+            (0..u32::MAX).take_while(|n| begun.elapsed() < 2 * PAUSE && write(*n)).count()
         });
         // There is no runtime here: when this returns it is done.
         drop(directory);

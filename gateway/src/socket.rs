@@ -3,6 +3,7 @@
 //! hyper has no such bound: while its buffer is full it waits for the socket and looks at nothing
 //! else, so that an answer which nobody reads would keep its connection, its call and all they hold.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
@@ -13,6 +14,15 @@ use cloudserve_protocol::alarm::Alarm;
 use nix::sys::socket::{MsgFlags, send};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+/// Pieces of so much together are written as one: the kernel takes longer for several than it takes to
+/// copy them.
+const GATHERED_BYTES: usize = 4 * 1024;
+
+thread_local! {
+    /// Where they are gathered.
+    static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A TCP connection. As long as writes do not wait, it is nothing more.
 pub(crate) struct Socket {
@@ -103,6 +113,13 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if pieces.iter().map(|piece| piece.len()).sum::<usize>() <= GATHERED_BYTES {
+            return GATHERED.with_borrow_mut(|gathered| {
+                gathered.clear();
+                pieces.iter().for_each(|piece| gathered.extend_from_slice(piece));
+                self.poll_write(cx, gathered)
+            });
+        }
         let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
         else {
             let first = pieces.iter().map(|piece| &**piece).find(|piece| !piece.is_empty());
@@ -123,5 +140,32 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pieces_arrive_in_order_whether_they_are_gathered_or_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = Socket::new(stream, Duration::from_secs(10));
+        for length in [0, 1, GATHERED_BYTES - 4, GATHERED_BYTES - 3, 2 * GATHERED_BYTES] {
+            let body = vec![b'x'; length];
+            let pieces = [&b"head"[..], &body].map(IoSlice::new);
+            let write = poll_fn(|cx| Pin::new(&mut socket).poll_write_vectored(cx, &pieces));
+            assert_eq!(write.await.unwrap(), 4 + length);
+            let mut read = vec![0; 4 + length];
+            reader.read_exact(&mut read).await.unwrap();
+            assert!(read.starts_with(b"head") && read[4..] == body, "{length}");
+        }
     }
 }

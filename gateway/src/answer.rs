@@ -26,6 +26,7 @@ use crate::head::{ExecutionText, is_hop_by_hop};
 use crate::meter::Call;
 use crate::options::GatewayOptions;
 use crate::refusal::{json, limited};
+use crate::timing::server_timing;
 use crate::unread::Unread;
 
 pub(crate) static EXECUTION_ID: HeaderName = HeaderName::from_static("x-cloudserve-execution-id");
@@ -193,21 +194,13 @@ pub(crate) fn stamp(
     cold: bool,
     timings: Timings,
 ) {
-    let ms = |us: u64| (us / 1_000, us % 1_000);
-    let (queue, boot, exec) = (ms(timings.queue_us), ms(timings.boot_us), ms(timings.exec_us));
-    let timing = format!(
-        "queue;dur={}.{:03}, boot;dur={}.{:03}, exec;dur={}.{:03}",
-        queue.0, queue.1, boot.0, boot.1, exec.0, exec.1
-    );
     let cold = HeaderValue::from_static(if cold { "1" } else { "0" });
     headers.insert(COLD.clone(), cold);
-    // A function may have timings of its own.
-    let values = [HeaderValue::from_bytes(execution.as_bytes()), HeaderValue::try_from(timing)];
-    for (name, value) in [&EXECUTION_ID, &SERVER_TIMING].into_iter().zip(values) {
-        if let Ok(value) = value {
-            headers.append(name.clone(), value);
-        }
+    if let Ok(execution) = HeaderValue::from_bytes(execution.as_bytes()) {
+        headers.append(EXECUTION_ID.clone(), execution);
     }
+    // A function may have timings of its own.
+    headers.append(SERVER_TIMING.clone(), server_timing(timings));
 }
 
 /// `is_open`: not all of the body is there, so that the function may say how long it is, or what

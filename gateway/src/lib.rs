@@ -33,6 +33,7 @@ mod refusal;
 mod route;
 mod serve;
 mod socket;
+mod timing;
 mod trace;
 mod trailers;
 mod unread;

@@ -2,11 +2,12 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -89,16 +90,12 @@ pub(crate) async fn serve<S, B>(
         tokio::spawn(async move {
             let mut connection = pin!(connection);
             // A broken connection is the peer's affair; its call has been recorded.
-            tokio::select! {
-                _ = connection.as_mut() => return,
-                () = reached(&mut told, Phase::Draining) => {}
+            if before(connection.as_mut(), &mut told, Phase::Draining).await.is_some() {
+                return;
             }
             connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                _ = connection => {}
-                // Its call is recorded when it is dropped.
-                () = reached(&mut told, Phase::CutOff) => {}
-            }
+            // Its call is recorded when it is dropped.
+            let _ = before(connection, &mut told, Phase::CutOff).await;
         });
     }
     drop((listener, told));
@@ -109,6 +106,32 @@ pub(crate) async fn serve<S, B>(
         ending.send_replace(Phase::CutOff);
         ending.closed().await;
     }
+}
+
+/// What the connection comes to, if it does before this phase.
+///
+/// Its task is woken several times for each request, and when it is told. Only then it asks what it is
+/// told: else it looks at a number, and stays where it waits.
+async fn before<F: Future>(
+    mut connection: Pin<&mut F>,
+    told: &mut watch::Receiver<Phase>,
+    phase: Phase,
+) -> Option<F::Output> {
+    let news = told.clone();
+    let mut told = pin!(reached(told, phase));
+    let mut waiting: Option<Waker> = None;
+    let end = poll_fn(|cx| {
+        if let Poll::Ready(end) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Some(end));
+        }
+        let is_waiting = waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if is_waiting && matches!(news.has_changed(), Ok(false)) {
+            return Poll::Pending;
+        }
+        waiting = Some(cx.waker().clone());
+        told.as_mut().poll(cx).map(|()| None)
+    });
+    end.await
 }
 
 /// Resolves in this phase or a later one, or when nobody tells any more.

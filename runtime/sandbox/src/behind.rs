@@ -43,9 +43,11 @@ impl Behind {
     }
 
     pub(crate) async fn wait(mut self) -> Waited {
-        // Requests that come at the same time leave in one write.
-        tokio::task::yield_now().await;
-        self.lane().line.flush();
+        if self.lane().has_to_flush {
+            // Requests that come at the same time leave in one write.
+            tokio::task::yield_now().await;
+            self.lane().line.flush();
+        }
         let granted = (&mut self.lane().granted).await;
         let arrived = self.arrived;
         let shared = self.shared.clone();
@@ -77,6 +79,12 @@ impl Behind {
 
 impl Drop for Behind {
     fn drop(&mut self) {
+        if let Some((_, lane)) = &self.place
+            && lane.has_to_flush
+        {
+            // Others rely on it.
+            lane.line.flush();
+        }
         if self.place.is_none() || self.revoke() {
             return;
         }

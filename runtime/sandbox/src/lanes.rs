@@ -55,6 +55,8 @@ pub(crate) struct InLane {
     pub(crate) worker: u64,
     pub(crate) line: Arc<Line>,
     pub(crate) call: u32,
+    /// See [`Line::join`].
+    pub(crate) has_to_flush: bool,
     pub(crate) granted: oneshot::Receiver<Grant>,
 }
 
@@ -134,9 +136,9 @@ impl Lanes {
     pub(crate) fn join(&mut self, at: usize, asked: &mut Asked, since: u64) -> InLane {
         let lane = &mut self.open[at];
         let (grant, granted) = oneshot::channel();
-        let call = lane.line.append(asked);
+        let (call, has_to_flush) = lane.line.join(asked);
         lane.waiting.push_back(Waiting { call, since, grant });
-        InLane { worker: lane.process.id, line: lane.line.clone(), call, granted }
+        InLane { worker: lane.process.id, line: lane.line.clone(), call, has_to_flush, granted }
     }
 
     /// Takes a call back, unless it has begun or has the worker already.

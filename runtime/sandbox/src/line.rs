@@ -31,6 +31,8 @@ pub(crate) struct Line {
 #[derive(Debug, Default)]
 struct Sending {
     outgoing: Outgoing,
+    /// A call that waits is about to [`Line::flush`].
+    is_flush_due: bool,
 }
 
 impl Line {
@@ -86,14 +88,20 @@ impl Line {
 
     /// Appends the request of the worker's owner; says the call's number on the wire.
     pub(crate) fn ask(&self, asked: &mut Asked) -> u32 {
-        let call = self.append(asked);
+        let call = self.append(&mut self.sending.lock(), asked);
         self.owner.store(call, Ordering::Release);
         call
     }
 
-    /// Appends a request, which waits in the worker if it is not the owner's.
-    pub(crate) fn append(&self, asked: &mut Asked) -> u32 {
+    /// Appends the request of a call that is to wait in the worker; says its number on the wire, and
+    /// whether it is this call's to flush: those that come before it has done so need not.
+    pub(crate) fn join(&self, asked: &mut Asked) -> (u32, bool) {
         let mut sending = self.sending.lock();
+        let call = self.append(&mut sending, asked);
+        (call, !std::mem::replace(&mut sending.is_flush_due, true))
+    }
+
+    fn append(&self, sending: &mut Sending, asked: &mut Asked) -> u32 {
         // 0 means "no call".
         let call = self.last_call.load(Ordering::Relaxed).checked_add(1).unwrap_or(1);
         self.last_call.store(call, Ordering::Relaxed);
@@ -123,11 +131,66 @@ impl Line {
     /// Sends what the socket takes now. The owner of the worker sends the rest; that the socket is
     /// broken, it finds when it reads.
     pub(crate) fn flush(&self) {
-        let _ = self.channel.write(&mut self.sending.lock().outgoing);
+        let mut sending = self.sending.lock();
+        sending.is_flush_due = false;
+        let _ = self.channel.write(&mut sending.outgoing);
     }
 
     /// Sends what was appended, as far as the socket takes it. The owner's.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.channel.poll_write(cx, &mut self.sending.lock().outgoing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::time::{Duration, Instant};
+
+    use bytes::BytesMut;
+    use cloudserve_protocol::call::{Body, Invocation, RequestHead};
+    use cloudserve_protocol::headers::HeaderBlock;
+    use cloudserve_protocol::ids::ExecutionId;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::version::tests::target;
+
+    fn asked() -> Asked {
+        Asked::new(Invocation {
+            execution_id: ExecutionId::new(),
+            target: target(),
+            deadline: Instant::now() + Duration::from_secs(5),
+            head: RequestHead {
+                method: "GET".to_owned(),
+                target: "/".to_owned(),
+                headers: HeaderBlock::default(),
+            },
+            body: Body::Empty,
+            told: oneshot::channel().0,
+        })
+    }
+
+    #[tokio::test]
+    async fn one_of_those_that_come_together_sends_them_all() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let line = Line::new(Arc::new(Channel::new(ours).unwrap()));
+        for round in 0..2 {
+            let joined = [(); 3].map(|()| line.join(&mut asked()));
+            assert_eq!(joined.map(|(_, has_to_flush)| has_to_flush), [true, false, false]);
+            assert!(line.unsent() > 0);
+            line.flush();
+            assert_eq!(line.unsent(), 0, "{round}");
+            let mut read = [0; 4_096];
+            let n = theirs.read(&mut read).unwrap();
+            let mut sent = BytesMut::from(&read[..n]);
+            for (call, _) in joined {
+                let frame = ToWorker::decode(&mut sent).unwrap();
+                assert!(
+                    matches!(frame, Some(ToWorker::Request { call: sent, .. }) if sent == call)
+                );
+            }
+        }
     }
 }

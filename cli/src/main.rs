@@ -19,10 +19,12 @@ mod status;
 mod storage;
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::roles::Role;
 use crate::secrets::FromEnvironment;
@@ -179,14 +181,20 @@ fn run_server(
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!(%error, "other processes of this user can read this one's memory");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(serving_threads(role, config.threads))
-        .enable_all()
-        .build()?;
+    let runtime = runtime(serving_threads(role, config.threads))?;
     Ok(match role {
         None => runtime.block_on(serve::run(config, secrets))?,
         Some(role) => runtime.block_on(roles::run(role, config, secrets))?,
     })
+}
+
+/// Of one thread a simpler one: nobody steals its work, and nobody has to be told that there is some.
+fn runtime(threads: usize) -> io::Result<Runtime> {
+    let mut builder = match threads {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.worker_threads(threads).enable_all().build()
 }
 
 /// More threads than there is work for wake each other for every call. Where functions run, half of

@@ -105,7 +105,8 @@ fn resume(
     call: u32,
     arrived: Instant,
 ) -> Held {
-    let queue_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let now = Instant::now();
+    let queue_us = u64::try_from((now - arrived).as_micros()).unwrap_or(u64::MAX);
     let timings = Timings { queue_us, ..Timings::default() };
-    Held::new(Exchange::resume(shared, worker, asked, call, timings))
+    Held::new(Exchange::resume(shared, worker, asked, call, now, timings))
 }

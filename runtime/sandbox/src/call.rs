@@ -62,7 +62,7 @@ impl Shared {
         let mut since = arrived;
         let mut workers = 0;
         loop {
-            if Instant::now() >= asked.deadline {
+            if since >= asked.deadline {
                 return Err(Box::new(Outcome::not_started(Fault::timeout(limits.timeout_ms))));
             }
             let mut exchange = self.begin(asked, arrived, since).await?;
@@ -151,8 +151,9 @@ impl Shared {
         arrived: Instant,
     ) -> Result<Held, Box<Asked>> {
         if attend(&mut worker).is_alive() {
-            let (cold, timings) = waited(&worker, arrived);
-            return Ok(Held::new(Exchange::open(self, worker, asked, cold, timings)));
+            let now = Instant::now();
+            let (cold, timings) = waited(&worker, arrived, now);
+            return Ok(Held::new(Exchange::open(self, worker, asked, now, cold, timings)));
         }
         let id = worker.process.id;
         self.with_state(|state, todo| state.lost(&asked.target, id, false, todo));
@@ -241,8 +242,8 @@ fn too_many(concurrency: u32, account_limit: Option<u32>) -> Fault {
 }
 
 /// Whether the call waited for this worker to load, and where the time since its arrival went.
-fn waited(worker: &Worker, arrived: Instant) -> (bool, Timings) {
-    let waited = arrived.elapsed();
+fn waited(worker: &Worker, arrived: Instant, now: Instant) -> (bool, Timings) {
+    let waited = now - arrived;
     let load = worker.assigned.as_ref().and_then(|assigned| {
         let until = assigned.loaded_at.filter(|at| assigned.calls == 0 && *at > arrived)?;
         Some(until - assigned.begun_at.max(arrived))

@@ -82,6 +82,8 @@ pub(crate) struct Exchange {
     window_bytes: u64,
     received_bytes: u64,
     begun: Instant,
+    /// When the answer began, if it has.
+    answered: Instant,
     watch: Watch,
     log: LogBuffer,
     cold: bool,
@@ -94,12 +96,13 @@ impl Exchange {
         shared: &Arc<Shared>,
         worker: Box<Worker>,
         mut asked: Box<Asked>,
+        begun: Instant,
         cold: bool,
         timings: Timings,
     ) -> Self {
         let call = worker.line.ask(&mut asked);
         let is_lone = asked.is_lone();
-        let mut exchange = Self::resume(shared, worker, asked, call, timings);
+        let mut exchange = Self::resume(shared, worker, asked, call, begun, timings);
         exchange.cold = cold;
         if is_lone {
             exchange.watch = Watch::Until(exchange.begun + shared.options.lone_call_watch());
@@ -113,12 +116,12 @@ impl Exchange {
         mut worker: Box<Worker>,
         mut asked: Box<Asked>,
         call: u32,
+        begun: Instant,
         timings: Timings,
     ) -> Self {
         if !asked.is_repeatable() {
             asked.forget_request();
         }
-        let begun = Instant::now();
         let mut log = LogBuffer::new(asked.target.limits.log_bytes);
         if let Some(earlier) = worker.assigned.as_mut().and_then(|a| a.load_log.take()) {
             log.merge(earlier);
@@ -139,6 +142,7 @@ impl Exchange {
             window_bytes: INITIAL_CREDIT_BYTES.into(),
             received_bytes: 0,
             begun,
+            answered: begun,
             watch: Watch::Off,
             log,
             cold: false,
@@ -287,7 +291,8 @@ impl Exchange {
     }
 
     fn take_head(&mut self, status: u16, headers: HeaderBlock, body: Bytes, end: bool) -> Event {
-        self.timings.exec_us = micros(self.begun.elapsed());
+        self.answered = Instant::now();
+        self.timings.exec_us = micros(self.answered - self.begun);
         let limits = &self.asked.target.limits;
         let is_switch = status == SWITCHING_PROTOCOLS && self.asked.is_upgrade && !end;
         if !is_switch && !(200..=599).contains(&status) {
@@ -357,7 +362,7 @@ impl Exchange {
     /// waited for.
     async fn finish(self, ending: Event) -> (Outcome, oneshot::Sender<Outcome>) {
         let Self { shared, worker, asked, upload_fault, mut log, cold, timings, watch, .. } = self;
-        let received_bytes = self.received_bytes;
+        let (received_bytes, answered) = (self.received_bytes, self.answered);
         let Asked { target, told, .. } = *asked;
         let process = worker.process.clone();
         // A worker that is lost does not say what it used: it counts as all that it had.
@@ -379,7 +384,8 @@ impl Exchange {
                     let cause = outcome.fault.as_ref().and_then(|fault| cause_of(fault.class));
                     lose(worker, cause);
                 } else {
-                    shared.with_state(|state, todo| state.give_back(worker, busy_us, todo));
+                    shared
+                        .with_state(|state, todo| state.give_back(worker, busy_us, answered, todo));
                 }
             }
             Event::Refused(fault) => {

@@ -28,7 +28,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudserve_protocol::call::{Target, VersionKey};
 use cloudserve_protocol::ids::UserId;
@@ -274,25 +274,38 @@ impl State {
         insisted
     }
 
-    /// The call that had this worker is over after `busy_us`, and the worker is as good as new.
-    pub(crate) fn give_back(&mut self, mut worker: Box<Worker>, busy_us: u32, todo: &mut Todo) {
+    /// The call that had this worker is over after `busy_us`, and the worker is as good as new. It
+    /// answered at `now`, or a moment ago.
+    pub(crate) fn give_back(
+        &mut self,
+        mut worker: Box<Worker>,
+        busy_us: u32,
+        now: Instant,
+        todo: &mut Todo,
+    ) {
         let Some(assigned) = &mut worker.assigned else { return };
         assigned.calls += 1;
-        self.pass_on(worker, Some(busy_us), todo);
+        self.pass_on(worker, Some(busy_us), now, todo);
     }
 
     /// A worker was granted to a call that had given up.
     pub(crate) fn unused(&mut self, worker: Box<Worker>, todo: &mut Todo) {
-        self.pass_on(worker, None, todo);
+        self.pass_on(worker, None, Instant::now(), todo);
     }
 
     /// A worker's call is over, if it had one after so long: the worker goes to the call that waits
     /// in it, else it is free, or ends when it has served long enough.
-    fn pass_on(&mut self, worker: Box<Worker>, busy_us: Option<u32>, todo: &mut Todo) {
+    fn pass_on(
+        &mut self,
+        worker: Box<Worker>,
+        busy_us: Option<u32>,
+        now: Instant,
+        todo: &mut Todo,
+    ) {
         let Some(assigned) = &worker.assigned else { return };
         let (key, owner) = (assigned.target.key(), assigned.target.owner_id);
         let has_served = assigned.calls >= self.recycle_after_calls
-            || assigned.begun_at.elapsed() >= self.recycle_after;
+            || now - assigned.begun_at >= self.recycle_after;
         let worn =
             if has_served { Some(DeathCause::Recycled) } else { worker.process.reason_to_go() };
         let generation = assigned.generation;

@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use cloudserve_protocol::call::{Body, Invocation, RequestHead};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;

@@ -13,9 +13,13 @@ use cloudserve_identity::{
 };
 use cloudserve_store::StoreError;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 
 use crate::refusal::Refusal;
+
+/// Headers that keys may come in, beside `authorization`.
+static KEYS: [HeaderName; 2] =
+    [HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
 
 /// Who calls, as far as we can tell.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ pub(crate) fn strip_credentials(
     caller: &Caller,
     authenticator: &Authenticator,
 ) {
-    let keys = headers.contains_key("x-api-key") || headers.contains_key("api-key");
+    let keys = KEYS.iter().any(|name| headers.contains_key(name));
     let cookie = headers
         .get_all(COOKIE)
         .iter()

@@ -47,11 +47,11 @@ pub(crate) struct Leftover {
 }
 
 impl Leftover {
-    pub(crate) fn of(options: &GatewayOptions, headers: &HeaderMap) -> Self {
+    pub(crate) fn of(options: &GatewayOptions, headers: &HeaderMap, body: &impl Incoming) -> Self {
         Self {
             bytes: options.refused_body_bytes,
             time: Duration::from_millis(options.refused_body_ms.into()),
-            waits_to_be_asked: headers.contains_key(EXPECT),
+            waits_to_be_asked: !body.is_end_stream() && headers.contains_key(EXPECT),
         }
     }
 

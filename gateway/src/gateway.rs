@@ -160,7 +160,7 @@ impl Gateway {
         let arrived = Instant::now();
         let upgrade = Upgrade::requested(&mut request, &self.0.closing);
         let (mut parts, body) = request.into_parts();
-        let leftover = Leftover::of(self.options(), &parts.headers);
+        let leftover = Leftover::of(self.options(), &parts.headers, &body);
         let close = leftover.ends_connection(&body) && parts.version < Version::HTTP_2;
         let uri = parts.uri.clone();
         let Some(path) = RunPath::parse(uri.path()) else {

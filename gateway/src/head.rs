@@ -46,9 +46,11 @@ pub(crate) fn request_head(
     let host = authority
         .or_else(|| request.headers.get(HOST).map(HeaderValue::as_bytes))
         .unwrap_or_default();
-    let claimed = |name| match request.headers.get(name) {
-        Some(value) if trust_forwarded => Some(value.as_bytes()),
-        _ => None,
+    let claimed = |name| {
+        if !trust_forwarded {
+            return None;
+        }
+        request.headers.get(name).map(HeaderValue::as_bytes)
     };
 
     let mut block = HeaderBlockBuilder::new();
@@ -94,10 +96,11 @@ fn forwarded_for<'a>(
     trust_forwarded: bool,
 ) -> Cow<'a, [u8]> {
     let peer = peer.as_str().as_bytes();
-    let mut lines = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
-    let Some(first) = lines.next().filter(|_| trust_forwarded) else {
+    if !trust_forwarded {
         return Cow::Borrowed(peer);
-    };
+    }
+    let mut lines = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+    let Some(first) = lines.next() else { return Cow::Borrowed(peer) };
     let all = iter::once(first).chain(lines).chain([peer]);
     let named: Vec<_> = all.filter(|line| !line.is_empty()).collect();
     Cow::Owned(named.join(&b", "[..]))

@@ -22,11 +22,11 @@ use crate::dispatch::{deadline_of, dispatch};
 use crate::downstream::Downstream;
 use crate::envelope;
 use crate::head::{ExecutionText, request_head};
+use crate::link::Link;
 use crate::meter::Meter;
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::options::GatewayOptions;
 use crate::path::RunPath;
-use crate::patience::Patience;
 use crate::quota::Allowances;
 use crate::refusal::Refusal;
 use crate::route::Routes;
@@ -154,8 +154,7 @@ impl Gateway {
     pub(crate) async fn handle<B: Incoming>(
         &self,
         mut request: Request<B>,
-        peer: &Peer,
-        patience: &Patience,
+        link: &Link,
     ) -> Response<AnswerBody> {
         let arrived = Instant::now();
         let upgrade = Upgrade::requested(&mut request, &self.0.closing);
@@ -169,6 +168,7 @@ impl Gateway {
         };
 
         let inner = &*self.0;
+        let Link { peer, patience, .. } = link;
         let trust_forwarded = inner.options.trust_forwarded;
         let address = || client_address(peer.address, &parts.headers, trust_forwarded);
         let caller = match authenticate(&inner.authenticator, &parts.headers, address).await {

@@ -18,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::connections::{self, Opened};
 use crate::gateway::{Gateway, Peer};
+use crate::link::Link;
 use crate::options::ConnectionOptions;
 use crate::patience::Patience;
 
@@ -29,7 +30,8 @@ impl Gateway {
         Router::new().fallback(move |request: Request<Body>| async move {
             let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
             let peer = peer.map(|peer| Peer::from(peer.0.ip())).unwrap_or_default();
-            let response: Response<_> = gateway.handle(request, &peer, &Patience::default()).await;
+            let link = Link::new(peer, Patience::default());
+            let response: Response<_> = gateway.handle(request, &link).await;
             response.map(Body::new)
         })
     }

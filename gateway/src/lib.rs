@@ -22,6 +22,7 @@ mod frames;
 mod gateway;
 mod head;
 mod http;
+mod link;
 mod mask;
 mod meter;
 mod metrics;

@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::connections::{self, Opened};
 use crate::gateway::{Gateway, Peer};
+use crate::link::Link;
 
 impl Gateway {
     /// Serves until `shutdown` resolves; then takes no new connection, lets calls in flight end
@@ -26,16 +27,16 @@ impl Gateway {
         };
         let service_of = |opened: Opened| {
             self.counters().connections.fetch_add(1, Relaxed);
-            let seat = Arc::new(Seat { gateway: self.clone(), _place: opened.place });
-            let (peer, patience) = (Peer::from(opened.peer.ip()), opened.patience);
+            let link = Link::new(Peer::from(opened.peer.ip()), opened.patience);
+            let seat = Arc::new(Seat { gateway: self.clone(), link, _place: opened.place });
             service_fn(move |mut request: Request<Incoming>| {
-                let (seat, peer, patience) = (seat.clone(), peer.clone(), patience.clone());
+                let seat = seat.clone();
                 async move {
                     // What becomes of the connection may outlive its HTTP.
                     if request.headers().contains_key(UPGRADE) {
                         request.extensions_mut().insert(seat.clone());
                     }
-                    Ok::<_, Infallible>(seat.gateway.handle(request, &peer, &patience).await)
+                    Ok::<_, Infallible>(seat.gateway.handle(request, &seat.link).await)
                 }
             })
         };
@@ -48,6 +49,7 @@ impl Gateway {
 /// An open connection. Its place is free when the last user of the connection is gone.
 pub(crate) struct Seat {
     gateway: Gateway,
+    link: Link,
     _place: OwnedSemaphorePermit,
 }
 

@@ -1,0 +1,23 @@
+//! One connection, as the requests that come over it know it.
+
+use crate::gateway::Peer;
+use crate::patience::Patience;
+
+/// What is kept of a connection from one request to the next.
+pub(crate) struct Link {
+    /// Who is at its other end.
+    pub(crate) peer: Peer,
+
+    /// Its alarm.
+    pub(crate) patience: Patience,
+}
+
+impl Link {
+    pub(crate) fn new(peer: Peer, patience: Patience) -> Self {
+        Self {
+            peer,
+            // Shared with hyper, which waits for the heads of requests by it.
+            patience,
+        }
+    }
+}

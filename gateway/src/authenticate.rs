@@ -7,9 +7,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use cloudserve_identity::{
-    AuthError, Authenticator, Principal, SESSION_COOKIE, strip_platform_credentials,
+    AuthError, Authenticator, Principal, SESSION_COOKIE, ShownLast, strip_platform_credentials,
 };
 use cloudserve_store::StoreError;
 use http::HeaderMap;
@@ -37,9 +38,11 @@ pub(crate) enum Caller {
 pub(crate) async fn authenticate(
     authenticator: &Authenticator,
     headers: &HeaderMap,
+    last: &ShownLast,
+    arrived: Instant,
     address: impl FnOnce() -> Option<IpAddr>,
 ) -> Result<Caller, Refusal> {
-    match authenticator.authenticate_header(headers, address).await {
+    match authenticator.authenticate_header(headers, last, arrived, address).await {
         Ok(None) => Ok(Caller::Anonymous),
         Ok(Some(principal)) => Ok(Caller::Known(principal)),
         Err(AuthError::Invalid) => Ok(Caller::Unrecognised),

@@ -171,7 +171,9 @@ impl Gateway {
         let Link { peer, patience, .. } = link;
         let trust_forwarded = inner.options.trust_forwarded;
         let address = || client_address(peer.address, &parts.headers, trust_forwarded);
-        let caller = match authenticate(&inner.authenticator, &parts.headers, address).await {
+        let authenticated =
+            authenticate(&inner.authenticator, &parts.headers, &link.shown, arrived, address);
+        let caller = match authenticated.await {
             Ok(caller) => caller,
             Err(refusal) => {
                 leftover.discard_unread(body);

@@ -1,5 +1,7 @@
 //! One connection, as the requests that come over it know it.
 
+use cloudserve_identity::ShownLast;
+
 use crate::gateway::Peer;
 use crate::patience::Patience;
 
@@ -10,6 +12,9 @@ pub(crate) struct Link {
 
     /// Its alarm.
     pub(crate) patience: Patience,
+
+    /// The credential that came last.
+    pub(crate) shown: ShownLast,
 }
 
 impl Link {
@@ -18,6 +23,7 @@ impl Link {
             peer,
             // Shared with hyper, which waits for the heads of requests by it.
             patience,
+            shown: ShownLast::default(),
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{ApiKeyId, FunctionId, UserId, UserName};
@@ -23,9 +23,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use crate::api_key::ApiKeySecret;
-use crate::credential::{Credential, Presented};
+use crate::credential::{Credential, InHeader, Presented};
 use crate::epochs::Epochs;
 use crate::session::{SessionClaims, SessionTokens};
+use crate::shown::ShownLast;
 use crate::strangers::{Fingerprint, Strangers, TooManyUnknown};
 
 /// Who is asking.
@@ -113,16 +114,17 @@ pub enum AuthError {
 }
 
 /// A principal in the cache.
-struct Known {
+pub(crate) struct Known {
     principal: Arc<Principal>,
     /// When the use of its key was last noted, in ms; of a session, never again.
     noted_at: AtomicI64,
 }
 
-/// What was looked up, and in which epoch that began.
+/// What was looked up, and when and in which epoch that began.
 #[derive(Clone)]
-struct Entry {
+pub(crate) struct Entry {
     known: Arc<Known>,
+    since: Instant,
     epoch: u64,
 }
 
@@ -218,16 +220,27 @@ impl Authenticator {
         Ok(Some((self.check(&credential, from).await?, presented)))
     }
 
-    /// The same, the session cookie left out.
+    /// The same of a request that came at `now`, the session cookie left out. What its connection has
+    /// shown `last` is not looked up again.
     pub async fn authenticate_header(
         &self,
         headers: &http::HeaderMap,
+        last: &ShownLast,
+        now: Instant,
         from: impl FnOnce() -> Option<IpAddr>,
     ) -> Result<Option<Arc<Principal>>, AuthError> {
-        match Credential::in_header(headers) {
-            None => Ok(None),
-            Some(credential) => self.check(&credential, from).await.map(Some),
-        }
+        let Some(shown) = InHeader::of(headers) else { return Ok(None) };
+        let holds = |entry: &Entry| {
+            self.holds(entry) && now.saturating_duration_since(entry.since) < Self::MAX_STALENESS
+        };
+        let entry = if let Some(entry) = last.recall(shown.text(), holds) {
+            entry
+        } else {
+            let entry = self.find(&shown.into_credential(), from).await?;
+            last.keep(shown.text(), entry.clone());
+            entry
+        };
+        self.admit(&entry.known).map(Some)
     }
 
     /// Whose credential this is.
@@ -236,19 +249,38 @@ impl Authenticator {
         credential: &Credential,
         from: impl FnOnce() -> Option<IpAddr>,
     ) -> Result<Arc<Principal>, AuthError> {
+        let entry = self.find(credential, from).await?;
+        self.admit(&entry.known)
+    }
+
+    /// Whose it is or was.
+    async fn find(
+        &self,
+        credential: &Credential,
+        from: impl FnOnce() -> Option<IpAddr>,
+    ) -> Result<Entry, AuthError> {
         let text = match credential {
             Credential::Session(text) | Credential::ApiKey(text) => text,
         };
         let fingerprint: Fingerprint = Sha256::digest(text.as_bytes()).into();
         let epoch = self.epochs.now();
-        let holds = |entry: &Entry| self.epochs.holds(entry.epoch, &entry.known.principal);
-        let known = if let Some(entry) = self.known.get(&fingerprint).filter(holds) {
-            entry.known
-        } else {
-            let known = Arc::new(self.look_up(credential, fingerprint, from()).await?);
-            self.known.insert(fingerprint, Entry { known: known.clone(), epoch });
-            known
-        };
+        if let Some(entry) = self.known.get(&fingerprint).filter(|entry| self.holds(entry)) {
+            return Ok(entry);
+        }
+        let since = Instant::now();
+        let known = Arc::new(self.look_up(credential, fingerprint, from()).await?);
+        let entry = Entry { known, since, epoch };
+        self.known.insert(fingerprint, entry.clone());
+        Ok(entry)
+    }
+
+    /// Whether nothing was reported since that concerns it.
+    fn holds(&self, entry: &Entry) -> bool {
+        self.epochs.holds(entry.epoch, &entry.known.principal)
+    }
+
+    /// The principal, unless it has ended. Notes that its key is used.
+    fn admit(&self, known: &Known) -> Result<Arc<Principal>, AuthError> {
         let now = Timestamp::now();
         if known.principal.has_ended(now) {
             return Err(AuthError::Invalid);

@@ -49,19 +49,38 @@ impl Credential {
     /// The credential of this request, if it presents one in a header of its own.
     #[must_use]
     pub fn in_header(headers: &HeaderMap) -> Option<Self> {
-        bearer(headers).map(Self::from_bearer).or_else(|| {
-            KEY_HEADERS
-                .iter()
-                .find_map(|name| lines(headers, name).next())
-                .map(|key| Self::ApiKey(key.trim().to_owned()))
+        InHeader::of(headers).map(InHeader::into_credential)
+    }
+}
+
+/// A credential where it lies.
+#[derive(Clone, Copy)]
+pub(crate) enum InHeader<'a> {
+    Bearer(&'a str),
+    Key(&'a str),
+}
+
+impl<'a> InHeader<'a> {
+    /// See [`Credential::in_header`].
+    pub(crate) fn of(headers: &'a HeaderMap) -> Option<Self> {
+        bearer(headers).map(Self::Bearer).or_else(|| {
+            let key = KEY_HEADERS.iter().find_map(|name| lines(headers, name).next());
+            key.map(|key| Self::Key(key.trim()))
         })
     }
 
-    fn from_bearer(text: &str) -> Self {
-        if ApiKeySecret::looks_like(text) {
-            Self::ApiKey(text.to_owned())
-        } else {
-            Self::Session(text.to_owned())
+    pub(crate) fn text(self) -> &'a str {
+        match self {
+            Self::Bearer(text) | Self::Key(text) => text,
+        }
+    }
+
+    pub(crate) fn into_credential(self) -> Credential {
+        match self {
+            Self::Bearer(text) if !ApiKeySecret::looks_like(text) => {
+                Credential::Session(text.to_owned())
+            }
+            Self::Bearer(key) | Self::Key(key) => Credential::ApiKey(key.to_owned()),
         }
     }
 }

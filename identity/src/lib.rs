@@ -15,6 +15,7 @@ mod mask;
 mod sealer;
 mod secret;
 mod session;
+mod shown;
 mod strangers;
 
 pub use address::{Network, client_address};
@@ -26,4 +27,5 @@ pub use mask::Mask;
 pub use sealer::{SealError, Sealer};
 pub use secret::{Secret, SecretError};
 pub use session::{SESSION_COOKIE, SessionClaims, SessionTokens};
+pub use shown::ShownLast;
 pub use strangers::TooManyUnknown;

@@ -10,6 +10,7 @@ mod fixture;
 mod metering;
 mod quota;
 mod revoked;
+mod shown;
 mod stale;
 mod strangers;
 mod unchecked;

@@ -7,6 +7,7 @@
 //! An owner may name the version to call; others get what is served.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cloudserve_identity::Principal;
 use cloudserve_protocol::call::Target;
@@ -20,7 +21,7 @@ use crate::authenticate::Caller;
 use crate::path::RunPath;
 use crate::quota::Allowance;
 use crate::refusal::Refusal;
-use crate::route::{Entry, LoadError, Routes, View};
+use crate::route::{Entry, FoundLast, LoadError, Routes, View};
 
 static VERSION: HeaderName = HeaderName::from_static("x-cloudserve-version");
 
@@ -39,11 +40,13 @@ pub(crate) async fn authorise(
     caller: &Caller,
     path: &RunPath<'_>,
     request: &Parts,
+    last: &FoundLast,
+    arrived: Instant,
 ) -> Result<Permitted, Refusal> {
     let mut standing = Standing::of(caller, path);
     let mut view =
         if matches!(standing, Standing::Owner(_)) { View::Owner } else { View::Stranger };
-    let mut found = routes.find(view, path).await;
+    let mut found = routes.find(view, path, last, arrived).await;
     let is_of_other_keys = match (&standing, &found) {
         (Standing::Owner(principal), Ok(entry)) => {
             entry.function_id().is_some_and(|id| !principal.may_use(id))
@@ -53,7 +56,7 @@ pub(crate) async fn authorise(
     if is_of_other_keys {
         // What is public is for everyone, whatever they show.
         (standing, view) = (Standing::Refused(Refusal::OtherFunction), View::Stranger);
-        found = routes.find(view, path).await;
+        found = routes.find(view, path, last, arrived).await;
     }
     match found {
         Ok(Entry::Active(target, allowance)) => {

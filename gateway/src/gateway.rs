@@ -185,7 +185,8 @@ impl Gateway {
             leftover.discard_unread(body);
             return self.refuse(Refusal::TooOften { per_second }, close);
         }
-        let permitted = match authorise(&inner.routes, &caller, &path, &parts).await {
+        let permitted = authorise(&inner.routes, &caller, &path, &parts, &link.found, arrived);
+        let permitted = match permitted.await {
             Ok(permitted) => permitted,
             Err(refusal) => {
                 leftover.discard_unread(body);

@@ -4,9 +4,13 @@ use cloudserve_identity::ShownLast;
 
 use crate::gateway::Peer;
 use crate::patience::Patience;
+use crate::route::FoundLast;
 
 /// What is kept of a connection from one request to the next.
 pub(crate) struct Link {
+    /// The function that was called last.
+    pub(crate) found: FoundLast,
+
     /// Who is at its other end.
     pub(crate) peer: Peer,
 
@@ -20,6 +24,7 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(peer: Peer, patience: Patience) -> Self {
         Self {
+            found: FoundLast::default(),
             peer,
             // Shared with hyper, which waits for the heads of requests by it.
             patience,

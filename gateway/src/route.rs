@@ -99,6 +99,44 @@ impl Slot {
     }
 }
 
+/// What a connection has asked for last, and what was found. Nearly every one asks for the same with
+/// each request, which is compared in less time than it takes to look it up. What is kept here counts for
+/// no longer than what is in the cache.
+#[derive(Default)]
+pub(crate) struct FoundLast(Mutex<Option<Found>>);
+
+struct Found {
+    view: View,
+    key: String,
+    entry: Entry,
+    since: Instant,
+    /// See [`Changes`].
+    epoch: u64,
+}
+
+impl FoundLast {
+    fn recall(&self, view: View, key: &str, epoch: u64, now: Instant) -> Option<Entry> {
+        let found = self.0.lock();
+        let found = found.as_ref().filter(|found| {
+            found.epoch == epoch
+                && found.view == view
+                && found.key == key
+                && now.saturating_duration_since(found.since) < MAX_STALENESS
+        })?;
+        Some(found.entry.clone())
+    }
+
+    fn keep(&self, found: Found) {
+        *self.0.lock() = Some(found);
+    }
+}
+
+/// What is announced, and how often anything was that may concern a function.
+struct Changes {
+    feed: broadcast::Receiver<Change>,
+    epoch: u64,
+}
+
 type Slots = Cache<String, Arc<Slot>>;
 
 /// Versions that are called by number; `None`: there is no such version that was built.
@@ -109,7 +147,7 @@ pub(crate) struct Routes {
     functions: Arc<dyn FunctionStore>,
     sealer: Sealer,
     allowances: Arc<Allowances>,
-    changes: Mutex<broadcast::Receiver<Change>>,
+    changes: Mutex<Changes>,
     owners: Slots,
     strangers: Slots,
     versions: Versions,
@@ -129,7 +167,7 @@ impl Routes {
             functions,
             sealer,
             allowances,
-            changes: Mutex::new(changes.subscribe()),
+            changes: Mutex::new(Changes { feed: changes.subscribe(), epoch: 0 }),
             owners: slots(),
             strangers: slots(),
             versions: Cache::builder()
@@ -139,9 +177,19 @@ impl Routes {
         }
     }
 
-    /// What this path means to this viewer.
-    pub(crate) async fn find(&self, view: View, path: &RunPath<'_>) -> Result<Entry, LoadError> {
-        self.apply_changes();
+    /// What this path means to this viewer, who asks at `now` over a connection that has asked for this
+    /// `last`.
+    pub(crate) async fn find(
+        &self,
+        view: View,
+        path: &RunPath<'_>,
+        last: &FoundLast,
+        now: Instant,
+    ) -> Result<Entry, LoadError> {
+        let epoch = self.apply_changes();
+        if let Some(entry) = last.recall(view, path.key(), epoch, now) {
+            return Ok(entry);
+        }
         let slots = match view {
             View::Owner => &self.owners,
             View::Stranger => &self.strangers,
@@ -159,7 +207,12 @@ impl Routes {
                 slots.get_with_by_ref(path.key(), Slot::new)
             }
         };
-        slot.entry.get_or_try_init(|| self.load(view, path)).await.cloned()
+        let entry = slot.entry.get_or_try_init(|| self.load(view, path)).await?.clone();
+        if matches!(entry, Entry::Active(..)) {
+            let (key, entry) = (path.key().to_owned(), entry.clone());
+            last.keep(Found { view, key, entry, since: slot.since, epoch });
+        }
+        Ok(entry)
     }
 
     /// Another version of a function that is served.
@@ -200,11 +253,14 @@ impl Routes {
         })))
     }
 
-    fn apply_changes(&self) {
+    /// Says in which epoch the caller is.
+    fn apply_changes(&self) -> u64 {
         let mut changes = self.changes.lock();
-        loop {
-            match changes.try_recv() {
+        // Nearly always it is: to receive nothing takes longer than to ask whether there is something.
+        while !changes.feed.is_empty() {
+            match changes.feed.try_recv() {
                 Ok(Change::Function(id)) => {
+                    changes.epoch += 1;
                     self.forget(|slot| slot.survives_change_of(id));
                     for (key, _) in &self.versions {
                         if key.function_id == id {
@@ -213,6 +269,7 @@ impl Routes {
                     }
                 }
                 Ok(Change::User(_)) | Err(TryRecvError::Lagged(_)) => {
+                    changes.epoch += 1;
                     self.forget(|_| false);
                     self.versions.invalidate_all();
                 }
@@ -220,6 +277,7 @@ impl Routes {
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
+        changes.epoch
     }
 
     fn forget(&self, survives: impl Fn(&Slot) -> bool) {

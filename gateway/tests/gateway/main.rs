@@ -7,6 +7,7 @@ mod access;
 mod calls;
 mod connections;
 mod fixture;
+mod found;
 mod metering;
 mod quota;
 mod revoked;

@@ -161,8 +161,7 @@ impl Gateway {
         let (mut parts, body) = request.into_parts();
         let leftover = Leftover::of(self.options(), &parts.headers, &body);
         let close = leftover.ends_connection(&body) && parts.version < Version::HTTP_2;
-        let uri = parts.uri.clone();
-        let Some(path) = RunPath::parse(uri.path()) else {
+        let Some(path) = RunPath::parse(parts.uri.path()) else {
             leftover.discard_unread(body);
             return self.operations(&parts, close).await;
         };

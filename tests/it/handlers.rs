@@ -112,6 +112,39 @@ async fn exported_methods_answer_only_those_methods() {
 }
 
 #[tokio::test]
+async fn a_request_of_a_caller_is_one_like_any_other() {
+    let code = "
+        export default {
+          async fetch(request) {
+            const { method, redirect, cache, mode, referrer } = request;
+            const copy = request.clone();
+            const made = new Request(request, { headers: { 'x-b': '2' } });
+            const thrown = (f) => { try { f() } catch (error) { return error.name } };
+            return Response.json({
+              own: [method, redirect, cache, mode, referrer, request.headers.get('x-a'), request.bodyUsed],
+              path: new URL(request.url).search,
+              copy: [copy.method, copy.url === request.url, copy.headers.get('x-a'), await copy.text()],
+              made: [made.method, made.url === request.url, made.headers.get('x-a'), made.headers.get('x-b'), await made.text()],
+              set: thrown(() => request.headers.set('x-a', '3')),
+            });
+          },
+        };
+    ";
+    let owner = owner_of("r", "r.mjs", code).await;
+    let request = owner.run(Method::POST, "r?q=1").header("x-a", "1").body("text");
+    assert_eq!(
+        send(request).await.expect(200).json(),
+        json!({
+            "own": ["POST", "follow", "default", "cors", "about:client", "1", true],
+            "path": "?q=1",
+            "copy": ["POST", true, "1", "text"],
+            "made": ["POST", true, null, "2", "text"],
+            "set": "TypeError",
+        })
+    );
+}
+
+#[tokio::test]
 async fn results_become_answers() {
     let owner = server().await.register().await;
     let code = "

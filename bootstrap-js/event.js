@@ -29,6 +29,7 @@ export async function eventOf(call, settings) {
 /** `(event, context, callback)` */
 export function callEvent(call, form, settings) {
   if (!call.isWhole) return callWithLateBody(call, form, settings);
+  if (form.sees === 0) return ReflectApply(form.handler, undefined, []);
   return callWith(call, form, settings, eventWith(call, call.takeWhole(), settings));
 }
 
@@ -37,7 +38,9 @@ async function callWithLateBody(call, form, settings) {
 }
 
 /** What the handler answers, or a promise of it. */
-function callWith(call, { handler, answersLater }, settings, event) {
+function callWith(call, { handler, answersLater, sees }, settings, event) {
+  // Then nothing but what is returned can be the answer.
+  if (sees < 2) return ReflectApply(handler, undefined, [event]);
   const answer = new Answer();
   const context = new AnsweringContext(call, settings, answer);
   try {

@@ -11,6 +11,7 @@ const {
   ArrayPrototypePush,
   FunctionPrototypeToString,
   ObjectGetPrototypeOf,
+  ObjectHasOwn,
   ObjectKeys,
   ObjectPrototype,
   ReflectApply,
@@ -67,6 +68,13 @@ const PASSED_ON = new SafeRegExp(
 
 /** A pattern that has of the context what answers, or all of it. */
 const TAKEN_APART = new SafeRegExp(/\b(?:succeed|fail|done)\b|\.\.\./);
+
+/** Functions of no parameter, or of one that is a name or a pattern of names. */
+const FEW_PARAMETERS = new SafeRegExp(
+  /^\s*(?:(?:async\b\s*)?(?:function\b\s*)?[\w$]*\s*\(\s*(?:([\w$]+|\{[\w$\s,:]*\})\s*,?\s*)?\)|(?:async\s+)?([\w$]+)\s*=>)/,
+);
+/** How a function gets at what it has no parameter for. Of one that shows no code, nothing is known. */
+const OTHER_WAYS = new SafeRegExp(/\b(?:arguments|eval)\b|\\u|\[native code\]/);
 
 const isFunction = (value) => typeof value === "function";
 const hasProperties = (value) =>
@@ -140,7 +148,8 @@ function calledFunction(candidate) {
   const app = appListener(candidate);
   if (app !== null) return app;
   if (!isFunction(candidate)) return null;
-  const source = codeOf(FunctionPrototypeToString(candidate));
+  const text = FunctionPrototypeToString(candidate);
+  const source = codeOf(text);
   const parameters = parametersOf(source);
   const second = parameters.length < 2 ? "" : RegExpPrototypeExec(NAME, parameters[1])[0];
   if (RegExpPrototypeTest(LISTENER, second)) return { kind: "listener", listener: candidate };
@@ -151,7 +160,17 @@ function calledFunction(candidate) {
   const answersLater = candidate.length >= 3 || parameters.length >= 3 || hasRest(parameters) ||
     RegExpPrototypeTest(PASSED_ON, source) ||
     (second === "" ? takesAnswers(candidate, parameters) : answersBy(second, source));
-  return { kind: "event", handler: candidate, answersLater };
+  return { kind: "event", handler: candidate, answersLater, sees: seenBy(candidate, text, source) };
+}
+
+/** How many of `(event, context, callback)` a handler can see: nothing else need be made. */
+function seenBy(candidate, text, source) {
+  const few = RegExpPrototypeExec(FEW_PARAMETERS, source);
+  // Code that is not strict may ask the function for what it was given last.
+  if (few === null || RegExpPrototypeTest(OTHER_WAYS, text) || ObjectHasOwn(candidate, "arguments")) {
+    return 3;
+  }
+  return few[1] === undefined && few[2] === undefined ? 0 : 1;
 }
 
 /** The parameters of a function, as its source has them. */

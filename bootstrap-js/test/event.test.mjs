@@ -103,6 +103,24 @@ test("a callback is there, however it is asked for", async () => {
   }
 });
 
+test("a handler is given what it can see", async () => {
+  const sees = (handler) => chooseHandler({ handler }, { serve: null, server: null }).sees;
+  for (const [count, handlers] of [
+    [0, [() => 1, async () => 1, function () {}, async function named() {}, (/* event */) => 1]],
+    [0, [{ handler() {} }.handler, { async handler() {} }.handler]],
+    [1, [(event) => 1, event => 1, async event => 1, async (event) => 1, function (event) {}]],
+    [1, [({ query, body: sent }) => 1, { async handler(event,) {} }.handler]],
+    [3, [(event, context) => 1, (...args) => 1, (event = {}) => 1, ({ query = {} }) => 1]],
+    [3, [function () { return arguments; }, () => eval("1"), function* () {}, (() => 1).bind(null)]],
+    [3, [new Proxy(() => 1, {}), parseInt, { [`a${(1)}`](event) {} }["a1"], new Function("return 1")]],
+  ]) {
+    for (const handler of handlers) assert.equal(sees(handler), count, `${handler}`);
+  }
+  assert.equal(await ask((event) => event.version), "2.0");
+  assert.equal(await ask(({ version }) => ({ then: (resolve) => resolve(version) })), "2.0");
+  assert.equal(await ask(function () { return arguments.length; }), 3);
+});
+
 test("nobody waits for an answer when nothing is left that could give one", async () => {
   for (const handler of [
     (event, context, callback) => {},

@@ -23,7 +23,7 @@ use crate::host::Host;
 
 /// The forms that most functions have, with what most of them use.
 const FUNCTIONS: [&str; 2] = [
-    "export default (event) => ({ message: event.query.name ?? 'hello' });",
+    "export default (event, context) => ({ message: event.query.name ?? context.functionName });",
     "export default {
         async fetch(request) {
             const url = new URL(request.url);

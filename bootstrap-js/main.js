@@ -42,6 +42,8 @@ delete globalThis.nodeBootstrap;
 const encode = core.encode;
 
 const NOTHING = new Uint8Array(0);
+/** Is fulfilled: what waits for it comes after what was put off before. */
+const NOW = PromiseResolve();
 const LEVEL_DEBUG = 0;
 /** The longest that a timer may take. */
 const LONGEST_MS = 2 ** 31 - 1;
@@ -100,7 +102,9 @@ function run(call) {
   } catch (error) {
     return fail(call, error);
   }
-  conclude(call, rest);
+  // Also when there is nothing to wait for: what the handler has put off belongs to its call.
+  if (rest === undefined) PromisePrototypeThen(NOW, () => concludeAtOnce(call));
+  else conclude(call, rest);
 }
 
 async function respondTo(call, promise) {
@@ -113,9 +117,15 @@ function respond(call, value) {
   if (value !== ANSWERED) return answer(call, normalise(value));
 }
 
+/** The same as `conclude`, and in most calls there is nothing to wait for: it costs a third. */
+function concludeAtOnce(call) {
+  if (call.background !== null) return conclude(call);
+  call.conclude();
+  finish(call);
+}
+
 async function conclude(call, rest) {
   try {
-    // Also when there is nothing to wait for: what the handler has put off belongs to its call.
     await rest;
     call.conclude();
     if (call.background !== null) await call.backgroundDone();

@@ -13,6 +13,7 @@ const {
   JSONParse,
   ObjectDefineProperty,
   ObjectHasOwn,
+  ObjectKeys,
   RegExpPrototypeTest,
   SafeRegExp,
   StringPrototypeCharCodeAt,
@@ -37,8 +38,19 @@ const FORM_TYPE = new SafeRegExp(/^application\/x-www-form-urlencoded\b/i);
 
 const SLASH = 47;
 
+/** The headers of the request before, and an object of the same names once two have had them. */
+let lastFlat = [];
+let lastObject = null;
+
 /** Headers as one object; repeated names are joined with ", ", cookies with "; ". */
 export function headersObject(flat) {
+  const isSame = hasNamesOf(flat, lastFlat);
+  if (isSame && lastObject !== null) {
+    // A copy has all properties at once; to add as many, V8 takes twice as long.
+    const headers = { ...lastObject };
+    for (let i = 0; i < flat.length; i += 2) headers[flat[i]] = flat[i + 1];
+    return headers;
+  }
   const headers = {};
   for (let i = 0; i < flat.length; i += 2) {
     const name = flat[i];
@@ -46,7 +58,17 @@ export function headersObject(flat) {
     if (!(name in headers)) headers[name] = value;
     else addHeader(headers, name, value);
   }
+  lastFlat = flat;
+  lastObject = isSame && ObjectKeys(headers).length * 2 === flat.length ? { ...headers } : null;
   return headers;
+}
+
+function hasNamesOf(flat, other) {
+  if (flat.length !== other.length) return false;
+  for (let i = 0; i < flat.length; i += 2) {
+    if (flat[i] !== other[i]) return false;
+  }
+  return true;
 }
 
 /** A header whose name is there already, as it is or as a property of all objects. */

@@ -88,3 +88,20 @@ test("headers may be called what all objects have", () => {
     delete Object.prototype.planted;
   }
 });
+
+test("headers are a request's own, whatever those before had", () => {
+  const entries = (...flat) => Object.entries(headersObject(flat));
+  for (const name of ["x-a", "__proto__", "constructor"]) {
+    for (let n = 0; n < 4; n++) {
+      assert.deepEqual(entries("host", "h", name, `${n}`), [["host", "h"], [name, `${n}`]]);
+      const headers = headersObject(["host", "h", name, "1"]);
+      assert.equal(Object.getPrototypeOf(headers), Object.prototype);
+      delete headers.host;
+      headers.more = "1";
+    }
+    assert.deepEqual(entries(name, "1", "host", "h"), [[name, "1"], ["host", "h"]]);
+    assert.deepEqual(entries(name, "1", name, "2"), [[name, "1, 2"]]);
+    assert.deepEqual(entries(name, "1", name, "2"), [[name, "1, 2"]]);
+    assert.deepEqual(entries(name, "1", name, "2"), [[name, "1, 2"]]);
+  }
+});

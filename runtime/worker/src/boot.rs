@@ -58,6 +58,10 @@ const TOUCHED: &str = "
 /// other makes a socket of any descriptor: see `bootstrap-js/descriptors.js`.
 const DISABLED_OPS: [&str; 2] = ["op_create_worker", "op_node_udp_open"];
 
+/// Prepares a `Response` with a status or headers of its own for the engine's server, which never gets
+/// one here. What it prepares has all of the answer, and stays until a finalizer has run.
+const NEEDLESS_OP: &str = "op_http_new_response_native_headers";
+
 /// Rehearsals before a fork: V8 begins to learn from a function when it has run a few times, and
 /// compiles it after some more.
 const REHEARSALS: u32 = 16;
@@ -119,8 +123,10 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
             // The snapshot's extension by name; its sources are in the snapshot.
             extensions: vec![Extension {
                 name: "cloudserve",
-                middleware_fn: Some(Box::new(|op| {
-                    if DISABLED_OPS.contains(&op.name) { op.disable() } else { op }
+                middleware_fn: Some(Box::new(|op| match op.name {
+                    NEEDLESS_OP => op.with_implementation_from(&deno_core::op_void_sync()),
+                    name if DISABLED_OPS.contains(&name) => op.disable(),
+                    _ => op,
                 })),
                 ..Extension::default()
             }],

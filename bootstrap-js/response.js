@@ -3,7 +3,17 @@
 import { core, primordials } from "ext:core/mod.js";
 import { asDecoded, isDecoded, isDecodedByPackage } from "ext:cloudserve/decoded.js";
 
-const { ResponsePrototype, toInnerResponse } = core.loadExtScript("ext:deno_fetch/23_response.js");
+const {
+  getInnerResponse,
+  ResponsePrototype,
+  SERVE_FAST_HEADER_CONTENT_TYPE,
+  serveFastBodyKey,
+  serveFastConsumedKey,
+  serveFastContentTypeKey,
+  serveFastHeaderKindKey,
+  serveFastStatusKey,
+  toInnerResponse,
+} = core.loadExtScript("ext:deno_fetch/23_response.js");
 const { forgivingBase64Decode } = core.loadExtScript("ext:deno_web/00_infra.js");
 const { extractBody } = core.loadExtScript("ext:deno_fetch/22_body.js");
 
@@ -34,6 +44,8 @@ const forEachHeader = Headers.prototype.forEach;
 const TEXT = ["content-type", "text/plain; charset=utf-8"];
 const BYTES = ["content-type", "application/octet-stream"];
 const JSON_TEXT = ["content-type", "application/json"];
+/** What a `Response` of a text has. */
+const RESPONSE_TEXT = ["content-type", "text/plain;charset=UTF-8"];
 
 const USED = "the body of the returned Response was read already";
 
@@ -103,9 +115,10 @@ function isStream(value) {
 }
 
 function fromResponse(response) {
-  const inner = toInnerResponse(response);
+  const inner = getInnerResponse(response);
   if (inner === undefined) return fromAlike(response);
-  const list = inner.headerList;
+  if (inner.body === null && response[serveFastStatusKey] === 200) return fromText(response);
+  const list = toInnerResponse(response).headerList;
   let headers = [];
   let isEncoded = false;
   for (let i = 0; i < list.length; i++) {
@@ -117,6 +130,19 @@ function fromResponse(response) {
   if (isEncoded && isDecoded(inner, body)) headers = asDecoded(headers);
   if (inner.status === 101) return { status: 101, headers, body, webSocket: response.webSocket };
   return { status: inner.status, headers, body };
+}
+
+/**
+ * Of `new Response(text)` and `Response.json(value)` nobody has asked anything of. The engine's own server
+ * takes them so: neither a list of headers nor a body is made.
+ */
+function fromText(response) {
+  if (response[serveFastConsumedKey]) throw new TypeError(USED);
+  response[serveFastConsumedKey] = true;
+  const isJson = response[serveFastHeaderKindKey] === SERVE_FAST_HEADER_CONTENT_TYPE &&
+    response[serveFastContentTypeKey] === JSON_TEXT[1];
+  const headers = isJson ? JSON_TEXT : RESPONSE_TEXT;
+  return { status: 200, headers, body: response[serveFastBodyKey] };
 }
 
 /** What has a Response's prototype and is none: servers make them to save the making of one. */

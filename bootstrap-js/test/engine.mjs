@@ -62,6 +62,7 @@ globalThis.engineForTests = {
   core: {
     loadExtScript: () => ({
       ResponsePrototype: Response.prototype,
+      getInnerResponse: innerOf,
       toInnerResponse: innerOf,
       forgivingBase64Encode: (bytes) => Buffer.from(bytes).toString("base64"),
       forgivingBase64Decode: (text) => new Uint8Array(Buffer.from(text, "base64")),

@@ -258,3 +258,51 @@ async fn streams_read_as_node_26_reads_them() {
     owner.deploy(&deploy("p", "p.mjs", code)).await;
     assert_eq!(owner.call("p").await.expect(200).json(), json!(["a", "b", "null"]));
 }
+
+/// However little of it the engine had made by then.
+#[tokio::test]
+async fn a_response_is_sent_once() {
+    let code = "
+        const kept = { text: new Response('text'), json: Response.json({ a: 1 }), empty: new Response('') };
+        const made = {
+          read: async (response) => void await response.text(),
+          locked: (response) => void response.body.getReader(),
+          copied: (response) => void response.clone(),
+          changed: (response) => response.headers.set('x-a', '1'),
+          streamed: (response) => void response.body,
+        };
+        export default {
+          async fetch(request) {
+            const name = new URL(request.url).searchParams.get('name');
+            if (name === 'used') return Response.json(Object.values(kept).map((r) => r.bodyUsed));
+            if (name in kept) return kept[name];
+            const response = Response.json([name]);
+            await made[name](response);
+            return response;
+          },
+        };
+    ";
+    let owner = server().await.register().await;
+    // What is kept is one worker's.
+    let one = json!({ "concurrency": 1 });
+    owner.deploy(&deploy("r", "r.mjs", code).with("limits", one)).await;
+    let call = async |name: &str| owner.call(&format!("r?name={name}")).await;
+    for (name, content_type, body) in [
+        ("text", "text/plain;charset=UTF-8", "text"),
+        ("json", "application/json", "{\"a\":1}"),
+        ("empty", "text/plain;charset=UTF-8", ""),
+    ] {
+        let answer = call(name).await.expect(200);
+        assert_eq!((answer.header("content-type"), answer.text().as_str()), (content_type, body));
+        call(name).await.expect(500);
+    }
+    assert_eq!(call("used").await.expect(200).json(), json!([true, true, true]));
+    call("read").await.expect(500);
+    call("locked").await.expect(500);
+    for name in ["copied", "changed", "streamed"] {
+        let answer = call(name).await.expect(200);
+        assert_eq!(answer.json(), json!([name]));
+        assert_eq!(answer.header("content-type"), "application/json");
+    }
+    assert_eq!(call("changed").await.expect(200).header("x-a"), "1");
+}

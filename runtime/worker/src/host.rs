@@ -37,6 +37,10 @@ const KEPT_OUT_BYTES: usize = 8 * 1024 * 1024;
 /// to say it, a tenth of a short call.
 const HEAP_STAYS: Duration = Duration::from_millis(1);
 
+/// A call that has not slept and took no longer counts with all of its time: to ask the kernel for the CPU
+/// time of the process takes up to a microsecond, and whoever takes the core away keeps it for longer.
+const SHORT_CALL: Duration = Duration::from_micros(100);
+
 /// Who is kept from the processor gets it back sooner; who is not there for longer blocks.
 const LONGEST_INTERRUPTION: Duration = Duration::from_millis(20);
 
@@ -47,7 +51,9 @@ pub(crate) const NO_STATUS: u16 = 500;
 #[derive(Debug)]
 pub(crate) struct CallState {
     pub(crate) deadline: Instant,
+    /// The CPU time of the process at that time, from which this call pays for it.
     cpu_start_us: u64,
+    cpu_start: Instant,
     begun: Instant,
     answered: bool,
     streamed_bytes: u64,
@@ -81,8 +87,8 @@ pub(crate) struct Host {
     logged_bytes: Cell<usize>,
     log_cut: Cell<bool>,
     finished: RefCell<Vec<Finished>>,
-    /// The CPU time of the process when a call ended, until something else runs.
-    cpu_at_end: Cell<Option<u64>>,
+    /// When a call ended, and the CPU time of the process then, until something else runs.
+    cpu_at_end: Cell<Option<(Instant, u64)>>,
     /// The process has gone to sleep since a call has begun, with a call in it.
     has_slept: Cell<bool>,
     /// When the heap was looked at last.
@@ -141,10 +147,14 @@ impl Host {
         self.memory.begin();
         self.logged_bytes.set(0);
         self.log_cut.set(false);
+        let begun = Instant::now();
+        let (cpu_start, cpu_start_us) =
+            self.cpu_at_end.take().unwrap_or_else(|| (begun, process_cpu_us()));
         let state = CallState {
             deadline,
-            cpu_start_us: self.cpu_at_end.take().unwrap_or_else(process_cpu_us),
-            begun: Instant::now(),
+            cpu_start_us,
+            cpu_start,
+            begun,
             answered: false,
             streamed_bytes: 0,
             is_upgrade,
@@ -188,10 +198,16 @@ impl Host {
     /// Ends a call. The frame is written by `report_finished`, which can see the heap.
     fn end(&self, call: u32, fault: Option<Fault>, discard: bool) {
         if let Some(state) = self.calls.borrow_mut().remove(&call) {
-            let now_us = process_cpu_us();
-            let cpu_us = now_us.saturating_sub(state.cpu_start_us);
-            self.cpu_at_end.set(Some(now_us));
             let at = Instant::now();
+            let awake = at.saturating_duration_since(state.cpu_start);
+            let now_us = if self.has_slept.get() || awake >= SHORT_CALL {
+                process_cpu_us()
+            } else {
+                state.cpu_start_us + (u64::from(awake.subsec_nanos()) + 500) / 1_000
+            };
+            // What was counted too much before is not counted again.
+            let cpu_us = now_us.saturating_sub(state.cpu_start_us);
+            self.cpu_at_end.set(Some((at, now_us)));
             let busy = at.saturating_duration_since(state.begun);
             // Without having slept it was at work, or the core was somebody else's.
             let was_awake = !self.has_slept.get() && busy < LONGEST_INTERRUPTION;
@@ -428,6 +444,7 @@ fn epoch_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::thread_cpu_us;
 
     #[test]
     fn empty_lines_are_bounded() {
@@ -442,6 +459,22 @@ mod tests {
         let full = written(limit / MIN_LOG_LINE_BYTES + 1);
         assert!(host.log_is_cut());
         assert_eq!(written(1_000), full);
+    }
+
+    #[test]
+    fn a_long_call_counts_with_the_time_it_has_computed() {
+        let host = Host::new();
+        let cpu_us_of = |computes_us: u64| {
+            host.begin(1, Instant::now(), false);
+            let until_us = thread_cpu_us() + computes_us;
+            while thread_cpu_us() < until_us {}
+            host.done(1);
+            host.finished.borrow_mut().pop().unwrap().cpu_us
+        };
+        cpu_us_of(0);
+        assert!(cpu_us_of(3_000) >= 2_900, "after a short one, which may count with all its time");
+        host.rest();
+        assert!(cpu_us_of(3_000) >= 3_000);
     }
 
     #[test]

@@ -6,7 +6,6 @@
 //! every frame.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -47,10 +46,10 @@ const LONGEST_INTERRUPTION: Duration = Duration::from_millis(20);
 /// What is answered instead of a status that no answer has.
 pub(crate) const NO_STATUS: u16 = 500;
 
-/// One call in the isolate.
-#[derive(Debug)]
-pub(crate) struct CallState {
-    pub(crate) deadline: Instant,
+/// The call in the isolate: there is one at a time.
+struct CallState {
+    call: u32,
+    deadline: Instant,
     /// The CPU time of the process at that time, from which this call pays for it.
     cpu_start_us: u64,
     cpu_start: Instant,
@@ -82,11 +81,11 @@ pub(crate) struct Host {
     out: RefCell<BytesMut>,
     /// The buffer of what leaves has grown beyond what is kept.
     out_is_large: Cell<bool>,
-    calls: RefCell<HashMap<u32, CallState>>,
+    call: RefCell<Option<CallState>>,
     current: Cell<u32>,
     logged_bytes: Cell<usize>,
     log_cut: Cell<bool>,
-    finished: RefCell<Vec<Finished>>,
+    finished: RefCell<Option<Finished>>,
     /// When a call ended, and the CPU time of the process then, until something else runs.
     cpu_at_end: Cell<Option<(Instant, u64)>>,
     /// The process has gone to sleep since a call has begun, with a call in it.
@@ -104,7 +103,7 @@ impl Host {
             tree_root: RefCell::default(),
             out: RefCell::new(BytesMut::with_capacity(OUT_BYTES)),
             out_is_large: Cell::new(false),
-            calls: RefCell::default(),
+            call: RefCell::default(),
             current: Cell::new(0),
             logged_bytes: Cell::new(0),
             log_cut: Cell::new(false),
@@ -151,6 +150,7 @@ impl Host {
         let (cpu_start, cpu_start_us) =
             self.cpu_at_end.take().unwrap_or_else(|| (begun, process_cpu_us()));
         let state = CallState {
+            call,
             deadline,
             cpu_start_us,
             cpu_start,
@@ -159,24 +159,23 @@ impl Host {
             streamed_bytes: 0,
             is_upgrade,
         };
-        self.calls.borrow_mut().insert(call, state);
+        self.call.replace(Some(state));
     }
 
-    /// The earliest deadline of the calls in the isolate.
+    /// The deadline of the call in the isolate.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.calls.borrow().values().map(|c| c.deadline).min()
+        self.call.borrow().as_ref().map(|state| state.deadline)
     }
 
-    /// The CPU time of the process at which the first of the calls has used up its own.
+    /// The CPU time of the process at which the call has used up its own.
     pub(crate) fn cpu_until_us(&self) -> u64 {
         let budget_us = u64::from(self.limits.get().cpu_ms) * 1_000;
-        let first = self.calls.borrow().values().map(|c| c.cpu_start_us).min();
-        first.map_or(NEVER, |start_us| start_us + budget_us)
+        self.call.borrow().as_ref().map_or(NEVER, |state| state.cpu_start_us + budget_us)
     }
 
     /// Whether a call is in the isolate.
     pub(crate) fn has_calls(&self) -> bool {
-        !self.calls.borrow().is_empty()
+        self.call.borrow().is_some()
     }
 
     /// The process waits from now on: what it uses until the next call is not that call's.
@@ -187,17 +186,17 @@ impl Host {
 
     /// Whether no call is in the isolate, nor one that ended and is not reported.
     pub(crate) fn is_free(&self) -> bool {
-        self.calls.borrow().is_empty() && self.finished.borrow().is_empty()
+        !self.has_calls() && self.finished.borrow().is_none()
     }
 
     /// Whether the last call has just ended and is not reported yet.
     pub(crate) fn is_between_calls(&self) -> bool {
-        !self.has_calls() && !self.finished.borrow().is_empty()
+        !self.has_calls() && self.finished.borrow().is_some()
     }
 
     /// Ends a call. The frame is written by `report_finished`, which can see the heap.
     fn end(&self, call: u32, fault: Option<Fault>, discard: bool) {
-        if let Some(state) = self.calls.borrow_mut().remove(&call) {
+        if let Some(state) = self.call.borrow_mut().take_if(|state| state.call == call) {
             let at = Instant::now();
             let awake = at.saturating_duration_since(state.cpu_start);
             let now_us = if self.has_slept.get() || awake >= SHORT_CALL {
@@ -214,32 +213,28 @@ impl Host {
             let busy_us = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
             let busy_us = if was_awake { busy_us.min(cpu_us) } else { busy_us };
             let busy_us = u32::try_from(busy_us).unwrap_or(u32::MAX);
-            self.finished.borrow_mut().push(Finished { call, fault, discard, cpu_us, busy_us, at });
+            self.finished.replace(Some(Finished { call, fault, discard, cpu_us, busy_us, at }));
         }
     }
 
-    /// Ends every call, after which the worker exits.
+    /// Ends the call, if there is one, after which the worker exits.
     pub(crate) fn end_all(&self, fault: &Fault) {
-        let calls: Vec<u32> = self.calls.borrow().keys().copied().collect();
-        for call in calls {
+        let call = self.call.borrow().as_ref().map(|state| state.call);
+        if let Some(call) = call {
             self.end(call, Some(fault.clone()), true);
         }
     }
 
-    /// Writes the frames of the calls that ended. Returns whether the worker must go.
+    /// Writes the frame of the call that ended. Returns whether the worker must go.
     pub(crate) fn report_finished(&self, isolate: &mut v8::Isolate) -> bool {
-        let finished = std::mem::take(&mut *self.finished.borrow_mut());
-        let Some(last) = finished.last() else { return false };
-        self.current.set(self.calls.borrow().keys().copied().max().unwrap_or(0));
-        self.look_at_heap(isolate, last.at);
+        let Some(finished) = self.finished.take() else { return false };
+        let Finished { call, fault, discard, cpu_us, busy_us, at } = finished;
+        self.current.set(0);
+        self.look_at_heap(isolate, at);
         let memory_bytes = self.memory.peak_bytes() as u64;
-        let mut must_go = false;
-        for Finished { call, fault, discard, cpu_us, busy_us, .. } in finished {
-            must_go |= discard;
-            let done = Done { fault, discard, cpu_us, busy_us, memory_bytes };
-            self.send(&FromWorker::Done { call, done });
-        }
-        must_go
+        let done = Done { fault, discard, cpu_us, busy_us, memory_bytes };
+        self.send(&FromWorker::Done { call, done });
+        discard
     }
 
     /// Short calls that follow each other at once share a look, unless V8 has outgrown its limit
@@ -303,7 +298,8 @@ impl Host {
             self.end(call, Some(large_head()), !end);
             return;
         }
-        if let Some(state) = self.calls.borrow_mut().get_mut(&call).filter(|c| !c.answered) {
+        let mut under_way = self.call.borrow_mut();
+        if let Some(state) = under_way.as_mut().filter(|c| c.call == call && !c.answered) {
             state.answered = true;
             let is_odd = status == SWITCHING_PROTOCOLS && !state.is_upgrade;
             let status = if is_odd { NO_STATUS } else { status };
@@ -317,7 +313,7 @@ impl Host {
     /// A piece of the answer's body.
     pub(crate) fn chunk(&self, isolate: &v8::Isolate, call: u32, bytes: &Given<'_>, end: bool) {
         let limit = self.limits.get().streamed_response_bytes;
-        let streamed = self.calls.borrow_mut().get_mut(&call).map(|state| {
+        let streamed = self.call.borrow_mut().as_mut().filter(|c| c.call == call).map(|state| {
             state.streamed_bytes += bytes.len() as u64;
             state.streamed_bytes
         });
@@ -351,7 +347,7 @@ impl Host {
     }
 
     fn is_under_way(&self, call: u32) -> bool {
-        self.calls.borrow().contains_key(&call)
+        self.call.borrow().as_ref().is_some_and(|state| state.call == call)
     }
 
     /// Whether the current call's log is over its bound.
@@ -469,7 +465,7 @@ mod tests {
             let until_us = thread_cpu_us() + computes_us;
             while thread_cpu_us() < until_us {}
             host.done(1);
-            host.finished.borrow_mut().pop().unwrap().cpu_us
+            host.finished.take().unwrap().cpu_us
         };
         cpu_us_of(0);
         assert!(cpu_us_of(3_000) >= 2_900, "after a short one, which may count with all its time");

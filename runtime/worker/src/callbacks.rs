@@ -22,7 +22,10 @@ fn host_of(scope: &mut v8::PinScope<'_, '_>) -> Rc<Host> {
 }
 
 fn number(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> u32 {
-    value.uint32_value(scope).unwrap_or(0)
+    match v8::Local::<v8::Uint32>::try_from(value) {
+        Ok(number) => number.value(),
+        Err(_) => value.uint32_value(scope).unwrap_or(0),
+    }
 }
 
 /// Status outside of what HTTP answers have becomes 500.

@@ -17,7 +17,7 @@ import { captureFetchEvents } from "ext:cloudserve/fetch_event.js";
 import { chooseHandler } from "ext:cloudserve/handlers.js";
 import { openSockets } from "ext:cloudserve/leftovers.js";
 import { callListener, serverForListener } from "ext:cloudserve/listener.js";
-import { normalise, pieceOf } from "ext:cloudserve/response.js";
+import { headersForHost, normalise, pieceOf } from "ext:cloudserve/response.js";
 import { callServer, serverOf } from "ext:cloudserve/server.js";
 import { awslambda, callStream } from "ext:cloudserve/stream.js";
 import { acceptUpgrade } from "ext:cloudserve/web_socket.js";
@@ -159,7 +159,7 @@ function answer(call, { status, headers, body, webSocket }) {
     body === null || typeof body === "string" ||
     typeof body.getReader !== "function" && !isIterable(body)
   ) {
-    return host.answer(call.id, status, headers, isWanted ? body : null);
+    return host.answer(call.id, status, headersForHost(headers), isWanted ? body : null);
   }
   const source = typeof body.getReader === "function" ? body.getReader() : readerOf(body);
   if (isWanted) {

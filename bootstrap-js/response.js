@@ -21,6 +21,7 @@ const {
   ArrayBufferIsView,
   ArrayBufferPrototype,
   ArrayIsArray,
+  ArrayPrototypeIndexOf,
   ArrayPrototypePush,
   FunctionPrototypeCall,
   JSONStringify,
@@ -46,6 +47,9 @@ const BYTES = ["content-type", "application/octet-stream"];
 const JSON_TEXT = ["content-type", "application/json"];
 /** What a `Response` of a text has. */
 const RESPONSE_TEXT = ["content-type", "text/plain;charset=UTF-8"];
+
+/** Lists that the host knows by their place here: `COMMON_HEADERS` of `runtime/worker/src/host.rs`. */
+const COMMON_HEADERS = [JSON_TEXT, TEXT, RESPONSE_TEXT, BYTES];
 
 const USED = "the body of the returned Response was read already";
 
@@ -80,6 +84,12 @@ export function normalise(value) {
   if (isStream(value)) return { status: 200, headers: BYTES, body: value };
   if (isResponseOfPackage(value)) return fromPackage(value);
   return isHttpResult(value) ? fromResult(value) : jsonAnswer(value);
+}
+
+/** What the host takes for a list of headers: the number of one that it knows, or the list. */
+export function headersForHost(headers) {
+  const place = ArrayPrototypeIndexOf(COMMON_HEADERS, headers);
+  return place < 0 ? headers : place;
 }
 
 /** A piece of a streamed body as bytes or text. */

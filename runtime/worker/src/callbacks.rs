@@ -39,8 +39,11 @@ const SHORT_BYTES: usize = 256;
 
 type Room = [u8; SHORT_BYTES];
 
-/// `[name, value, name, value, ...]`
+/// `[name, value, name, value, ...]`, or the number of a list that the host has.
 fn headers_of(scope: &mut v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> HeaderBlock {
+    if let Ok(number) = v8::Local::<v8::Uint32>::try_from(value) {
+        return host_of(scope).common_headers(number.value());
+    }
     let mut block = HeaderBlockBuilder::new();
     let Ok(array) = v8::Local::<v8::Array>::try_from(value) else { return block.finish() };
     let (mut name_room, mut value_room) = ([0; SHORT_BYTES], [0; SHORT_BYTES]);

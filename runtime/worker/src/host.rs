@@ -43,6 +43,14 @@ const SHORT_CALL: Duration = Duration::from_micros(100);
 /// Who is kept from the processor gets it back sooner; who is not there for longer blocks.
 const LONGEST_INTERRUPTION: Duration = Duration::from_millis(20);
 
+/// The headers that most answers have, in the order of `COMMON_HEADERS` in `bootstrap-js/response.js`.
+const COMMON_HEADERS: [(&str, &str); 4] = [
+    ("content-type", "application/json"),
+    ("content-type", "text/plain; charset=utf-8"),
+    ("content-type", "text/plain;charset=UTF-8"),
+    ("content-type", "application/octet-stream"),
+];
+
 /// What is answered instead of a status that no answer has.
 pub(crate) const NO_STATUS: u16 = 500;
 
@@ -78,6 +86,8 @@ pub(crate) struct Host {
     pub(crate) source_root: RefCell<String>,
     /// URL of the directory packages are named relative to.
     pub(crate) tree_root: RefCell<String>,
+    /// [`COMMON_HEADERS`], each as a list of one.
+    common_headers: [HeaderBlock; COMMON_HEADERS.len()],
     out: RefCell<BytesMut>,
     /// The buffer of what leaves has grown beyond what is kept.
     out_is_large: Cell<bool>,
@@ -101,6 +111,7 @@ impl Host {
             limits: Cell::new(Limits::default()),
             source_root: RefCell::default(),
             tree_root: RefCell::default(),
+            common_headers: COMMON_HEADERS.map(|header| [header].into_iter().collect()),
             out: RefCell::new(BytesMut::with_capacity(OUT_BYTES)),
             out_is_large: Cell::new(false),
             call: RefCell::default(),
@@ -276,6 +287,11 @@ impl Host {
             timestamp_ms: epoch_ms(),
             message,
         });
+    }
+
+    /// The list of this number, of those that most answers have.
+    pub(crate) fn common_headers(&self, number: u32) -> HeaderBlock {
+        self.common_headers.get(number as usize).cloned().unwrap_or_default()
     }
 
     /// The whole answer, or its head.

@@ -26,6 +26,35 @@ export const LEVEL_ERROR = 3;
 /** What a handler form returns that has answered by itself. */
 export const ANSWERED = { __proto__: null };
 
+/** A request, as the host hands it over. */
+export class Incoming {
+  #host;
+  #block = null;
+  #headers = null;
+
+  /** `headers`: the list, or what the host makes it of when somebody asks. */
+  constructor(host, executionId, method, target, headers, body, end) {
+    this.#host = host;
+    if (typeof headers === "string") this.#block = headers;
+    else this.#headers = headers;
+    this.executionId = executionId;
+    this.method = method;
+    this.target = target;
+    this.body = body;
+    this.end = end;
+  }
+
+  /** `[name, value, name, value, ...]` */
+  get headers() {
+    return this.#headers ??= this.#host.headers(this.#block);
+  }
+
+  /** `scheme://host` of the URL, without the list of headers. */
+  get origin() {
+    return this.#host.origin(this.#block);
+  }
+}
+
 /** The gateway passes on no `upgrade` but that of a WebSocket. */
 function isUpgrade(headers) {
   for (let i = 0; i < headers.length; i += 2) {

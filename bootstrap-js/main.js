@@ -6,7 +6,7 @@
 // loaded uses its own copies (primordials) wherever that is possible.
 
 import { core, internals, primordials } from "ext:core/mod.js";
-import { ANSWERED, Call, LEVEL_ERROR } from "ext:cloudserve/call.js";
+import { ANSWERED, Call, Incoming, LEVEL_ERROR } from "ext:cloudserve/call.js";
 import { captureDenoServe, captured } from "ext:cloudserve/capture.js";
 import "ext:cloudserve/deferred.js";
 import "ext:cloudserve/descriptors.js";
@@ -71,6 +71,15 @@ const FORMS = {
   event: callEvent,
   main: callMain,
   constant: (_call, { value }) => value,
+};
+
+/** Forms whose handlers get nothing of the headers, or ask for them by the `Request` they get. */
+const ASKED_LATER = {
+  __proto__: null,
+  "deno-serve": true,
+  fetch: true,
+  methods: true,
+  constant: true,
 };
 
 /** Chooses the form, and makes what it needs besides what was exported. */
@@ -294,6 +303,9 @@ globalThis.__cloudserve = {
     return handler?.kind;
   },
 
+  /** Of the handler that was found: whether each call of it takes the headers of its request. */
+  takesHeaders: () => !ASKED_LATER[handler.kind] && handler.sees !== 0,
+
   /** Whether the module has started a server, whose end it may be waiting for. */
   serves: () => captured.serve !== null || captured.server !== null,
 
@@ -316,7 +328,7 @@ globalThis.__cloudserve = {
   useWebSocketPair: () => void globalThis.WebSocketPair,
 
   request(id, executionId, method, target, headers, body, end, budgetMs) {
-    const request = { executionId, method, target, headers, body, end };
+    const request = new Incoming(host, executionId, method, target, headers, body, end);
     const call = new Call(host, id, request, budgetMs, settings.initialCreditBytes);
     current = call;
     // What the call before has entered into an `AsyncLocalStorage` is not this one's.

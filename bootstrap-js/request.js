@@ -278,15 +278,9 @@ class InnerRequest {
   }
 }
 
-function urlOf({ headers, target }) {
-  let host = "localhost";
-  let scheme = "http";
-  for (let i = 0; i < headers.length; i += 2) {
-    if (headers[i] === "host") host = headers[i + 1];
-    else if (headers[i] === "x-forwarded-proto" && headers[i + 1] === "https") scheme = "https";
-  }
+function urlOf({ origin, target }) {
   const slash = StringPrototypeCharCodeAt(target, 0) === SLASH ? "" : "/";
-  return `${scheme}://${host}${slash}${target}`;
+  return origin + slash + target;
 }
 
 function headerPairs(flat) {

@@ -306,3 +306,27 @@ async fn a_response_is_sent_once() {
     }
     assert_eq!(call("changed").await.expect(200).header("x-a"), "1");
 }
+
+/// Headers and URL are made when they are asked for.
+#[tokio::test]
+async fn a_request_that_is_kept_is_still_its_own() {
+    let code = "
+        let last;
+        export default {
+          fetch(request) {
+            const before = last && [last.headers.get('x-a'), new URL(last.url).search];
+            last = request;
+            return Response.json([before ?? null, new URL(request.url).host === request.headers.get('host')]);
+          },
+        };
+    ";
+    let owner = server().await.register().await;
+    let one = json!({ "concurrency": 1 });
+    owner.deploy(&deploy("k", "k.mjs", code).with("limits", one)).await;
+    for (n, before) in
+        [("1", Value::Null), ("2", json!(["1", "?n=1"])), ("3", json!(["2", "?n=2"]))]
+    {
+        let request = owner.run(Method::GET, &format!("k?n={n}")).header("x-a", n);
+        assert_eq!(send(request).await.expect(200).json(), json!([before, true]));
+    }
+}

@@ -1,6 +1,7 @@
 //! Between Rust and the JavaScript of `bootstrap-js`: the functions it gets, and the functions it
 //! is called by. All values cross here and nowhere else.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use deno_core::{JsRuntime, scope, v8};
 
 use crate::callbacks;
 use crate::host::Host;
+use crate::names::{Names, latin1};
 
 /// A request as the isolate gets it.
 pub(crate) struct IncomingCall {
@@ -36,46 +38,12 @@ impl IncomingCall {
     }
 }
 
-/// What most requests have: methods, and names of headers, the most frequent first. V8 has one string
-/// of each, and looking it up takes longer than finding it here.
-const COMMON: [&str; 31] = [
-    "GET",
-    "POST",
-    "host",
-    "accept",
-    "user-agent",
-    "accept-encoding",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-forwarded-prefix",
-    "x-cloudserve-execution-id",
-    "traceparent",
-    "content-type",
-    "content-length",
-    "cookie",
-    "authorization",
-    "accept-language",
-    "cache-control",
-    "origin",
-    "referer",
-    "sec-fetch-dest",
-    "sec-fetch-mode",
-    "sec-fetch-site",
-    "if-none-match",
-    "connection",
-    "transfer-encoding",
-    "te",
-    "PUT",
-    "PATCH",
-    "DELETE",
-    "HEAD",
-];
-
 /// The functions of `bootstrap-js` that the host calls.
 pub(crate) struct Bridge {
-    /// [`COMMON`] as V8 has it.
-    common: Vec<(&'static [u8], v8::Global<v8::String>)>,
+    names: Rc<Names>,
+    /// Whether the handler is never called without the headers of a request.
+    needs_headers: Cell<bool>,
+    takes_headers: v8::Global<v8::Function>,
     offer: v8::Global<v8::Function>,
     boot: v8::Global<v8::Function>,
     assign: v8::Global<v8::Function>,
@@ -109,12 +77,8 @@ impl Bridge {
             .and_then(|value| value.to_object(scope))
             .expect("the snapshot holds the bridge");
         global.delete(scope, key.into());
-        let common = COMMON.map(|name| {
-            let kind = v8::NewStringType::Internalized;
-            let string = v8::String::new_from_one_byte(scope, name.as_bytes(), kind);
-            let string = v8::Global::new(scope, string.expect("a short string"));
-            (name.as_bytes(), string)
-        });
+        let names = Rc::new(Names::new(scope));
+        scope.set_slot(names.clone());
         let function = |name: &str| {
             let key = v8::String::new(scope, name).expect("a short string");
             let value = bridge.get(scope, key.into()).expect("the bridge has this function");
@@ -122,7 +86,9 @@ impl Bridge {
             v8::Global::new(scope, function)
         };
         Self {
-            common: common.into(),
+            names,
+            needs_headers: Cell::new(true),
+            takes_headers: function("takesHeaders"),
             offer: function("offer"),
             boot: function("boot"),
             assign: function("assign"),
@@ -174,8 +140,9 @@ impl Bridge {
             )*};
         }
         offer! {
-            "answer": answer, "head": head, "chunk": chunk, "trailers": trailers, "credit": credit, "log": log,
-            "done": done, "failed": failed, "openWebSocket": open_web_socket,
+            "headers": headers, "origin": origin, "answer": answer, "head": head, "chunk": chunk,
+            "trailers": trailers, "credit": credit, "log": log, "done": done, "failed": failed,
+            "openWebSocket": open_web_socket,
         }
         let offer = v8::Local::new(scope, &self.offer);
         let this = v8::undefined(scope).into();
@@ -214,7 +181,11 @@ impl Bridge {
         let this = v8::undefined(scope).into();
         let kind = loaded.call(scope, this, &[namespace.into()])?;
         // As it serialises, or undefined.
-        serde_json::from_value(kind.to_rust_string_lossy(scope).into()).ok()
+        let kind = serde_json::from_value(kind.to_rust_string_lossy(scope).into()).ok()?;
+        let takes_headers = v8::Local::new(scope, &self.takes_headers);
+        let takes_headers = takes_headers.call(scope, this, &[]);
+        self.needs_headers.set(takes_headers.is_none_or(|takes_headers| takes_headers.is_true()));
+        Some(kind)
     }
 
     /// Whether the module has started a server, whose end it may be waiting for.
@@ -240,10 +211,14 @@ impl Bridge {
     /// Starts a call.
     pub(crate) fn request(&self, runtime: &mut JsRuntime, call: &IncomingCall) {
         scope!(scope, runtime);
-        let headers = self.flat(scope, &call.headers);
+        let headers = if self.needs_headers.get() {
+            self.names.list(scope, &call.headers)
+        } else {
+            latin1(scope, call.headers.as_bytes(), v8::NewStringType::Normal)
+        };
         let id = v8::Integer::new_from_unsigned(scope, call.call);
         let execution_id = text(scope, &call.execution_id.to_string());
-        let method = self.one_of_a_kind(scope, call.method.as_bytes());
+        let method = self.names.one_of_a_kind(scope, call.method.as_bytes());
         let target = text(scope, &call.target);
         let body =
             if call.body.is_empty() { v8::null(scope).into() } else { bytes(scope, &call.body) };
@@ -275,10 +250,10 @@ impl Bridge {
     pub(crate) fn trailers(&self, runtime: &mut JsRuntime, call: u32, trailers: &HeaderBlock) {
         scope!(scope, runtime);
         let id = v8::Integer::new_from_unsigned(scope, call).into();
-        let flat = self.flat(scope, trailers);
+        let list = self.names.list(scope, trailers);
         let trailers = v8::Local::new(scope, &self.trailers);
         let this = v8::undefined(scope).into();
-        trailers.call(scope, this, &[id, flat]);
+        trailers.call(scope, this, &[id, list]);
     }
 
     /// The rest of a request's body will not come.
@@ -309,32 +284,6 @@ impl Bridge {
     pub(crate) fn idle(&self, runtime: &mut JsRuntime) -> bool {
         ask(runtime, &self.idle)
     }
-
-    /// `[name, value, name, value, ...]`
-    fn flat<'s>(
-        &self,
-        scope: &mut v8::PinScope<'s, '_>,
-        headers: &HeaderBlock,
-    ) -> v8::Local<'s, v8::Value> {
-        let mut flat: Vec<v8::Local<v8::Value>> = Vec::with_capacity(32);
-        for (name, value) in headers.iter() {
-            flat.push(self.one_of_a_kind(scope, name));
-            flat.push(latin1(scope, value, v8::NewStringType::Normal));
-        }
-        v8::Array::new_with_elements(scope, &flat).into()
-    }
-
-    /// A string that V8 keeps once: it is compared and looked up by its address.
-    fn one_of_a_kind<'s>(
-        &self,
-        scope: &mut v8::PinScope<'s, '_>,
-        text: &[u8],
-    ) -> v8::Local<'s, v8::Value> {
-        match self.common.iter().find(|(common, _)| *common == text) {
-            Some((_, string)) => v8::Local::new(scope, string).into(),
-            None => latin1(scope, text, v8::NewStringType::Internalized),
-        }
-    }
 }
 
 fn notify(runtime: &mut JsRuntime, function: &v8::Global<v8::Function>, numbers: &[u32]) {
@@ -356,16 +305,6 @@ fn ask(runtime: &mut JsRuntime, function: &v8::Global<v8::Function>) -> bool {
 
 fn text<'s>(scope: &mut v8::PinScope<'s, '_>, text: &str) -> v8::Local<'s, v8::Value> {
     v8::String::new(scope, text).map_or_else(|| v8::String::empty(scope).into(), Into::into)
-}
-
-/// Header bytes as browsers and Node show them: one character per byte.
-fn latin1<'s>(
-    scope: &mut v8::PinScope<'s, '_>,
-    bytes: &[u8],
-    kind: v8::NewStringType,
-) -> v8::Local<'s, v8::Value> {
-    v8::String::new_from_one_byte(scope, bytes, kind)
-        .map_or_else(|| v8::String::empty(scope).into(), Into::into)
 }
 
 fn bytes<'s>(scope: &mut v8::PinScope<'s, '_>, bytes: &[u8]) -> v8::Local<'s, v8::Value> {

@@ -15,6 +15,7 @@ use deno_core::{JsRuntime, v8};
 
 use crate::given::Given;
 use crate::host::{Host, NO_STATUS};
+use crate::names::{Names, latin1, origin_of};
 use crate::web_socket;
 
 fn host_of(scope: &mut v8::PinScope<'_, '_>) -> Rc<Host> {
@@ -99,6 +100,35 @@ fn header_bytes(text: &str) -> Vec<u8> {
         .map(|c| u8::try_from(u32::from(c)))
         .collect::<Result<_, _>>()
         .unwrap_or_else(|_| text.as_bytes().to_vec())
+}
+
+/// The headers of a request, as JavaScript was handed them: a character for each byte.
+fn block_of(scope: &v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> HeaderBlock {
+    let Ok(text) = v8::Local::<v8::String>::try_from(value) else { return HeaderBlock::default() };
+    let mut bytes = vec![0_u8; text.length()];
+    text.write_one_byte_v2(scope, 0, &mut bytes, v8::WriteFlags::empty());
+    HeaderBlock::parse(bytes.into()).unwrap_or_default()
+}
+
+/// `[name, value, name, value, ...]` of a request.
+pub(crate) fn headers(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    mut result: v8::ReturnValue<'_>,
+) {
+    let block = block_of(scope, args.get(0));
+    let names = scope.get_slot::<Rc<Names>>().expect("set when the bridge was taken").clone();
+    result.set(names.list(scope, &block));
+}
+
+/// The beginning of a request's URL.
+pub(crate) fn origin(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    mut result: v8::ReturnValue<'_>,
+) {
+    let origin = origin_of(&block_of(scope, args.get(0)));
+    result.set(latin1(scope, &origin, v8::NewStringType::Normal));
 }
 
 pub(crate) fn answer(

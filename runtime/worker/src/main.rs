@@ -28,6 +28,7 @@ mod leftovers;
 mod loader;
 mod mapped;
 mod memory;
+mod names;
 mod pace;
 mod permissions;
 mod rehearsal;

@@ -71,6 +71,12 @@ macro_rules! uuid_id {
                 self.0.as_bytes()
             }
 
+            /// Its text, in the room for it.
+            #[must_use]
+            pub fn text_in<'t>(&self, room: &'t mut [u8; 36]) -> &'t str {
+                self.0.hyphenated().encode_lower(room)
+            }
+
             /// The identifier with these 16 bytes.
             #[must_use]
             pub fn from_bytes(bytes: [u8; 16]) -> Self {
@@ -268,6 +274,7 @@ mod tests {
         let age = now.as_u64_pair().0.abs_diff(last.as_u64_pair().0) >> 16;
         assert!(age < 10_000, "{last} {now}");
         assert_eq!(a.to_string().parse::<ExecutionId>(), Ok(a));
+        assert_eq!(a.text_in(&mut [0; 36]), a.to_string());
         assert!("nope".parse::<FunctionId>().is_err());
     }
 }

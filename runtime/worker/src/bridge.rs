@@ -217,7 +217,7 @@ impl Bridge {
             latin1(scope, call.headers.as_bytes(), v8::NewStringType::Normal)
         };
         let id = v8::Integer::new_from_unsigned(scope, call.call);
-        let execution_id = text(scope, &call.execution_id.to_string());
+        let execution_id = text(scope, call.execution_id.text_in(&mut [0; 36]));
         let method = self.names.one_of_a_kind(scope, call.method.as_bytes());
         let target = text(scope, &call.target);
         let body =
@@ -304,6 +304,9 @@ fn ask(runtime: &mut JsRuntime, function: &v8::Global<v8::Function>) -> bool {
 }
 
 fn text<'s>(scope: &mut v8::PinScope<'s, '_>, text: &str) -> v8::Local<'s, v8::Value> {
+    if text.is_ascii() {
+        return latin1(scope, text.as_bytes(), v8::NewStringType::Normal);
+    }
     v8::String::new(scope, text).map_or_else(|| v8::String::empty(scope).into(), Into::into)
 }
 

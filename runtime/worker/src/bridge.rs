@@ -209,7 +209,7 @@ impl Bridge {
     }
 
     /// Starts a call.
-    pub(crate) fn request(&self, runtime: &mut JsRuntime, call: &IncomingCall) {
+    pub(crate) fn request(&self, runtime: &mut JsRuntime, call: &IncomingCall, now: Instant) {
         scope!(scope, runtime);
         let headers = if self.needs_headers.get() {
             self.names.list(scope, &call.headers)
@@ -223,7 +223,7 @@ impl Bridge {
         let body =
             if call.body.is_empty() { v8::null(scope).into() } else { bytes(scope, &call.body) };
         let end = v8::Boolean::new(scope, call.end);
-        let left = call.deadline.saturating_duration_since(Instant::now()).as_millis();
+        let left = call.deadline.saturating_duration_since(now).as_millis();
         let left = u32::try_from(left).unwrap_or(u32::MAX);
         let budget = v8::Integer::new_from_unsigned(scope, left);
         let request = v8::Local::new(scope, &self.request);

@@ -151,13 +151,12 @@ impl Host {
     }
 
     /// A call enters the isolate.
-    pub(crate) fn begin(&self, call: u32, deadline: Instant, is_upgrade: bool) {
+    pub(crate) fn begin(&self, call: u32, begun: Instant, deadline: Instant, is_upgrade: bool) {
         self.current.set(call);
         self.has_slept.set(false);
         self.memory.begin();
         self.logged_bytes.set(0);
         self.log_cut.set(false);
-        let begun = Instant::now();
         let (cpu_start, cpu_start_us) =
             self.cpu_at_end.take().unwrap_or_else(|| (begun, process_cpu_us()));
         let state = CallState {
@@ -203,6 +202,11 @@ impl Host {
     /// Whether the last call has just ended and is not reported yet.
     pub(crate) fn is_between_calls(&self) -> bool {
         !self.has_calls() && self.finished.borrow().is_some()
+    }
+
+    /// When the last call has ended, if that is not reported yet.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.finished.borrow().as_ref().map(|finished| finished.at)
     }
 
     /// Ends a call. The frame is written by `report_finished`, which can see the heap.
@@ -477,7 +481,8 @@ mod tests {
     fn a_long_call_counts_with_the_time_it_has_computed() {
         let host = Host::new();
         let cpu_us_of = |computes_us: u64| {
-            host.begin(1, Instant::now(), false);
+            let now = Instant::now();
+            host.begin(1, now, now, false);
             let until_us = thread_cpu_us() + computes_us;
             while thread_cpu_us() < until_us {}
             host.done(1);

@@ -81,8 +81,9 @@ impl Rehearsal {
                 let _ = bridge.loaded(runtime, namespace);
                 let _ = bridge.sockets(runtime);
                 for call in incoming() {
-                    self.host.begin(call.call, call.deadline, false);
-                    bridge.request(runtime, &call);
+                    let now = Instant::now();
+                    self.host.begin(call.call, now, call.deadline, false);
+                    bridge.request(runtime, &call, now);
                     // Once: what would have to be waited for is not rehearsed, and asynchronous
                     // operations would belong to an event loop that a fork does not take along.
                     poll_fn(|cx| {

@@ -200,7 +200,8 @@ impl Serving {
             // Between calls, too, code has to come back: the next call would pay for it.
             if !self.host.has_calls() {
                 let timeout = Duration::from_millis(self.host.limits.get().timeout_ms.into());
-                self.watchdog.arm(Instant::now() + timeout, NEVER);
+                let now = self.host.ended_at().unwrap_or_else(Instant::now);
+                self.watchdog.arm(now + timeout, NEVER);
             }
             let mut polled = self.booted.poll(cx);
             if matches!(polled, Poll::Ready(Ok(()))) && self.host.has_calls() {
@@ -271,10 +272,11 @@ impl Serving {
     }
 
     fn begin(&mut self, incoming: &IncomingCall) {
-        self.host.begin(incoming.call, incoming.deadline, incoming.is_upgrade());
+        let now = Instant::now();
+        self.host.begin(incoming.call, now, incoming.deadline, incoming.is_upgrade());
         let earliest = self.host.next_deadline().unwrap_or(incoming.deadline);
         self.watchdog.arm(earliest, self.host.cpu_until_us());
-        self.booted.bridge.request(&mut self.booted.worker.js_runtime, incoming);
+        self.booted.bridge.request(&mut self.booted.worker.js_runtime, incoming, now);
         self.booted.worker.js_runtime.v8_isolate().perform_microtask_checkpoint();
     }
 

@@ -198,14 +198,18 @@ impl Booted {
     /// Runs JavaScript until it waits: the event loop, and what V8 has put off.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CoreError>> {
         loop {
-            let options = PollEventLoopOptions::default();
-            let polled = self.worker.js_runtime.poll_event_loop(cx, options);
+            let polled = self.poll_event_loop(cx);
             if matches!(polled, Poll::Ready(Err(_)))
                 || !self.engine.run_tasks(self.worker.js_runtime.v8_isolate())
             {
                 return polled;
             }
         }
+    }
+
+    /// Runs the event loop alone: what V8 has put off waits for [`Booted::poll`].
+    pub(crate) fn poll_event_loop(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CoreError>> {
+        self.worker.js_runtime.poll_event_loop(cx, PollEventLoopOptions::default())
     }
 }
 

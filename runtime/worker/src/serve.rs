@@ -203,7 +203,10 @@ impl Serving {
                 let now = self.host.ended_at().unwrap_or_else(Instant::now);
                 self.watchdog.arm(now + timeout, NEVER);
             }
-            let mut polled = self.booted.poll(cx);
+            // What V8 has put off, garbage for the most part, nobody waits for: the next call comes first.
+            let is_next = !self.host.has_calls() && !self.waiting.is_empty();
+            let mut polled =
+                if is_next { self.booted.poll_event_loop(cx) } else { self.booted.poll(cx) };
             if matches!(polled, Poll::Ready(Ok(()))) && self.host.has_calls() {
                 let Booted { worker, bridge, .. } = &mut self.booted;
                 if bridge.idle(&mut worker.js_runtime) {
@@ -234,6 +237,9 @@ impl Serving {
             }
             // A caller that reads slowly is waited for: its answer is in the way of the next.
             if self.host.has_calls() || !is_flushed || !self.begin_next() {
+                if is_next && is_flushed {
+                    continue;
+                }
                 self.host.rest();
                 if is_flushed && !self.host.has_calls() && !self.draining {
                     self.watch(cx);

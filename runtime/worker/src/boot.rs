@@ -156,6 +156,7 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     // After it, which takes hidden classes without objects for garbage.
     let rehearsal = Rehearsal::new(&mut worker).await;
     rehearsal.run(&mut worker.js_runtime, &bridge, &host, REHEARSALS).await;
+    // A fork that finds it half full collects it that much earlier.
     Engine::collect_young(worker.js_runtime.v8_isolate());
     Unsettled(Booted { engine, host, worker, bridge, rehearsal, loader, isolate })
 }

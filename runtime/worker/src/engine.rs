@@ -39,8 +39,7 @@ impl Engine {
         v8::V8::set_flags_from_string(if lazily { "--lazy" } else { "--no-lazy" });
     }
 
-    /// Collects the young generation, and nothing else: a fork that finds it half full collects it
-    /// that much earlier.
+    /// Collects the young generation, and nothing else.
     pub(crate) fn collect_young(isolate: &mut v8::Isolate) {
         // Without the flag V8 refuses. No context is made meanwhile, which would get a function for it.
         v8::V8::set_flags_from_string("--expose-gc");

@@ -40,6 +40,10 @@ const SLACK_BYTES: usize = 64 * MB;
 /// touched.
 const SLACK_WITH_PROGRAM_BYTES: usize = 192 * MB;
 
+/// New buffers after which the young generation is worth collecting, see [`MemoryBudget::has_many_new`]:
+/// less than the platform's heap, and so much less than what V8 begins to mark all of it at.
+const MANY_NEW_BYTES: usize = 8 * MB;
+
 const MB: usize = 1024 * 1024;
 const ALIGN: usize = 16;
 
@@ -53,6 +57,8 @@ pub(crate) struct MemoryBudget {
     /// Its limit was raised since.
     heap_has_outgrown: AtomicBool,
     buffer_bytes: AtomicUsize,
+    /// Bytes of buffers since the young generation was collected last for them.
+    new_bytes: AtomicUsize,
     /// Since a buffer was granted last.
     refusals: AtomicU32,
     exceeded: AtomicBool,
@@ -99,6 +105,7 @@ impl MemoryBudget {
             heap_bytes: AtomicUsize::new(0),
             heap_has_outgrown: AtomicBool::new(false),
             buffer_bytes: AtomicUsize::new(0),
+            new_bytes: AtomicUsize::new(0),
             refusals: AtomicU32::new(0),
             exceeded: AtomicBool::new(false),
             isolate: OnceLock::new(),
@@ -223,6 +230,22 @@ impl MemoryBudget {
         }
     }
 
+    /// V8 got a buffer.
+    pub(crate) fn got_new(&self, len: usize) {
+        self.new_bytes.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// Whether V8 has got many buffers since this was true last. It frees those of calls that are over
+    /// when it collects its young generation, which takes a hundredth of what it takes to mark all of
+    /// its heap. Left to itself it would do that: what the buffers have counts.
+    pub(crate) fn has_many_new(&self) -> bool {
+        let has_many = self.new_bytes.load(Ordering::Relaxed) >= MANY_NEW_BYTES;
+        if has_many {
+            self.new_bytes.store(0, Ordering::Relaxed);
+        }
+        has_many
+    }
+
     /// V8's allocator of array buffers, counting against this budget.
     pub(crate) fn allocator(self: &Arc<Self>) -> v8::UniqueRef<v8::Allocator> {
         static VTABLE: v8::RustAllocatorVtable<MemoryBudget> =
@@ -246,6 +269,7 @@ impl MemoryBudget {
             return std::ptr::null_mut();
         };
         self.refusals.store(0, Ordering::Relaxed);
+        self.got_new(len);
         self.most_used_bytes.fetch_max(self.counted_bytes(), Ordering::Relaxed);
         // SAFETY: the layout is not empty.
         let memory = unsafe { get(layout) };
@@ -338,6 +362,16 @@ mod tests {
         assert!(budget.heap_has_outgrown());
         budget.saw_heap(4 * MB);
         assert!(!budget.heap_has_outgrown());
+    }
+
+    #[test]
+    fn many_buffers_are_many_once() {
+        let budget = MemoryBudget::new();
+        budget.got_new(MANY_NEW_BYTES - 1);
+        assert!(!budget.has_many_new());
+        budget.got_new(1);
+        assert!(budget.has_many_new());
+        assert!(!budget.has_many_new());
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::bridge::IncomingCall;
 use crate::claims::Claims;
 use crate::code_cache;
 use crate::control::{Control, ControlError};
+use crate::engine::Engine;
 use crate::host::Host;
 use crate::jail;
 use crate::leftovers::Leftovers;
@@ -234,6 +235,9 @@ impl Serving {
             };
             if is_flushed {
                 self.host.has_sent();
+                if !self.host.has_calls() && self.host.memory.has_many_new() {
+                    Engine::collect_young(self.booted.worker.js_runtime.v8_isolate());
+                }
             }
             // A caller that reads slowly is waited for: its answer is in the way of the next.
             if self.host.has_calls() || !is_flushed || !self.begin_next() {
@@ -337,7 +341,10 @@ impl Serving {
                 }
                 return;
             }
-            ToWorker::Body { call, bytes, end } => bridge.body(runtime, call, &bytes, end),
+            ToWorker::Body { call, bytes, end } => {
+                self.host.memory.got_new(bytes.len());
+                bridge.body(runtime, call, &bytes, end);
+            }
             ToWorker::Trailers { call, trailers } => bridge.trailers(runtime, call, &trailers),
             ToWorker::BodyAborted { call } => bridge.body_aborted(runtime, call),
             ToWorker::Credit { call, bytes } => bridge.credit(runtime, call, bytes),

@@ -44,6 +44,12 @@ const SLACK_WITH_PROGRAM_BYTES: usize = 192 * MB;
 /// less than the platform's heap, and so much less than what V8 begins to mark all of it at.
 const MANY_NEW_BYTES: usize = 8 * MB;
 
+/// Larger buffers are memory of their own, which goes back to the system at once.
+const OWN_MEMORY_BYTES: libc::c_int = 8 * 1024 * 1024;
+
+/// What is free behind all else goes back to the system when it is more: buffers are freed many at a time.
+const KEPT_FREE_BYTES: libc::c_int = 32 * 1024 * 1024;
+
 const MB: usize = 1024 * 1024;
 const ALIGN: usize = 16;
 
@@ -59,6 +65,8 @@ pub(crate) struct MemoryBudget {
     buffer_bytes: AtomicUsize,
     /// Bytes of buffers since the young generation was collected last for them.
     new_bytes: AtomicUsize,
+    /// The process keeps memory that it has freed.
+    keeps_free: AtomicBool,
     /// Since a buffer was granted last.
     refusals: AtomicU32,
     exceeded: AtomicBool,
@@ -106,6 +114,7 @@ impl MemoryBudget {
             heap_has_outgrown: AtomicBool::new(false),
             buffer_bytes: AtomicUsize::new(0),
             new_bytes: AtomicUsize::new(0),
+            keeps_free: AtomicBool::new(false),
             refusals: AtomicU32::new(0),
             exceeded: AtomicBool::new(false),
             isolate: OnceLock::new(),
@@ -242,8 +251,29 @@ impl MemoryBudget {
         let has_many = self.new_bytes.load(Ordering::Relaxed) >= MANY_NEW_BYTES;
         if has_many {
             self.new_bytes.store(0, Ordering::Relaxed);
+            self.keep_free();
         }
         has_many
+    }
+
+    /// From now on memory that was freed is there for the next call: the pages of what is new are made
+    /// one by one when they are touched. [`MemoryBudget::give_back`] ends that.
+    fn keep_free(&self) {
+        if !self.keeps_free.swap(true, Ordering::Relaxed) {
+            // SAFETY: these set numbers of the allocator, which locks for it.
+            unsafe {
+                libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MEMORY_BYTES);
+                libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_FREE_BYTES);
+            }
+        }
+    }
+
+    /// The process rests: memory that it keeps for the next call goes back to the system.
+    pub(crate) fn give_back(&self) {
+        if self.keeps_free.swap(false, Ordering::Relaxed) {
+            // SAFETY: the allocator locks for it.
+            unsafe { libc::malloc_trim(0) };
+        }
     }
 
     /// V8's allocator of array buffers, counting against this budget.
@@ -372,6 +402,8 @@ mod tests {
         budget.got_new(1);
         assert!(budget.has_many_new());
         assert!(!budget.has_many_new());
+        budget.give_back();
+        assert!(!budget.keeps_free.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -138,6 +138,7 @@ impl Shared {
 
     /// Sleeps until there is something to watch; not at all if there was a moment ago.
     fn sleep_while_idle(&self) {
+        self.memory.give_back();
         self.is_parked.store(true, Ordering::SeqCst);
         // Armed before the store: whoever did saw that nobody sleeps.
         while self.deadline_ms.load(Ordering::SeqCst) == NEVER {

@@ -23,6 +23,7 @@ const {
   StringPrototypeSplit,
   StringPrototypeTrim,
   TypedArrayPrototypeGetByteLength,
+  Uint8Array,
   decodeURIComponent,
 } = primordials;
 const { ReadableStream, TextDecoder, URLSearchParams } = globalThis;
@@ -37,6 +38,9 @@ const JSON_TYPE = new SafeRegExp(/^application\/([\w.+-]*\+)?json\b/i);
 const FORM_TYPE = new SafeRegExp(/^application\/x-www-form-urlencoded\b/i);
 
 const SLASH = 47;
+
+/** In place of a stream. */
+const NOT_MADE = {};
 
 /** The headers of the request before, and an object of the same names once two have had them. */
 let lastFlat = [];
@@ -290,12 +294,48 @@ function headerPairs(flat) {
 }
 
 function bodyOf(call) {
-  if (!call.isWhole) return new InnerBody(streamOf(call));
+  if (!call.isWhole) return new LateBody(call);
   const bytes = call.takeWhole();
   if (bytes === null) return null;
   const body = new InnerBody({ body: bytes, consumed: false });
   body.length = TypedArrayPrototypeGetByteLength(bytes);
   return body;
+}
+
+/** A body whose end is still to come. A stream is made of it when somebody asks for one, or for a part. */
+class LateBody extends InnerBody {
+  constructor(call) {
+    super(NOT_MADE);
+    this.call = call;
+  }
+
+  get streamOrStatic() {
+    if (this.held === NOT_MADE) this.held = streamOf(this.call);
+    return this.held;
+  }
+
+  set streamOrStatic(held) {
+    this.held = held;
+  }
+
+  unusable() {
+    return this.held !== NOT_MADE && super.unusable();
+  }
+
+  consumed() {
+    return this.held !== NOT_MADE && super.consumed();
+  }
+
+  /** All of it, as bytes. */
+  consume() {
+    if (this.held !== NOT_MADE) return super.consume();
+    this.held = { body: null, consumed: true };
+    return wholeOf(this.call);
+  }
+}
+
+async function wholeOf(call) {
+  return await call.wholeBody() ?? new Uint8Array(0);
 }
 
 function streamOf(call) {

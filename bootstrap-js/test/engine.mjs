@@ -61,6 +61,7 @@ globalThis.engineForTests = {
   primordials: primordialsOf(globalThis),
   core: {
     loadExtScript: () => ({
+      InnerBody: class {},
       ResponsePrototype: Response.prototype,
       getInnerResponse: innerOf,
       toInnerResponse: innerOf,

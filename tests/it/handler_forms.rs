@@ -330,3 +330,48 @@ async fn a_request_that_is_kept_is_still_its_own() {
         assert_eq!(send(request).await.expect(200).json(), json!([before, true]));
     }
 }
+
+/// A body that is there when its call begins, and one that comes later.
+#[tokio::test]
+async fn a_body_is_read_once_in_any_way() {
+    let code = "
+        const sizeOf = async (stream) => {
+          let size = 0;
+          for await (const piece of stream) size += piece.length;
+          return size;
+        };
+        const ways = {
+          arrayBuffer: async (request) => (await request.arrayBuffer()).byteLength,
+          bytes: async (request) => (await request.bytes()).length,
+          text: async (request) => (await request.text()).length,
+          json: async (request) => (await request.json()).length + 2,
+          blob: async (request) => (await request.blob()).size,
+          stream: (request) => sizeOf(request.body),
+          copy: async (request) => (await new Request(request).text()).length,
+          clone: async (request) => {
+            const clone = request.clone();
+            const [one, other] = await Promise.all([clone.text(), request.text()]);
+            return one === other ? one.length : -1;
+          },
+        };
+        export default {
+          async fetch(request) {
+            const way = new URL(request.url).searchParams.get('way');
+            const before = request.bodyUsed;
+            const size = await ways[way](request);
+            const again = await request.text().catch((error) => error.name);
+            return Response.json([before, size, request.bodyUsed, again]);
+          },
+        };
+    ";
+    let owner = server().await.register().await;
+    owner.deploy(&deploy("b", "b.mjs", code)).await;
+    for size in [12, 1_000_000] {
+        let body = format!("\"{}\"", "x".repeat(size - 2));
+        for way in ["arrayBuffer", "bytes", "text", "json", "blob", "stream", "copy", "clone"] {
+            let request = owner.run(Method::POST, &format!("b?way={way}")).body(body.clone());
+            let answer = send(request).await.expect(200).json();
+            assert_eq!(answer, json!([false, size, true, "TypeError"]), "{way}");
+        }
+    }
+}

@@ -9,11 +9,13 @@ const {
   DateNow,
   Error,
   MathMin,
+  Number,
   Promise,
   PromisePrototypeThen,
   PromiseResolve,
   TypedArrayPrototypeGetByteLength,
   TypedArrayPrototypeSet,
+  TypedArrayPrototypeSlice,
   TypedArrayPrototypeSubarray,
   Uint8Array,
 } = primordials;
@@ -61,6 +63,14 @@ function isUpgrade(headers) {
     if (headers[i] === "upgrade") return true;
   }
   return false;
+}
+
+/** How long a body is, as its head says; 0 where it does not. */
+function announcedBytes(headers) {
+  for (let i = 0; i < headers.length; i += 2) {
+    if (headers[i] === "content-length") return Number(headers[i + 1]);
+  }
+  return 0;
 }
 
 /** A call from its request until it is done. */
@@ -190,6 +200,8 @@ export class Call {
   /** The whole body, however it arrives; null when there is none. */
   async wholeBody() {
     if (this.isWhole) return this.takeWhole();
+    const announced = announcedBytes(this.request.headers);
+    if (announced > 0) return this.readInto(new Uint8Array(announced));
     const pieces = [];
     let total = 0;
     for (let piece; (piece = await this.nextPiece()) !== null;) {
@@ -204,6 +216,26 @@ export class Call {
       at += TypedArrayPrototypeGetByteLength(pieces[i]);
     }
     return whole;
+  }
+
+  /** Reads a body that is as long as the array: what is still to come the host writes where it belongs. */
+  async readInto(whole) {
+    let at = 0;
+    for (let piece; (piece = this.takePiece()) !== null;) {
+      if (piece !== undefined) {
+        TypedArrayPrototypeSet(whole, piece, at);
+        at += TypedArrayPrototypeGetByteLength(piece);
+        continue;
+      }
+      this.host.fill(this.id, whole, at);
+      await new Promise((resolve) => {
+        this.wakeReader = resolve;
+      });
+      at = this.host.filled(this.id);
+    }
+    return at === TypedArrayPrototypeGetByteLength(whole)
+      ? whole
+      : TypedArrayPrototypeSlice(whole, 0, at);
   }
 
   /** Sends the head of an answer whose body follows. */

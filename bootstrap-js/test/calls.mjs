@@ -31,6 +31,8 @@ export function makeCall({ method = "GET", target = "/", headers = [], body = nu
       Object.assign(got, { trailers, ended: true });
     },
     credit() {},
+    fill: (_id, whole, at) => void Object.assign(got, { filling: whole, filledTo: at }),
+    filled: () => got.filledTo,
     log: (_level, text) => void got.logs.push(text),
   };
   const bytes = typeof body === "string" ? Buffer.from(body) : body;

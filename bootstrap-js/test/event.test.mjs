@@ -256,3 +256,44 @@ test("a streaming handler that fails fails its call", async () => {
     /destroyed its stream/,
   );
 });
+
+test("a body of known length is read into one buffer", async () => {
+  const headers = ["content-type", "text/plain", "content-length", "6"];
+  const late = () => makeCall({ method: "POST", headers, body: "ab", end: false });
+  const write = (got, text) => {
+    got.filling.set(Buffer.from(text), got.filledTo);
+    got.filledTo += text.length;
+  };
+  const nothing = new Uint8Array(0);
+
+  const { call, got } = late();
+  const body = call.wholeBody();
+  write(got, "cd");
+  write(got, "ef");
+  call.receive(nothing, true);
+  assert.equal(Buffer.from(await body).toString(), "abcdef");
+  assert.equal((await body).buffer.byteLength, 6);
+
+  // What did not fit, or comes some other way, comes as a piece.
+  const mixed = late();
+  const pieces = mixed.call.wholeBody();
+  write(mixed.got, "c");
+  mixed.call.receive(Buffer.from("de"), false);
+  await null;
+  await null;
+  write(mixed.got, "f");
+  mixed.call.receiveTrailers(["a", "b"]);
+  assert.equal(Buffer.from(await pieces).toString(), "abcdef");
+
+  const short = late();
+  const less = short.call.wholeBody();
+  write(short.got, "c");
+  short.call.receive(nothing, true);
+  assert.deepEqual([...(await less)], [97, 98, 99]);
+
+  const cut = late();
+  const never = cut.call.wholeBody();
+  write(cut.got, "c");
+  cut.call.abort();
+  await assert.rejects(never, /cut off/);
+});

@@ -141,8 +141,8 @@ impl Bridge {
         }
         offer! {
             "headers": headers, "origin": origin, "answer": answer, "head": head, "chunk": chunk,
-            "trailers": trailers, "credit": credit, "log": log, "done": done, "failed": failed,
-            "openWebSocket": open_web_socket,
+            "trailers": trailers, "credit": credit, "fill": fill, "filled": filled, "log": log,
+            "done": done, "failed": failed, "openWebSocket": open_web_socket,
         }
         let offer = v8::Local::new(scope, &self.offer);
         let this = v8::undefined(scope).into();

@@ -198,6 +198,30 @@ pub(crate) fn credit(
     host_of(scope).credit(call, bytes);
 }
 
+/// All of a request's body that is still to come goes into an array, from there on.
+pub(crate) fn fill(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let Ok(whole) = v8::Local::<v8::Uint8Array>::try_from(args.get(1)) else { return };
+    let Some(buffer) = whole.buffer(scope) else { return };
+    let at = number(scope, args.get(2)) as usize;
+    host_of(scope).fill(call, buffer.get_backing_store(), at);
+}
+
+/// How much of that array is full; nothing more comes into it.
+pub(crate) fn filled(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    mut result: v8::ReturnValue<'_>,
+) {
+    let call = number(scope, args.get(0));
+    let at = host_of(scope).filled(call).and_then(|at| u32::try_from(at).ok()).unwrap_or(0);
+    result.set(v8::Integer::new_from_unsigned(scope, at).into());
+}
+
 pub(crate) fn log(
     scope: &mut v8::PinScope<'_, '_>,
     args: v8::FunctionCallbackArguments<'_>,

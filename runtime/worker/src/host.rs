@@ -16,7 +16,8 @@ use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::limits::Limits;
 use cloudserve_protocol::wire::{
-    Done, FromWorker, MAX_HEAD_BYTES, MIN_LOG_LINE_BYTES, SWITCHING_PROTOCOLS, log_cut_marker,
+    Done, FromWorker, INITIAL_UPLOAD_CREDIT_BYTES, MAX_HEAD_BYTES, MIN_LOG_LINE_BYTES,
+    SWITCHING_PROTOCOLS, log_cut_marker,
 };
 use deno_core::v8;
 
@@ -39,6 +40,9 @@ const HEAP_STAYS: Duration = Duration::from_millis(1);
 /// A call that has not slept and took no longer counts with all of its time: to ask the kernel for the CPU
 /// time of the process takes up to a microsecond, and whoever takes the core away keeps it for longer.
 const SHORT_CALL: Duration = Duration::from_micros(100);
+
+/// How much of a request's body is taken before more of it is asked for.
+const CREDIT_STEP_BYTES: usize = INITIAL_UPLOAD_CREDIT_BYTES as usize / 8;
 
 /// Who is kept from the processor gets it back sooner; who is not there for longer blocks.
 const LONGEST_INTERRUPTION: Duration = Duration::from_millis(20);
@@ -68,6 +72,15 @@ struct CallState {
     is_upgrade: bool,
 }
 
+/// Memory for all of a request's body, and how much of it is there.
+struct Filling {
+    call: u32,
+    whole: v8::SharedRef<v8::BackingStore>,
+    at: usize,
+    /// So much was taken for which no more was asked for yet.
+    owed_bytes: usize,
+}
+
 /// A call that ended and is not reported yet.
 struct Finished {
     call: u32,
@@ -95,6 +108,7 @@ pub(crate) struct Host {
     current: Cell<u32>,
     logged_bytes: Cell<usize>,
     log_cut: Cell<bool>,
+    filling: RefCell<Option<Filling>>,
     finished: RefCell<Option<Finished>>,
     /// When a call ended, and the CPU time of the process then, until something else runs.
     cpu_at_end: Cell<Option<(Instant, u64)>>,
@@ -118,6 +132,7 @@ impl Host {
             current: Cell::new(0),
             logged_bytes: Cell::new(0),
             log_cut: Cell::new(false),
+            filling: RefCell::default(),
             finished: RefCell::default(),
             cpu_at_end: Cell::new(None),
             has_slept: Cell::new(false),
@@ -212,6 +227,7 @@ impl Host {
     /// Ends a call. The frame is written by `report_finished`, which can see the heap.
     fn end(&self, call: u32, fault: Option<Fault>, discard: bool) {
         if let Some(state) = self.call.borrow_mut().take_if(|state| state.call == call) {
+            self.filling.take();
             let at = Instant::now();
             let awake = at.saturating_duration_since(state.cpu_start);
             let now_us = if self.has_slept.get() || awake >= SHORT_CALL {
@@ -364,6 +380,42 @@ impl Host {
         if self.is_under_way(call) {
             self.send(&FromWorker::Credit { call, bytes });
         }
+    }
+
+    /// More of the request's body goes into this memory, from there on.
+    pub(crate) fn fill(&self, call: u32, whole: v8::SharedRef<v8::BackingStore>, at: usize) {
+        if self.is_under_way(call) {
+            self.filling.replace(Some(Filling { call, whole, at, owed_bytes: 0 }));
+        }
+    }
+
+    /// How much of that memory is full by now; no more goes into it.
+    pub(crate) fn filled(&self, call: u32) -> Option<usize> {
+        let filling = self.filling.borrow_mut().take_if(|filling| filling.call == call);
+        filling.map(|filling| filling.at)
+    }
+
+    /// Takes a piece of the request's body, if there is memory for it. What does not fit is left.
+    pub(crate) fn take_piece(&self, call: u32, piece: &[u8], end: bool) -> bool {
+        let mut filling = self.filling.borrow_mut();
+        let Some(filling) = filling.as_mut().filter(|filling| filling.call == call) else {
+            return false;
+        };
+        let room: &[Cell<u8>] = &filling.whole;
+        let Some(room) = room.get(filling.at..).and_then(|room| room.get(..piece.len())) else {
+            return false;
+        };
+        let to = room.as_ptr().cast_mut().cast::<u8>();
+        // SAFETY: the memory is as long as the piece, and it is V8's, which the piece is not; cells may
+        // be written to.
+        unsafe { to.copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
+        filling.at += piece.len();
+        filling.owed_bytes += piece.len();
+        if !end && filling.owed_bytes >= CREDIT_STEP_BYTES {
+            let bytes = u32::try_from(std::mem::take(&mut filling.owed_bytes)).unwrap_or(u32::MAX);
+            self.send(&FromWorker::Credit { call, bytes });
+        }
+        true
     }
 
     fn is_under_way(&self, call: u32) -> bool {

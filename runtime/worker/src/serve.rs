@@ -342,8 +342,14 @@ impl Serving {
                 return;
             }
             ToWorker::Body { call, bytes, end } => {
-                self.host.memory.got_new(bytes.len());
-                bridge.body(runtime, call, &bytes, end);
+                if !self.host.take_piece(call, &bytes, end) {
+                    self.host.memory.got_new(bytes.len());
+                    bridge.body(runtime, call, &bytes, end);
+                } else if end {
+                    bridge.body(runtime, call, &[], true);
+                } else {
+                    return;
+                }
             }
             ToWorker::Trailers { call, trailers } => bridge.trailers(runtime, call, &trailers),
             ToWorker::BodyAborted { call } => bridge.body_aborted(runtime, call),

@@ -12,6 +12,10 @@ use cloudserve_protocol::wire::{ToWorker, WireError};
 
 const READ_BYTES: usize = 64 * 1024;
 
+/// Room that is left is read into while there is so much: requests that wait hold on to the buffer they
+/// came in, and more room is another one.
+const LEAST_READ_BYTES: usize = READ_BYTES / 4;
+
 /// Takes descriptor 0 for itself: user code that reads standard input finds it empty.
 pub(crate) fn take_socket() -> io::Result<UnixStream> {
     // SAFETY: plain system calls on descriptors this process owns; nothing else runs yet.
@@ -65,17 +69,25 @@ impl Control {
             if let Some(frame) = ToWorker::decode(&mut self.incoming)? {
                 return Poll::Ready(Ok(frame));
             }
-            self.incoming.reserve(READ_BYTES);
+            self.make_room();
             if ready!(self.channel.poll_read(cx, &mut self.incoming))? == 0 {
                 return Poll::Ready(Err(ControlError::Closed));
             }
         }
     }
 
+    /// A frame of which more than a little is there has room for the rest of it.
+    fn make_room(&mut self) {
+        let room = self.incoming.capacity() - self.incoming.len();
+        if room < LEAST_READ_BYTES && self.incoming.len() < LEAST_READ_BYTES {
+            self.incoming.reserve(READ_BYTES);
+        }
+    }
+
     /// Looks for more for so long without sleeping. Whether something has come.
     pub(crate) fn watch(&mut self, time: Duration) -> bool {
         let until = Instant::now() + time;
-        self.incoming.reserve(READ_BYTES);
+        self.make_room();
         loop {
             match self.channel.read(&mut self.incoming) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -25,7 +25,7 @@ pub(super) async fn answer(
         "on-resolve" => place_of(asked, project),
         "on-load" if asked.get("ids").list().contains(&Value::Int(OUTSIDE)) => refusal(OUTSIDE),
         "on-load" => {
-            let loaded = module(project, entry, Path::new(asked.get("path").text()));
+            let loaded = load(project, entry, Path::new(asked.get("path").text())).await;
             looks_around = loaded.looks_around;
             match loaded.source {
                 None => map([]),
@@ -87,7 +87,21 @@ fn leads_below(directory: &Path, path: &Path) -> bool {
     reached.starts_with(directory)
 }
 
-/// A module as it is to be loaded, if not as it is.
+/// Modules up to this size are read and placed in less time than it takes to wake another thread for
+/// each of a build's thousands.
+const INLINE_BYTES: u64 = 128 * 1024;
+
+/// A module as it is to be loaded, if not as it is. A large one is read by a thread that serves nobody.
+async fn load(project: &Path, entry: &str, path: &Path) -> Placed {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() <= INLINE_BYTES) {
+        return module(project, entry, path);
+    }
+    let (project, entry, path) = (project.to_owned(), entry.to_owned(), path.to_owned());
+    // An error says that the runtime ends.
+    tokio::task::spawn_blocking(move || module(&project, &entry, &path)).await.unwrap_or_default()
+}
+
+/// Blocks.
 fn module(project: &Path, entry: &str, path: &Path) -> Placed {
     // What cannot be read, esbuild complains about.
     let Ok(bytes) = std::fs::read(path) else { return Placed::default() };

@@ -127,24 +127,38 @@ fn replace_expression(text: &str, expression: &str, name: &str) -> Option<String
 /// Whether the module has a variable of this name of its own: a second declaration would be an
 /// error.
 fn declares(source: &str, name: &str) -> bool {
+    // The next closing brace, and whether what it closes is taken apart or imported. Looked for once for
+    // all that come before it: a module may be nothing but the name.
+    let mut closing: Option<(usize, bool)> = None;
     source.match_indices(name).any(|(at, _)| {
+        let end = at + name.len();
         let before = source[..at].trim_end();
-        let after = source[at + name.len()..].trim_start();
-        let is_assigned = |text: &str| {
-            text.starts_with('=') && !text.starts_with("==") && !text.starts_with("=>")
-        };
         if ["const", "let", "var", "function"].iter().any(|word| before.ends_with(word))
-            || is_assigned(after)
+            || is_assigned(source[end..].trim_start())
         {
             return true;
         }
         // `import { __dirname } from` and `const { __dirname } = `, unlike `f({ __dirname })`.
-        before.ends_with(['{', ','])
-            && after.find('}').is_some_and(|close| {
-                let rest = after[close + 1..].trim_start();
-                is_assigned(rest) || rest.starts_with("from")
-            })
+        if !before.ends_with(['{', ',']) {
+            return false;
+        }
+        let (_, gives_names) = match closing {
+            Some(known) if known.0 >= end => known,
+            _ => *closing.insert(closing_after(source, end)),
+        };
+        gives_names
     })
+}
+
+/// Where the next brace after `end` closes, if one does, and whether names come of what it closes.
+fn closing_after(source: &str, end: usize) -> (usize, bool) {
+    let Some(close) = source[end..].find('}') else { return (usize::MAX, false) };
+    let rest = source[end + close + 1..].trim_start();
+    (end + close, is_assigned(rest) || rest.starts_with("from"))
+}
+
+fn is_assigned(after: &str) -> bool {
+    after.starts_with('=') && !after.starts_with("==") && !after.starts_with("=>")
 }
 
 #[cfg(test)]
@@ -215,6 +229,18 @@ mod tests {
             ),
         ] {
             assert_eq!(placed(path, source), expected, "{path}: {source}");
+        }
+    }
+
+    /// Not by the square of it: somebody may have written one for that.
+    #[test]
+    fn a_module_takes_time_by_its_length() {
+        let names = ",__dirname".repeat(300_000);
+        for end in [String::new(), format!("}}{}x", " ".repeat(1_000_000))] {
+            let begun = std::time::Instant::now();
+            let placed = place("d/a.js", &format!("f({names}{end}"), false);
+            assert!(placed.looks_around && placed.source.is_some());
+            assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
         }
     }
 

@@ -10,6 +10,7 @@ mod api;
 mod app;
 mod build;
 mod http;
+mod json;
 mod options;
 
 pub use crate::api::Api;

@@ -9,7 +9,13 @@ use cloudserve_protocol::build::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::json;
+
 const MAX_DEPENDENCIES: usize = 500;
+
+/// Values of a `package.json` and of a lock file, as [`json::read`] counts them.
+const MAX_MANIFEST_VALUES: usize = 200_000;
+const MAX_LOCK_VALUES: usize = 2_000_000;
 
 /// Package name to version range.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -91,9 +97,9 @@ pub(crate) struct Manifest {
 impl Manifest {
     /// Reads a `package.json`.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
-        let value =
-            serde_json::from_slice(text).map_err(|error| format!("is not JSON: {error}"))?;
-        Self::from_value(value)
+        let text = std::str::from_utf8(text).map_err(|_| "is not UTF-8")?;
+        let value = json::read(text, MAX_MANIFEST_VALUES);
+        Self::from_value(value.map_err(|error| format!("is not JSON: {error}"))?)
     }
 
     /// Reads a `package.json` that is parsed already, or still a text.
@@ -135,7 +141,7 @@ impl Manifest {
     }
 
     fn parse_object(text: &str) -> Result<Self, String> {
-        match serde_json::from_str(text) {
+        match json::read(text, MAX_MANIFEST_VALUES) {
             Ok(value @ Value::Object(_)) => Self::from_value(value),
             Ok(_) => Err("must be an object".into()),
             Err(error) => Err(format!("is not JSON: {error}")),
@@ -192,7 +198,7 @@ impl PackageLock {
     /// Reads the text of a lock file of at most so many bytes.
     pub(crate) fn parse(text: String, max_bytes: u64) -> Result<Self, String> {
         check_length(&text, max_bytes)?;
-        match serde_json::from_str(&text) {
+        match json::read(&text, MAX_LOCK_VALUES) {
             Ok(Value::Object(_)) => Ok(Self(text)),
             Ok(_) => Err("must be an object".into()),
             Err(error) => Err(format!("is not JSON: {error}")),

@@ -12,9 +12,14 @@ use super::body;
 use super::problem::Problem;
 use crate::app::App;
 use crate::app::refusal::{FieldErrors, Refusal};
+use crate::json;
 
 /// Bodies above this are parsed off the async threads.
 const LONG_BODY_BYTES: usize = 64 * 1024;
+
+/// Values of a body, as [`json::read`] counts them: more than any environment has. Anybody may send one,
+/// and many at the same time.
+const MAX_VALUES: usize = 70_000;
 
 /// Fields that were not read yet, and what was wrong with those that were.
 #[derive(Debug, Default)]
@@ -80,20 +85,23 @@ impl Fields {
         }
     }
 
-    /// Reads a body that must be a JSON object.
-    pub(super) async fn parse(bytes: axum::body::Bytes) -> Result<Self, Problem> {
+    /// Reads a body that must be a JSON object, of so many values.
+    pub(super) async fn parse(
+        bytes: axum::body::Bytes,
+        max_values: usize,
+    ) -> Result<Self, Problem> {
         if bytes.len() > LONG_BODY_BYTES {
-            tokio::task::spawn_blocking(move || Self::parse_now(&bytes))
+            tokio::task::spawn_blocking(move || Self::parse_now(&bytes, max_values))
                 .await
                 .map_err(|error| Problem::from(Refusal::internal(error)))?
         } else {
-            Self::parse_now(&bytes)
+            Self::parse_now(&bytes, max_values)
         }
     }
 
-    fn parse_now(bytes: &[u8]) -> Result<Self, Problem> {
+    fn parse_now(bytes: &[u8], max_values: usize) -> Result<Self, Problem> {
         let text = std::str::from_utf8(bytes).map_err(|_| Problem::not_utf8())?;
-        match serde_json::from_str(text) {
+        match json::read(text, max_values) {
             Ok(Value::Object(left)) => Ok(Self { left, errors: FieldErrors::new() }),
             Ok(_) => Err(Refusal::field("body", "must be a JSON object").into()),
             Err(error) => Err(Problem::invalid_json(&error)),
@@ -109,7 +117,7 @@ impl FromRequest<Arc<App>> for Fields {
         require_json(&parts.headers)?;
         let options = &app.options;
         let read = body::read(body, options.limits.api_body_bytes, options.body_read());
-        Self::parse(read.await?).await
+        Self::parse(read.await?, MAX_VALUES).await
     }
 }
 

@@ -26,6 +26,9 @@ use crate::build::source::{SourceBounds, SourceError, SourceFiles, is_code};
 /// Nearly all JavaScript is TypeScript, so this fits code that comes without a name.
 const UNNAMED: &str = "index.ts";
 
+/// Values of a deploy, as `json::read` counts them. A lock file has most of them.
+const MAX_VALUES: usize = 2_000_000;
+
 const MAX_EXTERNAL: usize = 100;
 const MAX_ENV_NAME_BYTES: usize = 128;
 /// Characters of a name that are told.
@@ -152,7 +155,7 @@ async fn receive(
     let received = if is_archive {
         Received::Archive(bytes)
     } else {
-        Received::Json(Fields::parse(bytes).await?)
+        Received::Json(Fields::parse(bytes, MAX_VALUES).await?)
     };
     Ok((received, room))
 }

@@ -46,6 +46,13 @@ async fn bodies_that_are_no_json_object_are_refused() {
             assert_eq!(answer.code(), "unsupported_media_type");
         }
     }
+    // Read as it is, each of these objects would take six hundred bytes.
+    for (path, n_objects) in [("/api/auth/login", 30_000), ("/api/function/deploy", 1_000_000)] {
+        let body = format!("{{\"name\":[{}0]}}", "{\"\":0},".repeat(n_objects));
+        let answer = raw(&plane, &token, path, "application/json", body.into_bytes()).await;
+        assert_eq!((answer.status, answer.code()), (400, "invalid_json"), "{path}");
+        assert!(answer.text.contains("holds more objects"), "{path}: {}", answer.text);
+    }
     let answer =
         raw(&plane, &token, "/api/apikeys", "application/json", b"{\n \"a\": x}".to_vec()).await;
     assert_eq!(answer.body["error"]["details"], json!({ "line": 2, "column": 7 }));

@@ -51,6 +51,16 @@ async fn workers_share_no_random_numbers_and_know_their_process() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_go_before_the_server_when_memory_runs_out() {
+    for mode in MODES {
+        let bench = bench_with(mode).await;
+        let pid = bench.get(&bench.function("export default () => process.pid;"), "/").await.text();
+        let standing = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        assert_eq!(standing.trim(), "1000", "{mode:?}");
+    }
+}
+
 /// V8 finishes these in tasks of its own, which somebody has to run.
 const DEFERRED: &str = "
     const empty = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]);

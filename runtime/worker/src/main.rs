@@ -52,9 +52,15 @@ use crate::host::Host;
 /// Threads for files, names of hosts and slow cryptography.
 const BLOCKING_THREADS: usize = 16;
 
+/// By which the kernel chooses whom to end when there is no memory left: this goes first, and not the
+/// server, which may be larger.
+const OUT_OF_MEMORY: (&str, &str) = ("/proc/self/oom_score_adj", "1000");
+
 #[allow(clippy::disallowed_methods, reason = "ends with the isolate as it is")]
 fn main() -> ExitCode {
     let started = Instant::now();
+    // Forks inherit it. The server cannot set it for its own fork: that keeps its memory to itself.
+    let _ = std::fs::write(OUT_OF_MEMORY.0, OUT_OF_MEMORY.1);
     let is_zygote = std::env::args_os().nth(1).is_some_and(|first| first == ZYGOTE_ARGUMENT);
     let engine = Engine::start();
     // Booting does no I/O, and the descriptors that tokio would open for it could not be closed

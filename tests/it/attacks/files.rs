@@ -123,6 +123,7 @@ const ATTACKS: &[Attack] = &[
         RefusedOr(&["handler_error", "timeout"]),
         "for await (const e of fs.promises.watch('/etc')) return e.filename;",
     ),
+    attack("watching its tmp", Refused, "return Deno.watchFs('/tmp').rid;"),
     attack("the root as its directory", Refused, "process.chdir('/'); return fs.readdirSync('.');"),
     attack(
         "random numbers without end",

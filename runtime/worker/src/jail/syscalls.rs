@@ -86,8 +86,14 @@ const REFUSED: &[c_long] = &[
     libc::SYS_quotactl_fd,
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
+    // What is watched need not be readable, and there are few watchers for all processes of a user.
     libc::SYS_fanotify_init,
     libc::SYS_fanotify_mark,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    // All that anybody has written, to the disk.
+    libc::SYS_sync,
+    libc::SYS_syncfs,
     libc::SYS_mknodat,
     // Parts of the kernel.
     libc::SYS_bpf,
@@ -104,6 +110,8 @@ const REFUSED: &[c_long] = &[
     libc::SYS_io_destroy,
     libc::SYS_io_cancel,
     libc::SYS_userfaultfd,
+    // What is written to such files is memory that no process is seen to hold.
+    libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
     libc::SYS_vmsplice,
     libc::SYS_remap_file_pages,
@@ -163,6 +171,7 @@ const REFUSED_HERE: &[c_long] = &[
     libc::SYS_fork,
     libc::SYS_vfork,
     libc::SYS_mknod,
+    libc::SYS_inotify_init,
     libc::SYS_iopl,
     libc::SYS_ioperm,
     libc::SYS_modify_ldt,
@@ -198,6 +207,20 @@ const F_SETOWN_EX: i32 = 15;
 /// The same of sockets.
 const FIOSETOWN: i32 = 0x8901;
 const SIOCSPGRP: i32 = 0x8902;
+
+/// Options of sockets. The first three send packets by way of another host, which is where they go first,
+/// whatever the supervisor has decided upon; the next two bind to addresses of others. The last are
+/// programs that the kernel runs for each packet.
+const SOCKET_REFUSED: [(i32, i32); 8] = [
+    (libc::IPPROTO_IP, libc::IP_OPTIONS),
+    (libc::IPPROTO_IPV6, libc::IPV6_2292PKTOPTIONS),
+    (libc::IPPROTO_IPV6, libc::IPV6_RTHDR),
+    (libc::IPPROTO_IP, libc::IP_FREEBIND),
+    (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_BPF),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF),
+];
 
 /// The newest call that was looked at. Later ones do not exist for a function.
 const NEWEST: u32 = 462;
@@ -246,6 +269,11 @@ fn refused_arguments() -> Result<Rules, BackendError> {
     }
     rules.push((libc::SYS_socket, socket));
     rules.push((libc::SYS_socketpair, vec![none_of(0, &[libc::AF_UNIX])?]));
+    let options = SOCKET_REFUSED.into_iter().map(|(level, option)| {
+        let both = vec![word(1, SeccompCmpOp::Eq, level)?, word(2, SeccompCmpOp::Eq, option)?];
+        SeccompRule::new(both)
+    });
+    rules.push((libc::SYS_setsockopt, options.collect::<Result<_, BackendError>>()?));
     rules.push((libc::SYS_prctl, one_of(0, &PRCTL_REFUSED)?));
     rules.push((libc::SYS_fcntl, one_of(1, &FCNTL_REFUSED)?));
     // Input for the terminal of whoever started the server.

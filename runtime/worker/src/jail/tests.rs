@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::fs::Permissions;
 use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use cloudserve_protocol::call::Env;
 use cloudserve_protocol::ids::FunctionId;
@@ -66,6 +69,59 @@ fn makes_a_thread() -> c_int {
     }
 }
 
+/// `errno` of the first of many that cannot be made.
+fn makes_many_threads() -> c_int {
+    for _ in 0..300 {
+        let thread = std::thread::Builder::new().stack_size(16 * 1024);
+        if let Err(error) = thread.spawn(|| std::thread::sleep(Duration::from_millis(500))) {
+            return error.raw_os_error().unwrap_or(-1);
+        }
+    }
+    0
+}
+
+/// What the kernel asks nobody about but the owner of a file.
+fn changes(path: &str) -> [(&'static str, c_int); 4] {
+    let path = CString::new(path).unwrap();
+    let at = path.as_ptr() as u64;
+    let (here, same) = (u64::from(libc::AT_FDCWD.cast_unsigned()), u64::from(u32::MAX));
+    let (name, value) = (c"user.x".as_ptr() as u64, c"1".as_ptr() as u64);
+    [
+        ("rights outside", call(libc::SYS_fchmodat, [here, at, 0o755, 0, 0, 0])),
+        ("owner outside", call(libc::SYS_fchownat, [here, at, same, same, 0, 0])),
+        ("times outside", call(libc::SYS_utimensat, [here, at, 0, 0, 0, 0])),
+        ("attributes outside", call(libc::SYS_setxattr, [at, name, value, 1, 0, 0])),
+    ]
+}
+
+/// `errno` of giving a file that is there other rights.
+fn rights_in(tmp: &Path) -> c_int {
+    let rights = Permissions::from_mode(0o700);
+    match std::fs::set_permissions(tmp.join("f0"), rights) {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(-1),
+    }
+}
+
+fn options() -> [(&'static str, c_int); 3] {
+    // By way of the host itself.
+    let route = [131_u8, 7, 4, 127, 0, 0, 1, 0];
+    // SAFETY: no memory is passed.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) };
+    let set = |level: c_int, option: c_int| {
+        let length = u32::try_from(route.len()).unwrap();
+        // SAFETY: the value is valid for the call and as long as is said.
+        let done =
+            unsafe { libc::setsockopt(socket, level, option, route.as_ptr().cast(), length) };
+        errno_if(done != 0)
+    };
+    [
+        ("a route of IPv4", set(libc::IPPROTO_IP, libc::IP_OPTIONS)),
+        ("a route of IPv6", set(libc::IPPROTO_IPV6, libc::IPV6_RTHDR)),
+        ("others' addresses", set(libc::IPPROTO_IP, libc::IP_FREEBIND)),
+    ]
+}
+
 fn fills_tmp(tmp: &Path) -> c_int {
     let piece = vec![1; 64 * 1024];
     for number in 0..64 {
@@ -78,7 +134,9 @@ fn fills_tmp(tmp: &Path) -> c_int {
 
 type Report = BTreeMap<&'static str, c_int>;
 
-fn attack(tmp: &Path, own: &str, other: &str) -> Report {
+const MANY_THREADS: &str = "many threads";
+
+fn attack(tmp: &Path, own: &str, other: &str, outside: &str) -> Report {
     let pid = u64::from(std::process::id());
     let parent = u64::try_from(nix::unistd::getppid().as_raw()).unwrap();
     let none = [0; 6];
@@ -129,6 +187,10 @@ fn attack(tmp: &Path, own: &str, other: &str) -> Report {
         ("capset", call(libc::SYS_capset, none)),
         ("setuid", call(libc::SYS_setuid, none)),
         ("shmget", call(libc::SYS_shmget, [0, 4096, 0o1600, 0, 0, 0])),
+        ("inotify_init1", call(libc::SYS_inotify_init1, none)),
+        ("memfd_create", call(libc::SYS_memfd_create, [program, 0, 0, 0, 0, 0])),
+        ("sync", call(libc::SYS_sync, none)),
+        ("syncfs", call(libc::SYS_syncfs, [2, 0, 0, 0, 0, 0])),
         ("a call of tomorrow", call(600, none)),
         ("raw socket", socket(libc::AF_INET, libc::SOCK_RAW, 1)),
         ("ping socket", socket(libc::AF_INET, libc::SOCK_DGRAM, 1)),
@@ -149,6 +211,8 @@ fn attack(tmp: &Path, own: &str, other: &str) -> Report {
         ("a file in the root", open("/escaped", libc::O_CREAT | libc::O_WRONLY)),
         ("filling tmp", fills_tmp(tmp)),
     ]);
+    report.extend(changes(outside));
+    report.extend(options());
     let link = tmp.join("link");
     std::os::unix::fs::symlink("/etc/passwd", &link).ok();
     report.insert("a link out of tmp", open(link.to_str().unwrap(), libc::O_RDONLY));
@@ -159,6 +223,11 @@ fn attack(tmp: &Path, own: &str, other: &str) -> Report {
     report.insert("fine: a socket", socket(libc::AF_INET, libc::SOCK_STREAM, 0));
     report.insert("fine: itself", kill(pid));
     report.insert("fine: a thread", makes_a_thread());
+    report.insert("fine: rights in tmp", rights_in(tmp));
+    // Last: there is room for no other.
+    if super::namespaces::has_own_users() {
+        report.insert(MANY_THREADS, makes_many_threads());
+    }
     report
 }
 
@@ -188,6 +257,8 @@ fn assignment(bundle: &Path, tmp: &Path) -> Assignment {
 /// In the fork: what came of each attack, a line each.
 fn in_jail(bundle: &Path, other: &Path, tmp: &Path) -> String {
     use std::fmt::Write;
+    // Whoever runs this program owns it.
+    let outside = std::env::current_exe().unwrap();
     if let Err(error) = super::isolate() {
         return format!("not isolated: {error:?}");
     }
@@ -212,7 +283,9 @@ fn in_jail(bundle: &Path, other: &Path, tmp: &Path) -> String {
         Ok(entered) => entered,
         Err(error) => return format!("not jailed: {error:?}"),
     };
-    let report = attack(&entered.tmp, bundle.to_str().unwrap(), other.to_str().unwrap());
+    let paths = [bundle, other, outside.as_path()];
+    let [bundle, other, outside] = paths.map(|path| path.to_str().unwrap());
+    let report = attack(&entered.tmp, bundle, other, outside);
     let mut text = String::new();
     for (what, errno) in report {
         writeln!(text, "{what}\t{errno}").unwrap();
@@ -262,7 +335,9 @@ fn the_kernel_refuses_what_native_code_tries() {
             // ENOENT: it is not even there.
             let refusals =
                 [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::ENOSPC, libc::ENOENT, libc::EROFS];
-            assert!(refusals.contains(&errno), "{what}: {errno}\n{report}");
+            let is_refused =
+                refusals.contains(&errno) || (what == MANY_THREADS && errno == libc::EAGAIN);
+            assert!(is_refused, "{what}: {errno}\n{report}");
         }
     }
 }

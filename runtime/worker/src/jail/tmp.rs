@@ -145,14 +145,20 @@ struct MountAttributes {
 
 /// The rules for files let a function write below `/tmp`, whatever is mounted there.
 fn make_read_only(tree: &OwnedFd) -> io::Result<()> {
-    let flags = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-    let attributes = MountAttributes { set: flags, clear: 0, propagation: 0, user_namespace: 0 };
-    // SAFETY: a system call on an open descriptor, with a structure as the kernel defines it.
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    restrict(tree.as_raw_fd(), c"", attributes)
+}
+
+/// Gives what is mounted at `path` and below, or at the directory itself, these attributes besides.
+pub(super) fn restrict(directory: RawFd, path: &CStr, set: u64) -> io::Result<()> {
+    let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+    // SAFETY: a system call with a string that ends with a zero and a structure as the kernel defines
+    // it.
     done(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
+            directory,
+            path.as_ptr(),
             libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
             &raw const attributes,
             size_of::<MountAttributes>(),

@@ -43,9 +43,9 @@ pub struct Announced {
 pub enum Holds {
     /// A code cache, which may be larger than an answer.
     CodeCache,
-    /// A line of a log, which may not be as large as one.
-    Log,
-    /// An answer, or something small.
+    /// An answer, or its beginning.
+    Answer,
+    /// A line of a log, a piece of an answer, or something small: none is as large as an answer may be.
     Other,
 }
 
@@ -58,7 +58,7 @@ impl FromWorker {
             length: u32::from_le_bytes(*length) as usize,
             holds: rest.first().map(|first| match *first {
                 kind::CODE_CACHE => Holds::CodeCache,
-                kind::LOG => Holds::Log,
+                kind::HEAD => Holds::Answer,
                 _ => Holds::Other,
             }),
         })

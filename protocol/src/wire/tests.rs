@@ -93,9 +93,18 @@ fn a_frame_says_early_how_long_it_is_and_what_it_holds() {
     assert_eq!(announced(&cache, 3), None);
     let log =
         FromWorker::Log { call: 1, level: LogLevel::Info, timestamp_ms: 2, message: String::new() };
+    let head = FromWorker::Head {
+        call: 1,
+        status: 200,
+        headers: HeaderBlock::default(),
+        body: Bytes::new(),
+        end: false,
+    };
     let known = |length, holds| Some(Announced { length, holds });
     assert_eq!(announced(&cache, 4), known(6, None));
     assert_eq!(announced(&cache, 5), known(6, Some(Holds::CodeCache)));
     assert_eq!(announced(&credit, 13), known(9, Some(Holds::Other)));
-    assert_eq!(announced(&log, 5).and_then(|announced| announced.holds), Some(Holds::Log));
+    for (frame, holds) in [(&log, Holds::Other), (&head, Holds::Answer)] {
+        assert_eq!(announced(frame, 5).and_then(|announced| announced.holds), Some(holds));
+    }
 }

@@ -255,9 +255,9 @@ pub(crate) struct Assigned {
 /// The largest frames that a worker may send in its present state, but for code caches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FrameLimits {
-    /// An answer, with its head. In no call there is none.
+    /// An answer, or its beginning, with its head. In no call there is none.
     pub(crate) answer_bytes: usize,
-    /// A line of its log, and what else it says.
+    /// A line of its log, a piece of an answer, and what else it says.
     pub(crate) text_bytes: usize,
 }
 
@@ -348,7 +348,7 @@ impl Worker {
         self.poll_frame_within(cx, self.frame_limits.answer_bytes).map_ok(|(frame, _)| frame)
     }
 
-    /// The next frame, and how long it is. It may have so many bytes, if it holds no text.
+    /// The next frame, and how long it is. It may have so many bytes, if it holds an answer.
     fn poll_frame_within(
         &mut self,
         cx: &mut Context<'_>,
@@ -358,7 +358,7 @@ impl Worker {
             if let Some(announced) = FromWorker::announced(&self.incoming) {
                 let length = announced.length;
                 let limit_bytes = match announced.holds {
-                    Some(Holds::Log) => self.frame_limits.text_bytes,
+                    Some(Holds::Other) => self.frame_limits.text_bytes,
                     _ => limit_bytes,
                 };
                 if length > limit_bytes && !self.may_be_code_cache(announced) {

@@ -110,6 +110,10 @@ impl Actor {
         self.say(&FromWorker::Done { call, done });
     }
 
+    fn claim(&mut self, call: u32, words: &str) {
+        self.done(call, Some(Fault::new(FaultClass::SandboxUnavailable, words)));
+    }
+
     fn stream_without_pause(&mut self, call: u32) {
         self.head(call, 200, false);
         let mut frames = BytesMut::new();
@@ -180,6 +184,7 @@ impl Actor {
             "large-cached" => self.raw(&LARGE),
             "large-answer" => self.raw(&[&LARGE[..], &[HEAD]].concat()),
             "large-log" => self.log(call, 2 << 20),
+            "large-done" => self.claim(call, &"x".repeat(3 << 19)),
             "large-cache" => {
                 self.say(&FromWorker::CodeCache(Bytes::from(vec![0; LARGE_BYTES as usize])));
                 self.head(call, 200, true);
@@ -198,10 +203,7 @@ impl Actor {
                 let body = Bytes::new();
                 self.say(&FromWorker::Head { call, status: 200, headers, body, end: true });
             }
-            "claim" => {
-                let fault = Fault::new(FaultClass::SandboxUnavailable, "not my fault");
-                self.done(call, Some(fault));
-            }
+            "claim" => self.claim(call, "not my fault"),
             "exit" => exit(5),
             "oom-code" => exit(EXIT_OUT_OF_MEMORY),
             "oom-words" => {
@@ -301,6 +303,7 @@ async fn workers_that_break_the_protocol_are_ended_and_their_calls_answered() {
         ("large-cached", FaultClass::Crashed, "misbehaved"),
         ("large-answer", FaultClass::Crashed, "misbehaved"),
         ("large-log", FaultClass::Crashed, "misbehaved"),
+        ("large-done", FaultClass::Crashed, "misbehaved"),
         ("caches", FaultClass::Crashed, "misbehaved"),
         ("early", FaultClass::Timeout, "1000 ms"),
         ("large-head", FaultClass::ResponseTooLarge, "headers"),

@@ -24,7 +24,7 @@ pub(crate) fn bytes_to_mask(log_bytes: usize, target: &Target) -> usize {
 
 /// [`mask`] with the environment of this function, long logs by a thread that serves nobody.
 pub(crate) async fn masked(mut lines: Vec<LogLine>, target: Arc<Target>) -> Vec<LogLine> {
-    let log_bytes: usize = lines.iter().map(|line| line.message.len()).sum();
+    let log_bytes: usize = lines.iter().map(LogLine::counted_bytes).sum();
     if log_bytes == 0 || target.env.0.is_empty() {
         return lines;
     }

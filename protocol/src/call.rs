@@ -16,6 +16,7 @@ use crate::fault::Fault;
 use crate::headers::HeaderBlock;
 use crate::ids::{BundleHash, DepHash, ExecutionId, FunctionId, FunctionName, UserId, UserName};
 use crate::limits::Limits;
+use crate::wire::MIN_LOG_LINE_BYTES;
 
 /// A function's own environment. Its values appear in no `Debug` output.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +226,14 @@ pub struct LogLine {
     pub message: String,
     /// When it was written: milliseconds since the epoch, UTC.
     pub timestamp_ms: u64,
+}
+
+impl LogLine {
+    /// What it counts towards any bound on logs: an empty line takes memory as well.
+    #[must_use]
+    pub fn counted_bytes(&self) -> usize {
+        self.message.len().max(MIN_LOG_LINE_BYTES)
+    }
 }
 
 /// What is known of a call when it is over, however it ended. One usage row and one log row are

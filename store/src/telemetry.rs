@@ -76,9 +76,9 @@ pub struct LogRow {
 }
 
 impl LogRow {
-    /// How much text its lines are.
+    /// How much its lines are.
     pub(crate) fn text_bytes(&self) -> usize {
-        self.lines.iter().map(|line| line.message.len()).sum()
+        self.lines.iter().map(LogLine::counted_bytes).sum()
     }
 }
 

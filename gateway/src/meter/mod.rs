@@ -350,7 +350,7 @@ pub(crate) fn log_fault(outcome: &mut Outcome) {
 impl Shared {
     /// Counts the text of a call towards the bound; drops it if there is no room.
     fn admit_logs(&self, outcome: &mut Outcome) -> usize {
-        let bytes = outcome.logs.iter().map(|line| line.message.len()).sum();
+        let bytes = outcome.logs.iter().map(LogLine::counted_bytes).sum();
         if bytes == 0 {
             return 0;
         }
@@ -395,7 +395,7 @@ mod tests {
         let shared = Shared {
             metrics: Arc::default(),
             log_bytes: AtomicUsize::new(0),
-            max_log_bytes: 20,
+            max_log_bytes: 40,
             hang_up_wait: Duration::ZERO,
             deadline_grace: Duration::ZERO,
         };
@@ -407,12 +407,19 @@ mod tests {
             }],
             ..Outcome::default()
         };
-        let mut first = outcome(&"x".repeat(15));
-        assert_eq!(shared.admit_logs(&mut first), 15);
-        let mut second = outcome(&"x".repeat(6));
+        let mut first = outcome(&"x".repeat(22));
+        assert_eq!(shared.admit_logs(&mut first), 22);
+        let mut second = outcome(&"x".repeat(19));
         assert_eq!(shared.admit_logs(&mut second), 0);
         assert!(second.logs.is_empty() && second.logs_truncated);
-        assert_eq!(shared.admit_logs(&mut outcome(&"x".repeat(5))), 5);
+        assert_eq!(shared.admit_logs(&mut outcome(&"x".repeat(18))), 18);
         assert_eq!(shared.metrics.logs_dropped.load(Relaxed), 1);
+        // A line is more than its text.
+        shared.log_bytes.store(0, Relaxed);
+        assert_eq!(shared.admit_logs(&mut outcome("")), 16);
+        let mut empty = outcome("");
+        empty.logs = vec![empty.logs.remove(0); 2];
+        assert_eq!(shared.admit_logs(&mut empty), 0);
+        assert!(empty.logs.is_empty() && empty.logs_truncated);
     }
 }

@@ -239,6 +239,10 @@ fn stays_here(name: &HeaderName, value: &HeaderValue) -> bool {
                 | "report-to"
                 | "service-worker-allowed"
                 | "strict-transport-security"
+                // Proxies send files of their own for these, and answers of places that are theirs alone.
+                | "x-accel-redirect"
+                | "x-lighttpd-send-file"
+                | "x-sendfile"
         )
 }
 
@@ -442,6 +446,8 @@ mod tests {
             ("x-cloudserve-cold", "7"),
             ("clear-site-data", "\"cookies\""),
             ("strict-transport-security", "max-age=0"),
+            ("x-accel-redirect", "/internal/secrets"),
+            ("x-sendfile", "/etc/passwd"),
             ("bad name", "x"),
             ("x-bad-value", "a\r\nb"),
         ];

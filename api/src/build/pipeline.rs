@@ -24,7 +24,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::assets::{self, Assets};
-use super::esbuild::{BuildBounds, Bundle, BundleError, Esbuild, Project, package_of};
+use super::esbuild::{
+    BuildBounds, Bundle, BundleError, Esbuild, Project, package_of, uses_classic_jsx,
+};
 use super::leftovers::Leftovers;
 use super::native;
 use super::source::{LoadError, SourceFiles};
@@ -292,15 +294,15 @@ impl Pipeline {
         };
         let packages = tree.as_ref().map(|tree| tree.path().join("node_modules"));
         let work_dir = self.work_dir.clone();
-        let (directory, path, files) = tokio::task::spawn_blocking(move || {
+        let laid_out = tokio::task::spawn_blocking(move || {
             let directory = lay_out(&work_dir, &files, packages.as_deref())?;
             // esbuild names files by their real paths.
             let path = directory.path().canonicalize()?;
-            Ok::<_, io::Error>((directory, path, files))
-        })
-        .await
-        .map_err(Failure::transient)?
-        .map_err(Failure::transient)?;
+            let is_classic_jsx = uses_classic_jsx(&files);
+            Ok::<_, io::Error>((directory, path, files, is_classic_jsx))
+        });
+        let (directory, path, files, is_classic_jsx) =
+            laid_out.await.map_err(Failure::transient)?.map_err(Failure::transient)?;
 
         let native = dependencies.map(|built| &built.metadata.native_packages[..]);
         let unusable = native::unusable(native.unwrap_or_default());
@@ -311,7 +313,8 @@ impl Pipeline {
             .chain(unusable.iter().map(|name| (*name).to_owned()))
             .chain(source.external.iter().cloned())
             .collect();
-        let project = Project { directory: &path, files: &files, entry: &source.entry, external };
+        let entry = &source.entry;
+        let project = Project { directory: &path, files: &files, entry, is_classic_jsx, external };
         let bundle = self.esbuild.bundle(project).await;
         let with_code = bundle.as_ref().is_ok_and(|b| b.imports_dynamically || b.looks_around);
         let packing = tokio::task::spawn_blocking(move || {

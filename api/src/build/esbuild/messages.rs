@@ -11,6 +11,8 @@ use crate::build::source::SourceFiles;
 
 /// Errors shown of one build; the first ones are the causes of the rest.
 const MAX_SHOWN: usize = 10;
+/// Errors of which it is looked whether they say the same. A source may have hundreds of thousands.
+const MAX_COMPARED: usize = 1_000;
 /// Characters of a source line that are shown.
 const MAX_LINE_CHARS: usize = 160;
 const MAX_TEXT_CHARS: usize = 1_000;
@@ -172,11 +174,15 @@ fn leads_out(file: &str, pattern: &str) -> bool {
 
 /// The errors of a build, one paragraph each.
 pub(super) fn tell(errors: &[Message], project: &Path, files: &SourceFiles) -> String {
-    let mut told: Vec<_> = errors.iter().map(|error| error.told(project, files)).collect();
+    let compared = errors.iter().take(MAX_COMPARED);
+    let mut told: Vec<_> = compared.map(|error| error.told(project, files)).collect();
     // One pattern has an error for each file, and how many there are outside is not told.
     told.dedup();
-    if let Some(more) = told.len().checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
-        told.truncate(MAX_SHOWN);
+    let more = told.len().saturating_sub(MAX_SHOWN);
+    told.truncate(MAX_SHOWN);
+    if errors.len() > MAX_COMPARED {
+        told.push("and more".to_owned());
+    } else if more > 0 {
         told.push(format!("and {more} more"));
     }
     told.join("\n")
@@ -184,7 +190,30 @@ pub(super) fn tell(errors: &[Message], project: &Path, files: &SourceFiles) -> S
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::build::source::SourceBounds;
+
+    #[test]
+    fn of_many_errors_the_first_are_told() {
+        let error = |n: usize| Message {
+            id: String::new(),
+            text: format!("wrong {n}"),
+            plugin: String::new(),
+            location: None,
+        };
+        let files = [("a.js".to_owned(), Bytes::from_static(b"1"))].into();
+        let files = SourceFiles::check(files, SourceBounds { bytes: 10, files: 1 }).unwrap();
+        let tell = |errors: &[Message]| tell(errors, Path::new("/p"), &files);
+        let errors: Vec<_> = (0..=MAX_COMPARED).map(error).collect();
+        assert_eq!(tell(&errors[..2]), "wrong 0\nwrong 1");
+        assert!(tell(&errors[..12]).ends_with("wrong 9\nand 2 more"));
+        assert!(tell(&errors[..MAX_COMPARED]).ends_with("wrong 9\nand 990 more"));
+        assert!(tell(&errors).ends_with("wrong 9\nand more"));
+        let alike: Vec<_> = (0..MAX_COMPARED).map(|_| error(7)).collect();
+        assert_eq!(tell(&alike), "wrong 7");
+    }
 
     #[test]
     fn owners_are_told_what_to_do_about_an_import() {

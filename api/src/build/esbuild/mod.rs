@@ -115,6 +115,8 @@ pub(super) struct Project<'a> {
     pub(super) directory: &'a Path,
     pub(super) files: &'a SourceFiles,
     pub(super) entry: &'a str,
+    /// Whether a file is written for React's classic transformation: see [`uses_classic_jsx`].
+    pub(super) is_classic_jsx: bool,
     /// Packages to leave out.
     pub(super) external: BTreeSet<String>,
 }
@@ -503,11 +505,7 @@ fn request(project: &Project<'_>) -> io::Result<Value> {
     flags.extend(DYNAMIC_IMPORTS.map(|id| format!("--log-override:{id}=warning").into()));
     flags.extend(TEXT_EXTENSIONS.map(|extension| format!("--loader:.{extension}=text").into()));
     flags.extend(project.external.iter().map(|name| format!("--external:{name}").into()));
-    let uses_classic_jsx = project
-        .files
-        .iter()
-        .any(|(_, bytes)| CLASSIC_JSX.iter().any(|classic| contains(bytes, classic)));
-    if !uses_classic_jsx {
+    if !project.is_classic_jsx {
         // What a tsconfig.json says wins.
         flags.push("--jsx=automatic".into());
     }
@@ -541,8 +539,13 @@ fn request(project: &Project<'_>) -> io::Result<Value> {
     ]))
 }
 
-fn contains(bytes: &[u8], text: &str) -> bool {
-    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+/// Whether one of these files is written for React's classic transformation of JSX. Blocks: all of them
+/// are looked through.
+pub(super) fn uses_classic_jsx(files: &SourceFiles) -> bool {
+    files.iter().any(|(_, bytes)| {
+        let text = String::from_utf8_lossy(bytes);
+        CLASSIC_JSX.iter().any(|classic| text.contains(classic))
+    })
 }
 
 fn has_ended(error: &io::Error) -> bool {

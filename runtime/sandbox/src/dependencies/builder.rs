@@ -205,7 +205,8 @@ impl NpmBuilder {
         write("package.json", &spec.package_json())?;
         if let Some(lock) = spec.package_lock() {
             // Checked before npm sees it; npm checks that it fits package.json.
-            write(LOCK, &received(lock)?)?;
+            let lock = lock.to_owned();
+            write(LOCK, &off_thread(move || received(&lock)).await?)?;
         }
         self.checked.get_or_try_init(|| self.npm.check_version(dir)).await?;
         match self.npm.run(dir, &["install", "--package-lock-only"]).await {
@@ -216,10 +217,14 @@ impl NpmBuilder {
             }
             resolved => resolved?,
         }
-        let lock = read_lock(dir)?;
-        let packages = packages(&lock)?;
-        let hash = dep_hash(PLATFORM, &packages, &lock)?;
-        Ok((packages, hash))
+        let dir = dir.to_owned();
+        off_thread(move || {
+            let lock = read_lock(&dir)?;
+            let packages = packages(&lock)?;
+            let hash = dep_hash(PLATFORM, &packages, &lock)?;
+            Ok((packages, hash))
+        })
+        .await
     }
 
     /// Has npm install what the lock file in `dir` says.
@@ -262,22 +267,22 @@ impl NpmBuilder {
         packages: Vec<ResolvedPackage>,
     ) -> Result<TreeMetadata, DependencyError> {
         self.install_listed(dir).await?;
-        if self::packages(&read_lock(dir)?)? != packages {
+        let installed_in = dir.to_owned();
+        if off_thread(move || self::packages(&read_lock(&installed_in)?)).await? != packages {
             error!(dep_hash = %hash, "npm has installed other packages than it had listed");
             return Err(DependencyError::Unavailable);
         }
         let tree = dir.join("node_modules");
         let archive = dir.join("node_modules.tar.gz");
         let (npm, packed_to) = (self.npm.clone(), archive.clone());
-        let (packed, native_packages) = tokio::task::spawn_blocking(move || {
+        let (packed, native_packages) = off_thread(move || {
             std::fs::create_dir_all(&tree).map_err(|error| unavailable(&error))?;
             npm.check(measure(&tree))?;
             let packed = pack(&tree, "node_modules", &packed_to, is_content)
                 .map_err(|error| unavailable(&error))?;
-            Ok::<_, DependencyError>((packed, native_packages(&tree)))
+            Ok((packed, native_packages(&tree)))
         })
-        .await
-        .map_err(|error| unavailable(&error))??;
+        .await?;
         let metadata = TreeMetadata {
             format_version: TREE_FORMAT_VERSION,
             archive_sha256: packed.sha256,
@@ -346,6 +351,13 @@ impl DependencyBuilder for NpmBuilder {
         self.write(&key, &resolution).await?;
         Ok(built)
     }
+}
+
+/// Does what takes long, such as reading a lock file of megabytes, on a thread that serves nobody.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DependencyError> + Send + 'static,
+) -> Result<T, DependencyError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| unavailable(&error))?
 }
 
 fn read_lock(dir: &Path) -> Result<String, DependencyError> {

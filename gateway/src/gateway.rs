@@ -194,7 +194,7 @@ impl Gateway {
         };
         let Permitted { target, allowance, may_read_logs } = permitted;
         let limit_bytes = inner.options.unread_answer_bytes;
-        if limit_bytes != 0 && allowance.unread().bytes() > limit_bytes {
+        if limit_bytes != 0 && allowance.unread().is_beyond(limit_bytes) {
             leftover.discard_unread(body);
             return self.refuse(Refusal::TooMuchUnread { limit_bytes }, close);
         }

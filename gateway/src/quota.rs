@@ -77,13 +77,14 @@ pub(crate) enum Bound {
 pub(crate) struct Allowances {
     telemetry: Arc<dyn TelemetryStore>,
     refresh_ms: i64,
+    unread: Unread,
     known: Cache<UserId, Arc<OnceCell<Arc<Allowance>>>>,
 }
 
 impl Allowances {
     pub(crate) fn new(telemetry: Arc<dyn TelemetryStore>, refresh_ms: u32) -> Self {
         let known = Cache::builder().max_capacity(MAX_ACCOUNTS).time_to_idle(FORGET_AFTER).build();
-        Self { telemetry, refresh_ms: refresh_ms.into(), known }
+        Self { telemetry, refresh_ms: refresh_ms.into(), unread: Unread::default(), known }
     }
 
     /// What an account may use, its quota as it was just read.
@@ -98,7 +99,7 @@ impl Allowances {
         let allowance = slot
             .get_or_try_init(|| async {
                 is_new = true;
-                let allowance = Allowance::new(user);
+                let allowance = Allowance::new(user, Unread::beside(&self.unread));
                 let sums = self.sums(user, now).await?;
                 allowance.reconcile(now, sums);
                 Ok::<_, StoreError>(Arc::new(allowance))
@@ -185,7 +186,7 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    fn new(user: UserId) -> Self {
+    fn new(user: UserId, unread: Unread) -> Self {
         Self {
             user,
             max_calls: AtomicU64::new(NO_LIMIT),
@@ -195,7 +196,7 @@ impl Allowance {
             admitted: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             reconciled_at: AtomicI64::new(0),
-            unread: Unread::default(),
+            unread,
         }
     }
 
@@ -406,7 +407,7 @@ mod tests {
         assert!(window.take_one(8, 2) && window.take_one(7, 2) && !window.take_one(7, 2));
         assert_eq!((window.used(7), window.used(8)), (2, 2));
 
-        let allowance = Allowance::new(UserId::new());
+        let allowance = Allowance::new(UserId::new(), Unread::default());
         let sums = Sums { calls: 0, micro_gb_s: 0 };
         allowance.reconcile(Timestamp(5_000), sums);
         for (now, is_due) in [(5_999, false), (6_000, true), (4_999, true)] {
@@ -416,7 +417,7 @@ mod tests {
 
     #[test]
     fn at_most_the_quota_is_admitted_at_once() {
-        let allowance = Arc::new(Allowance::new(UserId::new()));
+        let allowance = Arc::new(Allowance::new(UserId::new(), Unread::default()));
         allowance.set(Quota { calls_per_day: Some(1_000), ..Quota::default() });
         let now = Timestamp::now();
         let threads: Vec<_> = (0..4)

@@ -11,14 +11,28 @@ use bytes::Bytes;
 /// Smaller answers are not counted: there is one for each connection at most.
 const COUNTED_BYTES: usize = 8 * 1024;
 
+/// What all accounts together may have, as a multiple of what one may. Beyond it nobody gets more who
+/// has some.
+const ACCOUNTS: u64 = 4;
+
 /// Bytes of answers in memory.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Unread(Arc<AtomicU64>);
+pub(crate) struct Unread {
+    own: Arc<AtomicU64>,
+    all: Arc<AtomicU64>,
+}
 
 impl Unread {
-    /// How many there are.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Relaxed)
+    /// Of one more account.
+    pub(crate) fn beside(others: &Self) -> Self {
+        Self { own: Arc::default(), all: others.all.clone() }
+    }
+
+    /// Whether there are so many that the account's calls have to wait until some are read.
+    pub(crate) fn is_beyond(&self, limit_bytes: u64) -> bool {
+        let own = self.own.load(Relaxed);
+        own > limit_bytes
+            || (own > 0 && self.all.load(Relaxed) > limit_bytes.saturating_mul(ACCOUNTS))
     }
 
     /// The same bytes, counted for as long as somebody has them.
@@ -26,7 +40,9 @@ impl Unread {
         if answer.len() < COUNTED_BYTES {
             return answer;
         }
-        self.0.fetch_add(answer.len() as u64, Relaxed);
+        for count in [&self.own, &self.all] {
+            count.fetch_add(answer.len() as u64, Relaxed);
+        }
         Bytes::from_owner(Counted { answer, unread: self.clone() })
     }
 }
@@ -44,7 +60,9 @@ impl AsRef<[u8]> for Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.unread.0.fetch_sub(self.answer.len() as u64, Relaxed);
+        for count in [&self.unread.own, &self.unread.all] {
+            count.fetch_sub(self.answer.len() as u64, Relaxed);
+        }
     }
 }
 
@@ -56,12 +74,28 @@ mod tests {
     fn an_answer_counts_until_nobody_has_it() {
         let unread = Unread::default();
         let small = unread.count(Bytes::from(vec![0; COUNTED_BYTES - 1]));
-        assert_eq!((small.len(), unread.bytes()), (COUNTED_BYTES - 1, 0));
+        assert!(small.len() == COUNTED_BYTES - 1 && !unread.is_beyond(0));
         let answer = unread.count(Bytes::from(vec![7; COUNTED_BYTES]));
         let rest = answer.slice(1..);
         drop(answer);
-        assert_eq!((rest[0], unread.bytes()), (7, COUNTED_BYTES as u64));
+        let held = COUNTED_BYTES as u64;
+        assert!(rest[0] == 7 && unread.is_beyond(held - 1) && !unread.is_beyond(held));
         drop(rest);
-        assert_eq!(unread.bytes(), 0);
+        assert!(!unread.is_beyond(0));
+    }
+
+    #[test]
+    fn where_all_have_too_much_only_those_wait_who_have_some() {
+        let all = Unread::default();
+        let limit_bytes = 2 * COUNTED_BYTES as u64;
+        let [idle, last, others @ ..] = [(); 6].map(|()| Unread::beside(&all));
+        let answer = |unread: &Unread| unread.count(Bytes::from(vec![0; COUNTED_BYTES]));
+        let mut held: Vec<_> = others.iter().flat_map(|of| [answer(of), answer(of)]).collect();
+        assert!(!others.iter().any(|of| of.is_beyond(limit_bytes)));
+        held.push(answer(&last));
+        assert!(others.iter().chain([&last]).all(|of| of.is_beyond(limit_bytes)));
+        assert!(!idle.is_beyond(limit_bytes));
+        held.clear();
+        assert!(!last.is_beyond(0));
     }
 }

@@ -116,7 +116,9 @@ impl AsyncWrite for Socket {
         if pieces.iter().map(|piece| piece.len()).sum::<usize>() <= GATHERED_BYTES {
             return GATHERED.with_borrow_mut(|gathered| {
                 gathered.clear();
-                pieces.iter().for_each(|piece| gathered.extend_from_slice(piece));
+                for piece in pieces {
+                    gathered.extend_from_slice(piece);
+                }
                 self.poll_write(cx, gathered)
             });
         }

@@ -96,7 +96,7 @@ async fn until_its_end(end: Timestamp, status: impl AsyncFn() -> u16) {
 #[tokio::test]
 async fn keys_and_sessions_are_refused_from_their_end_on() {
     // Sooner than what is remembered of them is forgotten.
-    let soon = Authenticator::MAX_STALENESS - Duration::from_secs(1);
+    let soon = Authenticator::MAX_STALENESS.saturating_sub(Duration::from_secs(1));
     let w = World::new().await;
     w.deploy(&w.alice, "version", Visibility::Private).await;
     let over = w.key_until(&w.alice, Timestamp::now()).await;

@@ -328,6 +328,7 @@ async fn the_use_of_a_key_and_what_was_done_with_it_is_told() {
     ];
     assert_eq!(told, expected);
     assert_eq!(entries[2]["apiKeyId"], created["id"]);
+    assert!(entries.iter().all(|entry| entry["id"].is_string() && entry["_id"] == entry["id"]));
     let page = owner.get("/api/account/audit?limit=3").await.expect(200).json();
     let next = page["nextCursor"].as_str().unwrap();
     let rest = owner.get(&format!("/api/account/audit?cursor={next}")).await.expect(200).json();

@@ -197,6 +197,9 @@ impl From<Standing> for QuotaView {
 #[schema(as = AuditEntry)]
 pub(in super::super) struct AuditEntryView {
     id: String,
+    /// The same.
+    #[serde(rename = "_id")]
+    same_id: String,
     /// `session`, `apiKey` or `operator`.
     actor: &'static str,
     /// The key, if it was one.
@@ -218,8 +221,10 @@ impl From<AuditEntry> for AuditEntryView {
             Actor::ApiKey(id) => ("apiKey", Some(id)),
             Actor::Operator => ("operator", None),
         };
+        let id = entry.id.to_string();
         Self {
-            id: entry.id.to_string(),
+            same_id: id.clone(),
+            id,
             actor,
             api_key_id,
             action: entry.action,

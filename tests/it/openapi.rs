@@ -174,6 +174,9 @@ async fn the_description_is_complete() {
         if operation["security"] != json!([{}]) {
             assert!(responses.contains_key("401"), "{place}");
         }
+        // What is wrong with a body cannot be wrong where there is none.
+        let of_bodies = ["400", "408", "413", "415"].map(|status| responses.contains_key(status));
+        assert_eq!(of_bodies, [operation["requestBody"].is_object(); 4], "{place}");
         for (status, response) in responses {
             if status.starts_with('4') || status.starts_with('5') {
                 let schema = &response["content"]["application/json"]["schema"]["$ref"];

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::bodies;
 use super::caller::{Address, Caller, LoggedIn};
-use super::describe::{ChangeErrors, ReadErrors};
+use super::describe::{BodilessErrors, ChangeErrors, ReadErrors};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::query::Parameters;
@@ -71,7 +71,7 @@ pub(super) async fn login(
 /// End the session that asks.
 #[utoipa::path(
     post, path = "/api/auth/logout", tag = "accounts",
-    responses((status = 204, description = "Its token is refused from now on."), ChangeErrors),
+    responses((status = 204, description = "Its token is refused from now on."), BodilessErrors),
 )]
 pub(super) async fn logout(
     State(app): State<Arc<App>>,

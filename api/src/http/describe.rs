@@ -129,6 +129,15 @@ impl IntoResponses for ReadErrors {
     }
 }
 
+/// How requests fail that change something by their path alone: a body is not looked at.
+pub(super) struct BodilessErrors;
+
+impl IntoResponses for BodilessErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        errors(&[401, 403, 404, 409, 422, 429, 500, 503])
+    }
+}
+
 /// How requests fail that change something.
 pub(super) struct ChangeErrors;
 

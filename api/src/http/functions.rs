@@ -10,7 +10,7 @@ use cloudserve_identity::Principal;
 
 use super::bodies;
 use super::caller::{Caller, Deploying};
-use super::describe::{ChangeErrors, ReadErrors};
+use super::describe::{BodilessErrors, ChangeErrors, ReadErrors};
 use super::fields::Fields;
 use super::intake::{Deployment, Update, read_variables};
 use super::problem::Problem;
@@ -258,7 +258,7 @@ pub(super) async fn update(
     responses(
         (status = 200, body = FunctionView, description = "`active` or `failed`."),
         (status = 202, body = FunctionView, description = "Accepted."),
-        ChangeErrors,
+        BodilessErrors,
     ),
 )]
 pub(super) async fn redeploy(
@@ -276,7 +276,7 @@ pub(super) async fn redeploy(
 #[utoipa::path(
     delete, path = "/api/function/{id}", operation_id = "delete_function", tag = "functions",
     params(("id" = String, Path, description = "The function.")),
-    responses((status = 204, description = "Deleted."), ChangeErrors),
+    responses((status = 204, description = "Deleted."), BodilessErrors),
 )]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,

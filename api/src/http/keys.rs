@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 
 use super::bodies;
 use super::caller::LoggedIn;
-use super::describe::{ChangeErrors, ReadErrors};
+use super::describe::{BodilessErrors, ChangeErrors, ReadErrors};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::query::OfApiKey;
@@ -54,7 +54,7 @@ pub(super) async fn create(
 #[utoipa::path(
     delete, path = "/api/apikeys/{id}", operation_id = "revoke_key", tag = "keys",
     params(("id" = String, Path, description = "The key.")),
-    responses((status = 204, description = "It is refused from now on."), ChangeErrors),
+    responses((status = 204, description = "It is refused from now on."), BodilessErrors),
 )]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,

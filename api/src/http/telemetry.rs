@@ -49,6 +49,8 @@ const MAX_TEXT_CHARS: usize = 200;
             description = "Only lines of these levels: `debug`, `info`, `warn`, `error`, \
                            several with commas."),
         ("follow" = Option<bool>, Query, description = "Stream what comes from now on."),
+        ("last-event-id" = Option<String>, Header,
+            description = "With `follow`: go on after this event, instead of `limit`."),
         ("format" = Option<String>, Query,
             description = "`json`, or `ndjson` to download all entries, newest first."),
     ),

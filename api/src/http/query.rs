@@ -80,9 +80,15 @@ impl Parameters {
 
     /// An instant, or a day for its first instant (UTC).
     pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        // The `+` of a zone that was not escaped has arrived as a blank.
+        let with_plus = |text: &str| {
+            let (time, zone) = text.rsplit_once(' ')?;
+            Timestamp::parse(&format!("{time}+{zone}"))
+        };
         let parse = |text: &str| {
             Timestamp::parse(text)
                 .or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")))
+                .or_else(|| with_plus(text))
                 .ok_or_else(|| Refusal::field(name, "must be an RFC 3339 time or a date").into())
         };
         self.text(name).map(parse).transpose()

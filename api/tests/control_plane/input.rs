@@ -258,6 +258,11 @@ async fn ids_queries_and_routes_are_checked() {
         ("/api/usage", 200),
         ("/api/usage?from=2025-01-01&to=2025-01-02T00:00:00Z&groupBy=day", 200),
         ("/api/usage?groupBy=none&limit=1000", 200),
+        // A zone counts, its plus escaped or not.
+        ("/api/usage?from=2025-01-01T02:00:00%2B01:00&to=2025-01-01T00:30:00Z", 422),
+        ("/api/usage?from=2025-01-01T02:00:00+01:00&to=2025-01-01T00:30:00Z", 422),
+        ("/api/usage?from=2025-01-01T02:00:00+01:00&to=2025-01-01T01:30:00Z", 200),
+        ("/api/usage?from=2025-01-01+00:00:00", 422),
     ] {
         let answer = plane.get(&token, path).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text);

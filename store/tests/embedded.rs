@@ -45,6 +45,7 @@ fn first_version(user_id: UserId, name: &str) -> NewVersion {
         source: Source {
             stored_version: 1,
             entry: "index.ts".into(),
+            entry_is_given: false,
             files: Vec::new(),
             dependencies: std::collections::BTreeMap::new(),
             external: Vec::new(),

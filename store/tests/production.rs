@@ -62,6 +62,7 @@ fn version(user_id: UserId, name: &str) -> NewVersion {
         source: Source {
             stored_version: 1,
             entry: "index.ts".into(),
+            entry_is_given: false,
             files: Vec::new(),
             dependencies: [("lodash.chunk".into(), "^4".into())].into(),
             external: Vec::new(),

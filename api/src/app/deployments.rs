@@ -490,24 +490,29 @@ fn compose_source(
         (None, Some(old)) => (old.stored_version, old.files.clone(), Some(old.entry.clone())),
         (None, None) => return Err(Refusal::field("code", "is missing (or files)")),
     };
-    let entry_before = || {
-        let entry = &old?.entry;
-        files.iter().any(|file| file.path == *entry).then(|| entry.clone())
-    };
+    let is_there = |entry: &str| files.iter().any(|file| file.path == entry);
+    // One that was given holds for as long as its file is there; one that was found is the last resort.
+    let before = old.filter(|old| is_there(&old.entry));
+    let entry_is_given = deploy.entry.is_some() || before.is_some_and(|old| old.entry_is_given);
     let entry = match deploy.entry {
-        Some(entry) if !files.iter().any(|file| file.path == entry) => {
+        Some(entry) if !is_there(&entry) => {
             return Err(Refusal::field("entry", "is none of the files"));
         }
         Some(entry) if !is_code(&entry) => {
             return Err(Refusal::field("entry", "must be JavaScript or TypeScript"));
         }
         Some(entry) => entry,
-        None => usual_entry.or_else(entry_before).ok_or_else(|| {
-            Refusal::field(
-                "entry",
-                "is needed: there is no index, handler or main file of JavaScript or TypeScript",
-            )
-        })?,
+        None => {
+            let before = before.map(|old| old.entry.clone());
+            let found = if entry_is_given { before } else { usual_entry.or(before) };
+            found.ok_or_else(|| {
+                Refusal::field(
+                    "entry",
+                    "is needed: there is no index, handler or main file of JavaScript or \
+                     TypeScript",
+                )
+            })?
+        }
     };
     // A lock file is of one set of dependencies, as is what else a `package.json` says of them.
     let is_of_same = |old: &&Source| match &deploy.dependencies {
@@ -526,6 +531,7 @@ fn compose_source(
     Ok(Source {
         stored_version,
         entry,
+        entry_is_given,
         files,
         dependencies: deploy.dependencies.map_or_else(kept, |Dependencies(new)| new),
         optional_dependencies,

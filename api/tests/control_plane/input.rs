@@ -277,21 +277,46 @@ async fn ids_queries_and_routes_are_checked() {
 }
 
 #[tokio::test]
-async fn an_entry_that_is_not_found_by_its_name_stays() {
+async fn an_entry_that_was_given_stays_and_one_that_was_found_is_found_anew() {
     let plane = Plane::start();
     let token = plane.register("ada").await;
-    let files = json!({ "a.mjs": "export default 'a'", "b.mjs": "export default 'b'" });
-    let mut body = json!({ "name": "f", "files": files, "entry": "b.mjs" });
-    let view = plane.deploy(&token, &body).await;
-    let path = format!("/api/function/{}", view["id"].as_str().unwrap());
-    body.as_object_mut().unwrap().remove("entry");
-    plane.deploy(&token, &body).await;
-    let shown = plane.get(&token, &path).await.expect(200).body;
-    assert_eq!((&shown["version"], &shown["source"]["entry"]), (&json!(2), &json!("b.mjs")));
-    // What has a usual name is found anew.
-    body["files"]["index.mjs"] = json!("export default 'index'");
-    plane.deploy(&token, &body).await;
-    assert_eq!(plane.get(&token, &path).await.body["source"]["entry"], "index.mjs");
+    let module = || json!("export default 1");
+    let main = |name: &str| json!(json!({ "main": name }).to_string());
+    let entry = async |body: Value| {
+        let view = plane.deploy(&token, &body).await;
+        let path = format!("/api/function/{}", view["id"].as_str().unwrap());
+        plane.get(&token, &path).await.expect(200).body["source"]["entry"].clone()
+    };
+    for (name, first) in [
+        ("found", json!({ "b.mjs": module() })),
+        ("named", json!({ "a.mjs": module(), "b.mjs": module(), "package.json": main("b.mjs") })),
+        ("given", json!({ "a.mjs": module(), "b.mjs": module() })),
+    ] {
+        let is_given = name == "given";
+        let mut deploy = json!({ "name": name, "files": first });
+        if is_given {
+            deploy["entry"] = json!("b.mjs");
+        }
+        assert_eq!(entry(deploy).await, "b.mjs", "{name}");
+        for (files, found) in [
+            (json!({ "a.mjs": module(), "b.mjs": module() }), "b.mjs"),
+            (json!({ "b.mjs": module(), "index.mjs": module() }), "index.mjs"),
+            (
+                json!({ "a.mjs": module(), "b.mjs": module(), "package.json": main("a.mjs") }),
+                "a.mjs",
+            ),
+        ] {
+            let expected = if is_given { "b.mjs" } else { found };
+            let told = entry(json!({ "name": name, "files": files })).await;
+            assert_eq!(told, expected, "{name}: {files}");
+        }
+    }
+    // It is gone with its file.
+    for files in
+        [json!({ "index.mjs": module() }), json!({ "b.mjs": module(), "index.mjs": module() })]
+    {
+        assert_eq!(entry(json!({ "name": "given", "files": files })).await, "index.mjs", "{files}");
+    }
 }
 
 #[tokio::test]

@@ -126,6 +126,7 @@ mod tests {
         let source = Source {
             stored_version: 1,
             entry: "index.ts".to_owned(),
+            entry_is_given: false,
             files: Vec::new(),
             dependencies: [].into(),
             external: Vec::new(),

@@ -137,6 +137,7 @@ impl World {
         let source = Source {
             stored_version: version,
             entry: "index.js".into(),
+            entry_is_given: false,
             files: Vec::new(),
             dependencies: std::collections::BTreeMap::new(),
             external: Vec::new(),

@@ -24,6 +24,9 @@ pub struct Source {
     pub stored_version: u32,
     /// The module that exports the handler.
     pub entry: String,
+    /// Whether a deploy has named it: else it is looked for among new files.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub entry_is_given: bool,
     /// All files, sorted by path.
     pub files: Vec<SourceFile>,
     /// Package name to version range.

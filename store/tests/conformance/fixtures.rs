@@ -51,6 +51,7 @@ pub(crate) fn first_version(user_id: UserId, name: &str) -> NewVersion {
         source: Source {
             stored_version: 1,
             entry: "index.ts".into(),
+            entry_is_given: false,
             files: vec![SourceFile {
                 path: "index.ts".into(),
                 sha256: SourceHash::of(code.as_bytes()).to_string(),

@@ -117,6 +117,7 @@ fn version(function: FunctionId) -> Version {
         source: Source {
             stored_version: 1,
             entry: "index.ts".to_owned(),
+            entry_is_given: false,
             files: Vec::new(),
             dependencies: [].into(),
             external: Vec::new(),

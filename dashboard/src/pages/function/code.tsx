@@ -16,6 +16,8 @@ const same = (a: Record<string, string>, b: Record<string, string>) => {
   return names.length === Object.keys(b).length && names.every((name) => a[name] === b[name]);
 };
 
+const listed = (files: Record<string, string>) => Object.keys(files).sort().join('\n');
+
 interface Draft {
   /** What it began as: a deploy from elsewhere must not overwrite what is being written. */
   base: FnWithSource;
@@ -61,7 +63,9 @@ export function Code({ fn }: TabProps) {
     setBusy(true);
     setError(undefined);
     const body: DeployBody = { dependencies };
-    if (!same(files, base.source.files)) Object.assign(body, { files, entry: base.source.entry });
+    if (!same(files, base.source.files)) body.files = files;
+    // A new file with a usual name (`index.ts`) does not take the entry's place.
+    if (listed(files) !== listed(base.source.files)) body.entry = base.source.entry;
     try {
       const accepted = await api.update(fn.id, body);
       // Whoever has left this page meanwhile finds no draft of what is deployed.

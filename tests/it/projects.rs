@@ -38,17 +38,26 @@ async fn deploy_archive(owner: &Account, name: &str, files: &[(&str, &[u8])]) ->
 #[tokio::test]
 async fn only_the_entry_is_the_main_module() {
     let owner = server().await.register().await;
-    let files = json!({
-        "index.ts": "
-            import { beside } from './lib.ts';
-            import { below } from './src/lib.ts';
-            if (import.meta.main) Deno.serve(() => Response.json([import.meta.main, beside, below]));
-        ",
-        "lib.ts": "export const beside = import.meta.main;",
-        "src/lib.ts": "export const below = import.meta.main;",
-    });
-    owner.deploy(&project("main", &files)).await;
-    assert_eq!(owner.call("main").await.expect(200).json(), json!([true, false, false]));
+    // Node's way to ask it, before it knew `import.meta.main`.
+    let main = "import { fileURLToPath } from 'node:url';
+        export const main = [import.meta.main, process.argv[1] === fileURLToPath(import.meta.url)];";
+    for (name, entry, top) in [("main", "index.ts", "."), ("nested", "src/index.ts", "..")] {
+        let files = json!({
+            entry: format!("
+                {main}
+                import {{ main as beside }} from '{top}/lib.ts';
+                import {{ main as below }} from '{top}/src/lib.ts';
+                import old from '{top}/old.cjs';
+                if (main[0]) Deno.serve(() => Response.json([main, beside, below, old]));
+            "),
+            "lib.ts": main,
+            "src/lib.ts": main,
+            "old.cjs": "module.exports = process.argv[1] === __filename;",
+        });
+        owner.deploy(&project(name, &files).with("entry", json!(entry))).await;
+        let told = owner.call(name).await.expect(200).json();
+        assert_eq!(told, json!([[true, true], [false, false], [false, false], false]), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -17,6 +17,10 @@ const META: [(&str, &str); 4] = [
 
 const RESOLVE: &str = "require.resolve";
 
+/// What is another thing in each module of a directory, and the same in the one that `process.argv[1]`
+/// names: programs know by it that they are run.
+const OF_THE_FILE: [&str; 3] = ["import.meta.url", "import.meta.filename", "__filename"];
+
 /// Whether a module is the program, and not imported by it.
 const MAIN: &str = "import.meta.main";
 
@@ -37,22 +41,30 @@ pub(super) fn place(path: &str, source: &str, is_entry: bool) -> Placed {
     let imported = if is_entry { None } else { replace_expression(source, MAIN, "false") };
     let source = imported.as_deref().unwrap_or(source);
     let asks = |name: &str| source.contains(name);
+    let asks_of_the_file = OF_THE_FILE.iter().any(|name| asks(name));
     let looks_around = LOOK_UPS.iter().any(|name| asks(name));
     let is_nested = path.contains('/');
     let names = ["__dirname", "__filename"];
-    if !names.iter().any(|name| asks(name)) && !META.iter().any(|(meta, _)| asks(meta)) {
+    let is_told = if is_nested {
+        names.iter().any(|name| asks(name)) || META.iter().any(|(meta, _)| asks(meta))
+    } else {
+        // A module at the top is where the bundle is, and the entry is the bundle.
+        asks_of_the_file && !is_entry
+    };
+    if !is_told {
         return Placed { source: imported, looks_around };
     }
-    // A module at the top is where the bundle is.
-    if !is_nested {
-        return Placed { source: imported, looks_around };
-    }
+    let looks_around = looks_around || is_nested;
+    let is_right = |name: &str| !is_nested && !OF_THE_FILE.contains(&name);
     let dir = Path::new(path).parent().and_then(Path::to_str).unwrap_or_default();
     let literal = |text: &str| serde_json::Value::from(text).to_string();
     let (dir, file) = (literal(&format!("/{dir}")), literal(&format!("/{path}")));
     let mut prefix = String::new();
+    if is_entry && asks_of_the_file {
+        let _ = write!(prefix, "globalThis.process.argv[1]=globalThis.__cloudserve_root+{file};");
+    }
     for (name, place) in [("__dirname", &dir), ("__filename", &file)] {
-        if asks(name) && !declares(source, name) {
+        if asks(name) && !is_right(name) && !declares(source, name) {
             let _ = write!(prefix, "var {name}=globalThis.__cloudserve_root+{place};");
         }
     }
@@ -67,7 +79,7 @@ pub(super) fn place(path: &str, source: &str, is_entry: bool) -> Placed {
         format!("__cloudserve_createRequire(globalThis.__cloudserve_root+{file}).resolve"),
     ]) {
         // A `require` of its own knows where it is.
-        if meta == RESOLVE && declares(source, "require") {
+        if is_right(meta) || meta == RESOLVE && declares(source, "require") {
             continue;
         }
         if let Some(replaced) = replace_expression(&text, meta, name) {
@@ -76,13 +88,13 @@ pub(super) fn place(path: &str, source: &str, is_entry: bool) -> Placed {
         }
     }
     if prefix.is_empty() {
-        return Placed { source: imported, looks_around: true };
+        return Placed { source: imported, looks_around };
     }
     // A hashbang has to stay first.
     let at =
         if text.starts_with("#!") { text.find('\n').map_or(text.len(), |at| at + 1) } else { 0 };
     text.insert_str(at, &prefix);
-    Placed { source: Some(text), looks_around: true }
+    Placed { source: Some(text), looks_around }
 }
 
 /// A relative URL of this path.
@@ -184,7 +196,19 @@ mod tests {
     #[test]
     fn modules_are_told_where_they_are() {
         for (path, source, expected) in [
-            ("a.js", "f(__dirname)", ""),
+            ("a.js", "f(__dirname, import.meta.dirname, require.resolve('./b.js'))", ""),
+            (
+                "a.mjs",
+                "f(import.meta.url, import.meta.filename, import.meta.dirname)",
+                "var __cloudserve_url=new globalThis.URL(\"./a.mjs\",globalThis.__cloudserve_base).href;\
+                 var __cloudserve_filename=globalThis.__cloudserve_root+\"/a.mjs\";\
+                 f(__cloudserve_url, __cloudserve_filename, import.meta.dirname)",
+            ),
+            (
+                "a.js",
+                "f(__dirname, __filename)",
+                "var __filename=globalThis.__cloudserve_root+\"/a.js\";f(__dirname, __filename)",
+            ),
             ("d/a.js", "f(1)", ""),
             (
                 "d/a.js",
@@ -241,6 +265,24 @@ mod tests {
             let placed = place("d/a.js", &format!("f({names}{end}"), false);
             assert!(placed.looks_around && placed.source.is_some());
             assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+        }
+    }
+
+    #[test]
+    fn the_entry_is_what_was_started() {
+        for (path, source, expected) in [
+            ("a.mjs", "f(import.meta.url)", None),
+            ("d/a.mjs", "f(process.argv[1])", None),
+            (
+                "d/a.cjs",
+                "f(__filename)",
+                Some(
+                    "globalThis.process.argv[1]=globalThis.__cloudserve_root+\"/d/a.cjs\";\
+                     var __filename=globalThis.__cloudserve_root+\"/d/a.cjs\";f(__filename)",
+                ),
+            ),
+        ] {
+            assert_eq!(place(path, source, true).source.as_deref(), expected, "{path}: {source}");
         }
     }
 

@@ -3,7 +3,14 @@
 import { primordials } from "ext:core/mod.js";
 import { captured } from "ext:cloudserve/capture.js";
 
-const { ArrayPrototypePush, ObjectDefineProperty, ReflectApply, TypeError } = primordials;
+const {
+  ArrayPrototypeFilter,
+  ArrayPrototypeIncludes,
+  ArrayPrototypePush,
+  ObjectDefineProperty,
+  ReflectApply,
+  TypeError,
+} = primordials;
 const { Event } = globalThis;
 
 const isFunction = (value) => typeof value === "function";
@@ -57,19 +64,33 @@ class FetchEvent extends Event {
 
 /** Takes over what listens for calls. All other events are the engine's. */
 export function captureFetchEvents(global) {
-  const { addEventListener: listen } = global;
-  const listeners = [];
+  const { addEventListener: listen, removeEventListener: unlisten } = global;
+  let listeners = [];
   const addEventListener = function addEventListener(...args) {
     const { 0: type, 1: listener } = args;
     if (type !== "fetch" || !isFunction(listener) && !isFunction(listener?.handleEvent)) {
       return ReflectApply(listen, this, args);
     }
+    if (ArrayPrototypeIncludes(listeners, listener)) return;
     ArrayPrototypePush(listeners, listener);
     captured.fetch ??= (request, _env, ctx) => answerTo(new FetchEvent(request, ctx), listeners);
   };
-  ObjectDefineProperty(global, "addEventListener", {
+  const removeEventListener = function removeEventListener(...args) {
+    const { 0: type, 1: listener } = args;
+    if (type !== "fetch" || !ArrayPrototypeIncludes(listeners, listener)) {
+      return ReflectApply(unlisten, this, args);
+    }
+    listeners = ArrayPrototypeFilter(listeners, (other) => other !== listener);
+    if (listeners.length === 0) captured.fetch = null;
+  };
+  define(global, "addEventListener", addEventListener);
+  define(global, "removeEventListener", removeEventListener);
+}
+
+function define(global, name, value) {
+  ObjectDefineProperty(global, name, {
     __proto__: null,
-    value: addEventListener,
+    value,
     writable: true,
     enumerable: false,
     configurable: true,

@@ -44,12 +44,31 @@ test("an event is as Workers have it", async () => {
   assert.throws(() => later.respondWith("y"), /before the listener returns/);
 });
 
+test("a listener that was removed is not called", async () => {
+  const global = new EventTarget();
+  captured.fetch = null;
+  captureFetchEvents(global);
+  const first = (event) => event.respondWith("first");
+  const second = (event) => event.respondWith("second");
+  for (const listener of [first, first, second]) global.addEventListener("fetch", listener);
+  global.removeEventListener("fetch", first);
+  global.removeEventListener("fetch", () => {});
+  assert.equal(await captured.fetch(request, {}, ctx), "second");
+  global.removeEventListener("fetch", second);
+  assert.equal(captured.fetch, null);
+  global.addEventListener("fetch", first);
+  assert.equal(await captured.fetch(request, {}, ctx), "first");
+});
+
 test("other events are the engine's", () => {
   const global = new EventTarget();
   captured.fetch = null;
   captureFetchEvents(global);
   let heard = 0;
   global.addEventListener("ping", () => heard++, { once: true });
+  const removed = () => heard++;
+  global.addEventListener("ping", removed);
+  global.removeEventListener("ping", removed);
   global.addEventListener("fetch", null);
   global.dispatchEvent(new Event("ping"));
   global.dispatchEvent(new Event("ping"));

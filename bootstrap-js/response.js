@@ -100,7 +100,15 @@ export function pieceOf(value) {
 }
 
 function jsonAnswer(value) {
-  return { status: 200, headers: JSON_TEXT, body: json(value) };
+  const text = json(value);
+  if (text === "{}") {
+    // What has nothing to show as JSON may be a body.
+    const made = extracted(value);
+    if (made !== null) {
+      return { status: 200, headers: ["content-type", made[1]], body: made[0] };
+    }
+  }
+  return { status: 200, headers: JSON_TEXT, body: text };
 }
 
 function json(value) {
@@ -296,13 +304,16 @@ function resultBody({ body, isBase64Encoded }) {
   const bytes = asBytes(body);
   if (bytes !== null) return [bytes, BYTES[1]];
   if (isStream(body)) return [body, BYTES[1]];
+  return extracted(body) ?? [json(body), JSON_TEXT[1]];
+}
+
+/** The same of what a `Response` may be made of besides; null if it is something else. */
+function extracted(value) {
   if (
-    ObjectPrototypeIsPrototypeOf(Blob.prototype, body) ||
-    ObjectPrototypeIsPrototypeOf(FormData.prototype, body) ||
-    ObjectPrototypeIsPrototypeOf(URLSearchParams.prototype, body)
-  ) {
-    const extracted = extractBody(body);
-    return [extracted.body.stream, extracted.contentType ?? BYTES[1]];
-  }
-  return [json(body), JSON_TEXT[1]];
+    !ObjectPrototypeIsPrototypeOf(Blob.prototype, value) &&
+    !ObjectPrototypeIsPrototypeOf(FormData.prototype, value) &&
+    !ObjectPrototypeIsPrototypeOf(URLSearchParams.prototype, value)
+  ) return null;
+  const { body, contentType } = extractBody(value);
+  return [body.stream, contentType ?? BYTES[1]];
 }

@@ -65,6 +65,10 @@ globalThis.engineForTests = {
       ResponsePrototype: Response.prototype,
       getInnerResponse: innerOf,
       toInnerResponse: innerOf,
+      extractBody(value) {
+        const { body, headers } = new Response(value);
+        return { body: { stream: body }, contentType: headers.get("content-type") };
+      },
       forgivingBase64Encode: (bytes) => Buffer.from(bytes).toString("base64"),
       forgivingBase64Decode: (text) => new Uint8Array(Buffer.from(text, "base64")),
       inspect: (value) => (value instanceof Error ? value.stack : JSON.stringify(value)),

@@ -23,6 +23,24 @@ test("plain values", () => {
   assert.throws(() => normalise(1n), TypeError);
 });
 
+test("what a Response may be made of", async () => {
+  const form = new FormData();
+  form.set("a", "b");
+  for (const [value, type, text] of [
+    [new Blob(["hi"], { type: "image/svg+xml" }), /^image\/svg\+xml$/, /^hi$/],
+    [new Blob(["hi"]), /^application\/octet-stream$/, /^hi$/],
+    [new URLSearchParams({ a: "b c" }), /^application\/x-www-form-urlencoded/, /^a=b\+c$/],
+    [form, /^multipart\/form-data; boundary=/, /name="a"\r\n\r\nb\r\n/],
+  ]) {
+    for (const made of [normalise(value), normalise({ statusCode: 200, body: value })]) {
+      assert.equal(made.status, 200);
+      assert.match(made.headers[1], type);
+      assert.match(await new Response(made.body).text(), text);
+    }
+  }
+  assert.equal(normalise({}).body, "{}");
+});
+
 test("HTTP results", () => {
   assert.deepEqual(normalise({ statusCode: 201, headers: { "X-A": 1 }, body: "b" }), {
     status: 201,

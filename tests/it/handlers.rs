@@ -157,6 +157,8 @@ async fn results_become_answers() {
           text: 'plain ünïcode',
           bytes: new Uint8Array([0, 255, 10]),
           buffer: Buffer.from('buffer'),
+          blob: new Blob(['blob'], { type: 'image/svg+xml' }),
+          form: new URLSearchParams({ a: 'b c' }),
           nested: Promise.resolve({ deep: true }),
           undefined: undefined,
           lambda: { statusCode: 418, headers: { 'x-a': 'b', 'content-type': 'text/teapot' }, body: 'teapot' },
@@ -168,7 +170,7 @@ async fn results_become_answers() {
         export default ({ query }) => results[query.result];
     ";
     owner.deploy(&deploy("r", "r.mjs", code)).await;
-    let cases: [(&str, u16, &str, &[u8]); 15] = [
+    let cases: [(&str, u16, &str, &[u8]); 17] = [
         ("object", 200, "application/json", b"{\"a\":1}"),
         ("array", 200, "application/json", b"[1,2]"),
         ("number", 200, "application/json", b"7"),
@@ -177,6 +179,8 @@ async fn results_become_answers() {
         ("text", 200, "text/plain", "plain ünïcode".as_bytes()),
         ("bytes", 200, "application/octet-stream", b"\x00\xff\x0a"),
         ("buffer", 200, "application/octet-stream", b"buffer"),
+        ("blob", 200, "image/svg+xml", b"blob"),
+        ("form", 200, "application/x-www-form-urlencoded", b"a=b+c"),
         ("nested", 200, "application/json", b"{\"deep\":true}"),
         ("undefined", 204, "", b""),
         ("lambda", 418, "text/teapot", b"teapot"),

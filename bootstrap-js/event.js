@@ -4,6 +4,7 @@
 import { primordials } from "ext:core/mod.js";
 import { makeGatewayEvent } from "ext:cloudserve/gateway_event.js";
 import { makeEvent } from "ext:cloudserve/request.js";
+import { withStatus } from "ext:cloudserve/response.js";
 
 const {
   DateNow,
@@ -87,7 +88,7 @@ export async function callMain(call, { main }, settings) {
       isBase64Encoded,
     },
   };
-  return ReflectApply(main, undefined, [params, new Context(call, settings)]);
+  return withStatus(await ReflectApply(main, undefined, [params, new Context(call, settings)]));
 }
 
 const OPEN = 0;

@@ -27,6 +27,7 @@ const {
   JSONStringify,
   Number,
   NumberIsInteger,
+  ObjectHasOwn,
   ObjectKeys,
   ObjectPrototypeIsPrototypeOf,
   RegExpPrototypeTest,
@@ -62,6 +63,15 @@ const RESULT_KEYS = {
   multiValueHeaders: true,
   cookies: true,
   body: true,
+  isBase64Encoded: true,
+};
+
+/** What `main` may return besides a `body`, and need not say a status. */
+const BESIDE_BODY = {
+  __proto__: null,
+  headers: true,
+  multiValueHeaders: true,
+  cookies: true,
   isBase64Encoded: true,
 };
 
@@ -220,6 +230,22 @@ function isHttpResult(value) {
     if (RESULT_KEYS[keys[i]] === undefined) return false;
   }
   return true;
+}
+
+/**
+ * What `main` has returned. On OpenWhisk and DigitalOcean `{ body }` and `{ headers, body }` are HTTP
+ * results, of status 204 where there is nothing in the body; of other forms they are data.
+ */
+export function withStatus(value) {
+  if (typeof value !== "object" || value === null || !ObjectHasOwn(value, "body")) return value;
+  const { body, headers } = value;
+  if (headers !== undefined && (typeof headers !== "object" || ArrayIsArray(headers))) return value;
+  const keys = ObjectKeys(value);
+  for (let i = 0; i < keys.length; i++) {
+    if (keys[i] !== "body" && BESIDE_BODY[keys[i]] === undefined) return value;
+  }
+  const isEmpty = body === undefined || body === null || body === "";
+  return { ...value, statusCode: isEmpty ? 204 : 200 };
 }
 
 /** Status and headers of `{statusCode|status, headers, multiValueHeaders, cookies}`. */

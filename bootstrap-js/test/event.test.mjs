@@ -199,6 +199,33 @@ test("main gets query and body as one object", async () => {
   assert.equal(params.http.path, "/p");
 });
 
+test("what main returns may be an HTTP result without a status", async () => {
+  const returned = (value) => callMain(makeCall().call, { main: () => value }, settings);
+  const headers = { location: "/" };
+  for (const [value, statusCode] of [
+    [{ body: "Hello" }, 200],
+    [{ headers, body: { a: 1 } }, 200],
+    [{ headers, body: "" }, 204],
+    [{ body: undefined }, 204],
+  ]) {
+    assert.deepEqual(await returned(value), { ...value, statusCode });
+    assert.deepEqual(await returned(Promise.resolve(value)), { ...value, statusCode });
+  }
+  for (const data of [
+    { body: "a post", title: "of it" },
+    { body: "a post", status: "published" },
+    { headers: ["name"], body: [["Ada"]] },
+    { statusCode: 201, body: "as it says" },
+    { headers },
+    ["body"],
+    new Response("made"),
+    null,
+    undefined,
+  ]) {
+    assert.equal(await returned(data), data);
+  }
+});
+
 test("version 1.0 events are API Gateway's", async () => {
   const { call } = makeCall({
     target: "/a/b?x=1&x=2",

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{deploy, send, server};
 
 /// `(file, code, handlerKind)`; each answers GET with `ok GET`.
-const FORMS: [(&str, &str, &str); 28] = [
+const FORMS: [(&str, &str, &str); 29] = [
     ("f.ts", "Deno.serve((r: Request) => new Response(`ok ${r.method}`));", "deno-serve"),
     (
         "f.mjs",
@@ -99,6 +99,12 @@ const FORMS: [(&str, &str, &str); 28] = [
     (
         "f.js",
         "function main(params) { return `ok ${params.http.method}` } exports.main = main",
+        "main",
+    ),
+    // As samples of OpenWhisk and DigitalOcean answer.
+    (
+        "f.js",
+        "exports.main = (args) => ({ headers: { 'x-a': 'b' }, body: `ok ${args.http.method}` })",
         "main",
     ),
     (

@@ -148,14 +148,15 @@ function fromResponse(response) {
   if (inner.body === null && response[serveFastStatusKey] === 200) return fromText(response);
   const list = toInnerResponse(response).headerList;
   let headers = [];
-  let isEncoded = false;
+  let encoding = null;
   for (let i = 0; i < list.length; i++) {
     const name = StringPrototypeToLowerCase(list[i][0]);
-    isEncoded ||= name === "content-encoding";
-    ArrayPrototypePush(headers, name, list[i][1]);
+    const value = list[i][1];
+    if (name === "content-encoding") encoding = encoding === null ? value : `${encoding},${value}`;
+    ArrayPrototypePush(headers, name, value);
   }
   const body = responseBody(response, inner.body);
-  if (isEncoded && isDecoded(inner, body)) headers = asDecoded(headers);
+  if (encoding !== null && isDecoded(inner, body, encoding)) headers = asDecoded(headers);
   if (inner.status === 101) return { status: 101, headers, body, webSocket: response.webSocket };
   return { status: inner.status, headers, body };
 }

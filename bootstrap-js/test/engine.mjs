@@ -39,20 +39,27 @@ function primordialsOf(global) {
 
 const bodyOf = Object.getOwnPropertyDescriptor(Response.prototype, "body").get;
 
-/** What tests say of a `Response`: that `fetch` has decoded its body, or that it was made of a text. */
+/** What tests say of a `Response`: that `fetch` has decoded its body, or what it was made of. */
 globalThis.decodedForTests = new WeakSet();
-globalThis.textsForTests = new WeakMap();
+globalThis.sourcesForTests = new WeakMap();
+
+// Node 20 has none yet.
+Response.prototype.bytes ??= async function bytes() {
+  return new Uint8Array(await new Response(bodyOf.call(this)).arrayBuffer());
+};
 
 function innerOf(response) {
-  const text = textsForTests.get(response);
+  const source = sourcesForTests.get(response);
+  const isWhole = typeof source === "string" || ArrayBuffer.isView(source);
   const body = bodyOf.call(response);
   return {
     status: response.status,
     headerList: [...response.headers],
     bodyDecoded: decodedForTests.has(response),
     body: body && {
+      source,
       unusable: () => response.bodyUsed,
-      streamOrStatic: text === undefined ? body : { body: text, consumed: false },
+      streamOrStatic: isWhole ? { body: source, consumed: false } : body,
     },
   };
 }

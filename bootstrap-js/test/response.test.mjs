@@ -96,21 +96,66 @@ test("responses", async () => {
 const GZIP = { allow: "GET", "content-encoding": "gzip", "content-length": "20" };
 const LEFT = ["allow", "GET"];
 
+function upstream(text = "decoded") {
+  const response = new Response(new Blob([text]).stream(), { headers: GZIP });
+  decodedForTests.add(response);
+  return response;
+}
+
+/** A Response, as the engine has it, of bytes, a text or a Blob. */
+function madeOf(source, init) {
+  const response = new Response(source, init);
+  sourcesForTests.set(response, source);
+  return response;
+}
+
 test("what fetch has decoded is not said to be encoded", () => {
-  const upstream = () => {
-    const response = new Response(new Blob(["decoded"]).stream(), { headers: GZIP });
-    decodedForTests.add(response);
-    return response;
-  };
   assert.deepEqual(normalise(upstream()).headers, LEFT);
   const { body, headers } = upstream();
   assert.deepEqual(normalise(new Response(body, { headers })).headers, LEFT);
-  const text = new Response("text", { headers: GZIP });
-  textsForTests.set(text, "text");
+  const text = madeOf("text", { headers: GZIP });
   assert.deepEqual(normalise(text).headers, [...LEFT, "content-type", "text/plain;charset=UTF-8"]);
   const encoded = new Response(zlib.gzipSync("own"), { headers: GZIP });
   assert.deepEqual(normalise(encoded).headers, Object.entries(GZIP).flat());
   assert.equal(normalise(new Response("x", { headers: { "content-length": "1" } })).headers[0], "content-length");
+});
+
+test("what was read at once of what fetch has decoded is not said to be encoded", async () => {
+  const said = (source, encoding, status = 200) =>
+    normalise(madeOf(source, { status, headers: { "content-encoding": encoding } })).headers;
+  const long = "long and decoded ".repeat(1_000);
+  for (const text of ["", "decoded", long]) {
+    // Nobody knows the bytes of Brotli by their looks.
+    const sent = new TextEncoder().encode(`br ${text}`);
+    assert.deepEqual(said(sent, "br"), ["content-encoding", "br"]);
+    const read = [await upstream(`br ${text}`).arrayBuffer(), await upstream(`br ${text}`).bytes()];
+    for (const bytes of read) {
+      assert.deepEqual(said(new Uint8Array(bytes), "br"), []);
+      assert.deepEqual(said(Buffer.from(bytes), " GZIP"), []);
+      assert.deepEqual(said(new Uint8Array(bytes), "gzip, br"), ["content-encoding", "gzip, br"]);
+      assert.deepEqual(said(new Uint8Array(bytes), "zstd"), ["content-encoding", "zstd"]);
+    }
+    for (const encoding of ["br", "gzip"]) {
+      assert.deepEqual(said(await upstream(text).blob(), encoding), []);
+      const own = said(new Blob([text]), encoding);
+      assert.deepEqual(own, ["content-encoding", encoding]);
+    }
+    // What really is compressed, or may be.
+    assert.deepEqual(said(zlib.brotliCompressSync(text), "br"), ["content-encoding", "br"]);
+    assert.deepEqual(said(zlib.gzipSync(text), "gzip"), ["content-encoding", "gzip"]);
+    assert.deepEqual(said(sent.slice(1), "gzip", 206), ["content-encoding", "gzip"]);
+    assert.deepEqual(said(sent.slice(1), "gzip"), []);
+  }
+  const plain = await new Response("br of nobody").bytes();
+  assert.deepEqual(said(plain, "br"), ["content-encoding", "br"]);
+  await assert.rejects(Response.prototype.arrayBuffer.call(undefined), TypeError);
+});
+
+test("only so many bodies are remembered", async () => {
+  const said = (bytes) => normalise(madeOf(bytes, { headers: { "content-encoding": "br" } })).headers;
+  for (let n = 0; n <= 256; n++) await upstream(`body ${n}`).bytes();
+  assert.equal(said(new TextEncoder().encode("body 0")).length, 2);
+  for (const n of [1, 256]) assert.deepEqual(said(new TextEncoder().encode(`body ${n}`)), []);
 });
 
 test("the Response of a package is an answer", () => {

@@ -84,7 +84,7 @@ impl Deployment {
         user_id: UserId,
     ) -> Result<Self, Problem> {
         let name = query_name(&request)?;
-        let (received, room) = receive(request, app, user_id).await?;
+        let (received, room) = receive(request, app, user_id, &["name", "wait"]).await?;
         let (name, deploy) = match received {
             Received::Archive(bytes) => {
                 let name = name.ok_or_else(|| {
@@ -113,7 +113,7 @@ impl Update {
         app: &App,
         user_id: UserId,
     ) -> Result<Self, Problem> {
-        let (received, room) = receive(request, app, user_id).await?;
+        let (received, room) = receive(request, app, user_id, &["wait"]).await?;
         let deploy = match received {
             Received::Archive(bytes) => from_archive(app, bytes).await?,
             Received::Json(mut fields) => {
@@ -138,16 +138,23 @@ enum Received {
     Archive(Bytes),
 }
 
+/// `beside_archive` are the parameters that may come with an archive.
 async fn receive(
     request: Request,
     app: &App,
     user_id: UserId,
+    beside_archive: &[&str],
 ) -> Result<(Received, Room), Problem> {
     let (parts, body) = request.into_parts();
     let is_archive =
         body::media_type(&parts.headers).is_some_and(|kind| ARCHIVES.contains(&kind.as_str()));
     if !is_archive && require_json(&parts.headers).is_err() {
         return Err(Problem::unsupported_media_type("application/json or application/gzip"));
+    }
+    if is_archive {
+        // A field of a deploy has no other place there, and would be lost without a word.
+        let otherwise = "is not taken with an archive; fields are set by a PUT of JSON";
+        query::Parameters::of(&parts.uri)?.only(beside_archive, otherwise)?;
     }
     let options = &app.options;
     let room = app.uploads.room(user_id).await?;

@@ -12,7 +12,11 @@ use cloudserve_protocol::ids::{ApiKeyId, FunctionId};
 use cloudserve_store::Timestamp;
 
 use super::problem::Problem;
-use crate::app::refusal::Refusal;
+use crate::app::refusal::{FieldErrors, Refusal};
+
+/// Wrong parameters that are told of one query string, and characters of their names.
+const MAX_WRONG: usize = 20;
+const MAX_NAME_CHARS: usize = 64;
 
 /// The parameters of a query string. Ones nobody reads are ignored, as usual on the web.
 pub(crate) struct Parameters(HashMap<String, String>);
@@ -22,6 +26,16 @@ impl Parameters {
         let Query(parameters) = Query::try_from_uri(uri)
             .map_err(|_| Problem::from(Refusal::field("query", "is not a query string")))?;
         Ok(Self(parameters))
+    }
+
+    /// Refuses all but these, for the reason that is given.
+    pub(super) fn only(&self, known: &[&str], otherwise: &str) -> Result<(), Problem> {
+        let others = self.0.keys().filter(|name| !known.contains(&name.as_str()));
+        let wrong: FieldErrors = others
+            .take(MAX_WRONG)
+            .map(|name| (name.chars().take(MAX_NAME_CHARS).collect(), otherwise.to_owned()))
+            .collect();
+        if wrong.is_empty() { Ok(()) } else { Err(Refusal::Invalid(wrong).into()) }
     }
 
     /// A parameter as it is.

@@ -7,8 +7,18 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Plane};
 
 async fn raw(plane: &Plane, token: &str, path: &str, kind: &str, body: Vec<u8>) -> Answer {
+    sent(plane, token, ("POST", path), kind, body).await
+}
+
+async fn sent(
+    plane: &Plane,
+    token: &str,
+    (method, path): (&str, &str),
+    kind: &str,
+    body: Vec<u8>,
+) -> Answer {
     let request = Request::builder()
-        .method("POST")
+        .method(method)
         .uri(path)
         .header("content-type", kind)
         .header("authorization", format!("Bearer {token}"))
@@ -401,6 +411,26 @@ async fn archives_are_deployed_and_hostile_ones_refused() {
     let shown = plane.get(&token, &path).await.expect(200).body;
     assert_eq!(shown["source"]["entry"], "lib/start.js");
     assert_eq!(shown["source"]["files"].as_object().unwrap().len(), 3);
+
+    // Everything else is in the archive or in no such request.
+    for (method, path, wrong) in [
+        (
+            "POST",
+            format!("{deploy}&entry=lib/x.js&visibility=public"),
+            &["entry", "visibility"][..],
+        ),
+        ("PUT", format!("{path}?wait=true&name=other&surprise"), &["name", "surprise"]),
+    ] {
+        let to = (method, path.as_str());
+        let refused = sent(&plane, &token, to, "application/gzip", project.clone()).await;
+        let refused = refused.expect(422).body;
+        let told: Vec<_> = refused["error"]["details"].as_object().unwrap().keys().collect();
+        assert_eq!(told, wrong, "{path}");
+    }
+    let path = format!("{path}?wait=true");
+    let to = ("PUT", path.as_str());
+    let view = sent(&plane, &token, to, "application/gzip", project.clone()).await.expect(200).body;
+    assert_eq!(view["version"], 2);
 
     let unnamed = raw(&plane, &token, "/api/function/deploy", "application/gzip", project).await;
     assert!(unnamed.expect(422).text.contains("name"));

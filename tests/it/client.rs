@@ -118,6 +118,16 @@ async fn bodies_come_from_an_argument_a_file_or_standard_input() {
     let head = script.run(&["invoke", "echo", "-X", "HEAD", "--json"]).expect(2).json();
     assert!(head["error"]["hint"].as_str().unwrap().contains("--raw"), "{head:#}");
     assert_eq!(script.run(&["invoke", "echo", "-X", "HEAD", "--raw"]).expect(0).stdout, "");
+    // Numbers are as the function wrote them.
+    let large = "[\n  123456789012345678901,\n  1e400\n]";
+    let code = "export default () => new Response('[123456789012345678901,1e400]', \
+                { headers: { 'content-type': 'application/json' } });";
+    script.write("large.mjs", code);
+    script.json(&["deploy", "large.mjs"]);
+    assert_eq!(script.run(&["invoke", "large"]).expect(0).stdout.trim_end(), large);
+    let shown = script.run(&["invoke", "large", "--json"]).expect(0).stdout;
+    assert!(shown.contains("[123456789012345678901,1e400]"), "{shown}");
+
     // Below 400 it has answered, shown or passed on.
     for (status, code) in [(302, 0), (399, 0), (400, 1)] {
         let path = format!("?status={status}");

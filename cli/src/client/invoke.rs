@@ -1,5 +1,6 @@
 //! `invoke`: one call, with what it wrote and what it took.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::ExitCode;
@@ -10,14 +11,16 @@ use futures::StreamExt;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response};
 use reqwest_tls as reqwest;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::api::{Api, below, http_client, is_of_a_proxy, is_of_type, items, text};
 use super::environment::GATEWAY_VARIABLE;
 use super::error::ClientError;
 use super::logs::write_line;
-use super::output::{Output, on_stderr, printable};
+use super::output::{Output, indented, on_stderr, printable};
 use super::project::named_or_current;
 use super::session::{Common, parse_url};
 
@@ -284,38 +287,67 @@ async fn pass_on(response: Response) -> Result<ExitCode, ClientError> {
     Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// What is shown for scripts.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    call: &'a Value,
+    result: &'a RawValue,
+}
+
+/// What the envelope says of the call, and the function's result as it is there: other JSON than ours, whose
+/// numbers may be of any size.
+fn parts(envelope: &[u8]) -> serde_json::Result<(Value, Box<RawValue>)> {
+    let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(envelope)?;
+    let mut result = None;
+    let mut call = Map::new();
+    for (name, raw) in fields {
+        if name == "result" {
+            result = Some(raw);
+        } else {
+            call.insert(name, serde_json::from_str(raw.get())?);
+        }
+    }
+    let result = result.map_or_else(|| serde_json::from_str("null"), Ok)?;
+    Ok((call.into(), result))
+}
+
+/// A result for people; `None` is nothing.
+fn readable(result: &RawValue) -> Option<String> {
+    serde_json::from_str(result.get()).unwrap_or_else(|_| Some(indented(result.get())))
+}
+
 async fn show(output: Output, response: Response) -> Result<ExitCode, ClientError> {
     let status = response.status().as_u16();
     let is_cold = response.headers().get("x-cloudserve-cold").is_some_and(|value| value == "1");
     let timings = timings(response.headers());
-    let mut document: Value =
-        serde_json::from_slice(&collect(response).await?).map_err(|_| ClientError::Failed {
-            code: "cut_off",
-            message: "the answer is no JSON".to_owned(),
-            hint: "--raw shows it as it is".to_owned(),
-        })?;
-    let success = document["success"] == true;
-    let status = document["statusCode"].as_u64().filter(|_| success).unwrap_or(status.into());
-    document["status"] = status.into();
-    document["cold"] = is_cold.into();
-    document["timings"] = timings.iter().cloned().map(|(name, ms)| (name, json!(ms))).collect();
+    let (mut call, result) = parts(&collect(response).await?).map_err(|_| ClientError::Failed {
+        code: "cut_off",
+        message: "the answer is no JSON".to_owned(),
+        hint: "--raw shows it as it is".to_owned(),
+    })?;
+    let success = call["success"] == true;
+    let status = call["statusCode"].as_u64().filter(|_| success).unwrap_or(status.into());
+    call["status"] = status.into();
+    call["cold"] = is_cold.into();
+    call["timings"] = timings.iter().cloned().map(|(name, ms)| (name, json!(ms))).collect();
     let has_failed = !success || status >= 400;
 
     if !output.is_json {
-        tell(&document, status, has_failed, is_cold, &timings);
+        tell(&call, status, has_failed, is_cold, &timings);
     }
-    output.result(&document, |out| match &document["result"] {
-        Value::Null => Ok(()),
+    let document = Document { call: &call, result: &result };
+    output.result(&document, |out| match readable(&result) {
+        None => Ok(()),
         // A terminal must not obey what a function writes; a file gets it as it is.
-        Value::String(text) if io::stdout().is_terminal() => writeln!(out, "{}", printable(text)),
-        Value::String(text) => writeln!(out, "{text}"),
-        value => writeln!(out, "{value:#}"),
+        Some(text) if io::stdout().is_terminal() => writeln!(out, "{}", printable(&text)),
+        Some(text) => writeln!(out, "{text}"),
     })?;
     Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Status, timing, logs and what went wrong, on standard error.
-fn tell(document: &Value, status: u64, has_failed: bool, is_cold: bool, timings: &[(String, f64)]) {
+fn tell(call: &Value, status: u64, has_failed: bool, is_cold: bool, timings: &[(String, f64)]) {
     let mut err = io::stderr().lock();
     let shown = on_stderr(status.to_string());
     let shown = if has_failed { shown.red().bold() } else { shown.green().bold() };
@@ -324,16 +356,16 @@ fn tell(document: &Value, status: u64, has_failed: bool, is_cold: bool, timings:
     let _ = writeln!(
         err,
         "{shown}  {:.1} ms ({}{})  {:.1} MB  {}",
-        document["duration"].as_f64().unwrap_or(0.0),
+        call["duration"].as_f64().unwrap_or(0.0),
         parts.join(", "),
         if is_cold { ", cold start" } else { "" },
-        document["memoryUsage"].as_f64().unwrap_or(0.0),
-        text(document, "executionId"),
+        call["memoryUsage"].as_f64().unwrap_or(0.0),
+        text(call, "executionId"),
     );
-    for line in items(document, "logs") {
+    for line in items(call, "logs") {
         let _ = write_line(&mut err, line);
     }
-    let error = &document["error"];
+    let error = &call["error"];
     if let Some(code) = error["code"].as_str() {
         let message = printable(text(error, "message"));
         let _ = writeln!(err, "{} {code}: {message}", on_stderr("error:").red().bold());
@@ -366,6 +398,27 @@ mod tests {
         answer.append("server-timing", HeaderValue::from_static("db;desc=x, queue;dur=0.5"));
         answer.append("server-timing", HeaderValue::from_static("exec;dur=1.25"));
         assert_eq!(timings(&answer), [("queue".to_owned(), 0.5), ("exec".to_owned(), 1.25)]);
+    }
+
+    #[test]
+    fn results_are_shown_as_they_are() {
+        for (result, expected) in [
+            ("null", None),
+            ("\"a\\nb\"", Some("a\nb")),
+            ("\"\\ud800\"", Some("\"\\ud800\"")),
+            ("1e400", Some("1e400")),
+            ("[123456789012345678901]", Some("[\n  123456789012345678901\n]")),
+        ] {
+            let envelope = format!("{{\"success\":true,\"result\":{result},\"logs\":[]}}");
+            let (call, raw) = parts(envelope.as_bytes()).unwrap();
+            assert_eq!(call, json!({ "success": true, "logs": [] }));
+            assert_eq!(readable(&raw).as_deref(), expected, "{result}");
+            let document = Document { call: &call, result: &raw };
+            let written = serde_json::to_string(&document).unwrap();
+            assert!(written.ends_with(&format!("\"result\":{result}}}")), "{written}");
+        }
+        assert_eq!(readable(&parts(b"{}").unwrap().1), None);
+        assert!(parts(b"[]").is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dialoguer::console::{self, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::error::ClientError;
@@ -23,7 +24,7 @@ impl Output {
     /// The result: `document` for scripts, what `write` writes for people.
     pub(crate) fn result(
         self,
-        document: &Value,
+        document: &impl Serialize,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), ClientError> {
         let mut out = io::stdout().lock();
@@ -193,6 +194,45 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
+/// JSON of which every value has a line of its own, and is as it was. What is nested too deep to be read
+/// stays as it is.
+pub(crate) fn indented(json: &str) -> String {
+    const MAX_DEPTH: usize = 100;
+    let mut out = String::with_capacity(json.len());
+    let (mut depth, mut is_text, mut is_escaped) = (0_usize, false, false);
+    let mut is_begun = false;
+    for c in json.chars() {
+        if is_text {
+            out.push(c);
+            is_text = is_escaped || c != '"';
+            is_escaped = !is_escaped && c == '\\';
+            continue;
+        }
+        if c.is_ascii_whitespace() {
+            continue;
+        }
+        let is_end = matches!(c, '}' | ']');
+        if is_end {
+            depth = depth.saturating_sub(1);
+        }
+        // Nothing is between the brackets of what is empty.
+        if is_end != is_begun {
+            out.push('\n');
+            out.extend(std::iter::repeat_n("  ", depth));
+        }
+        out.push(c);
+        is_begun = matches!(c, '{' | '[' | ',');
+        match c {
+            '{' | '[' if depth == MAX_DEPTH => return json.to_owned(),
+            '{' | '[' => depth += 1,
+            ':' => out.push(' '),
+            '"' => is_text = true,
+            _ => {}
+        }
+    }
+    out
+}
+
 /// A number of bytes for people.
 #[allow(clippy::cast_precision_loss)] // A rounded figure.
 pub(crate) fn bytes(count: u64) -> String {
@@ -238,6 +278,25 @@ mod tests {
         table(&mut out, &["x", "yy"], &rows).unwrap();
         let text = console::strip_ansi_codes(std::str::from_utf8(&out).unwrap()).into_owned();
         assert_eq!(text, "x    yy\na    1\nccc  22\n");
+    }
+
+    #[test]
+    fn values_are_shown_as_they_are() {
+        for json in [
+            "1e400",
+            "123456789012345678901234567890",
+            "{}",
+            "[]",
+            "[\n  1.0,\n  {\n    \"a\": {},\n    \"b\": [\n      []\n    ]\n  }\n]",
+            "{\n  \"\\\"{[,:\\\\\": \"\\ud800\"\n}",
+        ] {
+            assert_eq!(indented(json), json);
+            let packed: String = json.chars().filter(|c| !matches!(c, ' ' | '\n')).collect();
+            assert_eq!(indented(&packed), json);
+        }
+        assert_eq!(indented(" { } "), "{}");
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        assert_eq!(indented(&deep), deep);
     }
 
     #[test]

@@ -286,6 +286,8 @@ export const api = {
     call<Fn>(`${of(id)}/redeploy${query({ refreshDependencies: refresh ? 'true' : undefined })}`, { method: 'POST' }),
   remove: (id: string) => call<void>(of(id), { method: 'DELETE' }),
   versions: (id: string) => call<Version[]>(`${of(id)}/versions`),
+  /** The function as the deploy of this version has left it so far. */
+  deployed: (id: string, version: number) => call<Fn>(`${of(id)}/versions/${version}/deploy`),
   versionSource: (id: string, version: number) =>
     call<{ version: number; source: Source }>(`${of(id)}/versions/${version}`),
   rollback: (id: string, version: number) =>

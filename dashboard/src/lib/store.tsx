@@ -55,6 +55,14 @@ export const useFunction = (id: string) =>
     refetchInterval: ({ state }) => (state.data && isBuilding(state.data) ? BUSY_MS : CALM_MS),
   });
 
+/** Of one version: the function itself tells of the newest, which may wait behind it. */
+export const useDeploy = (id: string, version: number) =>
+  useQuery({
+    queryKey: ['deploy', id, version],
+    queryFn: () => api.deployed(id, version),
+    refetchInterval: ({ state }) => (state.data && isBuilding(state.data) ? BUSY_MS : CALM_MS),
+  });
+
 export const useVersions = (id: string) =>
   useQuery({
     queryKey: ['versions', id],

@@ -4,7 +4,7 @@ import { Check, Circle, X } from 'lucide-preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import type { DeployStatus } from '../lib/api';
 import { bytes, milliseconds } from '../lib/format';
-import { useFunction } from '../lib/store';
+import { useDeploy } from '../lib/store';
 import { stage } from '../lib/versions';
 
 type State = 'done' | 'now' | 'next' | 'failed';
@@ -17,14 +17,12 @@ interface Props {
 }
 
 export function DeploySteps({ id, version, onLive, onFailed }: Props) {
-  const { data: fn } = useFunction(id);
+  const { data: current } = useDeploy(id, version);
   const [begun] = useState(() => performance.now());
   const [built, setBuilt] = useState<number>();
   const [now, setNow] = useState(begun);
   const ended = useRef(false);
 
-  // The cached answer may still be of the version before.
-  const current = fn && fn.version >= version ? fn : undefined;
   const status: DeployStatus = current?.status ?? 'pending';
   const over = status === 'active' || status === 'failed';
   useEffect(() => {

@@ -1,5 +1,5 @@
-// `(req, res)` functions: a listener of `node:http` whose arguments have, besides, what Vercel and
-// Google's functions-framework add to them.
+// `(req, res)` functions: a listener of `node:http` whose arguments have, besides, what Vercel adds to
+// them, and most of what Google's functions-framework does. `docs/API.md` lists it.
 
 import { primordials } from "ext:core/mod.js";
 import { Buffer } from "node:buffer";

@@ -328,6 +328,24 @@ async fn a_call_that_is_given_up_before_its_answer_says_what_it_used() {
 }
 
 #[tokio::test]
+async fn the_end_of_one_attempt_takes_no_word_from_another_of_the_same_call() {
+    let node = node(Does::Echo, TOKEN).await;
+    let sandboxes = client(&[&node]).await;
+    // It waits for a body that does not come.
+    let (waiting, outcome) = told_call(Body::Stream(Box::pin(stream::pending())));
+    let again = Invocation { execution_id: waiting.execution_id, ..call(Body::Empty) };
+    tokio::select! {
+        _ = sandboxes.invoke(waiting) => panic!("it waits"),
+        () = async {
+            wait_for(|| node.seen.calls.load(Relaxed) == 1).await;
+            sandboxes.invoke(again).await.unwrap();
+        } => {}
+    }
+    let outcome = tokio::time::timeout(Duration::from_secs(5), outcome).await.unwrap().unwrap();
+    assert_eq!(outcome.fault.unwrap().class, FaultClass::Cancelled);
+}
+
+#[tokio::test]
 async fn what_was_not_begun_goes_to_another_node_with_its_body() {
     let bad = node(Does::Declines, TOKEN).await;
     let stranger = node(Does::Echo, &TOKEN.replace('0', "x")).await;

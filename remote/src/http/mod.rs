@@ -3,6 +3,7 @@
 mod answer;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::iter;
 use std::sync::Arc;
@@ -76,7 +77,34 @@ struct Shared {
 
 /// The calls whose consumer may still go away.
 #[derive(Default)]
-struct Calls(Mutex<HashMap<ExecutionId, CancellationToken>>);
+struct Calls(Mutex<HashMap<ExecutionId, Current>>);
+
+/// One of them. It is here more than once for a moment when it is made again before the attempt whose
+/// connection was lost has ended.
+#[derive(Default)]
+struct Current {
+    attempts: u32,
+    gone: CancellationToken,
+}
+
+impl Calls {
+    /// Lists an attempt. Cancelled when nobody waits for the call any more.
+    fn begin(&self, id: ExecutionId) -> CancellationToken {
+        let mut calls = self.0.lock();
+        let call = calls.entry(id).or_default();
+        call.attempts += 1;
+        call.gone.clone()
+    }
+
+    fn end(&self, id: ExecutionId) {
+        if let Entry::Occupied(mut call) = self.0.lock().entry(id) {
+            call.get_mut().attempts -= 1;
+            if call.get().attempts == 0 {
+                call.remove();
+            }
+        }
+    }
+}
 
 impl Server {
     /// Puts it together. Nothing listens yet. Whoever shows `previous` is let in as well: a token is
@@ -159,8 +187,7 @@ async fn invoke(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return StatusCode::BAD_REQUEST.into_response();
     };
     let id = call.execution_id;
-    let gone = CancellationToken::new();
-    shared.calls.0.lock().insert(id, gone.clone());
+    let gone = shared.calls.begin(id);
     let listed = Listed { shared: shared.clone(), id };
     let invoker = shared.offered.invoker.clone();
     let answer = Answer::new(move |out| async move {
@@ -191,7 +218,7 @@ fn taken<A: Serialize + Send + 'static>(
     answering(answer, "application/json")
 }
 
-/// A call is listed for as long as this is held.
+/// An attempt of a call is listed for as long as this is held.
 struct Listed {
     shared: Arc<Shared>,
     id: ExecutionId,
@@ -199,7 +226,7 @@ struct Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.shared.calls.0.lock().remove(&self.id);
+        self.shared.calls.end(self.id);
     }
 }
 
@@ -239,8 +266,8 @@ fn piece_of(frame: Frame<Bytes>) -> Result<Piece, Fault> {
 
 async fn cancel(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> StatusCode {
     let Ok(id) = id.parse::<ExecutionId>() else { return StatusCode::BAD_REQUEST };
-    if let Some(gone) = shared.calls.0.lock().get(&id) {
-        gone.cancel();
+    if let Some(call) = shared.calls.0.lock().get(&id) {
+        call.gone.cancel();
     }
     StatusCode::NO_CONTENT
 }

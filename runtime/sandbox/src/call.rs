@@ -138,7 +138,11 @@ impl Shared {
                 Admission::Refused(refusal) => return refuse(refusal, &asked.target),
             }
             if Instant::now() >= asked.deadline {
-                return refuse(Refusal::Busy, &asked.target);
+                let refused = refuse(Refusal::Busy, &asked.target);
+                // It may have been told to ask again, and does not: its place is the next one's.
+                let key = asked.target.key();
+                self.with_state(|state, todo| state.place_unused(key, todo));
+                return refused;
             }
         }
     }

@@ -34,6 +34,10 @@ use crate::worker::{Process, Worker};
 /// How often idle workers are looked over.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// How long a drain waits for the next of the workers that it has killed. One that the kernel does not let go
+/// of, as where a disk hangs, would keep this process as well.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+
 /// Why a sandbox cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -137,7 +141,7 @@ impl Sandbox {
     }
 
     /// Takes no new calls, lets those that run finish until `deadline`, then ends everything.
-    /// Returns when all workers are gone.
+    /// Returns when all workers are gone, or the kernel keeps them for too long.
     pub async fn drain(&self, deadline: Instant) {
         let shared = &self.0;
         shared.with_state(|state, _| state.drain());
@@ -148,13 +152,17 @@ impl Sandbox {
             if census.processes == 0 {
                 return;
             }
-            if is_final {
-                gone.await;
-            } else if tokio::time::timeout_at(deadline.into(), gone).await.is_err() {
-                info!(workers = census.processes, "ending calls that did not finish in time");
-                shared.end_all();
-                is_final = true;
+            let until = if is_final { Instant::now() + GONE_WITHIN } else { deadline };
+            if tokio::time::timeout_at(until.into(), gone).await.is_ok() {
+                continue;
             }
+            if is_final {
+                warn!(workers = census.processes, "workers that were killed are not gone");
+                return;
+            }
+            info!(workers = census.processes, "ending calls that did not finish in time");
+            shared.end_all();
+            is_final = true;
         }
     }
 

@@ -78,6 +78,9 @@ pub enum CacheError {
         #[source]
         source: io::Error,
     },
+    /// The runtime goes down: nothing is begun any more.
+    #[error("the artifact cache is closed")]
+    Closed,
 }
 
 /// One entry. Whoever holds one keeps it from being evicted.
@@ -483,7 +486,10 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, CacheError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        Err(lost) => match lost.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => Err(CacheError::Closed),
+        },
     }
 }
 

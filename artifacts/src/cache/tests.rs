@@ -112,3 +112,13 @@ async fn who_gives_up_is_in_nobodys_way() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+#[test]
+fn a_runtime_that_goes_down_is_an_error_and_no_panic() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let handle = runtime.handle().clone();
+    runtime.shutdown_background();
+    let _entered = handle.enter();
+    let ended = futures::executor::block_on(blocking(|| Ok(())));
+    assert!(matches!(ended, Err(CacheError::Closed)), "{ended:?}");
+}

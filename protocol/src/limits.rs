@@ -160,7 +160,8 @@ pub struct PlatformLimits {
     pub tmp_bytes: u64,
     /// Files in an extracted dependency tree.
     pub dependency_tree_files: u32,
-    /// Time npm may take to resolve or install one dependency set.
+    /// Time npm may take to resolve one dependency set, and again to install it, however often it is run
+    /// for either.
     pub dependency_build_ms: u32,
     /// Time esbuild may take for one bundle.
     pub bundle_build_ms: u32,

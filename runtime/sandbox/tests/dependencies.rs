@@ -6,6 +6,7 @@
 #[path = "support/store.rs"]
 mod store;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -194,6 +195,44 @@ async fn a_tree_is_bounded_in_bytes_and_in_files() {
         let Err(DependencyError::Rejected(told)) = built else { panic!("{bound} is none") };
         assert!(told.contains(bound), "{told}");
     }
+}
+
+/// An npm that takes its time to say that the registry lacks a version, whenever it is to install.
+const SLOW: &str = "#!/usr/bin/env node
+const command = process.argv[2];
+if (command === '--version') {
+  console.log('11.15.0');
+} else if (command === 'install') {
+  const lock = { lockfileVersion: 3, packages: {} };
+  require('node:fs').writeFileSync('package-lock.json', JSON.stringify(lock));
+} else {
+  setTimeout(() => {
+    console.error('npm error code ETARGET');
+    process.exitCode = 1;
+  }, 3000);
+}
+";
+
+#[tokio::test]
+async fn all_runs_that_install_a_tree_are_bounded_together() {
+    let dir = TempDir::new().unwrap();
+    let npm = dir.path().join("npm");
+    std::fs::write(&npm, SLOW).unwrap();
+    std::fs::set_permissions(&npm, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let options = NpmOptions {
+        npm,
+        work_dir: dir.path().join("work"),
+        // Enough for one of the two.
+        limits: PlatformLimits { dependency_build_ms: 5_000, ..PlatformLimits::default() },
+        ..NpmOptions::default()
+    };
+    let builder = NpmBuilder::new(options, Arc::new(MemoryStore::default())).unwrap();
+    let dependencies = [("a".to_owned(), "^1.0.0".to_owned())].into();
+    let spec = DependencySpec { dependencies, ..DependencySpec::default() };
+    let Err(DependencyError::Rejected(told)) = builder.build(spec).await else {
+        panic!("nothing is installed")
+    };
+    assert!(told.contains("dependency_build_ms"), "{told}");
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! From a specification to a stored tree.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cloudserve_artifacts::pack;
+use cloudserve_artifacts::{Packed, pack};
 use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
 use cloudserve_protocol::build::{
     BuiltDependencies, CacheOutcome, DependencyBuilder, DependencyError, DependencySpec,
@@ -31,7 +32,17 @@ use super::tree_hash::dep_hash;
 use super::turns::Turns;
 
 /// The Node ABI that the worker emulates (Node 26) and the platform: trees are of one.
+#[cfg(target_arch = "x86_64")]
 const PLATFORM: &str = "node-abi-147 linux-x64";
+#[cfg(target_arch = "aarch64")]
+const PLATFORM: &str = "node-abi-147 linux-arm64";
+
+/// What npm may write beside a tree, if the tree may not have more.
+const BESIDE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// So many times that one run may add to npm's downloads, for each build that there may be at a time: npm
+/// keeps archives, and what it was told of each package.
+const DOWNLOAD_TIMES: u64 = 4;
 
 /// npm's codes for a version it does not know, for an address it may not ask, and for a lock file that
 /// it misses something in.
@@ -113,13 +124,21 @@ impl NpmBuilder {
                 std::fs::remove_dir_all(entry.path())?;
             }
         }
+        let tree_bytes = options.limits.dependency_tree_bytes;
+        let home_bytes = tree_bytes.max(BESIDE_BYTES);
+        // Where others download to the same place it is not known who does.
+        let n_builds = if options.cache_bytes == 0 { 0 } else { options.builds_in_parallel.max(1) };
         let npm = Npm {
             program: options.npm,
             user_config: options.user_config.or_else(own_user_config),
             cache_dir: options.cache_dir.unwrap_or_else(|| work_dir.join("cache")),
             timeout: Duration::from_millis(options.limits.dependency_build_ms.into()),
-            tree_bytes: options.limits.dependency_tree_bytes,
+            tree_bytes,
             tree_files: options.limits.dependency_tree_files,
+            home_bytes,
+            download_bytes: home_bytes
+                .saturating_mul(DOWNLOAD_TIMES)
+                .saturating_mul(n_builds as u64),
         };
         let turns = Turns::new(options.builds_in_parallel, &npm.cache_dir, options.cache_bytes);
         Ok(Self {
@@ -208,12 +227,13 @@ impl NpmBuilder {
             let lock = lock.to_owned();
             write(LOCK, &off_thread(move || received(&lock)).await?)?;
         }
-        self.checked.get_or_try_init(|| self.npm.check_version(dir)).await?;
-        match self.npm.run(dir, &["install", "--package-lock-only"]).await {
+        let until = self.npm.until();
+        self.checked.get_or_try_init(|| self.npm.check_version(dir, until)).await?;
+        match self.npm.run(dir, until, &["install", "--package-lock-only"]).await {
             // What lies in the archive of a package is known to those who look into it. To list it, npm
             // asks the archive's address, which it may not; to install it, the registry.
             Err(DependencyError::Rejected(told)) if told.contains(OTHER_ADDRESS) => {
-                self.npm.run(dir, &["install"]).await?;
+                self.npm.run(dir, until, &["install"]).await?;
             }
             resolved => resolved?,
         }
@@ -230,12 +250,13 @@ impl NpmBuilder {
     /// Has npm install what the lock file in `dir` says.
     async fn install_listed(&self, dir: &Path) -> Result<(), DependencyError> {
         let (mut command, mut is_cache_asked, mut has_addresses) = ("ci", true, true);
+        let until = self.npm.until();
         loop {
             let mut args = vec![command];
             if is_cache_asked {
                 args.push("--prefer-offline");
             }
-            let told = match self.npm.run(dir, &args).await {
+            let told = match self.npm.run(dir, until, &args).await {
                 Err(DependencyError::Rejected(told)) => told,
                 ended => return ended,
             };
@@ -275,14 +296,8 @@ impl NpmBuilder {
         let tree = dir.join("node_modules");
         let archive = dir.join("node_modules.tar.gz");
         let (npm, packed_to) = (self.npm.clone(), archive.clone());
-        let (packed, native_packages) = off_thread(move || {
-            std::fs::create_dir_all(&tree).map_err(|error| unavailable(&error))?;
-            npm.check(measure(&tree))?;
-            let packed = pack(&tree, "node_modules", &packed_to, is_content)
-                .map_err(|error| unavailable(&error))?;
-            Ok((packed, native_packages(&tree)))
-        })
-        .await?;
+        let packing = off_thread(move || pack_tree(&npm, &tree, &packed_to));
+        let (packed, native_packages) = packing.await?;
         let metadata = TreeMetadata {
             format_version: TREE_FORMAT_VERSION,
             archive_sha256: packed.sha256,
@@ -360,6 +375,22 @@ async fn off_thread<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| unavailable(&error))?
 }
 
+/// Packs what npm has installed, if anything; says which packages of it are native. Blocks.
+fn pack_tree(
+    npm: &Npm,
+    tree: &Path,
+    archive: &Path,
+) -> Result<(Packed, Vec<String>), DependencyError> {
+    match std::fs::create_dir(tree) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        // As when the build was given up and its directory is gone, which is not to be made again.
+        made => made.map_err(|error| unavailable(&error))?,
+    }
+    npm.check(measure(tree))?;
+    let packed = pack(tree, "node_modules", archive, is_content);
+    Ok((packed.map_err(|error| unavailable(&error))?, native_packages(tree)))
+}
+
 fn read_lock(dir: &Path) -> Result<String, DependencyError> {
     std::fs::read_to_string(dir.join(LOCK)).map_err(|error| unavailable(&error))
 }
@@ -417,6 +448,30 @@ mod tests {
             ("a/node_modules/b/x.node", "b"),
         ] {
             assert_eq!(package_of(Path::new(path)).as_deref(), Some(package), "{path}");
+        }
+    }
+
+    #[test]
+    fn no_directory_is_made_again_of_a_build_that_was_given_up() {
+        let work_dir = tempfile::tempdir().unwrap();
+        let npm = Npm {
+            program: PathBuf::new(),
+            user_config: None,
+            cache_dir: PathBuf::new(),
+            timeout: Duration::ZERO,
+            tree_bytes: 0,
+            tree_files: 0,
+            home_bytes: 0,
+            download_bytes: 0,
+        };
+        let dir = work_dir.path().join("npm-x");
+        let (tree, archive) = (dir.join("node_modules"), dir.join("node_modules.tar.gz"));
+        assert!(pack_tree(&npm, &tree, &archive).is_err());
+        assert!(!dir.exists());
+        // Nothing may have been installed, and something may.
+        std::fs::create_dir(&dir).unwrap();
+        for _ in 0..2 {
+            assert_eq!(pack_tree(&npm, &tree, &archive).unwrap().0.tree_files, 0);
         }
     }
 }

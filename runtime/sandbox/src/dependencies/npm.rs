@@ -1,5 +1,6 @@
 //! One run of npm: a child in a directory of its own, with an environment of its own, for a
-//! bounded time, in a bounded space, without children.
+//! bounded time, in a bounded space, without children. What it downloads goes into a directory that builds
+//! share; how much one may add to it is bounded as well.
 //!
 //! Anybody may publish a package that depends on a repository, an address or a directory. npm would
 //! fetch it from wherever that is, as this host, and run git for it with what the repository says of
@@ -9,7 +10,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudserve_protocol::build::DependencyError;
 use nix::sys::signal::{Signal, killpg};
@@ -22,12 +23,20 @@ use walkdir::WalkDir;
 
 use super::alone::keep_alone;
 use super::lost::lost;
+use super::turns::DOWNLOADS;
 
 /// What of npm's output is kept.
 const MAX_OUTPUT_BYTES: u64 = 256 * 1024;
 
 /// How often the directory is measured while npm writes to it.
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
+
+/// And every how many times what npm keeps of its downloads, which are many files: a run that is over sooner
+/// is not worth it.
+const DOWNLOADS_EVERY: u32 = 10;
+
+/// npm's own place in the directory of a build.
+const HOME: &str = ".home";
 
 /// Variables of the service that npm needs to reach a registry.
 const PASSED_ON: [&str; 10] = [
@@ -78,9 +87,14 @@ pub(super) struct Npm {
     pub(super) program: PathBuf,
     pub(super) user_config: Option<PathBuf>,
     pub(super) cache_dir: PathBuf,
+    /// For all the runs that resolve a specification, and again for those that install it.
     pub(super) timeout: Duration,
     pub(super) tree_bytes: u64,
     pub(super) tree_files: u32,
+    /// What it may have beside the tree.
+    pub(super) home_bytes: u64,
+    /// What may be added to its downloads during one run. 0: no bound.
+    pub(super) download_bytes: u64,
 }
 
 /// Ends the whole process group with the child, also when the build is cancelled.
@@ -96,19 +110,38 @@ impl Drop for Group {
 }
 
 impl Npm {
+    /// When runs that belong together, and of which the first begins now, have to be over.
+    pub(super) fn until(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
     /// Refuses an npm that would fetch from elsewhere than the registry.
-    pub(super) async fn check_version(&self, dir: &Path) -> Result<(), DependencyError> {
-        is_fit(&self.output(dir, &["--version"]).await?)
+    pub(super) async fn check_version(
+        &self,
+        dir: &Path,
+        until: Instant,
+    ) -> Result<(), DependencyError> {
+        is_fit(&self.output(dir, until, &["--version"]).await?)
     }
 
     /// Runs npm in this directory.
-    pub(super) async fn run(&self, dir: &Path, args: &[&str]) -> Result<(), DependencyError> {
-        self.output(dir, args).await.map(drop)
+    pub(super) async fn run(
+        &self,
+        dir: &Path,
+        until: Instant,
+        args: &[&str],
+    ) -> Result<(), DependencyError> {
+        self.output(dir, until, args).await.map(drop)
     }
 
     /// What a run says that ends well.
-    async fn output(&self, dir: &Path, args: &[&str]) -> Result<String, DependencyError> {
-        let home = dir.join(".home");
+    async fn output(
+        &self,
+        dir: &Path,
+        until: Instant,
+        args: &[&str],
+    ) -> Result<String, DependencyError> {
+        let home = dir.join(HOME);
         let unavailable = |what: &'static str| {
             move |error: io::Error| {
                 error!(%error, "{what}");
@@ -131,7 +164,7 @@ impl Npm {
             (format!("{stderr}\n{stdout}"), status)
         };
         let (output, status) = tokio::select! {
-            ended = tokio::time::timeout(self.timeout, ended) => ended.map_err(|_elapsed| {
+            ended = tokio::time::timeout_at(until.into(), ended) => ended.map_err(|_elapsed| {
                 DependencyError::Rejected(format!(
                     "npm did not finish within {} ms (limits.dependency_build_ms)",
                     self.timeout.as_millis()
@@ -179,16 +212,36 @@ impl Npm {
         command
     }
 
-    /// Ends when the directory outgrows its bounds.
+    /// Ends when npm has written more than it may.
     async fn watch(&self, dir: &Path) -> DependencyError {
+        let (mut times, mut downloads_at_first) = (0_u32, None);
         loop {
             tokio::time::sleep(MEASURE_EVERY).await;
-            let tree = dir.join("node_modules");
-            let measured = tokio::task::spawn_blocking(move || measure(&tree)).await;
-            if let Ok(size) = measured
-                && let Err(error) = self.check(size)
-            {
+            times = times.wrapping_add(1);
+            let (tree, home) = (dir.join("node_modules"), dir.join(HOME));
+            let is_their_turn = self.download_bytes > 0 && times.is_multiple_of(DOWNLOADS_EVERY);
+            let downloads = is_their_turn.then(|| self.cache_dir.join(DOWNLOADS));
+            let measuring = tokio::task::spawn_blocking(move || {
+                (measure(&tree), measure(&home).0, downloads.map(|path| measure(&path).0))
+            });
+            let Ok((size, home_bytes, downloads)) = measuring.await else { continue };
+            if let Err(error) = self.check(size) {
                 return error;
+            }
+            if home_bytes > self.home_bytes {
+                return DependencyError::Rejected(format!(
+                    "npm writes more than {} bytes beside the dependency tree",
+                    self.home_bytes
+                ));
+            }
+            if let Some(bytes) = downloads
+                && bytes.saturating_sub(*downloads_at_first.get_or_insert(bytes))
+                    > self.download_bytes
+            {
+                return DependencyError::Rejected(format!(
+                    "npm downloads more than {} bytes for the dependency tree",
+                    self.download_bytes
+                ));
             }
         }
     }
@@ -350,6 +403,8 @@ mod tests {
             timeout: Duration::from_secs(60),
             tree_bytes: 1_000,
             tree_files: 10,
+            home_bytes: 1_000,
+            download_bytes: 1_000,
         };
         (npm, dir)
     }
@@ -359,7 +414,7 @@ mod tests {
         let (npm, dir) = shell();
         let script =
             "printf '%s\\n' \"$@\" > arguments; echo \"$npm_config_git\" > git; export -p > own";
-        npm.run(dir.path(), &["-c", script, "ci"]).await.unwrap();
+        npm.run(dir.path(), npm.until(), &["-c", script, "ci"]).await.unwrap();
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         let arguments = read("arguments");
         let arguments: Vec<&str> = arguments.lines().collect();
@@ -385,7 +440,7 @@ mod tests {
     #[tokio::test]
     async fn npm_starts_no_program() {
         let (npm, dir) = shell();
-        let ended = npm.run(dir.path(), &["-c", "touch ran"]).await;
+        let ended = npm.run(dir.path(), npm.until(), &["-c", "touch ran"]).await;
         assert!(matches!(ended, Err(DependencyError::Unavailable)), "{ended:?}");
         assert!(!dir.path().join("ran").exists());
     }
@@ -393,17 +448,27 @@ mod tests {
     #[tokio::test]
     async fn a_run_that_outgrows_its_bounds_is_ended() {
         let (mut npm, dir) = shell();
-        std::fs::create_dir(dir.path().join("node_modules")).unwrap();
         let names = "1 2 3 4 5 6 7 8 9 10 11";
         let files = format!("for name in {names}; do : > node_modules/$name; done");
+        std::fs::create_dir_all(dir.path().join("cache").join(DOWNLOADS)).unwrap();
+        // Little by little: what was there at first counts for nothing.
+        let download = format!(
+            "while :; do n=0; while [ $n -lt 50000 ]; do n=$((n+1)); done; \
+             printf '%0500d' 0 >> cache/{DOWNLOADS}/1; done"
+        );
         for (writes, timeout, bound) in [
             (":", Duration::from_secs(2), "dependency_build_ms"),
             (&*files, npm.timeout, "dependency_tree_files"),
             ("printf '%01001d' 0 > node_modules/1", npm.timeout, "dependency_tree_bytes"),
+            ("printf '%01001d' 0 > .home/1", npm.timeout, "beside the dependency tree"),
+            (&*download, npm.timeout, "downloads more than"),
         ] {
+            let _ = std::fs::remove_dir_all(dir.path().join("node_modules"));
+            let _ = std::fs::remove_dir_all(dir.path().join(HOME));
+            std::fs::create_dir(dir.path().join("node_modules")).unwrap();
             npm.timeout = timeout;
             let script = format!("echo $$ > pid; {writes}; while :; do :; done");
-            let ended = npm.run(dir.path(), &["-c", &script, "ci"]).await;
+            let ended = npm.run(dir.path(), npm.until(), &["-c", &script, "ci"]).await;
             let Err(DependencyError::Rejected(told)) = ended else { panic!("{bound} is none") };
             assert!(told.contains(bound), "{told}");
             let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();

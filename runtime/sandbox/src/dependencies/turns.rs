@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::npm::measure;
 
 /// Where in its cache npm keeps what it downloaded.
-const DOWNLOADS: &str = "_cacache";
+pub(super) const DOWNLOADS: &str = "_cacache";
 
 /// The turns of one builder.
 pub(super) struct Turns {

@@ -268,7 +268,7 @@ impl Drop for Unfinished {
 }
 
 async fn remove_parts(key: &str, abort: AbortMultipartUploadFluentBuilder) {
-    // Parts that stay cost space, no more; stores remove them with age.
+    // Parts that stay cost space, no more; a rule of the bucket removes them (`docs/OPERATIONS.md`).
     if let Err(error) = abort.send().await {
         tracing::warn!(key, error = %Chain(&error), "parts of an unfinished object remain");
     }

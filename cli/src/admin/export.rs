@@ -15,11 +15,11 @@ use cloudserve_protocol::ids::FunctionId;
 use cloudserve_store::transfer::{Key, Kind, ObjectTransfer, Record, StoredObject, Transfer};
 use cloudserve_store::{OpenError, StoreError, open_embedded_transfer, open_production_transfer};
 use futures::stream::{BoxStream, TryStreamExt};
-use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 
 use super::archive::{ArchiveWriter, Manifest, Names};
 use super::progress::Progress;
+use super::unnamed::Unnamed;
 use super::{Place, installed, summary};
 use crate::secrets::FromEnvironment;
 use crate::storage::Storage;
@@ -99,7 +99,7 @@ pub(super) fn run(
     Ok(summary::told(&options.file, &manifest, &[], options.json))
 }
 
-/// Writes the file under another name, and gives it its own when it is durable.
+/// Writes the file, and gives it its name when it is durable.
 fn write(runtime: &Runtime, transfer: &Transfer, file: &Path) -> Result<Manifest, ExportError> {
     let path = || file.to_owned();
     let failed = |source| ExportError::Write { path: path(), source };
@@ -111,20 +111,18 @@ fn write(runtime: &Runtime, transfer: &Transfer, file: &Path) -> Result<Manifest
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    // Of mode 0600, as all temporary files.
-    let mut temporary =
-        NamedTempFile::with_prefix_in(".cloudserve-export-", directory).map_err(failed)?;
-    let out = BufWriter::new(temporary.as_file_mut());
+    let unnamed = Unnamed::new_in(directory).map_err(failed)?;
+    let out = BufWriter::new(unnamed.file());
     let mut archive = ArchiveWriter::begin(out).map_err(failed)?;
     let read = |kind, after: Option<&Key>| runtime.block_on(transfer.records.read(kind, after));
     records(read, &mut archive, failed)?;
     objects(runtime, transfer, &mut archive)?;
     let (out, manifest) = archive.finish().map_err(failed)?;
     out.into_inner().map_err(|error| failed(error.into_error()))?;
-    temporary.as_file().sync_all().map_err(failed)?;
-    temporary.persist_noclobber(file).map_err(|error| match error.error.kind() {
+    unnamed.file().sync_all().map_err(failed)?;
+    unnamed.name(file).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => ExportError::Exists { path: path() },
-        _ => failed(error.error),
+        _ => failed(error),
     })?;
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
     Ok(manifest)

@@ -11,6 +11,7 @@ mod master_key;
 mod progress;
 mod quota;
 mod summary;
+mod unnamed;
 mod verify;
 
 use std::error::Error;

@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use cloudserve_artifacts::Cache;
@@ -122,7 +123,10 @@ impl Deployer {
         let (id, version) = (claimed.version.function_id, claimed.version.version);
         let lease = self.options.lease();
         let functions = &self.stores.functions;
-        let mut attempt = pin!(self.attempt(holder, claimed));
+        let renew = || functions.renew(holder, id, version, lease);
+        let is_ending = AtomicBool::new(false);
+        let mut is_held = true;
+        let mut attempt = pin!(self.attempt(holder, claimed, &is_ending));
         let mut renewal = tokio::time::interval(lease / 3);
         renewal.tick().await;
         let mut out_of_time = pin!(async {
@@ -133,8 +137,10 @@ impl Deployer {
         loop {
             tokio::select! {
                 () = &mut attempt => return,
-                _ = renewal.tick() => match functions.renew(holder, id, version, lease).await {
+                _ = renewal.tick(), if is_held => match renew().await {
                     Ok(true) => {}
+                    // Its own end may be stored by now, and what comes after that is still to be done.
+                    Ok(false) if is_ending.load(Relaxed) => is_held = false,
                     Ok(false) => {
                         tracing::warn!(function = %id, version, "a deploy was taken over");
                         return;
@@ -154,7 +160,8 @@ impl Deployer {
         }
     }
 
-    async fn attempt(&self, holder: &str, claimed: &Claimed) {
+    /// Sets `is_ending` when it is made and its end is about to be stored.
+    async fn attempt(&self, holder: &str, claimed: &Claimed, is_ending: &AtomicBool) {
         let begun = Instant::now();
         let (id, version) = (claimed.version.function_id, claimed.version.version);
         let is_last = claimed.attempt >= self.options.deploy_attempts;
@@ -168,6 +175,7 @@ impl Deployer {
                 .await
                 .unwrap_or_else(|_| Err(Failure::Transient("the build panicked".into())))
         };
+        is_ending.store(true, Relaxed);
         let ended = match made {
             Ok(built) => self.activate(claimed, built).await,
             Err(Failure::Final(error)) => {

@@ -1,7 +1,7 @@
 //! Deploys in the queue: how long they are waited for, and who works on them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -52,6 +52,26 @@ async fn a_deploy_that_takes_longer_than_its_lease_is_not_taken_over() {
     assert_eq!(view["status"], "active", "{view:#}");
     assert_eq!(other.sandbox.loaded.lock().len(), 0);
     assert_eq!(plane.sandbox.loaded.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn what_comes_after_the_end_of_a_deploy_is_done_whenever_its_lease_is_renewed() {
+    // So often that one renewal comes while the end is being stored.
+    let plane =
+        Plane::start_with(|options| (options.lease_ms, options.deploys_in_parallel) = (6, 1));
+    let token = plane.register("ada").await;
+    for number in 1..=12 {
+        let code = format!("export default {number}");
+        let view =
+            plane.deploy(&token, &json!({ "name": "f", "filename": "f.mjs", "code": code })).await;
+        assert_eq!(view["activeVersion"], number, "{view:#}");
+        let retired = (view["id"].as_str().unwrap().parse().unwrap(), number);
+        let waited_since = Instant::now();
+        while !plane.sandbox.retired.lock().contains(&retired) {
+            assert!(waited_since.elapsed() < Duration::from_secs(10), "{retired:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 #[tokio::test]

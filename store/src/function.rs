@@ -487,9 +487,20 @@ pub trait FunctionStore: Send + Sync {
         visibility: Visibility,
     ) -> Result<bool, StoreError>;
 
-    /// Removes a function, its versions and its logs. Usage stays. `false`: the account has no
-    /// such function.
+    /// Removes a function, its versions and its logs, and notes that its objects are still there.
+    /// Usage stays. `false`: the account has no such function.
     async fn delete_function(&self, user_id: UserId, id: FunctionId) -> Result<bool, StoreError>;
+
+    /// Notes that objects are about to be stored of a function that is not there yet. The note is gone
+    /// when it is accepted.
+    async fn note_ahead(&self, id: FunctionId) -> Result<(), StoreError>;
+
+    /// A function that is not there, and of which objects may be: that was noted so long ago, or longer.
+    /// It is noted anew, so that nobody else is told of it for as long.
+    async fn remains(&self, age: Duration) -> Result<Option<FunctionId>, StoreError>;
+
+    /// Takes the note away: nothing of this function is stored any more.
+    async fn forget_remains(&self, id: FunctionId) -> Result<(), StoreError>;
 
     /// What the gateway serves under this name.
     async fn route(

@@ -147,6 +147,8 @@ async fn serving_again_takes_up_what_was_in_work() {
     let stored = vec![BundleHash::of(b"nobody's")];
     let sweep = Sweep { holder: "dead".into(), lease: hour, stored };
     assert!(stores.functions.prune(swept, 9, &sweep).await.unwrap().is_swept);
+    let unaccepted = FunctionId::new();
+    stores.functions.note_ahead(unaccepted).await.unwrap();
     let half_written = directory.path().join("objects/.tmp/half-written");
     std::fs::write(&half_written, b"x").unwrap();
     drop(stores);
@@ -155,6 +157,7 @@ async fn serving_again_takes_up_what_was_in_work() {
     assert!(stores.functions.claim("b", hour).await.unwrap().is_none());
     assert!(half_written.exists(), "it may belong to the server");
     assert!(stores.functions.is_swept(swept).await.unwrap());
+    assert_eq!(stores.functions.remains(hour).await.unwrap(), None);
     drop(stores);
 
     let lock = DataDirLock::acquire(directory.path()).unwrap();
@@ -163,6 +166,7 @@ async fn serving_again_takes_up_what_was_in_work() {
     assert_eq!((claimed.function.id, claimed.attempt), (id, 2));
     assert!(!half_written.exists());
     assert!(!stores.functions.is_swept(swept).await.unwrap());
+    assert_eq!(stores.functions.remains(hour).await.unwrap(), Some(unaccepted));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,7 +245,7 @@ async fn a_damaged_deploy_does_not_stop_the_queue() {
 #[test]
 fn foreign_and_newer_files_are_refused_untouched() {
     for (change, message) in [
-        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 4"),
+        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 5"),
         ("PRAGMA application_id = 7", "is not a CloudServe database"),
     ] {
         let directory = tempfile::tempdir().unwrap();

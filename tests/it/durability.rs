@@ -46,6 +46,30 @@ async fn a_deploy_that_was_accepted_is_finished_after_kill_minus_nine() {
     assert_eq!(owner.call("f").await.expect(200).text(), "next");
 }
 
+#[tokio::test]
+async fn what_a_killed_server_has_left_of_a_deleted_function_is_removed() {
+    let server = TestServer::start().await;
+    let owner = server.register().await;
+    let deployed = owner.deploy(&deploy("f", "f.mjs", "export default () => 1")).await;
+    let kept = owner.deploy(&deploy("g", "g.mjs", "export default () => 2")).await;
+    let objects = server.data_dir().join("objects");
+    owner.delete(&format!("/api/function/{}", deployed.id)).await.expect(204);
+    let home = server.kill().await;
+    // As if it had not come to that.
+    let left = objects.join(&deployed.id).join("src");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("f.mjs"), "export default () => 1").unwrap();
+
+    let server = TestServer::start_at(home).await;
+    wait_for("what is left to go", || async {
+        (!objects.join(&deployed.id).exists()).then_some(())
+    })
+    .await;
+    assert!(objects.join(&kept.id).exists());
+    let owner = owner.at(&server.api, &server.gateway);
+    assert_eq!(owner.call("g").await.expect(200).json(), json!(2));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accounts_keys_and_functions_survive_kill_minus_nine_in_the_middle_of_more() {
     let mut server = TestServer::start().await;

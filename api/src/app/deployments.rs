@@ -27,6 +27,7 @@ use super::refusal::Refusal;
 use super::uploads::Room;
 use super::{App, access, detached};
 use crate::build::dependencies::{Dependencies, PackageLock};
+use crate::build::leftovers::ACCEPTED_WITHIN;
 use crate::build::source::{SourceFiles, is_code, source_key, stored_under};
 
 /// How often acceptance is tried again when others deploy the same function at the same time.
@@ -257,6 +258,7 @@ impl App {
     ) -> Result<Accepted, Refusal> {
         // Before anything is accepted: no change of it is missed.
         let changes = self.stores.changes.subscribe();
+        let mut noted_at = None;
         for _ in 0..MAX_CONFLICTS {
             let base = self.find(principal, subject).await?;
             let previous = match &base {
@@ -278,11 +280,18 @@ impl App {
                     self.check_queue(principal).await?;
                     let version = new.source.stored_version;
                     let key = source_key(id, &new.source, &source.hash);
+                    if matches!(base, Base::New { .. }) {
+                        noted_at = Some(Instant::now());
+                        self.stores.functions.note_ahead(id).await?;
+                    }
                     source.files.store(self.stores.artifacts.as_ref(), &key).await?;
                     stored.push(StoredAhead { id, version, key });
                 }
             }
             let id = new.function_id;
+            if noted_at.is_some_and(|at| at.elapsed() > ACCEPTED_WITHIN) {
+                return Err(Refusal::internal("the source was stored for too long"));
+            }
             match self.enqueue(new).await {
                 Ok(record) => {
                     let used = source_key(id, &record.latest.source, &record.latest.source_hash);
@@ -319,7 +328,8 @@ impl App {
         let discarded: Result<(), StoreError> = async {
             let artifacts = &self.stores.artifacts;
             let Some(record) = functions.function(principal.user_id, *id).await? else {
-                // It never was, or was deleted meanwhile: what is there is nobody's.
+                // It never was, or was deleted meanwhile: what is there is nobody's. What is left of it then,
+                // the store knows of.
                 return artifacts.delete_function(*id).await.map_err(StoreError::unavailable);
             };
             // No version refers to what was stored for a later one.

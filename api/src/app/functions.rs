@@ -128,7 +128,7 @@ impl App {
         self.note(principal, Act::FunctionDeleted { id }).await;
         self.loader.retire_below(id, u32::MAX);
         if let Err(error) = self.stores.artifacts.delete_function(id).await {
-            // The function is gone; what is left of it takes space and serves nobody.
+            // The function is gone; what is left of it takes space and serves nobody until it is removed.
             tracing::warn!(function = %id, error = %Chain(&error),
                 "objects of a deleted function remain");
         }

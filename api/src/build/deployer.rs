@@ -25,12 +25,15 @@ use futures::FutureExt;
 use futures::future::join_all;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::leftovers::Leftovers;
 use super::pipeline::{DIRECTORY_PREFIX, Failure, Pipeline};
 use crate::options::ApiOptions;
+
+/// How often it is looked for what is left of functions that are not there.
+const REMAINS_EVERY: Duration = Duration::from_mins(1);
 
 /// Works on the queue.
 pub(crate) struct Deployer {
@@ -39,6 +42,8 @@ pub(crate) struct Deployer {
     loader: Arc<dyn VersionLoader>,
     leftovers: Arc<Leftovers>,
     pipeline: Pipeline,
+    /// There is nothing to deploy just now.
+    idle: Notify,
 }
 
 impl Deployer {
@@ -61,7 +66,7 @@ impl Deployer {
             cache,
             leftovers.clone(),
         );
-        Self { options, stores, loader, leftovers, pipeline }
+        Self { options, stores, loader, leftovers, pipeline, idle: Notify::new() }
     }
 
     /// Works until `shutdown`, then finishes what it has begun, for a bounded time. What is not
@@ -80,9 +85,13 @@ impl Deployer {
             tokio::spawn(async move { this.keep_working(&holder, &stopping).await })
         });
         let workers: Vec<_> = workers.collect();
+        let keeper = {
+            let (this, stopping) = (self.clone(), stopping.clone());
+            tokio::spawn(async move { this.keep_house(&stopping).await })
+        };
         shutdown.await;
         stop.send_replace(true);
-        join_all(workers).await;
+        join_all(workers.into_iter().chain([keeper])).await;
     }
 
     /// Works, and goes on after a panic: nobody would be at the queue, and the process look alive.
@@ -90,6 +99,42 @@ impl Deployer {
         while AssertUnwindSafe(self.work(holder, stopping.clone())).catch_unwind().await.is_err() {
             tracing::error!("a builder panicked and goes on");
             tokio::time::sleep(self.options.queue_poll()).await;
+        }
+    }
+
+    /// The same for what deploys leave.
+    async fn keep_house(&self, stopping: &watch::Receiver<bool>) {
+        while AssertUnwindSafe(self.clean(stopping.clone())).catch_unwind().await.is_err() {
+            tracing::error!("whoever removes what deploys leave panicked and goes on");
+            tokio::time::sleep(self.options.queue_poll()).await;
+        }
+    }
+
+    /// Removes what deploys have left when there are none, and what functions have left that are gone.
+    /// Builders do not wait for it: it may take long.
+    async fn clean(&self, mut stopping: watch::Receiver<bool>) {
+        let mut look_at_remains = tokio::time::interval(REMAINS_EVERY);
+        while !*stopping.borrow() {
+            tokio::select! {
+                _ = look_at_remains.tick() => loop {
+                    let stops = *stopping.borrow();
+                    if stops || !self.leftovers.remove_remains().await {
+                        break;
+                    }
+                },
+                () = self.idle.notified() => {
+                    for id in self.leftovers.remembered() {
+                        if *stopping.borrow() {
+                            break;
+                        }
+                        self.leftovers.remove(id).await;
+                    }
+                }
+                changed = stopping.changed() => if changed.is_err() {
+                    // Nobody can say it any more: the process ends.
+                    return;
+                },
+            }
         }
     }
 
@@ -103,7 +148,7 @@ impl Deployer {
                     self.leftovers.remove(claimed.version.function_id).await;
                 }
                 Ok(None) => {
-                    self.leftovers.remove_remembered().await;
+                    self.idle.notify_one();
                     tokio::select! {
                         () = queued(&mut changes) => {}
                         () = tokio::time::sleep(self.options.queue_poll()) => {}

@@ -5,6 +5,9 @@
 //! stored until it is known what became of it. What this process remembers is lost when it is killed;
 //! such objects go with their function.
 //!
+//! Of functions that are not there, not yet or no longer, the **store** notes that objects of them may
+//! be: whoever was to store their source, or to remove what they leave, may have been killed.
+//!
 //! Objects are removed in a **sweep**, of which the store knows: none begins while a version of the
 //! function waits or is in work, and no version is built while one is under way ([`Leftovers::settled`]).
 //! So no server removes what another is about to have served.
@@ -47,6 +50,13 @@ const REST: Duration = Duration::from_mins(10);
 
 /// Objects that one sweep removes at the same time.
 const REMOVALS_IN_PARALLEL: usize = 8;
+
+/// For so long after it was noted nothing is removed of a function that is not there: it may be about to be
+/// accepted. By then builds of one that was deleted have stored what they were about to.
+const REMAINS_AFTER: Duration = Duration::from_hours(1);
+
+/// How long a function whose source is being stored may be accepted after that was noted.
+pub(crate) const ACCEPTED_WITHIN: Duration = Duration::from_mins(30);
 
 /// How often a build looks whether a sweep has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -153,12 +163,37 @@ impl Leftovers {
         Ok(())
     }
 
-    /// The same of every function of which something is remembered.
-    pub(super) async fn remove_remembered(&self) {
-        let all: Vec<FunctionId> = self.remembered.lock().keys().copied().collect();
-        for id in all {
-            self.remove(id).await;
+    /// The functions of which something is remembered.
+    pub(super) fn remembered(&self) -> Vec<FunctionId> {
+        self.remembered.lock().keys().copied().collect()
+    }
+
+    /// Removes what is left of a function that is not there, if there is one that has not been for long.
+    /// Whether there was, and it was done with.
+    pub(super) async fn remove_remains(&self) -> bool {
+        let functions = &self.stores.functions;
+        let id = match functions.remains(REMAINS_AFTER).await {
+            Ok(Some(id)) => id,
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error),
+                    "it is not known of which functions objects remain");
+                return false;
+            }
+        };
+        // It comes up again if it is not done with.
+        let removal = self.stores.artifacts.delete_function(id);
+        let removed: Result<(), StoreError> = async {
+            let removed = tokio::time::timeout(SWEEP_TIME, removal).await;
+            removed.map_err(StoreError::unavailable)?.map_err(StoreError::unavailable)?;
+            functions.forget_remains(id).await
         }
+        .await;
+        if let Err(error) = &removed {
+            tracing::warn!(function = %id, error = %Chain(error),
+                "objects of a function that is not there remain");
+        }
+        removed.is_ok()
     }
 
     /// Whether all of it is gone.

@@ -6,7 +6,7 @@ mod assets;
 pub(crate) mod dependencies;
 pub(crate) mod deployer;
 mod esbuild;
-mod leftovers;
+pub(crate) mod leftovers;
 mod native;
 mod pipeline;
 pub(crate) mod source;

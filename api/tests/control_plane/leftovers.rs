@@ -118,6 +118,27 @@ async fn sources_of_deploys_that_are_not_accepted_do_not_stay() {
     wait_for(&plane, first["id"].as_str().unwrap(), 0, 3).await;
 }
 
+#[tokio::test]
+async fn what_may_remain_of_a_function_is_known_before_it_is_there_and_when_it_is_gone() {
+    let data = Arc::new(TempDir::new().unwrap());
+    let plane = Plane::over(data, |stores| Cursed::over(stores, true), |_| {});
+    let remains = async |plane: &Plane| plane.stores.functions.remains(Duration::ZERO).await;
+    let token = plane.register("ada").await;
+    assert_eq!(remains(&plane).await.unwrap(), None);
+    plane.call(&token, "POST", "/api/function/deploy", &project(1)).await.expect(503);
+    assert!(remains(&plane).await.unwrap().is_some(), "some of it may be stored");
+
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let view = plane.deploy(&token, &project(1)).await;
+    assert_eq!(remains(&plane).await.unwrap(), None);
+    let id: FunctionId = view["id"].as_str().unwrap().parse().unwrap();
+    let path = format!("/api/function/{id}");
+    plane.call(&token, "DELETE", &path, &Value::Null).await.expect(204);
+    assert_eq!(remains(&plane).await.unwrap(), Some(id));
+    wait_for(&plane, &id.to_string(), 0, 0).await;
+}
+
 async fn wait_until(is_so: impl Fn() -> bool) {
     for _ in 0..500 {
         if is_so() {
@@ -210,15 +231,28 @@ async fn a_version_that_went_while_it_was_in_work_takes_nothing_along() {
     assert!(plane.bundle(&served).await.contains('1'));
 }
 
-/// Objects of which the first that is to be removed makes whoever removes it panic.
+/// Objects of which the first that is to be removed makes whoever removes it panic; there may be no room
+/// for any.
 struct Cursed {
     inner: Arc<dyn ArtifactStore>,
+    is_full: bool,
     has_struck: AtomicBool,
+}
+
+impl Cursed {
+    fn over(stores: Stores, is_full: bool) -> Stores {
+        let (inner, has_struck) = (stores.artifacts, AtomicBool::new(false));
+        Stores { artifacts: Arc::new(Self { inner, is_full, has_struck }), ..stores }
+    }
 }
 
 #[async_trait]
 impl ArtifactStore for Cursed {
     async fn put(&self, key: &ArtifactKey, bytes: Bytes) -> Result<(), ArtifactError> {
+        if self.is_full {
+            let (operation, source) = ("write", "no room".into());
+            return Err(ArtifactError::Backend { operation, key: key.to_string(), source });
+        }
         self.inner.put(key, bytes).await
     }
 
@@ -253,13 +287,14 @@ impl ArtifactStore for Cursed {
 
 #[tokio::test]
 async fn a_panic_leaves_the_queue_with_somebody_at_it() {
-    let curse = |stores: Stores| {
-        let (inner, has_struck) = (stores.artifacts, AtomicBool::new(false));
-        Stores { artifacts: Arc::new(Cursed { inner, has_struck }), ..stores }
-    };
-    let mut plane = Plane::over(Arc::new(TempDir::new().unwrap()), curse, |options| {
-        (options.deploys_in_parallel, options.deploy_wait_ms) = (1, 20_000);
-    });
+    let data = Arc::new(TempDir::new().unwrap());
+    let mut plane = Plane::over(
+        data,
+        |stores| Cursed::over(stores, false),
+        |options| {
+            (options.deploys_in_parallel, options.deploy_wait_ms) = (1, 20_000);
+        },
+    );
     plane.start_deployer();
     let token = plane.register("ada").await;
     plane.sandbox.faults.lock().push(failure());

@@ -16,7 +16,7 @@ use super::database::{Database, Failed, Transaction, in_transaction, inserting};
 use super::schema::{FUNCTIONS, USERS, VERSIONS};
 use super::telemetry::MongoTelemetry;
 use super::values::{Key, date, document, field, parse, time};
-use super::{list, queue, route, sweeps, versions};
+use super::{list, queue, remains, route, sweeps, versions};
 use crate::cursor::page_limit;
 use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, DeployStatus, Function, FunctionRecord, Listed,
@@ -246,6 +246,7 @@ impl MongoFunctions {
         let now = Timestamp::now();
         let makes_public = if new.version == 1 {
             self.insert_function(new, now, tx).await?;
+            remains::forget_with(&self.database, new.function_id, tx).await?;
             false
         } else {
             self.advance_function(new, now, tx).await?;
@@ -378,6 +379,7 @@ impl MongoFunctions {
         let versions = self.database.collection(VERSIONS);
         let delete = versions.delete_many(versions_of(id));
         delete.session(tx.session()).await?;
+        remains::note_with(&self.database, id, tx).await?;
         tx.announce(Change::Function(id));
         Ok(true)
     }
@@ -520,6 +522,18 @@ impl FunctionStore for MongoFunctions {
             forget_logs(self.telemetry.as_ref(), id).await;
         }
         Ok(deleted)
+    }
+
+    async fn note_ahead(&self, id: FunctionId) -> Result<(), StoreError> {
+        remains::note(&self.database, id).await
+    }
+
+    async fn remains(&self, age: Duration) -> Result<Option<FunctionId>, StoreError> {
+        in_transaction!(self.database, |tx| remains::take(&self.database, age, &mut tx))
+    }
+
+    async fn forget_remains(&self, id: FunctionId) -> Result<(), StoreError> {
+        remains::forget(&self.database, id).await
     }
 
     async fn route(

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `users`, `apikeys`, `audit`, `revokedtokens` | accounts; revoked tokens go with their own end |
 //! | `functions`, `versions` | functions; a version with `queuedAt` *is* the deploy queue |
+//! | `remains` | functions that are not there, and of which objects may be |
 //! | `usages`, `usagedays` | calls, and the running sums over them |
 //! | `logs` | what calls wrote, removed with age |
 //! | `changes` | what changed, for caches of other processes ([`changes`]) |
@@ -24,6 +25,7 @@ mod functions;
 mod list;
 mod logs;
 mod queue;
+mod remains;
 mod route;
 mod schema;
 mod sweeps;

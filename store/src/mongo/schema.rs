@@ -22,6 +22,7 @@ pub(super) const AUDIT: &str = "audit";
 pub(super) const REVOKED_TOKENS: &str = "revokedtokens";
 pub(super) const FUNCTIONS: &str = "functions";
 pub(super) const VERSIONS: &str = "versions";
+pub(super) const REMAINS: &str = "remains";
 pub(super) const USAGES: &str = "usages";
 pub(super) const USAGE_DAYS: &str = "usagedays";
 pub(super) const LOGS: &str = "logs";
@@ -29,7 +30,7 @@ pub(super) const CHANGES: &str = "changes";
 pub(super) const META: &str = "meta";
 
 /// The newest version this release knows.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 const PRODUCT: &str = "cloudserve";
 /// How long notices of changes are kept.
 const CHANGES_KEPT: Duration = Duration::from_hours(1);
@@ -73,8 +74,10 @@ pub(super) async fn prepare(database: &Database) -> Result<(), OpenError> {
     while version < VERSION {
         // In version 2, versions say who has queued them and [`index_queue_by_account`] is there; what
         // was queued before is found without either.
-        if version == 0 {
-            version_1(database).await.map_err(failed)?;
+        match version {
+            0 => version_1(database).await.map_err(failed)?,
+            2 => version_3(database).await.map_err(failed)?,
+            _ => {}
         }
         advance(database, version).await.map_err(failed)?;
         version += 1;
@@ -195,6 +198,12 @@ async fn version_1(database: &Database) -> Result<(), StoreError> {
         database.bounded(collection.create_indexes(indexes)).await?;
     }
     Ok(())
+}
+
+/// What may be stored of functions that are not there.
+async fn version_3(database: &Database) -> Result<(), StoreError> {
+    let remains = database.collection(REMAINS);
+    database.bounded(remains.create_index(plain(doc! { "notedAt": 1 }))).await.map(drop)
 }
 
 /// Whose deploys wait, and whose are in work. Over versions that are there already this takes as long

@@ -15,7 +15,7 @@ use super::columns::{
 use super::database::Database;
 use super::statements::{all, execute, one};
 use super::telemetry::SqliteTelemetry;
-use super::{queue, sweeps, versions};
+use super::{queue, remains, sweeps, versions};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, Function, FunctionRecord, Listed, ListedSource,
@@ -37,11 +37,13 @@ impl SqliteFunctions {
         Self { meta, telemetry }
     }
 
-    /// Ends every lease and every sweep. Blocks, and may only be called when no builder is alive.
+    /// Ends every lease and every sweep, and what was about to be stored. Blocks, and may only be called
+    /// when no server is alive.
     pub(crate) fn release_leases(&self) -> Result<(), StoreError> {
         self.meta.write_blocking(|c, _| {
             queue::release_leases(c)?;
-            sweeps::release(c)
+            sweeps::release(c)?;
+            remains::release(c)
         })
     }
 
@@ -272,6 +274,7 @@ impl FunctionStore for SqliteFunctions {
                 let now = Timestamp::now();
                 let makes_public = if new.version == 1 {
                     insert_function(c, &new, now)?;
+                    remains::forget(c, new.function_id)?;
                     false
                 } else {
                     advance_function(c, &new, now)?;
@@ -442,6 +445,7 @@ impl FunctionStore for SqliteFunctions {
                     [id.as_bytes(), user_id.as_bytes()],
                 )?;
                 if removed == 1 {
+                    remains::note(c, id)?;
                     changes.push(Change::Function(id));
                 }
                 Ok(removed == 1)
@@ -451,6 +455,18 @@ impl FunctionStore for SqliteFunctions {
             forget_logs(self.telemetry.as_ref(), id).await;
         }
         Ok(deleted)
+    }
+
+    async fn note_ahead(&self, id: FunctionId) -> Result<(), StoreError> {
+        self.meta.write(move |c, _| remains::note(c, id)).await
+    }
+
+    async fn remains(&self, age: Duration) -> Result<Option<FunctionId>, StoreError> {
+        self.meta.write(move |c, _| remains::take(c, age)).await
+    }
+
+    async fn forget_remains(&self, id: FunctionId) -> Result<(), StoreError> {
+        self.meta.write(move |c, _| remains::forget(c, id)).await
     }
 
     async fn route(

@@ -333,3 +333,47 @@ pub(crate) async fn changes_are_announced_after_the_commit(stores: &Stores) {
     assert_eq!(next(&mut feed).await, Change::User(ada));
     assert!(feed.try_recv().is_err());
 }
+
+pub(crate) async fn what_may_be_left_of_functions_that_are_not_there_is_known(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let functions = &stores.functions;
+    let remains = async |age| functions.remains(age).await.unwrap();
+    let (now, hour) = (Duration::ZERO, Duration::from_hours(1));
+    let soon = async || tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(remains(now).await, None);
+
+    // Of one whose source is stored, until it is accepted.
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    functions.note_ahead(id).await.unwrap();
+    assert_eq!(remains(hour).await, None, "it may be accepted yet");
+    assert_eq!(remains(now).await, Some(id));
+    functions.accept(new.clone()).await.unwrap();
+    assert_eq!(remains(now).await, None);
+
+    // Of one that was not accepted.
+    let refused = NewVersion { function_id: FunctionId::new(), ..new.clone() };
+    functions.note_ahead(refused.function_id).await.unwrap();
+    functions.accept(refused.clone()).await.unwrap_err();
+    assert_eq!(remains(now).await, Some(refused.function_id));
+
+    // Of one that was deleted; each in its turn, until nothing is stored of it.
+    assert!(!functions.delete_function(ada, FunctionId::new()).await.unwrap());
+    soon().await;
+    assert!(functions.delete_function(ada, id).await.unwrap());
+    assert!(!functions.delete_function(ada, id).await.unwrap());
+    for expected in [refused.function_id, id, refused.function_id, id] {
+        soon().await;
+        assert_eq!(remains(now).await, Some(expected));
+    }
+    assert_eq!(remains(hour).await, None);
+    functions.forget_remains(id).await.unwrap();
+    for _ in 0..2 {
+        soon().await;
+        assert_eq!(remains(now).await, Some(refused.function_id));
+    }
+    functions.forget_remains(refused.function_id).await.unwrap();
+    functions.forget_remains(refused.function_id).await.unwrap();
+    assert_eq!(remains(now).await, None);
+    assert!(functions.function(ada, id).await.unwrap().is_none());
+}

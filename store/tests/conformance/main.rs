@@ -103,6 +103,7 @@ macro_rules! backends {
                 functions::a_route_shows_what_is_served,
                 functions::deletion_takes_versions_and_logs_but_not_usage,
                 functions::changes_are_announced_after_the_commit,
+                functions::what_may_be_left_of_functions_that_are_not_there_is_known,
                 queue::claims_are_oldest_first_and_exclusive,
                 queue::accounts_with_nothing_in_work_come_first,
                 queue::accounts_take_turns_however_many_ask_at_once,

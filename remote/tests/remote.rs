@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod proxy;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -322,6 +324,26 @@ async fn a_call_that_is_given_up_before_its_answer_says_what_it_used() {
         _ = sandboxes.invoke(call) => panic!("it hangs"),
         () = wait_for(|| node.seen.calls.load(Relaxed) == 1) => {}
     }
+    let outcome = tokio::time::timeout(Duration::from_secs(5), outcome).await.unwrap().unwrap();
+    assert_eq!(outcome.fault.unwrap().class, FaultClass::Cancelled);
+    assert_eq!((outcome.cpu_us, outcome.started), (42, true));
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_before_it_is_taken_says_what_it_used() {
+    let node = node(Does::Hangs, TOKEN).await;
+    let holds = Arc::new(AtomicBool::new(false));
+    let url = format!("http://{}", proxy::before(node.address, &holds).await).parse().unwrap();
+    let options = RemoteOptions { check_ms: 600_000, ..RemoteOptions::default() };
+    let sandboxes = Sandboxes::start(options, vec![url], InternalToken::parse(TOKEN).unwrap());
+    wait_for(|| sandboxes.is_ready()).await;
+    holds.store(true, Relaxed);
+    let (call, outcome) = told_call(Body::Empty);
+    tokio::select! {
+        _ = sandboxes.invoke(call) => panic!("nothing is said"),
+        () = wait_for(|| node.seen.calls.load(Relaxed) == 1) => {}
+    }
+    holds.store(false, Relaxed);
     let outcome = tokio::time::timeout(Duration::from_secs(5), outcome).await.unwrap().unwrap();
     assert_eq!(outcome.fault.unwrap().class, FaultClass::Cancelled);
     assert_eq!((outcome.cpu_us, outcome.started), (42, true));

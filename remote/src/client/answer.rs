@@ -99,6 +99,12 @@ impl Call {
         Ok(Reply { head, body, cold, timings })
     }
 
+    /// Nobody waits for the answer any more.
+    pub(super) fn give_up(self, body: Incoming) {
+        let reader = FrameReader::new(BodyDataStream::new(body));
+        UnderWay { reader, call: self }.abandon();
+    }
+
     /// The connection ended before the call did.
     fn lost(&self, error: FrameError) -> Outcome {
         Outcome::lost(self.fault_of(error))

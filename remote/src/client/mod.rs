@@ -1,6 +1,7 @@
 //! The other roles' end: one sandbox, as far as they know, that is many.
 
 mod answer;
+mod offer;
 mod upload;
 
 use std::net::SocketAddr;
@@ -22,8 +23,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, TRAILER};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,6 +32,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use self::answer::Call;
+use self::offer::Offer;
 use self::upload::{Source, Upload};
 use crate::message::{
     CANCEL, DEPENDENCIES, INVOKE, LOAD, RETIRE, Retirement, STATUS, Status, TRAILERS, preamble,
@@ -201,11 +203,14 @@ impl Shared {
             let Ok(preamble) = preamble(execution_id, &target, deadline, &head) else {
                 return Err(Box::new(search.refusal()));
             };
-            let occupied = node.occupy();
-            let body = match self.offer(&node, source.upload(preamble).telling(sent)).await {
+            let upload = source.upload(preamble);
+            let (shared, source, occupied) = (self.clone(), source.clone(), node.occupy());
+            let call = Call { shared, node, id: execution_id, source, told, _occupied: occupied };
+            let (call, answer) = Offer::make(call, upload, sent).taken().await;
+            let body = match answer {
                 Ok(body) => body,
                 Err(silent @ NotTaken::Silent(_)) if sent.load(Relaxed) => {
-                    self.note(&node, &silent);
+                    self.note(&call.node, &silent);
                     Counters::count(&self.counters.lost);
                     warn!(error = %silent, %execution_id, "a sandbox was lost with a call");
                     let fault =
@@ -213,15 +218,14 @@ impl Shared {
                     return Err(Box::new(Outcome::lost(fault)));
                 }
                 Err(not_taken) => {
-                    self.note(&node, &not_taken);
+                    self.note(&call.node, &not_taken);
+                    told = call.told;
                     Counters::count(&self.counters.retries);
                     continue;
                 }
             };
-            source.open();
+            call.source.open();
             let taken = Instant::now();
-            let (shared, source) = (self.clone(), source.clone());
-            let call = Call { shared, node, id: execution_id, source, told, _occupied: occupied };
             let (outcome, call) = match call.answer(body).await {
                 Ok(reply) => return Ok(reply),
                 Err(failed) => failed,
@@ -234,14 +238,6 @@ impl Shared {
             told = call.told;
             Counters::count(&self.counters.retries);
         }
-    }
-
-    /// Asks one node to make a call. What it answers is still to be read.
-    async fn offer(&self, node: &Node, upload: Upload) -> Result<Incoming, NotTaken> {
-        let request = self.request(Method::POST, node.address, INVOKE, upload);
-        let body = self.send(node, request).await?;
-        node.took();
-        Ok(body)
     }
 
     /// Asks for something that is no call and may be done twice.
@@ -319,7 +315,7 @@ impl Shared {
         body: Bytes,
     ) -> Result<Bytes, NotTaken> {
         let request = self.request(method, node.address, path, Upload::whole(body));
-        let body = self.send(node, request).await?;
+        let body = self.answered(node, &mut self.http.request(request)).await?;
         let body = Limited::new(body, MAX_MESSAGE_BYTES).collect().await;
         Ok(body.map_err(|_| NotTaken::Unreachable(node.address))?.to_bytes())
     }
@@ -348,11 +344,15 @@ impl Shared {
         request
     }
 
-    /// Asks a node, which says at once whether it takes what it is asked for, however long that takes.
-    /// What it answers is still to be read.
-    async fn send(&self, node: &Node, request: Request<Upload>) -> Result<Incoming, NotTaken> {
+    /// Waits for what a node says that was asked: at once whether it takes what it is asked for, however
+    /// long that takes. What it answers is still to be read.
+    async fn answered(
+        &self,
+        node: &Node,
+        answer: &mut ResponseFuture,
+    ) -> Result<Incoming, NotTaken> {
         let longest = millis(self.options.take_timeout_ms);
-        let answer = timeout(longest, self.http.request(request)).await;
+        let answer = timeout(longest, answer).await;
         let answer = answer.map_err(|_| NotTaken::Silent(node.address))?;
         let response = answer.map_err(|error| {
             tracing::debug!(node = %node.address, error = %Chain(&error),

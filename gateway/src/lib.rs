@@ -14,6 +14,7 @@ mod answer;
 mod authenticate;
 mod authorise;
 mod body;
+mod changed;
 mod connections;
 mod dispatch;
 mod downstream;

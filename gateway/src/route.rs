@@ -2,7 +2,7 @@
 //!
 //! Invariant: a call that begins after a change was announced does not see the state before it.
 //! Announced changes are applied at the start of every lookup, and an entry that was still being
-//! loaded when a change came is forgotten like a loaded one. Where no announcement reaches,
+//! loaded when a change came counts no more than a loaded one. Where no announcement reaches,
 //! [`MAX_STALENESS`] bounds an entry's age.
 
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::sync::broadcast::{self, error::TryRecvError};
 
+use crate::changed::Changed;
 use crate::path::RunPath;
 use crate::quota::{Allowance, Allowances};
 
@@ -77,12 +78,14 @@ pub(crate) enum LoadError {
 /// A place in the cache. Empty while the first caller loads it and the others wait.
 struct Slot {
     since: Instant,
+    /// Of who made it. See [`Changed`].
+    epoch: u64,
     entry: OnceCell<Entry>,
 }
 
 impl Slot {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { since: Instant::now(), entry: OnceCell::new() })
+    fn new(epoch: u64) -> Arc<Self> {
+        Arc::new(Self { since: Instant::now(), epoch, entry: OnceCell::new() })
     }
 
     fn is_stale(&self) -> bool {
@@ -90,12 +93,11 @@ impl Slot {
         absent && self.since.elapsed() > MAX_ABSENCE
     }
 
-    fn survives_change_of(&self, changed: FunctionId) -> bool {
-        match self.entry.get() {
-            // What was absent may be there now; what is being loaded may be read too early.
-            None | Some(Entry::Absent) => false,
-            Some(entry) => entry.function_id() != Some(changed),
-        }
+    /// Whether it may be taken by who asks in this epoch.
+    fn holds(&self, epoch: u64, changed: &Changed) -> bool {
+        // What was absent may be there now; what is being loaded may be read too early.
+        let id = || self.entry.get().and_then(Entry::function_id);
+        self.epoch >= epoch || id().is_some_and(|id| changed.holds(self.epoch, id))
     }
 }
 
@@ -110,7 +112,7 @@ struct Found {
     key: String,
     entry: Entry,
     since: Instant,
-    /// See [`Changes`].
+    /// See [`Changed`].
     epoch: u64,
 }
 
@@ -131,26 +133,26 @@ impl FoundLast {
     }
 }
 
-/// What is announced, and how often anything was that may concern a function.
-struct Changes {
-    feed: broadcast::Receiver<Change>,
-    epoch: u64,
-}
-
 type Slots = Cache<String, Arc<Slot>>;
 
-/// Versions that are called by number; `None`: there is no such version that was built.
-type Versions = Cache<VersionKey, Arc<OnceCell<Option<Arc<Target>>>>>;
+/// A version that is called by number.
+struct Numbered {
+    /// See [`Slot`].
+    epoch: u64,
+    /// `None`: there is no such version that was built.
+    target: OnceCell<Option<Arc<Target>>>,
+}
 
 /// The cache.
 pub(crate) struct Routes {
     functions: Arc<dyn FunctionStore>,
     sealer: Sealer,
     allowances: Arc<Allowances>,
-    changes: Mutex<Changes>,
+    feed: Mutex<broadcast::Receiver<Change>>,
+    changed: Changed,
     owners: Slots,
     strangers: Slots,
-    versions: Versions,
+    versions: Cache<VersionKey, Arc<Numbered>>,
 }
 
 impl Routes {
@@ -167,7 +169,8 @@ impl Routes {
             functions,
             sealer,
             allowances,
-            changes: Mutex::new(Changes { feed: changes.subscribe(), epoch: 0 }),
+            feed: Mutex::new(changes.subscribe()),
+            changed: Changed::new(),
             owners: slots(),
             strangers: slots(),
             versions: Cache::builder()
@@ -195,7 +198,7 @@ impl Routes {
             View::Stranger => &self.strangers,
         };
         let slot = match slots.get(path.key()) {
-            Some(slot) if !slot.is_stale() => slot,
+            Some(slot) if slot.holds(epoch, &self.changed) && !slot.is_stale() => slot,
             found => {
                 // A name that cannot exist takes no place in the cache.
                 if path.names().is_none() {
@@ -204,7 +207,7 @@ impl Routes {
                 if found.is_some() {
                     slots.invalidate(path.key());
                 }
-                slots.get_with_by_ref(path.key(), Slot::new)
+                slots.get_with_by_ref(path.key(), || Slot::new(epoch))
             }
         };
         let entry = slot.entry.get_or_try_init(|| self.load(view, path)).await?.clone();
@@ -222,8 +225,18 @@ impl Routes {
         version: u32,
     ) -> Result<Option<Arc<Target>>, LoadError> {
         let key = VersionKey { function_id: served.function_id, version };
-        let slot = self.versions.get_with(key, Arc::default);
-        slot.get_or_try_init(|| self.load_version(served, version)).await.cloned()
+        let epoch = self.changed.now();
+        let slot = match self.versions.get(&key) {
+            Some(slot) if self.changed.holds(slot.epoch, key.function_id) => slot,
+            found => {
+                if found.is_some() {
+                    self.versions.invalidate(&key);
+                }
+                let new = || Arc::new(Numbered { epoch, target: OnceCell::new() });
+                self.versions.get_with(key, new)
+            }
+        };
+        slot.target.get_or_try_init(|| self.load_version(served, version)).await.cloned()
     }
 
     async fn load_version(
@@ -255,39 +268,17 @@ impl Routes {
 
     /// Says in which epoch the caller is.
     fn apply_changes(&self) -> u64 {
-        let mut changes = self.changes.lock();
+        let mut feed = self.feed.lock();
         // Nearly always it is: to receive nothing takes longer than to ask whether there is something.
-        while !changes.feed.is_empty() {
-            match changes.feed.try_recv() {
-                Ok(Change::Function(id)) => {
-                    changes.epoch += 1;
-                    self.forget(|slot| slot.survives_change_of(id));
-                    for (key, _) in &self.versions {
-                        if key.function_id == id {
-                            self.versions.invalidate(&*key);
-                        }
-                    }
-                }
-                Ok(Change::User(_)) | Err(TryRecvError::Lagged(_)) => {
-                    changes.epoch += 1;
-                    self.forget(|_| false);
-                    self.versions.invalidate_all();
-                }
+        while !feed.is_empty() {
+            match feed.try_recv() {
+                Ok(Change::Function(id)) => self.changed.function(id),
+                Ok(Change::User(_)) | Err(TryRecvError::Lagged(_)) => self.changed.all(),
                 Ok(Change::ApiKey(_) | Change::Token | Change::DeploymentQueued) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
-        changes.epoch
-    }
-
-    fn forget(&self, survives: impl Fn(&Slot) -> bool) {
-        for slots in [&self.owners, &self.strangers] {
-            for (key, slot) in slots {
-                if !survives(&slot) {
-                    slots.invalidate(&*key);
-                }
-            }
-        }
+        self.changed.now()
     }
 
     async fn load(&self, view: View, path: &RunPath<'_>) -> Result<Entry, LoadError> {

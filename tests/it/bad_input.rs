@@ -256,7 +256,7 @@ async fn assert_too_large(what: &str, request: RequestBuilder, is_endless: bool)
     let mut piece = vec![b'x'; 1 << 20];
     let mut framing = format!("content-length: {}", PIECES * piece.len());
     if is_endless {
-        framing = "transfer-encoding: chunked".to_owned();
+        "transfer-encoding: chunked".clone_into(&mut framing);
         piece = [&b"100000\r\n"[..], &piece, b"\r\n"].concat();
     }
     let head = format!(

@@ -18,7 +18,7 @@ fn plan(schema: &[&str], sql: &str) -> Vec<String> {
 
 #[test]
 fn queries_use_their_indexes() {
-    let (meta, telemetry) = (&META_FILES, &TELEMETRY_FILES);
+    let (meta, telemetry): (&[&str], &[&str]) = (&META_FILES, &TELEMETRY_FILES);
     for (schema, sql, index, sorted) in [
         (meta, functions::ROUTE, "sqlite_autoindex_users_2 (user_name=?)", true),
         (meta, functions::LIST, "functions_by_age", true),

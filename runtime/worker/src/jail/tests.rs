@@ -225,7 +225,7 @@ fn attack(tmp: &Path, own: &str, other: &str, outside: &str) -> Report {
     report.insert("fine: a thread", makes_a_thread());
     report.insert("fine: rights in tmp", rights_in(tmp));
     // Last: there is room for no other.
-    if super::namespaces::has_own_users() {
+    if super::resources::are_threads_bounded() {
         report.insert(MANY_THREADS, makes_many_threads());
     }
     report

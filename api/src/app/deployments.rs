@@ -27,7 +27,7 @@ use super::refusal::Refusal;
 use super::uploads::Room;
 use super::{App, access, detached};
 use crate::build::dependencies::{Dependencies, PackageLock};
-use crate::build::leftovers::ACCEPTED_WITHIN;
+use crate::build::leftovers::NotedAhead;
 use crate::build::source::{SourceFiles, is_code, source_key, stored_under};
 
 /// How often acceptance is tried again when others deploy the same function at the same time.
@@ -258,7 +258,7 @@ impl App {
     ) -> Result<Accepted, Refusal> {
         // Before anything is accepted: no change of it is missed.
         let changes = self.stores.changes.subscribe();
-        let mut noted_at = None;
+        let mut noted: Option<NotedAhead> = None;
         for _ in 0..MAX_CONFLICTS {
             let base = self.find(principal, subject).await?;
             let previous = match &base {
@@ -281,7 +281,7 @@ impl App {
                     let version = new.source.stored_version;
                     let key = source_key(id, &new.source, &source.hash);
                     if matches!(base, Base::New { .. }) {
-                        noted_at = Some(Instant::now());
+                        noted = Some(NotedAhead::now());
                         self.stores.functions.note_ahead(id).await?;
                     }
                     source.files.store(self.stores.artifacts.as_ref(), &key).await?;
@@ -289,7 +289,7 @@ impl App {
                 }
             }
             let id = new.function_id;
-            if noted_at.is_some_and(|at| at.elapsed() > ACCEPTED_WITHIN) {
+            if noted.is_some_and(|noted| noted.is_old()) {
                 return Err(Refusal::internal("the source was stored for too long"));
             }
             match self.enqueue(new).await {

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::fault::Chain;
@@ -56,10 +56,31 @@ const REMOVALS_IN_PARALLEL: usize = 8;
 const REMAINS_AFTER: Duration = Duration::from_hours(1);
 
 /// How long a function whose source is being stored may be accepted after that was noted.
-pub(crate) const ACCEPTED_WITHIN: Duration = Duration::from_mins(30);
+const ACCEPTED_WITHIN: Duration = Duration::from_mins(30);
 
 /// How often a build looks whether a sweep has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// When it was noted that objects may be of a function that is not there yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NotedAhead {
+    at: Instant,
+    by_clock: SystemTime,
+}
+
+impl NotedAhead {
+    /// To be made before it is noted.
+    pub(crate) fn now() -> Self {
+        Self { at: Instant::now(), by_clock: SystemTime::now() }
+    }
+
+    /// Whether the function may not be accepted any more. The store goes by a clock that may have been set
+    /// forward meanwhile, or has gone on while this machine slept.
+    pub(crate) fn is_old(&self) -> bool {
+        let by_clock = self.by_clock.elapsed().unwrap_or_default();
+        self.at.elapsed().max(by_clock) > ACCEPTED_WITHIN
+    }
+}
 
 /// Removes what is not referred to.
 pub(super) struct Leftovers {
@@ -292,4 +313,22 @@ fn of_bundle(function: FunctionId, hash: &BundleHash) -> [(String, ArtifactKey);
         ArtifactKey::Assets { function, hash: hash.clone() },
     ]
     .map(|key| (key.to_string(), key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_old_by_either_clock() {
+        let now = NotedAhead::now();
+        assert!(!now.is_old());
+        let long = ACCEPTED_WITHIN + Duration::from_secs(1);
+        assert!(NotedAhead { by_clock: now.by_clock - long, ..now }.is_old());
+        assert!(!NotedAhead { by_clock: now.by_clock + long, ..now }.is_old());
+        // A machine that was started just now has no such moment.
+        if let Some(at) = now.at.checked_sub(long) {
+            assert!(NotedAhead { at, by_clock: now.by_clock + long }.is_old());
+        }
+    }
 }

@@ -13,9 +13,15 @@ use crate::json;
 
 const MAX_DEPENDENCIES: usize = 500;
 
-/// Values of a `package.json` and of a lock file, as [`json::read`] counts them.
+/// Values of a `package.json`, as [`json::read`] counts them.
 const MAX_MANIFEST_VALUES: usize = 200_000;
-const MAX_LOCK_VALUES: usize = 2_000_000;
+
+/// Values of a lock file that may have so many bytes: of npm's there is one for every three.
+pub(crate) fn max_lock_values(max_bytes: u64) -> usize {
+    usize::try_from(max_bytes / 2).unwrap_or(usize::MAX).max(LEAST_LOCK_VALUES)
+}
+
+const LEAST_LOCK_VALUES: usize = 2_000_000;
 
 /// Package name to version range.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -198,7 +204,7 @@ impl PackageLock {
     /// Reads the text of a lock file of at most so many bytes.
     pub(crate) fn parse(text: String, max_bytes: u64) -> Result<Self, String> {
         check_length(&text, max_bytes)?;
-        match json::read(&text, MAX_LOCK_VALUES) {
+        match json::read(&text, max_lock_values(max_bytes)) {
             Ok(Value::Object(_)) => Ok(Self(text)),
             Ok(_) => Err("must be an object".into()),
             Err(error) => Err(format!("is not JSON: {error}")),
@@ -286,6 +292,21 @@ mod tests {
         for bad in [json!("{"), json!("[]"), json!(1), json!([])] {
             assert!(PackageLock::from_value(bad.clone(), bytes).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_lock_file_may_have_the_values_that_its_bytes_are() {
+        let package = concat!(
+            r#""node_modules/abc":{"version":"1.2.3","resolved":"https://r.example/abc/-/abc-1.2.3.tgz","#,
+            r#""integrity":"sha512-0123456789012345678","license":"MIT","dependencies":{"abcd":"^1"}},"#,
+        );
+        let text = format!("{{\"packages\":{{{}\"\":{{}}}}}}", package.repeat(40_000));
+        let bytes = text.len() as u64;
+        assert!(json::read(&text, LEAST_LOCK_VALUES).is_err());
+        assert!(PackageLock::parse(text, bytes).is_ok());
+        let nested = format!("{{\"a\":[{}0]}}", "[],".repeat(200_000));
+        let wrong = PackageLock::parse(nested, bytes).unwrap_err();
+        assert!(wrong.contains("more objects"), "{wrong}");
     }
 
     #[test]

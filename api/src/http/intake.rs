@@ -20,14 +20,14 @@ use crate::app::deployments::{Deploy, NewSource};
 use crate::app::limits::LimitsPatch;
 use crate::app::refusal::Refusal;
 use crate::app::uploads::Room;
-use crate::build::dependencies::{Dependencies, Manifest, PackageLock};
+use crate::build::dependencies::{Dependencies, Manifest, PackageLock, max_lock_values};
 use crate::build::source::{SourceBounds, SourceError, SourceFiles, is_code};
 
 /// Nearly all JavaScript is TypeScript, so this fits code that comes without a name.
 const UNNAMED: &str = "index.ts";
 
-/// Values of a deploy, as `json::read` counts them. A lock file has most of them.
-const MAX_VALUES: usize = 2_000_000;
+/// Values of a deploy beside those of its lock file, which has most of them, as `json::read` counts them.
+const MAX_VALUES: usize = 200_000;
 
 const MAX_EXTERNAL: usize = 100;
 const MAX_ENV_NAME_BYTES: usize = 128;
@@ -162,7 +162,8 @@ async fn receive(
     let received = if is_archive {
         Received::Archive(bytes)
     } else {
-        Received::Json(Fields::parse(bytes, MAX_VALUES).await?)
+        let of_lock = max_lock_values(options.package_lock_bytes);
+        Received::Json(Fields::parse(bytes, of_lock.saturating_add(MAX_VALUES)).await?)
     };
     Ok((received, room))
 }

@@ -33,28 +33,41 @@ export const STREAMING = SymbolFor("aws.lambda.runtime.handler.streaming");
 
 const BARE_PARAMETER = new SafeRegExp(/^\s*(?:async\s+)?([\w$]+)\s*=>/);
 const NAME = new SafeRegExp(/^[\w$]*/);
-/** A function that calls its second parameter so is a listener of `node:http`. */
-const LISTENER = new SafeRegExp(/^(?:_?resp?|_?response)$/);
+/**
+ * A function that calls its second parameter so is a listener of `node:http`. Behind the name may be a
+ * number: a bundle has one there if another module has a variable of the same name.
+ */
+const LISTENER = new SafeRegExp(/^(?:_?resp?|_?response|outgoing)\d*$/);
 /** A function that calls its first parameter so takes a `Request`, if it uses it as one. */
-const REQUEST = new SafeRegExp(/^_?req(?:uest)?$/);
+const REQUEST = new SafeRegExp(/^_?req(?:uest)?\d*$/);
+/** That parameter: a name by itself, or behind the dots of `...`. */
+const PARAMETER = "(?<![\\w$]|(?<!\\.\\.)\\.)NAME(?![\\w$])";
+/** The brace of a pattern that takes it apart. */
+const APART = "\\{(?=[^{}]*\\}\\s*=\\s*NAME(?![\\w$]|\\s*(?:\\?\\.|[.[(])))";
 /** What a `Request` has and an event has not, and who takes a `Request`. */
-const HEADERS_USE = "headers\\s*\\.\\s*(?:get|has|forEach|entries|keys|values)\\s*\\(";
 const REQUEST_USE = [
-  "(?<![\\w$.])NAME\\s*\\.\\s*(?:json|text|arrayBuffer|blob|bytes|formData|clone)\\s*\\(",
-  `(?<![\\w$.])NAME\\s*\\.\\s*${HEADERS_USE}`,
-  "(?<![\\w$.])NAME\\s*\\.\\s*url\\b",
+  `${PARAMETER}\\s*\\.\\s*(?:json|text|arrayBuffer|blob|bytes|formData|clone)\\s*\\(`,
+  `${PARAMETER}\\s*\\.\\s*headers\\s*\\.\\s*(?:get|has|forEach|entries|keys|values)\\s*\\(`,
+  "(?:\\bfromEntries\\s*\\(|\\bof\\b|\\[\\s*\\.\\.\\.)\\s*NAME\\s*\\.\\s*headers\\b(?!\\s*[.?[])",
+  `${PARAMETER}\\s*\\.\\s*url\\b`,
+  // What has the body as well may be an event's, whose body is no stream.
+  `${APART}(?![^{}]*\\bbody\\b)(?:[^{}]*,)?\\s*url\\b`,
   "(?<![\\w$])(?:fetch|new\\s+Request)\\s*\\(\\s*NAME\\s*[,)]",
 ].join("|");
+const OF_EVENTS = "query|path|rawBody|rawQueryString|queryStringParameters|pathParameters|" +
+  "requestContext|isBase64Encoded|httpMethod|cookies";
+const BODY = `${PARAMETER}\\s*\\??\\.\\s*body`;
 /**
  * What an event has and a `Request` has not, or a body that is no stream: who uses that as well takes
  * an event.
  */
 const EVENT_USE = [
-  "(?<![\\w$.])NAME\\s*\\??\\.\\s*(?:query|path|rawBody|rawQueryString|" +
-  "queryStringParameters|pathParameters|requestContext|isBase64Encoded|httpMethod|cookies)\\b",
-  "(?<![\\w$.])NAME\\s*\\??\\.\\s*body\\s*\\??\\.\\s*" +
-  "(?!(?:getReader|pipeThrough|pipeTo|tee|cancel|locked|values)\\b)",
-  "\\bJSON\\s*\\.\\s*parse\\s*\\(\\s*NAME\\s*\\??\\.\\s*body\\b",
+  `${PARAMETER}\\s*\\??\\.\\s*(?:${OF_EVENTS})\\b`,
+  `${APART}(?:[^{}]*,)?\\s*(?:${OF_EVENTS})\\b`,
+  `${BODY}\\s*\\??\\.\\s*(?!(?:getReader|pipeThrough|pipeTo|tee|cancel|locked|values)\\b)`,
+  `${BODY}\\s*(?:\\[|(?:\\|\\||\\?\\?)\\s*\\{)`,
+  `\\}\\s*=\\s*${BODY}\\b`,
+  `\\bJSON\\s*\\.\\s*parse\\s*\\(\\s*${BODY}\\b`,
 ].join("|");
 /** The same of a pattern that takes no more than a `Request` has: an event has no `url`. */
 const PATTERN = new SafeRegExp(

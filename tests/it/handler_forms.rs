@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{deploy, send, server};
 
 /// `(file, code, handlerKind)`; each answers GET with `ok GET`.
-const FORMS: [(&str, &str, &str); 29] = [
+const FORMS: [(&str, &str, &str); 31] = [
     ("f.ts", "Deno.serve((r: Request) => new Response(`ok ${r.method}`));", "deno-serve"),
     (
         "f.mjs",
@@ -63,6 +63,17 @@ const FORMS: [(&str, &str, &str); 29] = [
         "f.mjs",
         "const handle = (app) => (req) => app.fetch(req); export default handle({ fetch: ({ method }) => new Response(`ok ${method}`) })",
         "fetch",
+    ),
+    // Names that another module, or the module itself, has as well: the bundle has others.
+    (
+        "f.mjs",
+        "const request = globalThis.name; globalThis.kept = () => request; export default (request) => new Response(`ok ${new Request(request).method}`)",
+        "fetch",
+    ),
+    (
+        "f.mjs",
+        "const res = globalThis.name; globalThis.kept = () => res; export default (req, res) => res.end(`ok ${req.method}`)",
+        "listener",
     ),
     ("f.ts", "export const GET = (r: Request) => new Response(`ok ${r.method}`)", "methods"),
     (

@@ -184,7 +184,8 @@ impl Project {
     /// One file; its packages are those of the `package.json` beside it.
     fn single(&self, only: &str) -> Result<Files, ClientError> {
         let mut found = Files { folders: vec![self.root.clone()], ..Files::default() };
-        for name in [only, "package.json", "package-lock.json"] {
+        let lock = LOCK_FILES.into_iter().find(|name| self.root.join(name).exists());
+        for name in [only, "package.json"].into_iter().chain(lock) {
             let path = self.root.join(name);
             match fs::read(&path) {
                 Ok(content) => drop(found.sent.insert(name.to_owned(), content)),
@@ -209,9 +210,8 @@ impl Project {
         if let Some(only) = &self.only {
             body["filename"] = only.as_str().into();
             body["code"] = text(only)?.into();
-            for (file, field) in
-                [("package.json", "packageJson"), ("package-lock.json", "packageLock")]
-            {
+            let locks = LOCK_FILES.map(|name| (name, "packageLock"));
+            for (file, field) in [("package.json", "packageJson")].into_iter().chain(locks) {
                 if let Some(content) = text(file)? {
                     body[field] = content.into();
                 }
@@ -461,6 +461,21 @@ mod tests {
         assert_eq!(lock(), Some("yarn.lock"));
         fs::write(dir.path().join("package-lock.json"), "{}").unwrap();
         assert_eq!(lock(), None);
+    }
+
+    #[test]
+    fn a_single_file_comes_with_its_packages_and_the_lock_file_that_counts() {
+        let dir = folder(&[("f.js", "1"), ("g.js", "1"), ("package.json", "{}")]);
+        let body = || {
+            let project = Project::at(&dir.path().join("f.js")).unwrap();
+            project.body(&"f".parse().unwrap(), &project.files().unwrap()).unwrap()
+        };
+        let expected = json!({ "name": "f", "filename": "f.js", "code": "1", "packageJson": "{}" });
+        assert_eq!(body(), expected);
+        for lock in ["package-lock.json", "npm-shrinkwrap.json"] {
+            fs::write(dir.path().join(lock), lock).unwrap();
+            assert_eq!(body()["packageLock"], lock);
+        }
     }
 
     #[test]

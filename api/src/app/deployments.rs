@@ -475,10 +475,13 @@ impl App {
         if record.latest.version == version {
             return Ok(record);
         }
-        let wanted = match &record.active {
-            Some(active) if active.version == version => Some(active.clone()),
-            _ => self.stores.functions.version(principal.user_id, id, version).await?,
-        };
+        let served = record.active.as_ref().filter(|active| active.version == version);
+        let mut wanted = served.cloned();
+        if wanted.is_none() {
+            wanted = self.stores.functions.version(principal.user_id, id, version).await?;
+            // Read after it: if it has come to be served meanwhile, that is told with it.
+            record = self.function(principal, id).await?;
+        }
         if let Some(wanted) = wanted {
             record.function.status = wanted.status;
             record.function.deploy_error.clone_from(&wanted.error);

@@ -99,3 +99,46 @@ async fn so_many_deploys_are_in_work_at_a_time() {
         assert_eq!(view["status"], "active", "{view:#}");
     }
 }
+
+#[tokio::test]
+async fn a_version_that_is_served_is_told_to_be_although_another_waits_behind_it() {
+    let data = Arc::new(TempDir::new().unwrap());
+    let plane = Plane::at(data, |options| options.deploys_queued_per_user = 1_000);
+    let token = plane.register("ada").await;
+    let built = BuiltVersion {
+        bundle_hash: BundleHash::of(b"bundle"),
+        bundle_bytes: 6,
+        dep_hash: None,
+        dependency_cache: None,
+        needs_tree: false,
+        handler_kind: HandlerKind::Event,
+    };
+    // It comes to be served before the first step of the request that asks for it, before the second, ...
+    for steps in 0.. {
+        let name = format!("f{steps}");
+        let body = json!({ "name": name, "filename": "f.mjs", "code": "export default 1" });
+        plane.call(&token, "POST", "/api/function/deploy", &body).await.expect(202);
+        let last = plane.call(&token, "POST", "/api/function/deploy", &body).await.expect(202).body;
+        let id = last["id"].as_str().unwrap();
+        let standing = format!("/api/function/{id}/versions/1/deploy");
+        let mut asked = pin!(plane.get(&token, &standing));
+        let mut left = steps;
+        let before = poll_fn(|cx| {
+            if left == 0 {
+                return Poll::Ready(None);
+            }
+            left -= 1;
+            asked.as_mut().poll(cx).map(Some)
+        });
+        if let Some(before) = before.await {
+            assert_eq!(before.expect(202).body["status"], "pending");
+            break;
+        }
+        plane.stores.functions.activate(id.parse().unwrap(), 1, built.clone()).await.unwrap();
+        let view = asked.await.body;
+        assert_eq!(view["version"], 1, "{view:#}");
+        if view["status"] == "active" {
+            assert_eq!(view["activeVersion"], 1, "after {steps} steps: {view:#}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 // Questions to the API and their cached answers, by key.
 
-import { QueryClient, useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
+import { QueryClient, queryOptions, useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
 import { ApiError, api, type User, type Version } from './api';
 import { discardAll } from './drafts';
 
@@ -55,12 +55,16 @@ export const useFunction = (id: string) =>
     refetchInterval: ({ state }) => (state.data && isBuilding(state.data) ? BUSY_MS : CALM_MS),
   });
 
-/** Of one version: the function itself tells of the newest, which may wait behind it. */
-export const useDeploy = (id: string, version: number) =>
-  useQuery({
+/**
+ * Of one version: the function itself tells of the newest, which may wait behind it. How it ended is told
+ * once: what comes to be served later did not come first.
+ */
+export const deployOf = (id: string, version: number) =>
+  queryOptions({
     queryKey: ['deploy', id, version],
     queryFn: () => api.deployed(id, version),
-    refetchInterval: ({ state }) => (state.data && isBuilding(state.data) ? BUSY_MS : CALM_MS),
+    staleTime: ({ state }) => (state.data && !isBuilding(state.data) ? Infinity : 0),
+    refetchInterval: ({ state }) => (!state.data ? CALM_MS : isBuilding(state.data) ? BUSY_MS : false),
   });
 
 export const useVersions = (id: string) =>

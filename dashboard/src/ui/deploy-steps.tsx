@@ -4,7 +4,7 @@ import { Check, Circle, X } from 'lucide-preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import type { DeployStatus } from '../lib/api';
 import { bytes, milliseconds } from '../lib/format';
-import { useDeploy } from '../lib/store';
+import { deployOf, useQuery } from '../lib/store';
 import { stage } from '../lib/versions';
 
 type State = 'done' | 'now' | 'next' | 'failed';
@@ -17,7 +17,7 @@ interface Props {
 }
 
 export function DeploySteps({ id, version, onLive, onFailed }: Props) {
-  const { data: current } = useDeploy(id, version);
+  const { data: current } = useQuery(deployOf(id, version));
   const [begun] = useState(() => performance.now());
   const [built, setBuilt] = useState<number>();
   const [now, setNow] = useState(begun);

@@ -13,10 +13,12 @@ describe('lib', () => {
   let api;
   let drafts;
   let templates;
+  let store;
   before(async () => {
     vite = await createServer({ server: { middlewareMode: true, ws: false, hmr: false }, appType: 'custom', logLevel: 'error', optimizeDeps: { noDiscovery: true } });
     const names = ['format', 'logs', 'dotenv', 'versions', 'drafts', 'templates', 'api'];
     [format, logs, dotenv, versions, drafts, templates, api] = await Promise.all(names.map((name) => vite.ssrLoadModule(`/src/lib/${name}.ts`)));
+    store = await vite.ssrLoadModule('/src/lib/store.tsx');
   });
   after(() => vite?.close());
 
@@ -127,6 +129,14 @@ describe('lib', () => {
     assert.equal(versions.stage(3, 'active', 3), 'Version 3 is live');
     assert.equal(versions.stage(3, 'active', 4), 'Version 3 is not served: version 4 came first');
     assert.deepEqual(['pending', 'failed'].map((status) => versions.stage(3, status, 2)), ['Deploying version 3', 'The deploy failed']);
+  });
+
+  test('a deploy is looked at until it has ended, and not again', () => {
+    const { refetchInterval, staleTime } = store.deployOf('id', 3);
+    const looked = (status) => [refetchInterval, staleTime].map((of) => of({ state: { data: status && { status } } }));
+    assert.deepEqual(looked('deploying'), [400, 0]);
+    assert.deepEqual(looked(undefined), [5_000, 0]);
+    for (const ended of ['active', 'failed']) assert.deepEqual(looked(ended), [false, Infinity]);
   });
 
   test('a pasted .env', () => {

@@ -29,8 +29,8 @@ pub struct GatewayOptions {
     pub whole_body_bytes: u64,
     /// Of an account's functions, bytes of answers that are whole in memory while their callers read
     /// them. Beyond it its calls get 429 until some are read; answers to calls that are under way
-    /// by then still go out. All accounts together have four times as much; beyond that whoever has
-    /// some waits. 0 sets no bound.
+    /// by then still go out. All accounts together have four times as much; beyond that each may
+    /// have an eighth of its own. 0 sets no bound.
     pub unread_answer_bytes: u64,
     /// How much of a refused body is read and thrown away, so that its sender sees the answer and
     /// not a reset connection.

@@ -11,9 +11,12 @@ use bytes::Bytes;
 /// Smaller answers are not counted: there is one for each connection at most.
 const COUNTED_BYTES: usize = 8 * 1024;
 
-/// What all accounts together may have, as a multiple of what one may. Beyond it nobody gets more who
-/// has some.
+/// What all accounts together may have, as a multiple of what one may.
 const ACCOUNTS: u64 = 4;
+
+/// Beyond that an account may have this part of its own: few can have most of it, and the others are
+/// served as before.
+const PART: u64 = 8;
 
 /// Bytes of answers in memory.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +35,8 @@ impl Unread {
     pub(crate) fn is_beyond(&self, limit_bytes: u64) -> bool {
         let own = self.own.load(Relaxed);
         own > limit_bytes
-            || (own > 0 && self.all.load(Relaxed) > limit_bytes.saturating_mul(ACCOUNTS))
+            || (own > limit_bytes / PART
+                && self.all.load(Relaxed) > limit_bytes.saturating_mul(ACCOUNTS))
     }
 
     /// The same bytes, counted for as long as somebody has them.
@@ -85,16 +89,20 @@ mod tests {
     }
 
     #[test]
-    fn where_all_have_too_much_only_those_wait_who_have_some() {
+    fn where_all_have_too_much_those_wait_who_have_most_of_it() {
         let all = Unread::default();
-        let limit_bytes = 2 * COUNTED_BYTES as u64;
-        let [idle, last, others @ ..] = [(); 6].map(|()| Unread::beside(&all));
-        let answer = |unread: &Unread| unread.count(Bytes::from(vec![0; COUNTED_BYTES]));
-        let mut held: Vec<_> = others.iter().flat_map(|of| [answer(of), answer(of)]).collect();
-        assert!(!others.iter().any(|of| of.is_beyond(limit_bytes)));
-        held.push(answer(&last));
-        assert!(others.iter().chain([&last]).all(|of| of.is_beyond(limit_bytes)));
-        assert!(!idle.is_beyond(limit_bytes));
+        let limit_bytes = (PART + 1) * COUNTED_BYTES as u64;
+        let [idle, small, last, others @ ..] = [(); 7].map(|()| Unread::beside(&all));
+        let answers = |unread: &Unread, n| unread.count(Bytes::from(vec![0; n * COUNTED_BYTES]));
+        let mut held: Vec<_> = others.iter().map(|of| answers(of, 9)).collect();
+        held.extend([answers(&small, 1)]);
+        assert!(others.iter().all(|of| of.is_beyond(limit_bytes)));
+        held.truncate(3);
+        held.extend([answers(&last, 2), answers(&small, 1)]);
+        assert!(!last.is_beyond(limit_bytes));
+        held.push(answers(&others[3], 7));
+        assert!(last.is_beyond(limit_bytes) && others.iter().all(|of| of.is_beyond(limit_bytes)));
+        assert!(!small.is_beyond(limit_bytes) && !idle.is_beyond(limit_bytes));
         held.clear();
         assert!(!last.is_beyond(0));
     }

@@ -18,6 +18,7 @@ use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::coop::unconstrained;
 
 use crate::options::ConnectionOptions;
 use crate::patience::Patience;
@@ -118,7 +119,8 @@ async fn before<F: Future>(
     phase: Phase,
 ) -> Option<F::Output> {
     let news = told.clone();
-    let mut told = pin!(reached(told, phase));
+    // It must know the task, even one that has used up its turn: it is not asked again.
+    let mut told = pin!(unconstrained(reached(told, phase)));
     let mut waiting: Option<Waker> = None;
     let end = poll_fn(|cx| {
         if let Poll::Ready(end) = connection.as_mut().poll(cx) {
@@ -155,4 +157,31 @@ async fn accept(
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok((stream, peer, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::coop::consume_budget;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_has_used_up_its_turn_is_told_all_the_same() {
+        let (ending, mut told) = watch::channel(Phase::Serving);
+        let serving = tokio::spawn(async move {
+            let mut is_first = true;
+            let busy_once = poll_fn(move |cx| {
+                if std::mem::take(&mut is_first) {
+                    while pin!(consume_budget()).poll(cx).is_ready() {}
+                }
+                Poll::<()>::Pending
+            });
+            let connection = pin!(busy_once);
+            before(connection, &mut told, Phase::Draining).await
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        ending.send_replace(Phase::Draining);
+        let ended = tokio::time::timeout(Duration::from_secs(5), serving).await;
+        assert!(ended.expect("it is told").unwrap().is_none());
+    }
 }

@@ -279,6 +279,38 @@ async fn between_calls_that_come_one_at_a_time_a_worker_looks_instead_of_sleepin
     bench.is_well().await;
 }
 
+#[tokio::test]
+async fn what_is_called_when_garbage_is_collected_waits_for_some_of_them_and_not_for_all() {
+    const CODE: &str = "
+        let isFreed = false;
+        const registry = new FinalizationRegistry(() => { isFreed = true; });
+        let old = new ArrayBuffer(60 << 20);
+        const take = (size) => void new ArrayBuffer(size);
+        export default ({ query }) => {
+          if (query.way === 'age') take(9 << 20);
+          if (query.way === 'collect') {
+            (() => registry.register({}, 0))();
+            // There is room for so much when all garbage is collected, also what is old.
+            old = null;
+            take(100 << 20);
+            // Until the others wait.
+            for (const end = Date.now() + 100; Date.now() < end;);
+          }
+          return `${isFreed}`;
+        };";
+    let bench = Bench::start_with(waiting(60_000)).await;
+    let function = bench.function_with(CODE, Limits { concurrency: 1, ..Limits::default() });
+    // Their length is known after a few.
+    for _ in 0..20 {
+        assert_eq!(bench.get(&function, "/?way=age").await.text(), "false");
+    }
+    let others = std::iter::repeat_n("/", 199);
+    let paths = std::iter::once("/?way=collect").chain(others);
+    let called = join_all(paths.map(|path| bench.get(&function, path))).await;
+    assert!(called.iter().any(|call| call.text() == "true"), "they all came before");
+    bench.is_well().await;
+}
+
 /// How often the process has waited for something.
 fn sleeps(pid: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -41,6 +41,10 @@ const HEAP_STAYS: Duration = Duration::from_millis(1);
 /// time of the process takes up to a microsecond, and whoever takes the core away keeps it for longer.
 const SHORT_CALL: Duration = Duration::from_micros(100);
 
+/// Calls that follow each other at once do so for no longer: the time that passes does not show what other
+/// threads use, which the watchdog sees.
+const UNASKED: Duration = Duration::from_millis(1);
+
 /// How much of a request's body is taken before more of it is asked for.
 const CREDIT_STEP_BYTES: usize = INITIAL_UPLOAD_CREDIT_BYTES as usize / 8;
 
@@ -58,13 +62,36 @@ const COMMON_HEADERS: [(&str, &str); 4] = [
 /// What is answered instead of a status that no answer has.
 pub(crate) const NO_STATUS: u16 = 500;
 
+/// The CPU time of the process at a time.
+#[derive(Clone, Copy)]
+struct CpuTime {
+    at: Instant,
+    us: u64,
+    /// When the kernel was asked for it last.
+    asked: Instant,
+}
+
+impl CpuTime {
+    fn ask(at: Instant) -> Self {
+        Self { at, us: process_cpu_us(), asked: at }
+    }
+
+    /// What it is later, when the process has been at work since.
+    fn later(self, at: Instant) -> Self {
+        let awake = at.saturating_duration_since(self.at);
+        if awake >= SHORT_CALL || at.saturating_duration_since(self.asked) >= UNASKED {
+            return Self::ask(at);
+        }
+        Self { at, us: self.us + (u64::from(awake.subsec_nanos()) + 500) / 1_000, ..self }
+    }
+}
+
 /// The call in the isolate: there is one at a time.
 struct CallState {
     call: u32,
     deadline: Instant,
-    /// The CPU time of the process at that time, from which this call pays for it.
-    cpu_start_us: u64,
-    cpu_start: Instant,
+    /// The CPU time of the process from which this call pays for it.
+    cpu_start: CpuTime,
     begun: Instant,
     answered: bool,
     streamed_bytes: u64,
@@ -110,8 +137,8 @@ pub(crate) struct Host {
     log_cut: Cell<bool>,
     filling: RefCell<Option<Filling>>,
     finished: RefCell<Option<Finished>>,
-    /// When a call ended, and the CPU time of the process then, until something else runs.
-    cpu_at_end: Cell<Option<(Instant, u64)>>,
+    /// The CPU time of the process when a call ended, until something else runs.
+    cpu_at_end: Cell<Option<CpuTime>>,
     /// The process has gone to sleep since a call has begun, with a call in it.
     has_slept: Cell<bool>,
     /// When the heap was looked at last.
@@ -172,12 +199,10 @@ impl Host {
         self.memory.begin();
         self.logged_bytes.set(0);
         self.log_cut.set(false);
-        let (cpu_start, cpu_start_us) =
-            self.cpu_at_end.take().unwrap_or_else(|| (begun, process_cpu_us()));
+        let cpu_start = self.cpu_at_end.take().unwrap_or_else(|| CpuTime::ask(begun));
         let state = CallState {
             call,
             deadline,
-            cpu_start_us,
             cpu_start,
             begun,
             answered: false,
@@ -195,7 +220,7 @@ impl Host {
     /// The CPU time of the process at which the call has used up its own.
     pub(crate) fn cpu_until_us(&self) -> u64 {
         let budget_us = u64::from(self.limits.get().cpu_ms) * 1_000;
-        self.call.borrow().as_ref().map_or(NEVER, |state| state.cpu_start_us + budget_us)
+        self.call.borrow().as_ref().map_or(NEVER, |state| state.cpu_start.us + budget_us)
     }
 
     /// Whether a call is in the isolate.
@@ -229,15 +254,11 @@ impl Host {
         if let Some(state) = self.call.borrow_mut().take_if(|state| state.call == call) {
             self.filling.take();
             let at = Instant::now();
-            let awake = at.saturating_duration_since(state.cpu_start);
-            let now_us = if self.has_slept.get() || awake >= SHORT_CALL {
-                process_cpu_us()
-            } else {
-                state.cpu_start_us + (u64::from(awake.subsec_nanos()) + 500) / 1_000
-            };
+            let start = state.cpu_start;
+            let cpu = if self.has_slept.get() { CpuTime::ask(at) } else { start.later(at) };
             // What was counted too much before is not counted again.
-            let cpu_us = now_us.saturating_sub(state.cpu_start_us);
-            self.cpu_at_end.set(Some((at, now_us)));
+            let cpu_us = cpu.us.saturating_sub(start.us);
+            self.cpu_at_end.set(Some(cpu));
             let busy = at.saturating_duration_since(state.begun);
             // Without having slept it was at work, or the core was somebody else's.
             let was_awake = !self.has_slept.get() && busy < LONGEST_INTERRUPTION;
@@ -544,6 +565,24 @@ mod tests {
         assert!(cpu_us_of(3_000) >= 2_900, "after a short one, which may count with all its time");
         host.rest();
         assert!(cpu_us_of(3_000) >= 3_000);
+    }
+
+    #[test]
+    fn what_other_threads_use_counts_though_calls_are_short() {
+        let host = Host::new();
+        let until = Instant::now() + Duration::from_millis(100);
+        let other = std::thread::spawn(move || while Instant::now() < until {});
+        let before_us = process_cpu_us();
+        let mut counted_us = 0;
+        while Instant::now() < until {
+            let now = Instant::now();
+            host.begin(1, now, now, false);
+            host.done(1);
+            counted_us += host.finished.take().unwrap().cpu_us;
+        }
+        let used_us = process_cpu_us() - before_us;
+        other.join().unwrap();
+        assert!(counted_us * 10 >= used_us * 8, "{counted_us} of {used_us}");
     }
 
     #[test]

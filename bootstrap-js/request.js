@@ -304,13 +304,16 @@ function bodyOf(call) {
 
 /** A body whose end is still to come. A stream is made of it when somebody asks for one, or for a part. */
 class LateBody extends InnerBody {
+  // A `Request` has it among its symbols.
+  #call;
+
   constructor(call) {
     super(NOT_MADE);
-    this.call = call;
+    this.#call = call;
   }
 
   get streamOrStatic() {
-    if (this.held === NOT_MADE) this.held = streamOf(this.call);
+    if (this.held === NOT_MADE) this.held = streamOf(this.#call);
     return this.held;
   }
 
@@ -330,7 +333,7 @@ class LateBody extends InnerBody {
   consume() {
     if (this.held !== NOT_MADE) return super.consume();
     this.held = { body: null, consumed: true };
-    return wholeOf(this.call);
+    return wholeOf(this.#call);
   }
 }
 

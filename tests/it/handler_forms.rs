@@ -392,3 +392,23 @@ async fn a_body_is_read_once_in_any_way() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_a_request_is_made_of_leads_to_nothing_of_ours() {
+    let code = "
+        const seen = new Set();
+        const leads = (value) => {
+          if (value === null || !['object', 'function'].includes(typeof value) || seen.has(value)) return false;
+          seen.add(value);
+          return 'openWebSocket' in value || Reflect.ownKeys(value).some((key) => {
+            try { return leads(value[key]); } catch { return false; }
+          });
+        };
+        export default { fetch: (request) => Response.json([leads(request), seen.size > 1]) };
+    ";
+    let owner = server().await.register().await;
+    owner.deploy(&deploy("o", "o.mjs", code)).await;
+    // Its end is not there when it is asked for.
+    let request = owner.run(Method::POST, "o").body("x".repeat(1_000_000));
+    assert_eq!(send(request).await.expect(200).json(), json!([false, true]));
+}

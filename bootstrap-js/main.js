@@ -112,8 +112,13 @@ function run(call) {
     return fail(call, error);
   }
   // Also when there is nothing to wait for: what the handler has put off belongs to its call.
-  if (rest === undefined) PromisePrototypeThen(NOW, () => concludeAtOnce(call));
-  else conclude(call, rest);
+  if (rest !== undefined) return void conclude(call, rest);
+  try {
+    PromisePrototypeThen(NOW, () => concludeAtOnce(call));
+  } catch {
+    // It asks `Promise.prototype` for a constructor, which code may have replaced. To await does not.
+    conclude(call);
+  }
 }
 
 async function respondTo(call, promise) {

@@ -412,3 +412,21 @@ async fn what_a_request_is_made_of_leads_to_nothing_of_ours() {
     let request = owner.run(Method::POST, "o").body("x".repeat(1_000_000));
     assert_eq!(send(request).await.expect(200).json(), json!([false, true]));
 }
+
+#[tokio::test]
+async fn a_call_ends_whatever_it_has_made_of_promises() {
+    let code = "
+        let n = 0;
+        export default () => {
+          Promise.prototype.constructor = null;
+          return `${n += 1}`;
+        };
+    ";
+    let owner = server().await.register().await;
+    // Its one worker is free for the next call.
+    let one = json!({ "concurrency": 1 });
+    owner.deploy(&deploy("p", "p.mjs", code).with("limits", one)).await;
+    for n in ["1", "2", "3"] {
+        assert_eq!(owner.call("p").await.expect(200).text(), n);
+    }
+}

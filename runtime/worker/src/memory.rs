@@ -271,8 +271,7 @@ impl MemoryBudget {
     /// The process rests: memory that it keeps for the next call goes back to the system.
     pub(crate) fn give_back(&self) {
         if self.keeps_free.swap(false, Ordering::Relaxed) {
-            // SAFETY: the allocator locks for it.
-            unsafe { libc::malloc_trim(0) };
+            give_back_freed();
         }
     }
 
@@ -328,6 +327,12 @@ unsafe extern "C" fn free(budget: &MemoryBudget, data: *mut c_void, len: usize) 
 unsafe extern "C" fn drop_budget(budget: *const MemoryBudget) {
     // SAFETY: the pointer came from `Arc::into_raw` in `allocator`.
     drop(unsafe { Arc::from_raw(budget) });
+}
+
+/// Gives the system all that was freed, also what lies between what is in use.
+pub(crate) fn give_back_freed() {
+    // SAFETY: the allocator locks for it.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// V8 cannot go on: one allocation was too large for the callback to help.

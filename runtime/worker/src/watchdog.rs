@@ -20,7 +20,7 @@ use cloudserve_protocol::wire::EXIT_CPU_LIMIT;
 use deno_core::v8;
 
 use crate::cpu::{process_cpu_us, thread_cpu_us};
-use crate::memory::{MemoryBudget, Resident, exit_out_of_memory};
+use crate::memory::{MemoryBudget, Resident, exit_out_of_memory, give_back_freed};
 
 const TICK: Duration = Duration::from_millis(10);
 
@@ -67,16 +67,7 @@ pub(crate) struct Watchdog {
 impl Watchdog {
     /// One that does not watch yet. Before the jail, which closes `/proc`.
     pub(crate) fn new(isolate: v8::IsolateHandle, memory: Arc<MemoryBudget>) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            deadline_ms: AtomicU64::new(NEVER),
-            cpu_until_us: AtomicU64::new(NEVER),
-            is_parked: AtomicBool::new(false),
-            fired: AtomicU8::new(NOT_FIRED),
-            epoch: Instant::now(),
-            memory,
-            statm: File::open("/proc/self/statm")?,
-        });
-        Ok(Self { shared, isolate, thread: None })
+        Ok(Self { shared: Arc::new(Shared::new(memory)?), isolate, thread: None })
     }
 
     /// Makes its thread, in the jail: what confines a thread is inherited by those it makes.
@@ -126,10 +117,31 @@ impl Watchdog {
 }
 
 impl Shared {
+    fn new(memory: Arc<MemoryBudget>) -> io::Result<Self> {
+        Ok(Self {
+            deadline_ms: AtomicU64::new(NEVER),
+            cpu_until_us: AtomicU64::new(NEVER),
+            is_parked: AtomicBool::new(false),
+            fired: AtomicU8::new(NOT_FIRED),
+            epoch: Instant::now(),
+            memory,
+            statm: File::open("/proc/self/statm")?,
+        })
+    }
+
     fn resident(&self) -> io::Result<Resident> {
         let mut text = [0; 128];
         let n = self.statm.read_at(&mut text, 0)?;
         Resident::parse(&text[..n]).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Whether the process holds more than it may, what was freed and is kept given back.
+    fn holds_too_much(&self) -> bool {
+        let is_beyond = || self.resident().is_ok_and(|resident| self.memory.is_beyond(resident));
+        is_beyond() && {
+            give_back_freed();
+            is_beyond()
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -162,9 +174,7 @@ fn watch(shared: &Shared, isolate: &v8::IsolateHandle) {
             continue;
         }
         awake_until = Instant::now() + AWAKE;
-        if let Ok(resident) = shared.resident()
-            && shared.memory.is_beyond(resident)
-        {
+        if shared.holds_too_much() {
             exit_out_of_memory();
         }
         let left_ms = deadline_ms.saturating_sub(shared.now_ms());
@@ -193,4 +203,31 @@ fn watch(shared: &Shared, isolate: &v8::IsolateHandle) {
 fn exit_cpu_limit() -> ! {
     // SAFETY: an exit that runs no destructors.
     unsafe { libc::_exit(EXIT_CPU_LIMIT) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+
+    use super::*;
+
+    const MB: usize = 1024 * 1024;
+
+    #[test]
+    fn nobody_is_ended_for_what_the_process_keeps_of_what_was_freed() {
+        let memory = MemoryBudget::new();
+        let shared = Shared::new(memory.clone()).unwrap();
+        memory.take_baseline(shared.resident().unwrap());
+        memory.assign(1);
+        assert!(!shared.holds_too_much());
+        memory.got_new(128 * MB);
+        assert!(memory.has_many_new(), "from now on it keeps what is freed");
+        let buffers: Vec<_> = (0..128).map(|_| black_box(vec![1_u8; MB])).collect();
+        // What comes behind them is still in use.
+        let last = black_box(vec![1_u8; MB / 2]);
+        drop(buffers);
+        assert!(shared.memory.is_beyond(shared.resident().unwrap()));
+        assert!(!shared.holds_too_much());
+        drop(last);
+    }
 }

@@ -1,9 +1,16 @@
 //! Deploys in the queue: how long they are waited for, and who works on them.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use cloudserve_protocol::call::HandlerKind;
+use cloudserve_protocol::ids::BundleHash;
+use cloudserve_store::function::BuiltVersion;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use crate::support::Plane;

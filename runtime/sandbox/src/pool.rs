@@ -22,6 +22,11 @@ const HOPELESS_STARTS: u32 = 3;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
+/// So long the pool may rest while a worker that it gave away loads its function, and so long when it has:
+/// a call waits for most of them.
+pub(crate) const LOADS_WITHIN: Duration = Duration::from_millis(50);
+pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_millis(5);
+
 /// A READY worker, or why there is none.
 pub(crate) type Provided = Result<Box<Worker>, Arc<str>>;
 
@@ -52,6 +57,7 @@ pub(crate) struct Pool {
     has_started: bool,
     failed_starts: u32,
     not_before: Option<Instant>,
+    rests_until: Option<Instant>,
     last_failure: Option<Arc<str>>,
     is_closed: bool,
 }
@@ -72,6 +78,7 @@ impl Pool {
             has_started: false,
             failed_starts: 0,
             not_before: None,
+            rests_until: None,
             last_failure: None,
             is_closed: false,
         }
@@ -148,11 +155,29 @@ impl Pool {
         self.leaving = self.leaving.saturating_sub(1);
     }
 
+    /// Starts no process for so long, if others can do without: making one takes a core, and memory that
+    /// is to be copied, from whoever has just got a worker. Whether that is so.
+    pub(crate) fn rest(&mut self, time: Duration) -> bool {
+        let may_rest = self.may_rest();
+        self.rests_until = may_rest.then(|| Instant::now() + time);
+        may_rest
+    }
+
+    fn may_rest(&self) -> bool {
+        !self.ready.is_empty() && self.line.len() == 0
+    }
+
     /// Which processes are wanted now.
     pub(crate) fn order(&mut self) -> Order {
         let mut starts = 0;
         if self.is_closed || self.not_before.is_some_and(|at| Instant::now() < at) {
             return Order::Start(0);
+        }
+        if let Some(until) = self.rests_until {
+            if self.may_rest() && Instant::now() < until {
+                return Order::Start(0);
+            }
+            self.rests_until = None;
         }
         let at_once = if self.failed_starts > 0 { 1 } else { self.parallel_starts };
         while self.starting + self.leaving < at_once
@@ -209,6 +234,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::tests::worker;
 
     fn pool(size: usize, max_workers: usize) -> Pool {
         Pool::new(&SandboxOptions {
@@ -243,6 +269,27 @@ mod tests {
         assert_eq!(pool.order(), Order::Start(0));
         pool.forget_process();
         assert_eq!(pool.order(), Order::Start(1));
+    }
+
+    #[tokio::test]
+    async fn whoever_took_a_worker_has_the_cores_while_there_are_others() {
+        const LONG: Duration = Duration::from_secs(60);
+        let mut pool = pool(2, 100);
+        pool.ready = (0..2).map(|_| worker()).collect();
+        assert_eq!(pool.order(), Order::Start(0), "it is full");
+        assert!(pool.take(UserId::new()).is_ok() && pool.rest(LONG));
+        assert_eq!(pool.order(), Order::Start(0));
+        pool.rests_until = Some(Instant::now());
+        assert_eq!(pool.order(), Order::Start(1), "it has rested");
+        assert!(pool.rest(LONG) && pool.take(UserId::new()).is_ok());
+        assert_eq!(pool.order(), Order::Start(1), "that was the last one");
+        assert!(!pool.rest(LONG), "nobody is READY");
+        pool.ready.push(worker());
+        assert!(pool.rest(LONG));
+        let (place, _turn) = oneshot::channel();
+        pool.line.push(UserId::new(), place);
+        pool.starting = 0;
+        assert_eq!(pool.order(), Order::Start(2), "somebody waits");
     }
 
     #[test]

@@ -228,13 +228,10 @@ impl Shared {
             this.spawn_boot(target, None);
         }
         for (key, pause) in todo.later {
-            let weak = self.this.clone();
-            self.runtime.spawn(async move {
-                tokio::time::sleep(pause).await;
-                if let Some(shared) = weak.upgrade() {
-                    shared.with_state(|state, todo| state.look_again(key, todo));
-                }
-            });
+            self.change_in(pause, move |state, todo| state.look_again(key, todo));
+        }
+        if let Some(pause) = todo.refill_in {
+            self.change_in(pause, State::refill);
         }
         for _ in 0..todo.starts {
             self.runtime.spawn(this.clone().start_worker());
@@ -242,6 +239,21 @@ impl Shared {
         if todo.ticks {
             self.runtime.spawn(tick(self.this.clone(), self.options.lane_tick()));
         }
+    }
+
+    /// Changes the state when so much time has passed.
+    pub(crate) fn change_in(
+        &self,
+        pause: Duration,
+        change: impl FnOnce(&mut State, &mut Todo) + Send + 'static,
+    ) {
+        let weak = self.this.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(pause).await;
+            if let Some(shared) = weak.upgrade() {
+                shared.with_state(change);
+            }
+        });
     }
 
     /// Boots a worker of this version for the calls that wait for it, or for `told`.

@@ -76,17 +76,11 @@ impl Shared {
         Err(reason)
     }
 
-    fn start_failed(self: &Arc<Self>, reason: String) {
+    fn start_failed(&self, reason: String) {
         let reason: Arc<str> = reason.into();
         let pause = self.with_state(|state, _| state.pool_mut().start_failed(&reason));
         error!(reason = &*reason, retry_in_ms = pause.as_millis(), "worker cannot be started");
-        let weak = Arc::downgrade(self);
-        self.runtime.spawn(async move {
-            tokio::time::sleep(pause).await;
-            if let Some(shared) = weak.upgrade() {
-                shared.with_state(State::refill);
-            }
-        });
+        self.change_in(pause, State::refill);
     }
 }
 

@@ -42,7 +42,7 @@ use crate::cores::Cores;
 use crate::death::DeathCause;
 use crate::lanes::InLane;
 use crate::options::SandboxOptions;
-use crate::pool::{Order, Pool, Provided};
+use crate::pool::{Order, Pool};
 use crate::version::{Insisted, Version};
 use crate::worker::Worker;
 
@@ -57,6 +57,8 @@ pub(crate) struct Todo {
     pub(crate) boots: Vec<Arc<Target>>,
     /// Processes to start.
     pub(crate) starts: usize,
+    /// The pool is to be refilled when so much time has passed.
+    pub(crate) refill_in: Option<Duration>,
     /// Versions to look at again when so much time has passed.
     pub(crate) later: Vec<(VersionKey, Duration)>,
     /// Calls wait in workers from now on, for which [`State::take_back`] is to be called every
@@ -67,7 +69,11 @@ pub(crate) struct Todo {
 impl Todo {
     /// Whether there is nothing to do, as after nearly every call.
     pub(crate) fn is_empty(&self) -> bool {
-        self.boots.is_empty() && self.starts == 0 && self.later.is_empty() && !self.ticks
+        self.boots.is_empty()
+            && self.starts == 0
+            && self.refill_in.is_none()
+            && self.later.is_empty()
+            && !self.ticks
     }
 }
 
@@ -480,21 +486,6 @@ impl State {
         let Some(version) = self.versions.get(&key) else { return };
         let owner = version.target.owner_id;
         self.serve_next(owner, key, todo);
-    }
-
-    /// A READY worker, or a place in the line for the next.
-    pub(crate) fn take_ready(
-        &mut self,
-        owner: UserId,
-        todo: &mut Todo,
-    ) -> Result<Box<Worker>, oneshot::Receiver<Provided>> {
-        let taken = self.pool.take(owner);
-        // A process that starts takes a core from the load that is about to begin; while there are
-        // more READY workers, the refill waits for its end.
-        if taken.is_err() || self.pool.ready_mut().is_empty() {
-            self.refill(todo);
-        }
-        taken
     }
 
     /// The pool, for what concerns no version. [`State::refill`] comes after each change.

@@ -446,3 +446,21 @@ impl Drop for Worker {
         self.process.dismissed.notify_one();
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// One whose process is this one. Within a tokio runtime.
+    pub(crate) fn worker() -> Box<Worker> {
+        let pipe = || {
+            let (reader, _) = io::pipe().unwrap();
+            tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).unwrap()
+        };
+        let pid = std::process::id();
+        let pidfd = pidfd::open(pid).unwrap();
+        let process = Process::new(0, pid, pidfd, Pipes::new(pipe(), pipe()), None);
+        let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        Box::new(Worker::new(Arc::new(process), Channel::new(socket).unwrap()))
+    }
+}

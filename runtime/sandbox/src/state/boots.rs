@@ -1,11 +1,15 @@
 //! Boots of versions: what is ordered, under way, and comes of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloudserve_protocol::call::{Target, VersionKey};
+use cloudserve_protocol::ids::UserId;
+use tokio::sync::oneshot;
 
 use super::{Refusal, State, Todo};
 use crate::boot::BootFailure;
+use crate::pool::{ANSWERS_WITHIN, LOADS_WITHIN, Provided};
 use crate::version::Version;
 use crate::worker::Worker;
 
@@ -37,6 +41,26 @@ impl State {
         self.versions.get(&key).is_some_and(|version| version.loading > 0)
     }
 
+    /// A READY worker, or a place in the line for the next.
+    pub(crate) fn take_ready(
+        &mut self,
+        owner: UserId,
+        todo: &mut Todo,
+    ) -> Result<Box<Worker>, oneshot::Receiver<Provided>> {
+        let taken = self.pool.take(owner);
+        self.refill_after(LOADS_WITHIN, todo);
+        taken
+    }
+
+    /// Refills the pool when so much time has passed; now, if it cannot wait.
+    fn refill_after(&mut self, time: Duration, todo: &mut Todo) {
+        if self.pool.rest(time) {
+            todo.refill_in = Some(time);
+        } else {
+            self.refill(todo);
+        }
+    }
+
     /// A worker has loaded this version, which was ordered with [`State::order_boot`] or by
     /// [`State::admit`].
     pub(crate) fn loaded(&mut self, worker: Box<Worker>, todo: &mut Todo) {
@@ -45,7 +69,7 @@ impl State {
             version.loading -= 1;
         }
         self.settle(worker, todo);
-        self.refill(todo);
+        self.refill_after(ANSWERS_WITHIN, todo);
     }
 
     /// The task of a boot is gone: it has panicked, or the runtime is going down. Nothing is ordered in its

@@ -4,7 +4,9 @@ use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::ids::ExecutionId;
 
 use super::*;
+use crate::pool::LOADS_WITHIN;
 use crate::version::tests::target;
+use crate::worker::tests::worker;
 
 fn asked(target: &Arc<Target>) -> Asked {
     Asked::new(Invocation {
@@ -117,6 +119,21 @@ fn a_boot_whose_task_is_gone_is_ordered_again_by_who_still_waits() {
     state.insist(target.key(), ticket, &mut todo);
     assert_eq!((todo.boots.len(), state.census().loading), (1, 1));
     drop(granted);
+}
+
+#[tokio::test]
+async fn the_pool_is_refilled_when_a_first_call_is_likely_over() {
+    let mut state = State::new(&SandboxOptions { pool_size: 2, ..SandboxOptions::default() });
+    state.pool.ready_mut().extend((0..2).map(|_| worker()));
+    let owner = target().owner_id;
+    let mut todo = Todo::default();
+    assert!(state.take_ready(owner, &mut todo).is_ok());
+    assert_eq!((todo.starts, todo.refill_in), (0, Some(LOADS_WITHIN)));
+    state.refill(&mut todo);
+    assert_eq!(todo.starts, 0, "nor when another call ends meanwhile");
+    let mut todo = Todo::default();
+    assert!(state.take_ready(owner, &mut todo).is_ok());
+    assert!(todo.starts > 0 && todo.refill_in.is_none(), "that was the last one");
 }
 
 #[test]

@@ -374,7 +374,9 @@ impl Boot {
                 }
                 let process = worker.process.clone();
                 shared.with_state(|state, todo| state.loaded(worker, todo));
-                // Not before: no call need wait for it.
+                // Not before the call that waited has been sent to it, by a task that may have this thread:
+                // the kernel takes some 50 us for this.
+                tokio::task::yield_now().await;
                 shared.bound_cpu(&process);
             }
             Ok(None) => shared.with_state(|state, todo| state.boot_failed(self.key, None, todo)),

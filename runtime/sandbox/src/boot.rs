@@ -19,8 +19,8 @@ use crate::attend::{FRAMES_AT_ONCE, aside};
 use crate::death::{DeathCause, ExitReport, as_claimed};
 use crate::jail::{Watch, watch};
 use crate::logs::LogBuffer;
-use crate::sandbox::{Shared, WORKER_DIR_PREFIX};
-use crate::worker::{Assigned, Belongings, ChannelError, FrameLimits, Worker};
+use crate::sandbox::Shared;
+use crate::worker::{Assigned, ChannelError, FrameLimits, Worker};
 
 /// Code caches one worker may send: one early, one when more was compiled.
 const CODE_CACHES: u8 = 2;
@@ -171,13 +171,6 @@ impl Shared {
         version: VersionLease,
         begun_at: Instant,
     ) -> Result<Assignment, BootFailure> {
-        let tmp = tempfile::Builder::new()
-            .prefix(WORKER_DIR_PREFIX)
-            .tempdir_in(&self.options.work_dir)
-            .map_err(|error| {
-                error!(%error, "no directory for a worker");
-                BootFailure::not_started("no worker can be assigned; try again")
-            })?;
         if let Some(group) = &worker.process.group {
             group.bound(self.options.kernel_memory_bytes(&target.limits)).map_err(|error| {
                 error!(%error, "a worker's memory cannot be bounded");
@@ -187,6 +180,8 @@ impl Shared {
         let code_cache =
             self.cache.code_cache(target.function_id, &target.bundle_hash, &worker.code_cache_tag);
         let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        // None is left of a process that has ended meanwhile.
+        let tmp_path = worker.process.belongings.lock().as_ref().map(|held| text(held.tmp.path()));
         let assignment = Assignment {
             function_id: target.function_id,
             function_name: target.function_name.to_string(),
@@ -194,7 +189,7 @@ impl Shared {
             version: target.version,
             bundle_path: text(&version.bundle_path()),
             node_modules_path: version.node_modules_path().map(|path| text(&path)),
-            tmp_path: text(tmp.path()),
+            tmp_path: tmp_path.unwrap_or_default(),
             code_cache_path: code_cache.as_deref().map(text),
             limits: target.limits,
             load_budget_ms: self.options.platform.load_ms,
@@ -234,7 +229,9 @@ impl Shared {
         worker.process.pipes.set_limit(target.limits.log_bytes);
         let _ = worker.process.key.set(key);
         let _ = worker.process.memory_mb.set(target.limits.memory_mb);
-        *worker.process.belongings.lock() = Some(Belongings { tmp, version });
+        if let Some(held) = worker.process.belongings.lock().as_mut() {
+            held.version = Some(version);
+        }
         Ok(assignment)
     }
 }

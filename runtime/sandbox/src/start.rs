@@ -1,6 +1,7 @@
 //! From an order of the pool to a READY worker.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use crate::claims::Claims;
 use crate::death::DeathCause;
 use crate::keeper::keep;
 use crate::pipes::Pipes;
-use crate::sandbox::Shared;
+use crate::sandbox::{Shared, WORKER_DIR_PREFIX};
 use crate::state::State;
-use crate::worker::{Process, Worker};
+use crate::worker::{Belongings, Process, Worker};
 
 /// Time a process that failed to start has to say why.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -39,7 +40,15 @@ impl Shared {
         self.runtime.spawn(keep(launched.exit, process.clone(), Arc::downgrade(&self)));
 
         let mut worker = Box::new(Worker::new(process.clone(), launched.control));
-        match self.ready(&mut worker).await {
+        // While it boots: no first call waits for a file system that is busy with what others store.
+        let ready = match self.make_directory(&process) {
+            Ok(()) => self.ready(&mut worker).await,
+            Err(error) => {
+                process.kill(DeathCause::StartFailed);
+                Err(format!("has no directory: {error}"))
+            }
+        };
+        match ready {
             Ok(Ready { boot_us, code_cache_tag, claims }) => {
                 debug!(worker = id, boot_us, "worker is ready");
                 worker.code_cache_tag = code_cache_tag;
@@ -57,6 +66,13 @@ impl Shared {
                 self.start_failed(format!("a worker {reason} ({status}): {words}"));
             }
         }
+    }
+
+    fn make_directory(&self, process: &Process) -> io::Result<()> {
+        let work_dir = &self.options.work_dir;
+        let tmp = tempfile::Builder::new().prefix(WORKER_DIR_PREFIX).tempdir_in(work_dir)?;
+        *process.belongings.lock() = Some(Belongings { tmp, version: None });
+        Ok(())
     }
 
     async fn ready(&self, worker: &mut Worker) -> Result<Ready, String> {

@@ -67,10 +67,11 @@ impl ChannelError {
 }
 
 /// What a worker holds on disk for as long as its process lives.
-#[expect(dead_code, reason = "held until they are dropped, not read")]
 pub(crate) struct Belongings {
+    /// Its own directory.
     pub(crate) tmp: TempDir,
-    pub(crate) version: VersionLease,
+    #[expect(dead_code, reason = "held until it is dropped, not read")]
+    pub(crate) version: Option<VersionLease>,
 }
 
 /// The process of a worker.

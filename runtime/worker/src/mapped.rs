@@ -10,13 +10,14 @@ use memmap2::MmapOptions;
 /// The bytes of a file, for as long as the process lives. Their pages are there when it returns.
 pub(crate) fn map(path: &Path) -> io::Result<&'static [u8]> {
     let file = File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
     // Refused for none.
-    if file.metadata()?.len() == 0 {
+    if length == 0 {
         return Ok(&[]);
     }
     // SAFETY: bundles and code caches are replaced as a whole, never written to or cut, and a
     // function may write to neither.
-    let mapping = unsafe { MmapOptions::new().populate().map(&file)? };
+    let mapping = unsafe { MmapOptions::new().len(length).populate().map(&file)? };
     Ok(Box::leak(Box::new(mapping)))
 }
 

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use cloudserve_protocol::call::VersionLoader;
 use cloudserve_sandbox::{LaunchMode, SandboxOptions};
 
 use support::{Bench, kill, options, wait_until, zygotes_and_workers};
@@ -109,6 +110,19 @@ async fn a_rehearsal_leaves_no_trace() {
         }
         assert_eq!(views.len(), 1, "{mode:?}: {views:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_cache_has_what_a_call_has_compiled() {
+    let bench = Bench::start().await;
+    // It is over in the turn in which it began.
+    let hello = bench.function("export default () => ({ message: ['hello', 'world'].join(' ') });");
+    bench.sandbox.load(hello.clone()).await.unwrap();
+    wait_until("one is kept", || !bench.code_caches().is_empty()).await;
+    let loaded = bench.code_caches();
+    bench.get(&hello, "/").await;
+    wait_until("a larger one is kept", || bench.code_caches().iter().max() > loaded.iter().max())
+        .await;
 }
 
 fn zygotes() -> Vec<i32> {

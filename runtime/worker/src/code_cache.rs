@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use deno_core::{JsRuntime, ModuleSpecifier, scope, v8};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// How long a worker must have been idle: a call that follows at once does not wait for this.
 const DELAY: Duration = Duration::from_millis(50);
@@ -22,23 +22,26 @@ const MAX_CACHES: u8 = 2;
 pub(crate) struct Schedule {
     left: u8,
     has_news: bool,
+    /// A call has come since the delay began. It begins anew when it is over: calls that follow each other
+    /// set no timer.
+    was_busy: bool,
     delay: Option<Pin<Box<Sleep>>>,
 }
 
 impl Schedule {
     pub(crate) fn never() -> Self {
-        Self { left: 0, has_news: false, delay: None }
+        Self { left: 0, has_news: false, was_busy: false, delay: None }
     }
 
     /// After a load without a cache.
     pub(crate) fn loaded() -> Self {
-        Self { left: MAX_CACHES, has_news: true, delay: None }
+        Self { left: MAX_CACHES, has_news: true, ..Self::never() }
     }
 
     /// A call is in the worker.
     pub(crate) fn busy(&mut self) {
         self.has_news = true;
-        self.delay = None;
+        self.was_busy = true;
     }
 
     /// Ready when the worker, which is idle now, has been so long enough and has something new.
@@ -46,14 +49,20 @@ impl Schedule {
         if self.left == 0 || !self.has_news {
             return Poll::Pending;
         }
-        let delay = self.delay.get_or_insert_with(|| Box::pin(sleep(DELAY)));
-        if delay.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
+        if self.delay.is_none() {
+            self.was_busy = false;
         }
-        self.delay = None;
-        self.has_news = false;
-        self.left -= 1;
-        Poll::Ready(())
+        let delay = self.delay.get_or_insert_with(|| Box::pin(sleep(DELAY)));
+        while delay.as_mut().poll(cx).is_ready() {
+            if !std::mem::take(&mut self.was_busy) {
+                self.delay = None;
+                self.has_news = false;
+                self.left -= 1;
+                return Poll::Ready(());
+            }
+            delay.as_mut().reset(Instant::now() + DELAY);
+        }
+        Poll::Pending
     }
 }
 
@@ -82,4 +91,34 @@ pub(crate) fn make(
     )?;
     let cache = module.get_unbound_module_script(scope).create_code_cache()?;
     Some(cache.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    async fn is_due(schedule: &mut Schedule) -> bool {
+        let due = poll_fn(|cx| schedule.poll_due(cx));
+        tokio::time::timeout(4 * DELAY, due).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn one_is_made_after_the_load_and_one_after_a_call() {
+        let mut schedule = Schedule::loaded();
+        assert!(is_due(&mut schedule).await);
+        assert!(!is_due(&mut schedule).await, "there is nothing new");
+        schedule.busy();
+        let nearly = tokio::time::timeout(DELAY / 2, poll_fn(|cx| schedule.poll_due(cx)));
+        assert!(nearly.await.is_err(), "the next call may follow at once");
+        schedule.busy();
+        let since = Instant::now();
+        assert!(is_due(&mut schedule).await && since.elapsed() >= DELAY);
+        schedule.busy();
+        assert!(!is_due(&mut schedule).await, "the supervisor takes no more");
+        let mut schedule = Schedule::never();
+        schedule.busy();
+        assert!(!is_due(&mut schedule).await);
+    }
 }

@@ -170,7 +170,6 @@ impl Serving {
                     }
                 }
                 Some(deadline) => {
-                    self.code_cache.busy();
                     self.watchdog.arm(deadline, self.host.cpu_until_us());
                     if timer_at.is_none_or(|at| at > deadline) {
                         timer_at = Some(deadline);
@@ -292,6 +291,8 @@ impl Serving {
 
     fn begin(&mut self, incoming: &IncomingCall) {
         let now = Instant::now();
+        // Also of a call that is over before the loop looks.
+        self.code_cache.busy();
         self.host.begin(incoming.call, now, incoming.deadline, incoming.is_upgrade());
         let earliest = self.host.next_deadline().unwrap_or(incoming.deadline);
         self.watchdog.arm(earliest, self.host.cpu_until_us());

@@ -27,7 +27,7 @@ use store::MemoryStore;
 pub(crate) struct Bench {
     pub(crate) sandbox: Sandbox,
     store: Arc<MemoryStore>,
-    _dir: Arc<TempDir>,
+    dir: Arc<TempDir>,
 }
 
 /// What a call came to.
@@ -82,7 +82,7 @@ impl Bench {
         let store = Arc::new(MemoryStore::default());
         let cache = Cache::open(&dir.path().join("cache"), store.clone(), CacheOptions::default());
         let sandbox = Sandbox::start(options, Arc::new(cache.unwrap())).unwrap();
-        Self { sandbox, store, _dir: dir }
+        Self { sandbox, store, dir }
     }
 
     pub(crate) fn function(&self, code: &str) -> Arc<Target> {
@@ -175,6 +175,12 @@ impl Bench {
 
     pub(crate) async fn get(&self, target: &Arc<Target>, path: &str) -> Called {
         self.try_get(target, path).await.unwrap_or_else(|outcome| panic!("{outcome:#?}"))
+    }
+
+    /// The sizes of V8's code caches that are kept.
+    pub(crate) fn code_caches(&self) -> Vec<u64> {
+        let kept = std::fs::read_dir(self.dir.path().join("cache/code")).unwrap();
+        kept.map(|cache| cache.unwrap().metadata().unwrap().len()).collect()
     }
 
     /// The books balance: nobody is in a call or waits, and the pool fills up again.

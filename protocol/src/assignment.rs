@@ -28,6 +28,10 @@ pub struct Assignment {
     pub tmp_path: String,
     /// Absolute path of V8's code cache for the bundle, if there is one.
     pub code_cache_path: Option<String>,
+    /// Whether that was made before any call: it has nothing of what calls compile, and the worker makes
+    /// another one when it has had a call.
+    #[serde(default)]
+    pub code_cache_is_early: bool,
     /// Bounds.
     pub limits: Limits,
     /// Time the module may take to load.

@@ -16,6 +16,7 @@ use cloudserve_protocol::wire::{
 use tracing::{debug, error, warn};
 
 use crate::attend::{FRAMES_AT_ONCE, aside};
+use crate::code_cache::called;
 use crate::death::{DeathCause, ExitReport, as_claimed};
 use crate::jail::{Watch, watch};
 use crate::logs::LogBuffer;
@@ -177,8 +178,10 @@ impl Shared {
                 BootFailure::not_started("no worker can be assigned; try again")
             })?;
         }
-        let code_cache =
-            self.cache.code_cache(target.function_id, &target.bundle_hash, &worker.code_cache_tag);
+        let kept = |tag: &str| self.cache.code_cache(target.function_id, &target.bundle_hash, tag);
+        let code_cache = kept(&called(&worker.code_cache_tag));
+        let early = if code_cache.is_none() { kept(&worker.code_cache_tag) } else { None };
+        let code_cache_is_early = early.is_some();
         let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
         // None is left of a process that has ended meanwhile.
         let tmp_path = worker.process.belongings.lock().as_ref().map(|held| text(held.tmp.path()));
@@ -190,7 +193,8 @@ impl Shared {
             bundle_path: text(&version.bundle_path()),
             node_modules_path: version.node_modules_path().map(|path| text(&path)),
             tmp_path: tmp_path.unwrap_or_default(),
-            code_cache_path: code_cache.as_deref().map(text),
+            code_cache_path: code_cache.or(early).as_deref().map(text),
+            code_cache_is_early,
             limits: target.limits,
             load_budget_ms: self.options.platform.load_ms,
             lone_call_watch_us: self.options.lone_call_watch_us,
@@ -221,6 +225,7 @@ impl Shared {
             idle_since: Instant::now(),
             at_rest: None,
             code_caches: (self.code_caches.clone(), CODE_CACHES),
+            code_cache_is_early,
         });
         worker.frame_limits = FrameLimits {
             answer_bytes: frame_bytes(answer_bytes),
@@ -330,9 +335,9 @@ fn settle_in(worker: &mut Worker, loaded: &Loaded) {
         assigned.loaded_at = Some(Instant::now());
         assigned.handler = Some(loaded.handler_kind);
         assigned.load_log = log;
-        // One that was given a cache makes none.
+        // One that was given a cache makes none; but one after a call, if that had none of what calls compile.
         if loaded.code_cache_used {
-            assigned.code_caches.1 = 0;
+            assigned.code_caches.1 = assigned.code_cache_is_early.into();
         }
     }
 }

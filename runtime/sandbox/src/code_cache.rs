@@ -14,6 +14,12 @@ use tracing::{debug, warn};
 /// Code caches that wait to be written. More are dropped: the next worker makes another.
 const QUEUE_LENGTH: usize = 8;
 
+/// Under which caches are kept that were made after a call. Those of before have nothing of what calls
+/// compile, and are given to workers as long as there are no others.
+pub(crate) fn called(tag: &str) -> String {
+    format!("{tag}-called")
+}
+
 struct Fresh {
     function_id: FunctionId,
     bundle_hash: BundleHash,
@@ -41,10 +47,10 @@ impl CodeCaches {
         Self(queue)
     }
 
-    pub(crate) fn store(&self, target: &Target, tag: &str, bytes: Bytes) {
+    pub(crate) fn store(&self, target: &Target, tag: String, bytes: Bytes) {
         let function_id = target.function_id;
         let bundle_hash = target.bundle_hash.clone();
-        let fresh = Fresh { function_id, bundle_hash, tag: tag.to_owned(), bytes };
+        let fresh = Fresh { function_id, bundle_hash, tag, bytes };
         if self.0.try_send(fresh).is_err() {
             debug!(%function_id, "code cache dropped");
         }

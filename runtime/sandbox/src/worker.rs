@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 
-use crate::code_cache::CodeCaches;
+use crate::code_cache::{CodeCaches, called};
 use crate::cpu::CpuTime;
 use crate::death::{DeathCause, ExitReport};
 use crate::jail::Group;
@@ -251,6 +251,8 @@ pub(crate) struct Assigned {
     pub(crate) at_rest: Option<(Instant, u64)>,
     /// Where its code caches go, and how many more it may send.
     pub(crate) code_caches: (CodeCaches, u8),
+    /// The one that it was given was made before any call.
+    pub(crate) code_cache_is_early: bool,
 }
 
 /// The largest frames that a worker may send in its present state, but for code caches.
@@ -431,7 +433,9 @@ impl Worker {
         }
         *left -= 1;
         self.process.cpu.made_code_cache();
-        caches.store(&assigned.target, &self.code_cache_tag, bytes);
+        let tag = &self.code_cache_tag;
+        let tag = if assigned.calls == 0 { tag.clone() } else { called(tag) };
+        caches.store(&assigned.target, tag, bytes);
         Ok(())
     }
 

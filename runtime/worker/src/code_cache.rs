@@ -3,7 +3,8 @@
 //! The cache that falls out of loading holds next to nothing, since functions are compiled when
 //! they are called first. One that is taken later holds what has been compiled by then, and halves
 //! the load of a large bundle. So a worker that was given none makes one when it is idle after
-//! loading, and a better one when it is idle after a call.
+//! loading, and a better one when it is idle after a call. One that was given a cache of the first kind
+//! makes one of the second.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -36,6 +37,11 @@ impl Schedule {
     /// After a load without a cache.
     pub(crate) fn loaded() -> Self {
         Self { left: MAX_CACHES, has_news: true, ..Self::never() }
+    }
+
+    /// After a load with a cache that was made before any call.
+    pub(crate) fn loaded_early() -> Self {
+        Self { left: 1, ..Self::never() }
     }
 
     /// A call is in the worker.
@@ -117,8 +123,12 @@ mod tests {
         assert!(is_due(&mut schedule).await && since.elapsed() >= DELAY);
         schedule.busy();
         assert!(!is_due(&mut schedule).await, "the supervisor takes no more");
-        let mut schedule = Schedule::never();
-        schedule.busy();
-        assert!(!is_due(&mut schedule).await);
+        for (mut schedule, makes_one) in
+            [(Schedule::loaded_early(), true), (Schedule::never(), false)]
+        {
+            assert!(!is_due(&mut schedule).await, "no call has compiled anything");
+            schedule.busy();
+            assert_eq!(is_due(&mut schedule).await, makes_one);
+        }
     }
 }

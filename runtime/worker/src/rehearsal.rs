@@ -112,6 +112,7 @@ fn assignment() -> Assignment {
         node_modules_path: None,
         tmp_path: "/tmp".to_owned(),
         code_cache_path: None,
+        code_cache_is_early: false,
         limits: Limits::default(),
         load_budget_ms: 0,
         lone_call_watch_us: 0,

@@ -241,6 +241,7 @@ fn assignment(bundle: &Path, tmp: &Path) -> Assignment {
         node_modules_path: None,
         tmp_path: tmp.to_str().unwrap().to_owned(),
         code_cache_path: None,
+        code_cache_is_early: false,
         limits: Limits::default(),
         load_budget_ms: 1_000,
         lone_call_watch_us: 0,

@@ -16,7 +16,7 @@ use deno_core::v8;
 use super::{Serving, described, micros};
 use crate::assign;
 use crate::boot::Booted;
-use crate::code_cache;
+use crate::code_cache::Schedule;
 use crate::jail::{Entered, JailError, Prepared};
 use crate::leftovers::Leftovers;
 use crate::watchdog::NEVER;
@@ -72,14 +72,17 @@ impl Serving {
             self.booted.bridge.use_lambda_events(&mut self.booted.worker.js_runtime);
         }
         self.leftovers = Leftovers::loaded(&mut self.booted.worker.js_runtime, &self.booted.bridge);
+        let was_used = self.booted.loader.code_cache_was_used();
         self.host.send(&FromWorker::Loaded(Loaded {
             handler_kind,
             load_us: micros(begun.elapsed()),
-            code_cache_used: self.booted.loader.code_cache_was_used(),
+            code_cache_used: was_used,
         }));
-        if !self.booted.loader.code_cache_was_used() {
-            self.code_cache = code_cache::Schedule::loaded();
-        }
+        self.code_cache = match (was_used, assignment.code_cache_is_early) {
+            (false, _) => Schedule::loaded(),
+            (true, true) => Schedule::loaded_early(),
+            (true, false) => Schedule::never(),
+        };
         Ok(())
     }
 

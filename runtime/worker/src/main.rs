@@ -62,6 +62,9 @@ fn main() -> ExitCode {
     // Forks inherit it. The server cannot set it for its own fork: that keeps its memory to itself.
     let _ = std::fs::write(OUT_OF_MEMORY.0, OUT_OF_MEMORY.1);
     let is_zygote = std::env::args_os().nth(1).is_some_and(|first| first == ZYGOTE_ARGUMENT);
+    if is_zygote {
+        watchdog::rehearse();
+    }
     let engine = Engine::start();
     // Booting does no I/O, and the descriptors that tokio would open for it could not be closed
     // behind a fork: it keeps some of them for the whole process.

@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::thread::Thread;
+use std::thread::{Builder, Thread};
 use std::time::{Duration, Instant};
 
 use cloudserve_protocol::wire::EXIT_CPU_LIMIT;
@@ -25,6 +25,8 @@ use crate::memory::{MemoryBudget, Resident, exit_out_of_memory, give_back_freed}
 const TICK: Duration = Duration::from_millis(10);
 
 const AWAKE: Duration = Duration::from_secs(1);
+
+const STACK_BYTES: usize = 64 * 1024;
 
 /// What terminated code has to unwind.
 const GRACE: Duration = Duration::from_millis(250);
@@ -73,10 +75,7 @@ impl Watchdog {
     /// Makes its thread, in the jail: what confines a thread is inherited by those it makes.
     pub(crate) fn start(&mut self) -> io::Result<()> {
         let (watched, isolate) = (self.shared.clone(), self.isolate.clone());
-        let thread = std::thread::Builder::new()
-            .name("watchdog".to_owned())
-            .stack_size(64 * 1024)
-            .spawn(move || watch(&watched, &isolate))?;
+        let thread = thread().spawn(move || watch(&watched, &isolate))?;
         self.thread = Some(thread.thread().clone());
         Ok(())
     }
@@ -113,6 +112,19 @@ impl Watchdog {
         if let Ok(resident) = self.shared.resident() {
             self.shared.memory.take_baseline(resident);
         }
+    }
+}
+
+fn thread() -> Builder {
+    Builder::new().name("watchdog".to_owned()).stack_size(STACK_BYTES)
+}
+
+/// Makes a thread and waits for its end. For the first one of a process the C library looks up what it
+/// needs, in pages that nothing else touches, and makes a stack and a heap: forks find all that.
+pub(crate) fn rehearse() {
+    if let Ok(thread) = thread().spawn(|| {}) {
+        // It does not panic.
+        let _ = thread.join();
     }
 }
 

@@ -20,9 +20,11 @@ use deno_runtime::worker::MainWorker;
 
 use crate::bridge::{Bridge, IncomingCall};
 use crate::host::Host;
+use crate::leftovers::Leftovers;
+use crate::permissions;
 
 /// The forms that most functions have, with what most of them use.
-const FUNCTIONS: [&str; 2] = [
+const FUNCTIONS: [&str; 4] = [
     "export default (event, context) => ({ message: event.query.name ?? context.functionName });",
     "export default {
         async fetch(request) {
@@ -31,6 +33,12 @@ const FUNCTIONS: [&str; 2] = [
             return Response.json({ message: name });
         },
     };",
+    "export const handler = async (event) => ({
+        statusCode: 200,
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ message: event.query.name }),
+    });",
+    "export default () => ({ message: 'hello' });",
 ];
 
 const HEADERS: [(&str, &str); 4] = [
@@ -76,10 +84,11 @@ impl Rehearsal {
         Bridge::set_host(runtime, self.host.clone());
         let assignment = assignment();
         for _ in 0..times {
+            permit(runtime);
             for namespace in &self.namespaces {
                 bridge.assign(runtime, &assignment);
                 let _ = bridge.loaded(runtime, namespace);
-                let _ = bridge.sockets(runtime);
+                let _ = Leftovers::loaded(runtime, bridge);
                 for call in incoming() {
                     let now = Instant::now();
                     self.host.begin(call.call, now, call.deadline, false);
@@ -100,6 +109,17 @@ impl Rehearsal {
         }
         Bridge::set_host(runtime, host.clone());
     }
+}
+
+/// Makes permissions as an assignment does, and takes them back.
+fn permit(runtime: &mut JsRuntime) {
+    let made = permissions::permissions(&["/rehearsal"], &["/tmp"], None);
+    let state = runtime.op_state();
+    let mut state = state.borrow_mut();
+    if let Ok(made) = made {
+        state.put(made);
+    }
+    state.put(permissions::none());
 }
 
 fn assignment() -> Assignment {

@@ -154,7 +154,7 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     let _ = v8_isolate.get_heap_code_and_metadata_statistics();
     host.memory.set_platform(v8_isolate.get_heap_statistics().used_heap_size());
     // After it, which takes hidden classes without objects for garbage.
-    let rehearsal = Rehearsal::new(&mut worker).await;
+    let rehearsal = Rehearsal::new(&mut worker, loader.clone()).await;
     rehearsal.run(&mut worker.js_runtime, &bridge, &host, REHEARSALS).await;
     // A fork that finds it half full collects it that much earlier.
     Engine::collect_young(worker.js_runtime.v8_isolate());

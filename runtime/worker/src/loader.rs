@@ -52,11 +52,19 @@ pub(crate) struct Artifacts {
     pub(crate) code_cache: Option<&'static [u8]>,
 }
 
+/// A module that is loaded as a bundle is, and lies in no file.
+struct Rehearsed {
+    url: ModuleSpecifier,
+    source: &'static str,
+    code_cache: Option<&'static [u8]>,
+}
+
 /// The loader of one worker. Knows no function until `assign`.
 pub(crate) struct BundleLoader {
     node: Arc<Resolver>,
     packages: Arc<PackageJsonResolver<RealSys>>,
     artifacts: RefCell<Option<Artifacts>>,
+    rehearsed: Cell<Option<Rehearsed>>,
     sources: RefCell<HashMap<String, &'static str>>,
     wanted: RefCell<HashMap<String, BTreeSet<String>>>,
     code_cache: Cell<CodeCache>,
@@ -94,6 +102,7 @@ pub(crate) fn new() -> (Rc<BundleLoader>, NodeServices) {
         node: node.clone(),
         packages: packages.clone(),
         artifacts: RefCell::new(None),
+        rehearsed: Cell::new(None),
         sources: RefCell::default(),
         wanted: RefCell::default(),
         code_cache: Cell::new(CodeCache::Absent),
@@ -143,6 +152,16 @@ impl BundleLoader {
     /// Tells it where the function lies.
     pub(crate) fn assign(&self, artifacts: Artifacts) {
         *self.artifacts.borrow_mut() = Some(artifacts);
+    }
+
+    /// The module of this URL is loaded next, and then known by nobody.
+    pub(crate) fn rehearse(
+        &self,
+        url: &ModuleSpecifier,
+        source: &'static str,
+        code_cache: Option<&'static [u8]>,
+    ) {
+        self.rehearsed.set(Some(Rehearsed { url: url.clone(), source, code_cache }));
     }
 
     /// The module to load.
@@ -211,6 +230,12 @@ impl BundleLoader {
     }
 
     fn load_now(&self, url: &ModuleSpecifier) -> Result<ModuleSource, ModuleLoaderError> {
+        if let Some(module) = self.rehearsed.take().filter(|module| module.url == *url) {
+            let data = module.code_cache.map(Cow::Borrowed);
+            let code_cache = SourceCodeCacheInfo { hash: module.source.len() as u64, data };
+            let code = ModuleSourceCode::String(FastString::from_static(module.source));
+            return Ok(ModuleSource::new(ModuleType::JavaScript, code, url, Some(code_cache)));
+        }
         let path = url.to_file_path().map_err(|()| not_found(url.as_str()))?;
         if !self.is_allowed(&path) {
             return Err(not_found(url.as_str()));

@@ -4,7 +4,10 @@
 //! are compiled, property accesses learn where to look. In a zygote that happens once for all
 //! workers. Afterwards the isolate is as it was, but for what it has learnt.
 
+use std::cell::{Cell, OnceCell};
+use std::fmt::Display;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -19,8 +22,10 @@ use deno_core::{JsRuntime, ModuleSpecifier, PollEventLoopOptions, v8};
 use deno_runtime::worker::MainWorker;
 
 use crate::bridge::{Bridge, IncomingCall};
+use crate::code_cache;
 use crate::host::Host;
 use crate::leftovers::Leftovers;
+use crate::loader::BundleLoader;
 use crate::permissions;
 
 /// The forms that most functions have, with what most of them use.
@@ -38,8 +43,11 @@ const FUNCTIONS: [&str; 4] = [
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify({ message: event.query.name }),
     });",
-    "export default () => ({ message: 'hello' });",
+    HELLO,
 ];
+
+/// One that sees nothing of its calls.
+const HELLO: &str = "export default () => ({ message: 'hello' });";
 
 const HEADERS: [(&str, &str); 4] = [
     ("host", "localhost"),
@@ -50,26 +58,38 @@ const HEADERS: [(&str, &str); 4] = [
 
 const TIME: Duration = Duration::from_secs(10);
 
+/// Of the rehearsals in a row, so many load a module: each stays, and they are loaded from a code cache,
+/// by code that learns nothing.
+const LOADS: u32 = 4;
+
 /// The functions of the rehearsal, loaded.
 pub(crate) struct Rehearsal {
     host: Rc<Host>,
+    loader: Rc<BundleLoader>,
     namespaces: Vec<v8::Global<v8::Object>>,
+    /// Of [`HELLO`].
+    code_cache: OnceCell<Option<&'static [u8]>>,
+    loads: Cell<u32>,
+}
+
+fn url_of(name: impl Display) -> ModuleSpecifier {
+    ModuleSpecifier::parse(&format!("file:///rehearsal/{name}.js")).expect("a URL")
 }
 
 impl Rehearsal {
     /// Loads the functions.
-    pub(crate) async fn new(worker: &mut MainWorker) -> Self {
+    pub(crate) async fn new(worker: &mut MainWorker, loader: Rc<BundleLoader>) -> Self {
         let mut namespaces = Vec::new();
         for (number, source) in FUNCTIONS.into_iter().enumerate() {
-            let url = format!("file:///rehearsal/{number}.js");
-            let url = ModuleSpecifier::parse(&url).expect("a URL");
+            let url = url_of(number);
             let loaded = worker.js_runtime.load_side_es_module_from_code(&url, source).await;
             let module = loaded.expect("what is rehearsed loads");
             worker.evaluate_module(module).await.expect("what is rehearsed evaluates");
             let namespace = worker.js_runtime.get_module_namespace(module);
             namespaces.push(namespace.expect("it was evaluated"));
         }
-        Self { host: Host::new(), namespaces }
+        let (code_cache, loads) = (OnceCell::new(), Cell::new(0));
+        Self { host: Host::new(), loader, namespaces, code_cache, loads }
     }
 
     /// Assigns and calls each of the functions so many times. Afterwards the isolate's host is
@@ -83,31 +103,66 @@ impl Rehearsal {
     ) {
         Bridge::set_host(runtime, self.host.clone());
         let assignment = assignment();
-        for _ in 0..times {
+        for time in 0..times {
             permit(runtime);
             for namespace in &self.namespaces {
-                bridge.assign(runtime, &assignment);
-                let _ = bridge.loaded(runtime, namespace);
-                let _ = Leftovers::loaded(runtime, bridge);
-                for call in incoming() {
-                    let now = Instant::now();
-                    self.host.begin(call.call, now, call.deadline, false);
-                    bridge.request(runtime, &call, now);
-                    // Once: what would have to be waited for is not rehearsed, and asynchronous
-                    // operations would belong to an event loop that a fork does not take along.
-                    poll_fn(|cx| {
-                        let _ = runtime.poll_event_loop(cx, PollEventLoopOptions::default());
-                        Poll::Ready(())
-                    })
-                    .await;
-                    assert!(!self.host.has_calls(), "what is rehearsed ends at once");
-                    self.host.report_finished(runtime.v8_isolate());
-                    self.host.outgoing().clear();
-                }
-                bridge.forget(runtime);
+                self.call(runtime, bridge, &assignment, namespace).await;
+            }
+            if time < LOADS {
+                let loaded = self.load(runtime).await;
+                self.call(runtime, bridge, &assignment, &loaded).await;
             }
         }
         Bridge::set_host(runtime, host.clone());
+    }
+
+    /// Assigns and calls a function.
+    async fn call(
+        &self,
+        runtime: &mut JsRuntime,
+        bridge: &Bridge,
+        assignment: &Assignment,
+        namespace: &v8::Global<v8::Object>,
+    ) {
+        bridge.assign(runtime, assignment);
+        let _ = bridge.loaded(runtime, namespace);
+        let _ = Leftovers::loaded(runtime, bridge);
+        for call in incoming() {
+            let now = Instant::now();
+            self.host.begin(call.call, now, call.deadline, false);
+            bridge.request(runtime, &call, now);
+            // Once: what would have to be waited for is not rehearsed, and asynchronous
+            // operations would belong to an event loop that a fork does not take along.
+            poll_fn(|cx| {
+                let _ = runtime.poll_event_loop(cx, PollEventLoopOptions::default());
+                Poll::Ready(())
+            })
+            .await;
+            assert!(!self.host.has_calls(), "what is rehearsed ends at once");
+            self.host.report_finished(runtime.v8_isolate());
+            self.host.outgoing().clear();
+        }
+        bridge.forget(runtime);
+    }
+
+    /// Loads a module as a bundle is loaded: from a code cache that was made after a call.
+    async fn load(&self, runtime: &mut JsRuntime) -> v8::Global<v8::Object> {
+        let code_cache = *self.code_cache.get_or_init(|| {
+            let made = code_cache::make(runtime, &url_of(FUNCTIONS.len() - 1), HELLO);
+            made.map(|bytes| &*bytes.leak())
+        });
+        let number = self.loads.replace(self.loads.get() + 1);
+        let url = url_of(format_args!("loaded/{number}"));
+        self.loader.rehearse(&url, HELLO, code_cache);
+        let module = runtime.load_side_es_module(&url).await.expect("what is rehearsed loads");
+        let mut evaluated = pin!(runtime.mod_evaluate(module));
+        poll_fn(|cx| {
+            let _ = runtime.poll_event_loop(cx, PollEventLoopOptions::default());
+            evaluated.as_mut().poll(cx)
+        })
+        .await
+        .expect("what is rehearsed evaluates");
+        runtime.get_module_namespace(module).expect("it was evaluated")
     }
 }
 

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use memmap2::MmapOptions;
 
-/// The bytes of a file, for as long as the process lives. Their pages are there when it returns.
+/// The bytes of a file, for as long as the process lives. Their pages come when they are touched, sixteen at
+/// a time: to ask for all of them at once takes the kernel twice as long.
 pub(crate) fn map(path: &Path) -> io::Result<&'static [u8]> {
     let file = File::open(path)?;
     let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
@@ -17,7 +18,7 @@ pub(crate) fn map(path: &Path) -> io::Result<&'static [u8]> {
     }
     // SAFETY: bundles and code caches are replaced as a whole, never written to or cut, and a
     // function may write to neither.
-    let mapping = unsafe { MmapOptions::new().len(length).populate().map(&file)? };
+    let mapping = unsafe { MmapOptions::new().len(length).map(&file)? };
     Ok(Box::leak(Box::new(mapping)))
 }
 

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use landlock::{
@@ -30,7 +31,8 @@ const LASTING: [&str; 10] = [
 ];
 
 /// Files that are replaced, when the network changes above all: names of hosts, certificates, the
-/// time zone. A rule is about the file that was there when it was made.
+/// time zone. A rule is about the file that was there when it was made, so they are looked at again
+/// when a function is assigned.
 const REPLACED: [&str; 7] = [
     "/etc/gai.conf",
     "/etc/host.conf",
@@ -58,50 +60,68 @@ pub(crate) enum FilesystemError {
     },
 }
 
-/// The rules that are the same for every function, and stay right.
-pub(super) struct PlatformRules(RulesetCreated);
+/// Device and inode. What a rule is about stays as long as the rules do, and its numbers with it.
+type FileId = (u64, u64);
+
+/// The rules that are the same for every function.
+pub(super) struct PlatformRules {
+    ruleset: RulesetCreated,
+    /// What of [`REPLACED`] there are rules for.
+    ruled: [Option<FileId>; REPLACED.len()],
+}
 
 fn readable_rights() -> BitFlags<AccessFs> {
     AccessFs::ReadFile | AccessFs::ReadDir
 }
 
-/// With rules to read these. Systems differ in which of them they have.
-fn with_system_files(
-    mut ruleset: RulesetCreated,
-    paths: &[&str],
-) -> Result<RulesetCreated, FilesystemError> {
-    for path in paths.iter().map(Path::new) {
-        if let Ok(metadata) = path.metadata() {
-            let rights =
-                if metadata.is_dir() { readable_rights() } else { AccessFs::ReadFile.into() };
-            ruleset = ruleset.add_rule(PathBeneath::new(open(path)?, rights))?;
-        }
+/// With a rule to read this, unless there is one. Says what it is about; systems differ in which files
+/// they have.
+fn with_system_file(
+    ruleset: RulesetCreated,
+    path: &str,
+    ruled: Option<FileId>,
+) -> Result<(RulesetCreated, Option<FileId>), FilesystemError> {
+    let path = Path::new(path);
+    let Ok(metadata) = path.metadata() else { return Ok((ruleset, None)) };
+    let id = Some((metadata.dev(), metadata.ino()));
+    if id == ruled {
+        return Ok((ruleset, id));
     }
-    Ok(ruleset)
+    let rights = if metadata.is_dir() { readable_rights() } else { AccessFs::ReadFile.into() };
+    Ok((ruleset.add_rule(PathBeneath::new(open(path)?, rights))?, id))
 }
 
 /// Makes them.
 pub(super) fn platform_rules() -> Result<PlatformRules, FilesystemError> {
-    let ruleset = Ruleset::default()
+    let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?
         .handle_access(AccessNet::BindTcp)?
         .scope(Scope::from_all(KNOWN))?
         .create()?;
-    let ruleset = with_system_files(ruleset, &LASTING)?;
+    for path in LASTING {
+        (ruleset, _) = with_system_file(ruleset, path, None)?;
+    }
+    let mut ruled = [None; REPLACED.len()];
+    for (path, ruled) in REPLACED.into_iter().zip(&mut ruled) {
+        (ruleset, *ruled) = with_system_file(ruleset, path, None)?;
+    }
     let null = AccessFs::ReadFile | AccessFs::WriteFile;
-    Ok(PlatformRules(ruleset.add_rule(PathBeneath::new(open(Path::new(NULL))?, null))?))
+    let ruleset = ruleset.add_rule(PathBeneath::new(open(Path::new(NULL))?, null))?;
+    Ok(PlatformRules { ruleset, ruled })
 }
 
 /// With what is a function's own; `None` when the kernel has no Landlock.
 pub(super) fn rules(
-    PlatformRules(ruleset): PlatformRules,
+    PlatformRules { mut ruleset, ruled }: PlatformRules,
     readable: &[&Path],
     writable: &Path,
 ) -> Result<Option<OwnedFd>, FilesystemError> {
     let device = BitFlags::from(AccessFs::MakeChar) | AccessFs::MakeBlock | AccessFs::MakeFifo;
     let write = AccessFs::from_all(KNOWN) & !(device | AccessFs::Execute | AccessFs::MakeSock);
-    let mut ruleset = with_system_files(ruleset, &REPLACED)?;
+    for (path, ruled) in REPLACED.into_iter().zip(ruled) {
+        (ruleset, _) = with_system_file(ruleset, path, ruled)?;
+    }
     for path in readable {
         ruleset = ruleset.add_rule(PathBeneath::new(open(path)?, readable_rights()))?;
     }

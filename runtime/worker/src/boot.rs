@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use cloudserve_protocol::call::HandlerKind;
 use deno_core::error::CoreError;
-use deno_core::{Extension, JsRuntime, ModuleSpecifier, PollEventLoopOptions, v8};
+use deno_core::{Extension, JsRuntime, ModuleSpecifier, PollEventLoopOptions, scope, v8};
 use deno_runtime::deno_fetch::dns::Resolver;
 use deno_runtime::deno_os::WatcherExitHandle;
 use deno_runtime::deno_web::InMemoryBroadcastChannel;
@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::host::Host;
 use crate::loader::{self, BundleLoader};
 use crate::memory::{BOOT_HEAP_BYTES, out_of_memory};
+use crate::names::latin1;
 use crate::permissions;
 use crate::rehearsal::Rehearsal;
 use crate::time_zone;
@@ -65,6 +66,9 @@ const NEEDLESS_OP: &str = "op_http_new_response_native_headers";
 /// Rehearsals before a fork: V8 begins to learn from a function when it has run a few times, and
 /// compiles it after some more.
 const REHEARSALS: u32 = 16;
+
+/// Names that V8's table is to have room for, besides the platform's.
+const NAMES_AHEAD: u32 = 8 * 1024;
 
 /// An isolate that belongs to no process yet.
 pub(crate) struct Unsettled(Booted);
@@ -146,6 +150,7 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     Engine::compile_lazily(true);
     let bridge = Bridge::take(&mut worker.js_runtime);
     bridge.offer(&mut worker.js_runtime);
+    make_room_for_names(&mut worker.js_runtime);
     let v8_isolate = worker.js_runtime.v8_isolate();
     // What booting left behind is no part of any worker, nor of what the platform holds.
     v8_isolate.low_memory_notification();
@@ -159,6 +164,16 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     // A fork that finds it half full collects it that much earlier.
     Engine::collect_young(worker.js_runtime.v8_isolate());
     Unsettled(Booted { engine, host, worker, bridge, rehearsal, loader, isolate })
+}
+
+/// Makes V8's table of names larger: when it is full it is made twice as large, and all names in it are
+/// looked at. The platform leaves a fourteenth of it free, and a package has more names than that. Those made
+/// here are gone with the next collection, which leaves the table as it is.
+fn make_room_for_names(runtime: &mut JsRuntime) {
+    scope!(scope, runtime);
+    for number in 0..NAMES_AHEAD {
+        let _ = latin1(scope, format!("name {number}").as_bytes(), v8::NewStringType::Internalized);
+    }
 }
 
 fn watch_heap(runtime: &mut JsRuntime, host: &Host) {

@@ -70,7 +70,6 @@ impl ChannelError {
 pub(crate) struct Belongings {
     /// Its own directory.
     pub(crate) tmp: TempDir,
-    #[expect(dead_code, reason = "held until it is dropped, not read")]
     pub(crate) version: Option<VersionLease>,
 }
 

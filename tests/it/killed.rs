@@ -73,9 +73,9 @@ async fn rest(server: &TestServer) {
         (is_full && server.children().len() == POOL + 1).then_some(())
     })
     .await;
-    // A worker has one from its assignment to its end.
+    // A worker has one from its boot to its end.
     wait_for("their directories to be removed", || async {
-        (directories(server) == 0).then_some(())
+        (directories(server) == POOL).then_some(())
     })
     .await;
 }

@@ -146,38 +146,19 @@ impl Line {
 mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixStream;
-    use std::time::{Duration, Instant};
 
     use bytes::BytesMut;
-    use cloudserve_protocol::call::{Body, Invocation, RequestHead};
-    use cloudserve_protocol::headers::HeaderBlock;
-    use cloudserve_protocol::ids::ExecutionId;
-    use tokio::sync::oneshot;
 
     use super::*;
+    use crate::state::tests::asked;
     use crate::version::tests::target;
-
-    fn asked() -> Asked {
-        Asked::new(Invocation {
-            execution_id: ExecutionId::new(),
-            target: target(),
-            deadline: Instant::now() + Duration::from_secs(5),
-            head: RequestHead {
-                method: "GET".to_owned(),
-                target: "/".to_owned(),
-                headers: HeaderBlock::default(),
-            },
-            body: Body::Empty,
-            told: oneshot::channel().0,
-        })
-    }
 
     #[tokio::test]
     async fn one_of_those_that_come_together_sends_them_all() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let line = Line::new(Arc::new(Channel::new(ours).unwrap()));
         for round in 0..2 {
-            let joined = [(); 3].map(|()| line.join(&mut asked()));
+            let joined = [(); 3].map(|()| line.join(&mut asked(&target())));
             assert_eq!(joined.map(|(_, has_to_flush)| has_to_flush), [true, false, false]);
             assert!(line.unsent() > 0);
             line.flush();

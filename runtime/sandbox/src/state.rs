@@ -24,7 +24,7 @@ mod boots;
 mod ending;
 mod patience;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -8,7 +8,8 @@ use crate::pool::LOADS_WITHIN;
 use crate::version::tests::target;
 use crate::worker::tests::worker;
 
-fn asked(target: &Arc<Target>) -> Asked {
+/// A request of a function, from a caller who waits for 5 s.
+pub(crate) fn asked(target: &Arc<Target>) -> Asked {
     Asked::new(Invocation {
         execution_id: ExecutionId::new(),
         target: target.clone(),

@@ -47,9 +47,10 @@ pub struct ApiOptions {
 
     /// API keys one account may have.
     pub api_keys_per_user: usize,
-    /// Passwords hashed at the same time; each takes 19 MB.
+    /// Passwords hashed at the same time; each takes 19 MB and a core, of which one is left.
     pub password_hashes_in_parallel: usize,
-    /// Logins that may wait to have a password hashed; more are turned away.
+    /// Logins that may wait to have a password hashed, half of them from one address, of IPv6 a /64
+    /// network; more are turned away.
     pub password_hashes_waiting: usize,
     /// The same of registrations, which anybody can send: so that there is room for logins.
     pub registrations_waiting: usize,
@@ -89,6 +90,7 @@ pub struct ApiOptions {
 
 impl Default for ApiOptions {
     fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             work_dir: PathBuf::from("./data/builds"),
             esbuild: PathBuf::from("esbuild"),
@@ -107,7 +109,7 @@ impl Default for ApiOptions {
             drain_ms: 10_000,
             deploy_wait_ms: 240_000,
             api_keys_per_user: 100,
-            password_hashes_in_parallel: 2,
+            password_hashes_in_parallel: (cores - 1).clamp(1, 2),
             password_hashes_waiting: 64,
             registrations_waiting: 16,
             login_failures_per_account: 5,

@@ -89,6 +89,8 @@ pub(crate) struct Registration {
     pub(crate) user_name: NewUserName,
     pub(crate) email: Email,
     pub(crate) password: NewPassword,
+    /// Where it comes from, if that is known.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// What a login shows.
@@ -124,7 +126,7 @@ impl App {
             full_name: new.full_name.0,
             user_name: new.user_name.0,
             email: new.email.0,
-            password_hash: self.passwords.hash(new.password).await?,
+            password_hash: self.passwords.hash(new.password, new.address.map(Network::of)).await?,
             quota: Quota::default(),
             created_at: Timestamp::now(),
         };
@@ -140,7 +142,8 @@ impl App {
 
     pub(crate) async fn login(&self, login: Login) -> Result<Session, Refusal> {
         let who = login.who.trim().to_lowercase();
-        let network = login.address.map(|address| Network::of(address).to_string());
+        let from = login.address.map(Network::of);
+        let network = from.map(|network| network.to_string());
         let too_many = |retry_after| Refusal::TooManyAttempts { retry_after };
         self.logins_by_account.begin(&who).map_err(too_many)?;
         if let Some(network) = &network
@@ -149,7 +152,7 @@ impl App {
             self.logins_by_account.take_back(&who);
             return Err(too_many(retry_after));
         }
-        let checked = self.check_password(&who, login.password).await;
+        let checked = self.check_password(&who, login.password, from).await;
         if !matches!(checked, Err(Refusal::InvalidCredentials)) {
             if checked.is_ok() {
                 self.logins_by_account.forgive(&who);
@@ -168,6 +171,7 @@ impl App {
         &self,
         who: &str,
         password: Zeroizing<String>,
+        from: Option<Network>,
     ) -> Result<User, Refusal> {
         let user = if who.contains('@') {
             self.stores.accounts.user_by_email(who).await?
@@ -178,7 +182,7 @@ impl App {
             }
         };
         let stored = user.as_ref().map(|user| user.password_hash.clone());
-        let is_right = self.passwords.verify(stored, password).await?;
+        let is_right = self.passwords.verify(stored, password, from).await?;
         user.filter(|_| is_right).ok_or(Refusal::InvalidCredentials)
     }
 

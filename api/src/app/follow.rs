@@ -27,7 +27,7 @@ const MAX_ROWS: u32 = 200;
 
 /// Followers by account.
 pub(crate) struct Followers {
-    places: Places,
+    places: Places<UserId>,
     are_ending: AtomicBool,
 }
 
@@ -37,7 +37,7 @@ impl Followers {
     }
 
     fn place(&self, user_id: UserId) -> Result<OwnedSemaphorePermit, Refusal> {
-        let max = self.places.per_account();
+        let max = self.places.each();
         self.places.of(user_id).try_acquire_owned().map_err(|_| Refusal::TooManyFollowers { max })
     }
 }

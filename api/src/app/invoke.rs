@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cloudserve_identity::{Credential, Principal};
-use cloudserve_protocol::ids::FunctionId;
+use cloudserve_protocol::ids::{FunctionId, UserId};
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::function::FunctionRecord;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
@@ -58,7 +58,7 @@ pub(super) struct Caller {
     /// `http://host:port`
     gateway: Option<String>,
     places: Semaphore,
-    by_account: Places,
+    by_account: Places<UserId>,
     max_answer_bytes: usize,
 }
 
@@ -105,7 +105,7 @@ impl App {
         let caller = &self.caller;
         let gateway = caller.gateway.as_deref().ok_or(Refusal::NoGateway)?;
         // A place is taken for as long as a call may take: no account has all of them.
-        let max = caller.by_account.per_account();
+        let max = caller.by_account.each();
         let own_place = caller.by_account.of(principal.user_id).try_acquire_owned();
         let _own_place = own_place.map_err(|_| Refusal::TooManyInvocations { max })?;
         let _place = caller.places.try_acquire().map_err(|_| Refusal::Busy)?;

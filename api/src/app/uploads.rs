@@ -22,7 +22,7 @@ pub(crate) struct Room {
 /// All the room there is.
 pub(crate) struct Uploads {
     all: Arc<Semaphore>,
-    by_account: Places,
+    by_account: Places<UserId>,
     patience: Duration,
 }
 

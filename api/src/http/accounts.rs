@@ -31,13 +31,15 @@ const MAX_LIMIT: u32 = 1_000;
 )]
 pub(super) async fn register(
     State(app): State<Arc<App>>,
+    Address(address): Address,
     mut fields: Fields,
 ) -> Result<impl IntoResponse, Problem> {
     let (full_name, user_name) = (fields.required("fullName"), fields.required("userName"));
     let (email, password) = (fields.required("email"), fields.required("password"));
     let new = (|| {
         let (full_name, user_name) = (full_name?, user_name?);
-        Some(Registration { full_name, user_name, email: email?, password: password? })
+        let (email, password) = (email?, password?);
+        Some(Registration { full_name, user_name, email, password, address })
     })();
     let session = app.register(fields.finish(new)?).await?;
     Ok((StatusCode::CREATED, Json(SessionView::from(session))))

@@ -88,6 +88,12 @@ pub(crate) async fn run(args: Deploy) -> Result<(), ClientError> {
         steps.stop();
         return Err(failed(name.as_str(), &view));
     }
+    if !args.no_wait
+        && let Err(error) = is_served(&view)
+    {
+        steps.stop();
+        return Err(error);
+    }
     steps.end();
     steps.stop();
     show(output, &view, &files, took, args.no_wait)
@@ -200,7 +206,7 @@ fn show(
                 "{name} v{version} is accepted; `cloudserve info {name}` tells how it goes"
             )?;
         } else {
-            writeln!(out, "{}", outcome(view, took))?;
+            writeln!(out, "{name} v{} is live after {}", view["version"], seconds(took))?;
         }
         pairs(
             out,
@@ -219,14 +225,18 @@ fn show(
     })
 }
 
-/// What became of a version that was built.
-fn outcome(view: &Value, took: Duration) -> String {
-    let (name, version, active) = (text(view, "name"), &view["version"], &view["activeVersion"]);
-    if active == version {
-        format!("{name} v{version} is live after {}", seconds(took))
-    } else {
-        format!("{name} v{version} is built and not served: v{active} came first")
-    }
+/// An error if the version that was built is not the one that is served: what a script does next would be
+/// done to another one.
+fn is_served(view: &Value) -> Result<(), ClientError> {
+    let (name, version) = (text(view, "name"), view["version"].as_u64().unwrap_or(0));
+    let why = match view["activeVersion"].as_u64() {
+        Some(active) if active == version => return Ok(()),
+        Some(active) if active < version => format!("the function was rolled back to v{active}"),
+        Some(active) => format!("v{active} is, which was deployed after it"),
+        None => "no version is".to_owned(),
+    };
+    let what = format!("v{version} of {name} is built but not served: {why}");
+    Err(ClientError::superseded(name, version, what))
 }
 
 /// Where a function is called.
@@ -239,12 +249,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_that_is_not_served_is_not_said_to_be_live() {
-        let told = |active: u32| {
+    fn a_version_that_is_not_served_is_an_error() {
+        let error = |active: u32| {
             let view = json!({ "name": "f", "version": 3, "activeVersion": active });
-            outcome(&view, Duration::from_secs(2))
+            is_served(&view).err().map(|error| error.to_json()["error"].clone())
         };
-        assert_eq!(told(3), "f v3 is live after 2.0 s");
-        assert_eq!(told(4), "f v3 is built and not served: v4 came first");
+        assert_eq!(error(3), None);
+        for (active, why) in
+            [(4, "v4 is, which was deployed after it"), (1, "the function was rolled back to v1")]
+        {
+            let told = error(active).unwrap();
+            assert_eq!(told["code"], "superseded");
+            assert_eq!(told["message"], format!("v3 of f is built but not served: {why}"));
+        }
     }
 }

@@ -158,16 +158,11 @@ fn is_seen(name: &str, answer: &Value) -> Result<(), ClientError> {
         "failed" => Err(deploy::failed(name, answer)),
         "superseded" => {
             let version = answer["version"].as_u64().unwrap_or(0);
-            Err(ClientError::Failed {
-                code: "superseded",
-                message: format!(
-                    "v{version} of {name} has the change but is not served: a newer version or a \
-                     rollback came first"
-                ),
-                hint: format!(
-                    "say it again, or serve v{version}: `cloudserve rollback {name} --to {version}`"
-                ),
-            })
+            let what = format!(
+                "v{version} of {name} has the change but is not served: a newer version or a \
+                 rollback came first"
+            );
+            Err(ClientError::superseded(name, version, what))
         }
         _ => Ok(()),
     }

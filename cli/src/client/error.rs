@@ -99,6 +99,14 @@ impl ClientError {
         Self::Usage { message: message.into(), hint: hint.into() }
     }
 
+    /// A version that is there and that no call sees.
+    pub(crate) fn superseded(name: &str, version: u64, message: String) -> Self {
+        let hint = format!(
+            "say it again, or serve v{version}: `cloudserve rollback {name} --to {version}`"
+        );
+        Self::Failed { code: "superseded", message, hint }
+    }
+
     /// A file that cannot be read or written.
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

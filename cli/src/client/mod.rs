@@ -101,7 +101,8 @@ A folder is sent without what .gitignore and .cloudserveignore name, node_module
   timeoutMs = 10000
 
 A file is sent alone, with the package.json beside it. A failed deploy changes nothing that is
-served, and ends with exit code 1.
+served, and ends with exit code 1; so does one that is built and not served, because a newer
+version or a rollback came first.
 
 Examples:
   cloudserve deploy

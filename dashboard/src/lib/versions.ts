@@ -14,5 +14,7 @@ export function unseen({ version, status, deployError }: Omit<EnvNames, 'names'>
 export function stage(version: number, status: DeployStatus, activeVersion: number | null | undefined): string {
   if (status === 'failed') return 'The deploy failed';
   if (status !== 'active') return `Deploying version ${version}`;
-  return activeVersion === version ? `Version ${version} is live` : `Version ${version} is not served: version ${activeVersion} came first`;
+  if (activeVersion === version) return `Version ${version} is live`;
+  const first = (activeVersion ?? 0) < version ? `a rollback to version ${activeVersion}` : `version ${activeVersion}`;
+  return `Version ${version} is not served: ${first} came first`;
 }

@@ -128,6 +128,7 @@ describe('lib', () => {
   test('a version that is not served is not said to be live', () => {
     assert.equal(versions.stage(3, 'active', 3), 'Version 3 is live');
     assert.equal(versions.stage(3, 'active', 4), 'Version 3 is not served: version 4 came first');
+    assert.equal(versions.stage(3, 'active', 1), 'Version 3 is not served: a rollback to version 1 came first');
     assert.deepEqual(['pending', 'failed'].map((status) => versions.stage(3, status, 2)), ['Deploying version 3', 'The deploy failed']);
   });
 

@@ -15,6 +15,16 @@ const koa = { use: f, listen: f, callback: () => f };
 const fastify = { ready: f, routing: f, inject: f, listen: f };
 const server = http.createServer();
 
+test("a wrapper is an event handler unless its export says what it is", () => {
+  const wrapped = ((handler) => (...args) => handler(...args))((request) => request.json());
+  for (const candidate of [wrapped, ((request) => request.json()).bind(null)]) {
+    assert.equal(kindOf({ default: candidate }), "event");
+    assert.equal(kindOf({ default: { fetch: candidate } }), "fetch");
+    assert.equal(kindOf({ GET: candidate }), "methods");
+    assert.equal(kindOf({ default: http.createServer(candidate) }), "app");
+  }
+});
+
 test("each form is recognised", () => {
   for (const [kind, namespace, captured] of [
     ["deno-serve", {}, { serve: {} }],

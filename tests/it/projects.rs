@@ -39,8 +39,11 @@ async fn deploy_archive(owner: &Account, name: &str, files: &[(&str, &[u8])]) ->
 async fn only_the_entry_is_the_main_module() {
     let owner = server().await.register().await;
     // Node's way to ask it, before it knew `import.meta.main`.
-    let main = "import { fileURLToPath } from 'node:url';
-        export const main = [import.meta.main, process.argv[1] === fileURLToPath(import.meta.url)];";
+    let main = "import { realpathSync } from 'node:fs';
+        import { fileURLToPath } from 'node:url';
+        const own = fileURLToPath(import.meta.url);
+        export const main =
+          [import.meta.main, process.argv[1] === own && realpathSync(process.argv[1]) === own];";
     for (name, entry, top) in [("main", "index.ts", "."), ("nested", "src/index.ts", "..")] {
         let files = json!({
             entry: format!("

@@ -38,10 +38,14 @@ pub(super) struct Assets {
 
 /// Packs what is read at run time: what is not code, and, when modules are looked for then
 /// (`with_code`), JavaScript and the manifest too. `None` if that is nothing. Blocks.
-pub(super) fn pack(files: &SourceFiles, with_code: bool) -> io::Result<Option<Assets>> {
+pub(super) fn pack(
+    files: &SourceFiles,
+    entry: &str,
+    with_code: bool,
+) -> io::Result<Option<Assets>> {
     let kept: BTreeMap<String, Bytes> = files
         .iter()
-        .filter(|(path, _)| is_kept(path, with_code))
+        .filter(|(path, _)| is_kept(path, entry, with_code))
         .map(|(path, bytes)| (path.to_owned(), bytes.clone()))
         .collect();
     if kept.is_empty() {
@@ -52,7 +56,11 @@ pub(super) fn pack(files: &SourceFiles, with_code: bool) -> io::Result<Option<As
     Ok(Some(Assets { archive, line }))
 }
 
-fn is_kept(path: &str, with_code: bool) -> bool {
+fn is_kept(path: &str, entry: &str, with_code: bool) -> bool {
+    // `process.argv[1]` may name it, and programs look where that really is. One at the top is the bundle.
+    if with_code && path == entry && path.contains('/') {
+        return true;
+    }
     let is_typescript =
         [".ts", ".tsx", ".mts", ".cts", ".jsx"].iter().any(|ending| path.ends_with(ending));
     if TAKEN.contains(&path) || FOR_THE_BUILD.contains(&path) || is_typescript {
@@ -80,8 +88,14 @@ mod tests {
             ("data/yarn.lock", true, true),
             ("bundle.js", false, false),
         ] {
-            assert_eq!(is_kept(path, false), alone, "{path}");
-            assert_eq!(is_kept(path, true), with_code, "{path}");
+            assert_eq!(is_kept(path, "src/index.ts", false), alone, "{path}");
+            assert_eq!(is_kept(path, "src/index.ts", true), with_code, "{path}");
+        }
+        for (entry, kept) in [("src/index.ts", true), ("index.ts", false)] {
+            assert!(
+                is_kept(entry, entry, true) == kept && !is_kept(entry, entry, false),
+                "{entry}"
+            );
         }
     }
 }

@@ -317,8 +317,9 @@ impl Pipeline {
         let project = Project { directory: &path, files: &files, entry, is_classic_jsx, external };
         let bundle = self.esbuild.bundle(project).await;
         let with_code = bundle.as_ref().is_ok_and(|b| b.imports_dynamically || b.looks_around);
+        let entry = entry.clone();
         let packing = tokio::task::spawn_blocking(move || {
-            let packed = assets::pack(&files, with_code);
+            let packed = assets::pack(&files, &entry, with_code);
             // Thousands of files may have to be removed.
             tokio::task::spawn_blocking(move || drop((directory, files, tree)));
             packed

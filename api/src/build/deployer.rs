@@ -19,6 +19,7 @@ use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::build::DependencyBuilder;
 use cloudserve_protocol::call::VersionLoader;
 use cloudserve_protocol::fault::Chain;
+use cloudserve_protocol::ids::FunctionId;
 use cloudserve_store::function::{Activation, BuiltVersion, Claimed, DeployError};
 use cloudserve_store::{Change, StoreError, Stores};
 use futures::FutureExt;
@@ -70,7 +71,7 @@ impl Deployer {
     }
 
     /// Works until `shutdown`, then finishes what it has begun, for a bounded time. What is not
-    /// finished by then stays in the queue.
+    /// finished by then stays in the queue, and what is not removed where it is.
     pub(crate) async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()> + Send) {
         let work_dir = self.options.work_dir.clone();
         let prepared = tokio::task::spawn_blocking(move || prepare(&work_dir)).await;
@@ -116,18 +117,17 @@ impl Deployer {
         let mut look_at_remains = tokio::time::interval(REMAINS_EVERY);
         while !*stopping.borrow() {
             tokio::select! {
-                _ = look_at_remains.tick() => loop {
-                    let stops = *stopping.borrow();
-                    if stops || !self.leftovers.remove_remains().await {
-                        break;
-                    }
+                // The store knows of them: they are removed another time.
+                _ = look_at_remains.tick() => tokio::select! {
+                    () = self.remove_remains() => {}
+                    () = stopped(&mut stopping) => {}
                 },
                 () = self.idle.notified() => {
                     for id in self.leftovers.remembered() {
                         if *stopping.borrow() {
                             break;
                         }
-                        self.leftovers.remove(id).await;
+                        self.remove(id, &mut stopping).await;
                     }
                 }
                 changed = stopping.changed() => if changed.is_err() {
@@ -138,6 +138,24 @@ impl Deployer {
         }
     }
 
+    async fn remove_remains(&self) {
+        while self.leftovers.remove_remains().await {}
+    }
+
+    /// Removes what deploys of this function have left, unless the shutdown has waited for it for long
+    /// enough.
+    async fn remove(&self, id: FunctionId, stopping: &mut watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.leftovers.remove(id) => {}
+            () = self.out_of_time(stopping) => {}
+        }
+    }
+
+    async fn out_of_time(&self, stopping: &mut watch::Receiver<bool>) {
+        stopped(stopping).await;
+        tokio::time::sleep(self.options.drain()).await;
+    }
+
     async fn work(&self, holder: &str, mut stopping: watch::Receiver<bool>) {
         let mut changes = self.stores.changes.subscribe();
         while !*stopping.borrow() {
@@ -145,7 +163,7 @@ impl Deployer {
                 Ok(Some(claimed)) => {
                     self.deploy(holder, &claimed, &mut stopping).await;
                     // However it ended: a function whose deploys all fail would keep every one.
-                    self.leftovers.remove(claimed.version.function_id).await;
+                    self.remove(claimed.version.function_id, &mut stopping).await;
                 }
                 Ok(None) => {
                     self.idle.notify_one();
@@ -174,11 +192,7 @@ impl Deployer {
         let mut attempt = pin!(self.attempt(holder, claimed, &is_ending));
         let mut renewal = tokio::time::interval(lease / 3);
         renewal.tick().await;
-        let mut out_of_time = pin!(async {
-            // An error means that nobody can say so any more: the process ends.
-            let _ = stopping.wait_for(|stop| *stop).await;
-            tokio::time::sleep(self.options.drain()).await;
-        });
+        let mut out_of_time = pin!(self.out_of_time(stopping));
         loop {
             tokio::select! {
                 () = &mut attempt => return,
@@ -293,6 +307,12 @@ impl Deployer {
                 "a deploy is tried again only when its lease has run out");
         }
     }
+}
+
+/// Returns when everything has to stop.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error means that nobody can say so any more: the process ends.
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// Returns when a deploy was queued, or may have been.

@@ -11,8 +11,8 @@ use cloudserve_api::ApiOptions;
 use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
-use cloudserve_store::Stores;
 use cloudserve_store::function::{DeployError, NewVersion, Sweep};
+use cloudserve_store::{DataDirLock, Stores, open_embedded, open_embedded_exclusive};
 use futures::future::join_all;
 use futures::stream::BoxStream;
 use serde_json::{Value, json};
@@ -121,7 +121,7 @@ async fn sources_of_deploys_that_are_not_accepted_do_not_stay() {
 #[tokio::test]
 async fn what_may_remain_of_a_function_is_known_before_it_is_there_and_when_it_is_gone() {
     let data = Arc::new(TempDir::new().unwrap());
-    let plane = Plane::over(data, |stores| Cursed::over(stores, true), |_| {});
+    let plane = Plane::over(data, |stores| Curse::Full.over(stores), |_| {});
     let remains = async |plane: &Plane| plane.stores.functions.remains(Duration::ZERO).await;
     let token = plane.register("ada").await;
     assert_eq!(remains(&plane).await.unwrap(), None);
@@ -231,25 +231,44 @@ async fn a_version_that_went_while_it_was_in_work_takes_nothing_along() {
     assert!(plane.bundle(&served).await.contains('1'));
 }
 
-/// Objects of which the first that is to be removed makes whoever removes it panic; there may be no room
-/// for any.
+/// What is wrong with a store of objects.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Curse {
+    /// There is no room for any.
+    Full,
+    /// The first that is to be removed makes whoever removes it panic.
+    Panic,
+    /// What removes one never ends.
+    Stuck,
+}
+
 struct Cursed {
     inner: Arc<dyn ArtifactStore>,
-    is_full: bool,
+    curse: Curse,
     has_struck: AtomicBool,
 }
 
-impl Cursed {
-    fn over(stores: Stores, is_full: bool) -> Stores {
+impl Curse {
+    fn over(self, stores: Stores) -> Stores {
         let (inner, has_struck) = (stores.artifacts, AtomicBool::new(false));
-        Stores { artifacts: Arc::new(Self { inner, is_full, has_struck }), ..stores }
+        Stores { artifacts: Arc::new(Cursed { inner, curse: self, has_struck }), ..stores }
+    }
+}
+
+impl Cursed {
+    async fn strike(&self) {
+        match self.curse {
+            Curse::Full => {}
+            Curse::Panic => assert!(self.has_struck.swap(true, Relaxed), "as it should here"),
+            Curse::Stuck => std::future::pending().await,
+        }
     }
 }
 
 #[async_trait]
 impl ArtifactStore for Cursed {
     async fn put(&self, key: &ArtifactKey, bytes: Bytes) -> Result<(), ArtifactError> {
-        if self.is_full {
+        if self.curse == Curse::Full {
             let (operation, source) = ("write", "no room".into());
             return Err(ArtifactError::Backend { operation, key: key.to_string(), source });
         }
@@ -276,11 +295,14 @@ impl ArtifactStore for Cursed {
     }
 
     async fn delete(&self, key: &ArtifactKey) -> Result<(), ArtifactError> {
-        assert!(self.has_struck.swap(true, Relaxed), "as it should here");
+        self.strike().await;
         self.inner.delete(key).await
     }
 
     async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError> {
+        if self.curse == Curse::Stuck {
+            self.strike().await;
+        }
         self.inner.delete_function(function).await
     }
 }
@@ -290,7 +312,7 @@ async fn a_panic_leaves_the_queue_with_somebody_at_it() {
     let data = Arc::new(TempDir::new().unwrap());
     let mut plane = Plane::over(
         data,
-        |stores| Cursed::over(stores, false),
+        |stores| Curse::Panic.over(stores),
         |options| {
             (options.deploys_in_parallel, options.deploy_wait_ms) = (1, 20_000);
         },
@@ -301,4 +323,32 @@ async fn a_panic_leaves_the_queue_with_somebody_at_it() {
     assert_eq!(plane.deploy(&token, &project(1)).await["status"], "failed");
     let another = json!({ "name": "g", "code": "export default 1" });
     assert_eq!(plane.deploy(&token, &another).await["status"], "active");
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_long_until_objects_are_removed() {
+    let data = Arc::new(TempDir::new().unwrap());
+    let directory = data.path().join("data");
+    let stores = open_embedded(&directory).unwrap();
+    stores.functions.note_ahead(FunctionId::new()).await.unwrap();
+    drop(stores);
+    // What a server before was about to do is old for the next one.
+    let lock = DataDirLock::acquire(&directory).unwrap();
+    drop(open_embedded_exclusive(&lock).unwrap());
+    drop(lock);
+
+    for drain_ms in [60_000, 100] {
+        let stuck = |stores| Curse::Stuck.over(stores);
+        let mut plane = Plane::over(data.clone(), stuck, |options| options.drain_ms = drain_ms);
+        plane.start_deployer();
+        if drain_ms == 100 {
+            // Bundles of deploys that fail are removed by whoever has built them.
+            let token = plane.register("ada").await;
+            plane.sandbox.faults.lock().push(failure());
+            plane.deploy(&token, &project(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let stopping = tokio::time::timeout(Duration::from_secs(10), plane.stop_deployer());
+        assert!(stopping.await.is_ok(), "{drain_ms}");
+    }
 }

@@ -68,7 +68,7 @@ pub(crate) async fn run(args: Deploy) -> Result<(), ClientError> {
     for path in &files.left_out {
         output.warn(&format!("left out: {path}"));
     }
-    if let Some(lock) = files.idle_lock_file() {
+    if let Some(lock) = project.idle_lock_file(&files) {
         output.warn(&format!(
             "{lock} is not heeded, so packages may have other versions; \
              `npm install --package-lock-only` makes a lock file that is"

@@ -68,6 +68,7 @@ impl NewSource {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Deploy {
     pub(crate) source: Option<NewSource>,
+    /// Empty: the one that was given is no longer.
     pub(crate) entry: Option<String>,
     pub(crate) dependencies: Option<Dependencies>,
     /// What else the `package.json` says of them that these are of.
@@ -506,8 +507,11 @@ fn compose_source(
     let is_there = |entry: &str| files.iter().any(|file| file.path == entry);
     // One that was given holds for as long as its file is there; one that was found is the last resort.
     let before = old.filter(|old| is_there(&old.entry));
-    let entry_is_given = deploy.entry.is_some() || before.is_some_and(|old| old.entry_is_given);
-    let entry = match deploy.entry {
+    let is_taken_back = deploy.entry.as_deref() == Some("");
+    let given = deploy.entry.filter(|_| !is_taken_back);
+    let was_given = !is_taken_back && before.is_some_and(|old| old.entry_is_given);
+    let entry_is_given = given.is_some() || was_given;
+    let entry = match given {
         Some(entry) if !is_there(&entry) => {
             return Err(Refusal::field("entry", "is none of the files"));
         }

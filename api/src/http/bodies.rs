@@ -75,6 +75,7 @@ pub(super) struct NewDeploy {
     package_json: Option<serde_json::Value>,
     #[schema(schema_with = schemas::npm_file)]
     package_lock: Option<serde_json::Value>,
+    /// An empty one takes back what was given.
     entry: Option<String>,
     external: Option<Vec<String>>,
     env: Option<BTreeMap<String, String>>,
@@ -99,6 +100,7 @@ pub(super) struct FunctionUpdate {
     package_json: Option<serde_json::Value>,
     #[schema(schema_with = schemas::npm_file)]
     package_lock: Option<serde_json::Value>,
+    /// An empty one takes back what was given.
     entry: Option<String>,
     external: Option<Vec<String>>,
     env: Option<BTreeMap<String, String>>,

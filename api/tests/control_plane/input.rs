@@ -321,6 +321,18 @@ async fn an_entry_that_was_given_stays_and_one_that_was_found_is_found_anew() {
             assert_eq!(told, expected, "{name}: {files}");
         }
     }
+    // It may be taken back: at once where files come with that, else when the next ones do.
+    let files = json!({ "b.mjs": module(), "index.mjs": module() });
+    for (name, told) in [("back", "index.mjs"), ("back-later", "b.mjs")] {
+        let given = json!({ "name": name, "files": files, "entry": "b.mjs" });
+        assert_eq!(entry(given).await, "b.mjs");
+        let mut back = json!({ "name": name, "entry": "" });
+        if name == "back" {
+            back["files"] = files.clone();
+        }
+        assert_eq!(entry(back).await, told);
+        assert_eq!(entry(json!({ "name": name, "files": files })).await, "index.mjs", "{name}");
+    }
     // It is gone with its file.
     for files in
         [json!({ "index.mjs": module() }), json!({ "b.mjs": module(), "index.mjs": module() })]

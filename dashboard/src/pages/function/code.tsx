@@ -16,6 +16,8 @@ const same = (a: Record<string, string>, b: Record<string, string>) => {
   return names.length === Object.keys(b).length && names.every((name) => a[name] === b[name]);
 };
 
+const isCode = (path: string) => /\.[cm]?[jt]sx?$/.test(path) && !path.endsWith('.d.ts');
+
 const listed = (files: Record<string, string>) => Object.keys(files).sort().join('\n');
 
 interface Draft {
@@ -23,10 +25,11 @@ interface Draft {
   base: FnWithSource;
   files: Record<string, string>;
   dependencies: Record<string, string>;
+  entry: string;
   path: string;
 }
 
-const begun = (fn: FnWithSource): Draft => ({ base: fn, files: fn.source.files, dependencies: fn.dependencies, path: fn.source.entry });
+const begun = (fn: FnWithSource): Draft => ({ base: fn, files: fn.source.files, dependencies: fn.dependencies, entry: fn.source.entry, path: fn.source.entry });
 
 export function Code({ fn }: TabProps) {
   const refresh = useRefresh();
@@ -34,6 +37,7 @@ export function Code({ fn }: TabProps) {
   const [base, setBase] = useState(first.base);
   const [files, setFiles] = useState(first.files);
   const [dependencies, setDependencies] = useState(first.dependencies);
+  const [entry, setEntry] = useState(first.entry);
   const [path, setPath] = useState(first.path);
   const [adding, setAdding] = useState(false);
   const [removing, setRemoving] = useState(false);
@@ -41,20 +45,21 @@ export function Code({ fn }: TabProps) {
   const [error, setError] = useState<unknown>();
   const [deploying, setDeploying] = useState<number>();
 
-  const changed = !same(files, base.source.files) || !same(dependencies, base.dependencies);
+  const changed = !same(files, base.source.files) || !same(dependencies, base.dependencies) || entry !== base.source.entry;
   const behind = fn.version > base.version;
   const reset = () => {
     setBase(fn);
     setFiles(fn.source.files);
     setDependencies(fn.dependencies);
+    setEntry(fn.source.entry);
     setPath(fn.source.entry);
   };
   useEffect(() => {
     if (behind && !changed) reset();
   }, [behind, changed]);
   useEffect(() => {
-    keep(fn.id, changed ? { base, files, dependencies, path } : undefined);
-  }, [changed, base, files, dependencies, path]);
+    keep(fn.id, changed ? { base, files, dependencies, entry, path } : undefined);
+  }, [changed, base, files, dependencies, entry, path]);
 
   const isBinary = (fn.source.binaryFiles?.length ?? 0) > 0;
   const deploy = async () => {
@@ -65,14 +70,14 @@ export function Code({ fn }: TabProps) {
     const body: DeployBody = { dependencies };
     if (!same(files, base.source.files)) body.files = files;
     // A new file with a usual name (`index.ts`) does not take the entry's place.
-    if (listed(files) !== listed(base.source.files)) body.entry = base.source.entry;
+    if (listed(files) !== listed(base.source.files) || entry !== base.source.entry) body.entry = entry;
     try {
       const accepted = await api.update(fn.id, body);
       // Whoever has left this page meanwhile finds no draft of what is deployed.
       const kept = draft<Draft>(fn.id);
-      if (kept?.files === files && kept.dependencies === dependencies) keep(fn.id, undefined);
+      if (kept?.files === files && kept.dependencies === dependencies && kept.entry === entry) keep(fn.id, undefined);
       setDeploying(accepted.version);
-      setBase({ ...fn, version: accepted.version, source: { ...fn.source, files }, dependencies });
+      setBase({ ...fn, version: accepted.version, source: { ...fn.source, files, entry }, dependencies });
       void refresh(fn.id);
     } catch (failed) {
       setError(failed);
@@ -87,12 +92,13 @@ export function Code({ fn }: TabProps) {
         <div class="editor-bar">
           <div class="files" role="group" aria-label="Files">
             {names.map((name) => (
-              <button type="button" key={name} class="file mono" aria-pressed={name === path} onClick={() => setPath(name)}>{name}</button>
+              <button type="button" key={name} class="file mono" title={name === entry ? 'Exports the handler' : undefined} aria-pressed={name === path} onClick={() => setPath(name)}>{name}</button>
             ))}
             <button type="button" class="file" aria-label="New file" title="New file" onClick={() => setAdding(true)}><FilePlus size={14} aria-hidden="true" /></button>
           </div>
           <div class="actions">
-            {path !== base.source.entry && <Button tone="quiet" onClick={() => setRemoving(true)}>Remove file</Button>}
+            {path !== entry && isCode(path) && <Button tone="quiet" onClick={() => setEntry(path)}>Make it the entry</Button>}
+            {path !== entry && <Button tone="quiet" onClick={() => setRemoving(true)}>Remove file</Button>}
             {changed && <Button tone="quiet" onClick={reset}>Discard</Button>}
             <Button tone="primary" busy={busy} disabled={!changed || isBinary} onClick={deploy}>Deploy</Button>
           </div>
@@ -116,7 +122,7 @@ export function Code({ fn }: TabProps) {
         title={`Remove ${path}?`} action="Remove" open={removing} onClose={() => setRemoving(false)}
         run={async () => {
           setFiles(Object.fromEntries(Object.entries(files).filter(([name]) => name !== path)));
-          setPath(base.source.entry);
+          setPath(entry);
         }}
       >
         <p>It is gone from the next version you deploy; earlier versions keep it.</p>

@@ -8,6 +8,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use cloudserve_protocol::fault::Chain;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::error::{ErrorKind, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
@@ -178,7 +179,8 @@ impl Database {
         let sessions: Vec<_> = lost.iter().map(|given_up| given_up.id.clone()).collect();
         let admin = self.database.client().database("admin");
         if let Err(error) = admin.run_command(doc! { "killSessions": sessions }).await {
-            tracing::warn!(%error, "transactions that were given up may go on for a minute");
+            tracing::warn!(error = %Chain(&error),
+                "transactions that were given up may go on for a minute");
             self.lost.put_back(lost);
         }
     }

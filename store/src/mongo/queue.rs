@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{FunctionId, UserId, UserName};
 use mongodb::bson::{Bson, Document, RawDocumentBuf, Uuid, deserialize_from_slice, doc};
 use mongodb::options::ReturnDocument;
@@ -138,7 +139,7 @@ pub(super) async fn claim(
             // Deleted since.
             Ok(None) => {}
             Err(StoreError::Corrupt { source, .. }) => {
-                tracing::error!(error = %source, "unreadable deploy");
+                tracing::error!(error = %Chain(&*source), "unreadable deploy");
                 give_up(store, &found).await?;
             }
             Err(error) => return Err(error),

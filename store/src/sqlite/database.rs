@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use cloudserve_protocol::fault::Chain;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::oneshot::error::TryRecvError;
@@ -232,7 +233,8 @@ fn write_groups(mut connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job
         let committed =
             commit_group(&mut connection, &mut group).map_err(|e| NotCommitted(Arc::new(e)));
         if let Err(lost) = &committed {
-            tracing::error!(error = %lost.0, writes = group.len(), "database transaction failed");
+            let (error, writes) = (Chain(&*lost.0), group.len());
+            tracing::error!(%error, writes, "database transaction failed");
         }
         for job in group.drain(..) {
             job.acknowledge(committed.clone());

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{FunctionId, UserId};
 use rusqlite::{Connection, params};
 
@@ -94,7 +95,8 @@ pub(super) fn claim(
         let Some((id, version)) = next else { return Ok(None) };
         match take(c, id, version, holder, now.after(lease)) {
             Err(StoreError::Corrupt { source, .. }) => {
-                tracing::error!(function = %id, version, error = %source, "unreadable deploy");
+                let error = Chain(&*source);
+                tracing::error!(function = %id, version, %error, "unreadable deploy");
                 fail(c, changes, id, version, &DeployError::unreadable())?;
             }
             taken => return taken.map(Some),

@@ -105,7 +105,7 @@ impl Manifest {
     pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(text).map_err(|_| "is not UTF-8")?;
         let value = json::read(text, MAX_MANIFEST_VALUES);
-        Self::from_value(value.map_err(|error| format!("is not JSON: {error}"))?)
+        Self::from_value(value.map_err(|error| error.to_string())?)
     }
 
     /// Reads a `package.json` that is parsed already, or still a text.
@@ -150,7 +150,7 @@ impl Manifest {
         match json::read(text, MAX_MANIFEST_VALUES) {
             Ok(value @ Value::Object(_)) => Self::from_value(value),
             Ok(_) => Err("must be an object".into()),
-            Err(error) => Err(format!("is not JSON: {error}")),
+            Err(error) => Err(error.to_string()),
         }
     }
 }
@@ -207,7 +207,7 @@ impl PackageLock {
         match json::read(&text, max_lock_values(max_bytes)) {
             Ok(Value::Object(_)) => Ok(Self(text)),
             Ok(_) => Err("must be an object".into()),
-            Err(error) => Err(format!("is not JSON: {error}")),
+            Err(error) => Err(error.to_string()),
         }
     }
 }

@@ -10,6 +10,7 @@ use cloudserve_protocol::fault::Chain;
 use serde_json::{Value, json};
 
 use crate::app::refusal::{FieldErrors, Refusal};
+use crate::json::Unread;
 
 /// Characters of what is said of a field. It may repeat what was sent, which may be megabytes.
 const MAX_WRONG_CHARS: usize = 500;
@@ -55,15 +56,15 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
-    pub(crate) fn invalid_json(error: &serde_json::Error) -> Self {
-        Self {
-            details: Some(json!({ "line": error.line(), "column": error.column() })),
-            ..Self::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_json",
-                format!("the body is not JSON: {error}"),
-            )
-        }
+    pub(crate) fn invalid_json(error: &Unread) -> Self {
+        let details = match error {
+            Unread::Syntax(error) => {
+                Some(json!({ "line": error.line(), "column": error.column() }))
+            }
+            Unread::TooMany => None,
+        };
+        let message = format!("the body {error}");
+        Self { details, ..Self::new(StatusCode::BAD_REQUEST, "invalid_json", message) }
     }
 
     pub(crate) fn not_utf8() -> Self {

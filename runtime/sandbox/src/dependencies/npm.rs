@@ -31,9 +31,11 @@ const MAX_OUTPUT_BYTES: u64 = 256 * 1024;
 /// How often the directory is measured while npm writes to it.
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
 
-/// And every how many times what npm keeps of its downloads, which are many files: a run that is over sooner
-/// is not worth it.
-const DOWNLOADS_EVERY: u32 = 10;
+/// And how often at most what npm keeps of its downloads: a run that is over sooner is not worth it.
+const DOWNLOADS_EVERY: Duration = Duration::from_secs(5);
+
+/// They may be a hundred thousand files: it is for so many times as long that they are not looked at again.
+const DOWNLOADS_SHARE: u32 = 20;
 
 /// npm's own place in the directory of a build.
 const HOME: &str = ".home";
@@ -214,17 +216,18 @@ impl Npm {
 
     /// Ends when npm has written more than it may.
     async fn watch(&self, dir: &Path) -> DependencyError {
-        let (mut times, mut downloads_at_first) = (0_u32, None);
+        tokio::select! {
+            too_large = self.watch_directory(dir) => too_large,
+            too_large = self.watch_downloads() => too_large,
+        }
+    }
+
+    async fn watch_directory(&self, dir: &Path) -> DependencyError {
         loop {
             tokio::time::sleep(MEASURE_EVERY).await;
-            times = times.wrapping_add(1);
             let (tree, home) = (dir.join("node_modules"), dir.join(HOME));
-            let is_their_turn = self.download_bytes > 0 && times.is_multiple_of(DOWNLOADS_EVERY);
-            let downloads = is_their_turn.then(|| self.cache_dir.join(DOWNLOADS));
-            let measuring = tokio::task::spawn_blocking(move || {
-                (measure(&tree), measure(&home).0, downloads.map(|path| measure(&path).0))
-            });
-            let Ok((size, home_bytes, downloads)) = measuring.await else { continue };
+            let measuring = tokio::task::spawn_blocking(move || (measure(&tree), measure(&home).0));
+            let Ok((size, home_bytes)) = measuring.await else { continue };
             if let Err(error) = self.check(size) {
                 return error;
             }
@@ -234,10 +237,22 @@ impl Npm {
                     self.home_bytes
                 ));
             }
-            if let Some(bytes) = downloads
-                && bytes.saturating_sub(*downloads_at_first.get_or_insert(bytes))
-                    > self.download_bytes
-            {
+        }
+    }
+
+    async fn watch_downloads(&self) -> DependencyError {
+        if self.download_bytes == 0 {
+            return std::future::pending().await;
+        }
+        let (mut pause, mut at_first) = (DOWNLOADS_EVERY, None);
+        loop {
+            tokio::time::sleep(pause).await;
+            let (path, begun) = (self.cache_dir.join(DOWNLOADS), Instant::now());
+            let measuring = tokio::task::spawn_blocking(move || measure(&path).0);
+            let measured = measuring.await;
+            pause = pause_after(begun.elapsed());
+            let Ok(bytes) = measured else { continue };
+            if bytes.saturating_sub(*at_first.get_or_insert(bytes)) > self.download_bytes {
                 return DependencyError::Rejected(format!(
                     "npm downloads more than {} bytes for the dependency tree",
                     self.download_bytes
@@ -262,6 +277,11 @@ impl Npm {
         }
         Ok(())
     }
+}
+
+/// How long downloads are not measured that it took so long to measure.
+fn pause_after(took: Duration) -> Duration {
+    DOWNLOADS_EVERY.max(took * DOWNLOADS_SHARE)
 }
 
 /// Whether npm is new enough, by what it says of its version.
@@ -480,6 +500,14 @@ mod tests {
                 }
             };
             tokio::time::timeout(Duration::from_secs(10), gone).await.expect("it runs on");
+        }
+    }
+
+    #[test]
+    fn many_downloads_are_measured_less_often() {
+        for (took_ms, pause_s) in [(10, 5), (250, 5), (1_000, 20)] {
+            let pause = pause_after(Duration::from_millis(took_ms));
+            assert_eq!(pause, Duration::from_secs(pause_s), "{took_ms}");
         }
     }
 

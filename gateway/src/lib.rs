@@ -14,7 +14,6 @@ mod answer;
 mod authenticate;
 mod authorise;
 mod body;
-mod changed;
 mod connections;
 mod dispatch;
 mod downstream;

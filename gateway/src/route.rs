@@ -12,13 +12,12 @@ use cloudserve_identity::{SealError, Sealer};
 use cloudserve_protocol::call::{Target, VersionKey};
 use cloudserve_protocol::ids::FunctionId;
 use cloudserve_store::function::{DeployStatus, Route, Visibility};
-use cloudserve_store::{Change, ChangeFeed, FunctionStore, StoreError};
+use cloudserve_store::{Change, ChangeFeed, Epochs, FunctionStore, StoreError, Subject};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::sync::broadcast::{self, error::TryRecvError};
 
-use crate::changed::Changed;
 use crate::path::RunPath;
 use crate::quota::{Allowance, Allowances};
 
@@ -78,7 +77,7 @@ pub(crate) enum LoadError {
 /// A place in the cache. Empty while the first caller loads it and the others wait.
 struct Slot {
     since: Instant,
-    /// Of who made it. See [`Changed`].
+    /// Of who made it. See [`Epochs`].
     epoch: u64,
     entry: OnceCell<Entry>,
 }
@@ -94,10 +93,10 @@ impl Slot {
     }
 
     /// Whether it may be taken by who asks in this epoch.
-    fn holds(&self, epoch: u64, changed: &Changed) -> bool {
+    fn holds(&self, epoch: u64, epochs: &Epochs) -> bool {
         // What was absent may be there now; what is being loaded may be read too early.
-        let id = || self.entry.get().and_then(Entry::function_id);
-        self.epoch >= epoch || id().is_some_and(|id| changed.holds(self.epoch, id))
+        let subject = || self.entry.get().and_then(Entry::function_id).map(Subject::Function);
+        self.epoch >= epoch || subject().is_some_and(|subject| epochs.holds(self.epoch, [subject]))
     }
 }
 
@@ -112,7 +111,7 @@ struct Found {
     key: String,
     entry: Entry,
     since: Instant,
-    /// See [`Changed`].
+    /// See [`Epochs`].
     epoch: u64,
 }
 
@@ -149,7 +148,7 @@ pub(crate) struct Routes {
     sealer: Sealer,
     allowances: Arc<Allowances>,
     feed: Mutex<broadcast::Receiver<Change>>,
-    changed: Changed,
+    epochs: Epochs,
     owners: Slots,
     strangers: Slots,
     versions: Cache<VersionKey, Arc<Numbered>>,
@@ -170,7 +169,7 @@ impl Routes {
             sealer,
             allowances,
             feed: Mutex::new(changes.subscribe()),
-            changed: Changed::new(),
+            epochs: Epochs::default(),
             owners: slots(),
             strangers: slots(),
             versions: Cache::builder()
@@ -198,7 +197,7 @@ impl Routes {
             View::Stranger => &self.strangers,
         };
         let slot = match slots.get(path.key()) {
-            Some(slot) if slot.holds(epoch, &self.changed) && !slot.is_stale() => slot,
+            Some(slot) if slot.holds(epoch, &self.epochs) && !slot.is_stale() => slot,
             found => {
                 // A name that cannot exist takes no place in the cache.
                 if path.names().is_none() {
@@ -225,9 +224,10 @@ impl Routes {
         version: u32,
     ) -> Result<Option<Arc<Target>>, LoadError> {
         let key = VersionKey { function_id: served.function_id, version };
-        let epoch = self.changed.now();
+        let subject = Subject::Function(key.function_id);
+        let epoch = self.epochs.now();
         let slot = match self.versions.get(&key) {
-            Some(slot) if self.changed.holds(slot.epoch, key.function_id) => slot,
+            Some(slot) if self.epochs.holds(slot.epoch, [subject]) => slot,
             found => {
                 if found.is_some() {
                     self.versions.invalidate(&key);
@@ -272,13 +272,13 @@ impl Routes {
         // Nearly always it is: to receive nothing takes longer than to ask whether there is something.
         while !feed.is_empty() {
             match feed.try_recv() {
-                Ok(Change::Function(id)) => self.changed.function(id),
-                Ok(Change::User(_)) | Err(TryRecvError::Lagged(_)) => self.changed.all(),
+                Ok(Change::Function(id)) => self.epochs.change(Subject::Function(id)),
+                Ok(Change::User(_)) | Err(TryRecvError::Lagged(_)) => self.epochs.change_all(),
                 Ok(Change::ApiKey(_) | Change::Token | Change::DeploymentQueued) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
-        self.changed.now()
+        self.epochs.now()
     }
 
     async fn load(&self, view: View, path: &RunPath<'_>) -> Result<Entry, LoadError> {

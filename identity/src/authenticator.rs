@@ -1,6 +1,6 @@
 //! Where a credential becomes a principal. Answers from a cache whose entries count for nothing once
 //! the store has reported a change of the key, the sessions or the account they are about
-//! ([`super::epochs`]) and, in any case, after [`Authenticator::MAX_STALENESS`]. What is not in the
+//! ([`Epochs`]) and, in any case, after [`Authenticator::MAX_STALENESS`]. What is not in the
 //! cache is asked of the store, about keys as often as [`super::strangers`] lets it be.
 //!
 //! Invariant: what is being looked up while a change is reported is not taken for what it was
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{ApiKeyId, FunctionId, UserId, UserName};
 use cloudserve_store::account::Scope;
-use cloudserve_store::{AccountStore, Change, ChangeFeed, StoreError, Timestamp};
+use cloudserve_store::{AccountStore, Change, ChangeFeed, Epochs, StoreError, Subject, Timestamp};
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast::error::RecvError;
@@ -24,7 +24,6 @@ use tokio::sync::mpsc;
 
 use crate::api_key::ApiKeySecret;
 use crate::credential::{Credential, InHeader, Presented};
-use crate::epochs::Epochs;
 use crate::session::{SessionClaims, SessionTokens};
 use crate::shown::ShownLast;
 use crate::strangers::{Fingerprint, Strangers, TooManyUnknown};
@@ -88,6 +87,15 @@ impl Principal {
     #[must_use]
     pub fn is_limited(&self) -> bool {
         matches!(&self.via, Via::ApiKey { functions, .. } if !functions.is_empty())
+    }
+
+    /// What a lookup of it is about.
+    fn subjects(&self) -> [Subject; 2] {
+        let credential = match &self.via {
+            Via::Session { .. } => Subject::Sessions,
+            Via::ApiKey { id, .. } => Subject::ApiKey(*id),
+        };
+        [credential, Subject::User(self.user_id)]
     }
 
     fn has_ended(&self, now: Timestamp) -> bool {
@@ -178,7 +186,7 @@ impl Authenticator {
             .max_capacity(Self::MAX_CACHED)
             .time_to_live(Self::MAX_STALENESS)
             .build();
-        let epochs = Arc::new(Epochs::new());
+        let epochs = Arc::new(Epochs::default());
         let (used, notes) = mpsc::channel(MAX_NOTES);
         tokio::spawn(note_uses(accounts.clone(), notes));
         let mut feed = changes.subscribe();
@@ -186,7 +194,7 @@ impl Authenticator {
         tokio::spawn(async move {
             loop {
                 match feed.recv().await {
-                    Ok(change) => told.change(change),
+                    Ok(change) => tell(&told, change),
                     Err(RecvError::Lagged(_)) => told.change_all(),
                     Err(RecvError::Closed) => break,
                 }
@@ -204,7 +212,7 @@ impl Authenticator {
 
     /// Forgets whom this change is about, so that the next request sees it.
     pub fn forget(&self, change: Change) {
-        self.epochs.change(change);
+        tell(&self.epochs, change);
     }
 
     /// Who presents these headers; `None` if they present no credential. `from` tells the address they
@@ -276,7 +284,7 @@ impl Authenticator {
 
     /// Whether nothing was reported since that concerns it.
     fn holds(&self, entry: &Entry) -> bool {
-        self.epochs.holds(entry.epoch, &entry.known.principal)
+        self.epochs.holds(entry.epoch, entry.known.principal.subjects())
     }
 
     /// The principal, unless it has ended. Notes that its key is used.
@@ -372,6 +380,16 @@ impl Authenticator {
     }
 }
 
+/// Changes of what principals are about; no other ones, so that these cost no credential a lookup.
+fn tell(epochs: &Epochs, change: Change) {
+    match change {
+        Change::ApiKey(id) => epochs.change(Subject::ApiKey(id)),
+        Change::User(id) => epochs.change(Subject::User(id)),
+        Change::Token => epochs.change(Subject::Sessions),
+        Change::Function(_) | Change::DeploymentQueued => {}
+    }
+}
+
 /// Stores when keys were used, all that wait in one write.
 async fn note_uses(
     accounts: Arc<dyn AccountStore>,
@@ -384,6 +402,64 @@ async fn note_uses(
                 error = %Chain(&error),
                 "the use of API keys was not noted"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An account or key whose id ends with this.
+    fn id(last: u8) -> [u8; 16] {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]
+    }
+
+    fn principal(user: u8, via: Via) -> Principal {
+        Principal {
+            user_id: UserId::from_bytes(id(user)),
+            user_name: "ada".parse().unwrap(),
+            via,
+            rate_per_second: None,
+        }
+    }
+
+    fn with_key(user: u8, key: u8) -> Principal {
+        let id = ApiKeyId::from_bytes(id(key));
+        let (scopes, functions) = (Vec::new(), Vec::new());
+        principal(user, Via::ApiKey { id, scopes, functions, expires_at: None })
+    }
+
+    #[test]
+    fn a_change_concerns_whom_it_names() {
+        let ada = [with_key(1, 11), with_key(1, 12)];
+        let session = Via::Session { token_id: "t".into(), expires_at: Timestamp(i64::MAX) };
+        let session = principal(1, session);
+        let bob = with_key(2, 21);
+        let all = [&ada[0], &ada[1], &session, &bob];
+        let key = Change::ApiKey(ApiKeyId::from_bytes(id(11)));
+        let account = Change::User(UserId::from_bytes(id(1)));
+        for (change, expected) in [
+            (Some(key), [false, true, true, true]),
+            (Some(account), [false, false, false, true]),
+            (Some(Change::Token), [true, true, false, true]),
+            (Some(Change::Function(FunctionId::new())), [true; 4]),
+            (Some(Change::DeploymentQueued), [true; 4]),
+            (None, [false; 4]),
+        ] {
+            let epochs = Epochs::default();
+            let hold = |epoch| all.map(|found| epochs.holds(epoch, found.subjects()));
+            let before = epochs.now();
+            match change {
+                Some(change) => tell(&epochs, change),
+                None => epochs.change_all(),
+            }
+            assert_eq!(hold(before), expected, "{change:?}");
+            // What is looked up from now on holds, and what comes later is later.
+            let after = epochs.now();
+            tell(&epochs, Change::ApiKey(ApiKeyId::from_bytes(id(99))));
+            assert_eq!(hold(after), [true; 4], "{change:?}");
+            assert_eq!(hold(before), expected, "{change:?}");
         }
     }
 }

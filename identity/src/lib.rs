@@ -10,7 +10,6 @@ mod api_key;
 mod authenticator;
 mod buckets;
 mod credential;
-mod epochs;
 mod mask;
 mod sealer;
 mod secret;

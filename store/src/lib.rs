@@ -9,6 +9,7 @@ pub mod account;
 pub mod change;
 mod cursor;
 pub mod embedded;
+mod epochs;
 pub mod error;
 pub mod function;
 mod local;
@@ -33,6 +34,7 @@ pub use embedded::{
     DataDirLock, OpenError, open_embedded, open_embedded_exclusive, open_embedded_import,
     open_embedded_transfer,
 };
+pub use epochs::{Epochs, Subject};
 pub use error::StoreError;
 pub use function::FunctionStore;
 pub use mongo::{Ages, MongoOptions};

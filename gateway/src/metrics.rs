@@ -5,6 +5,7 @@ use std::iter;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use cloudserve_protocol::call::micros;
 use cloudserve_protocol::fault::FaultClass;
 
 use crate::refusal::Refusal;
@@ -49,7 +50,7 @@ impl Metrics {
         if cold {
             self.cold.fetch_add(1, Relaxed);
         }
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let us = micros(duration);
         self.buckets[BOUNDS_US.partition_point(|bound| *bound < us)].fetch_add(1, Relaxed);
         self.duration_us.fetch_add(us, Relaxed);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -200,6 +200,13 @@ pub struct Timings {
     pub boot_us: u64,
     /// From handing the request to the isolate until the head of the answer.
     pub exec_us: u64,
+}
+
+/// A time as [`Timings`] have it.
+#[inline] // Several times a call.
+#[must_use]
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Severity of a log line.

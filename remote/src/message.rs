@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use cloudserve_protocol::call::{Body, Invocation, Outcome, RequestHead, Target};
+use cloudserve_protocol::call::{Body, Invocation, Outcome, RequestHead, Target, micros};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::ids::{ExecutionId, FunctionId};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -83,7 +83,7 @@ pub(crate) fn preamble(
     let time_left = deadline.saturating_duration_since(Instant::now());
     let head = serde_json::to_vec(&CallHead {
         execution_id,
-        time_left_us: u64::try_from(time_left.as_micros()).unwrap_or(u64::MAX),
+        time_left_us: micros(time_left),
         method: request.method.clone(),
         target: request.target.clone(),
         function: function.clone(),

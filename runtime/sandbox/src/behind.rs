@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cloudserve_protocol::call::Timings;
+use cloudserve_protocol::call::{Timings, micros};
 
 use crate::asked::Asked;
 use crate::exchange::{Exchange, Held};
@@ -106,7 +106,7 @@ fn resume(
     arrived: Instant,
 ) -> Held {
     let now = Instant::now();
-    let queue_us = u64::try_from((now - arrived).as_micros()).unwrap_or(u64::MAX);
+    let queue_us = micros(now - arrived);
     let timings = Timings { queue_us, ..Timings::default() };
     Held::new(Exchange::resume(shared, worker, asked, call, now, timings))
 }

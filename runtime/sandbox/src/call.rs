@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cloudserve_protocol::call::{
-    Body, Invocation, Outcome, Piece, Reply, ResponseHead, Target, Timings, VersionKey,
+    Body, Invocation, Outcome, Piece, Reply, ResponseHead, Target, Timings, VersionKey, micros,
 };
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::wire::INITIAL_CREDIT_BYTES;
@@ -255,10 +255,6 @@ fn waited(worker: &Worker, arrived: Instant, now: Instant) -> (bool, Timings) {
     let boot = load.unwrap_or_default().min(waited);
     let queue = waited.saturating_sub(boot);
     (load.is_some(), Timings { queue_us: micros(queue), boot_us: micros(boot), exec_us: 0 })
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A place in a version's queue. Leaving it loses no worker, even one that is granted meanwhile.

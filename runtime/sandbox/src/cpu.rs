@@ -7,7 +7,9 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use cloudserve_protocol::call::micros;
 
 use crate::options::SandboxOptions;
 
@@ -115,12 +117,10 @@ impl CpuTime {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Of a worker that was loaded so long ago, which took 70 ms; it may use a second.

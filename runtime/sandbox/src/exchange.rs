@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cloudserve_protocol::call::{Outcome, ResponseHead, Target, Timings};
+use cloudserve_protocol::call::{Outcome, ResponseHead, Target, Timings, micros};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::wire::{
@@ -479,10 +479,6 @@ fn cause_of(class: FaultClass) -> Option<DeathCause> {
         FaultClass::MemoryLimit => Some(DeathCause::MemoryLimit),
         _ => None,
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Holds an exchange so that it ends in order even when its holder is dropped.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use cloudserve_artifacts::Cache;
 use cloudserve_protocol::call::{
-    HandlerKind, Invocation, Invoker, LoadReport, Outcome, Reply, Target, VersionKey, VersionLoader,
+    HandlerKind, Invocation, Invoker, LoadReport, Outcome, Reply, Target, VersionKey,
+    VersionLoader, micros,
 };
 use cloudserve_protocol::egress::EgressPolicy;
 use cloudserve_protocol::fault::Fault;
@@ -409,7 +410,7 @@ fn report(worker: &mut Worker) -> LoadReport {
     if let Some(assigned) = &mut worker.assigned {
         report.handler_kind = assigned.handler.unwrap_or(report.handler_kind);
         let took = assigned.loaded_at.map(|at| at - assigned.begun_at).unwrap_or_default();
-        report.load_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        report.load_us = micros(took);
         report.logs = assigned.load_log.take().map_or_else(Vec::new, |log| log.finish().0);
     }
     report

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
-use cloudserve_protocol::call::LogLevel;
+use cloudserve_protocol::call::{LogLevel, micros};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::limits::Limits;
@@ -262,7 +262,7 @@ impl Host {
             let busy = at.saturating_duration_since(state.begun);
             // Without having slept it was at work, or the core was somebody else's.
             let was_awake = !self.has_slept.get() && busy < LONGEST_INTERRUPTION;
-            let busy_us = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
+            let busy_us = micros(busy);
             let busy_us = if was_awake { busy_us.min(cpu_us) } else { busy_us };
             let busy_us = u32::try_from(busy_us).unwrap_or(u32::MAX);
             self.finished.replace(Some(Finished { call, fault, discard, cpu_us, busy_us, at }));

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use cloudserve_protocol::call::LogLevel;
+use cloudserve_protocol::call::{LogLevel, micros};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::wire::{EXIT_UNCAUGHT, FromWorker, MAX_CODE_CACHE_BYTES, Ready, ToWorker};
 use deno_core::error::{CoreError, CoreErrorKind};
@@ -117,10 +117,6 @@ pub(crate) async fn run(socket: UnixStream, mut booted: Booted, started: Instant
     // Tearing down an isolate takes milliseconds, and everything in it dies anyway.
     std::mem::forget(serving);
     code
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 struct Serving {

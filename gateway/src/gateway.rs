@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admit::RateLimit;
 use crate::answer::{AnswerBody, answer, failure};
-use crate::authenticate::{authenticate, strip_credentials};
+use crate::authenticate::{Caller, authenticate, strip_credentials};
 use crate::authorise::{Permitted, authorise};
 use crate::body::{Incoming, Leftover};
 use crate::dispatch::{deadline_of, dispatch};
@@ -23,7 +23,7 @@ use crate::downstream::Downstream;
 use crate::envelope;
 use crate::head::{ExecutionText, request_head};
 use crate::link::Link;
-use crate::meter::Meter;
+use crate::meter::{Call, Meter};
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::options::GatewayOptions;
 use crate::path::RunPath;
@@ -54,6 +54,14 @@ struct Inner {
     closing: CancellationToken,
     downstream: Option<Arc<dyn Downstream>>,
     tracer: Option<Tracer>,
+}
+
+/// A call that nothing refuses. It leaves a row, whatever becomes of it.
+struct Admitted {
+    caller: Caller,
+    call: Call,
+    /// Whether the caller may see the function's logs in the answer.
+    may_read_logs: bool,
 }
 
 /// The address of who is at the other end of a connection, if it is known.
@@ -166,52 +174,18 @@ impl Gateway {
             return self.operations(&parts, close).await;
         };
 
+        let admitted = match self.admit(&parts, &path, link, arrived).await {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                leftover.discard_unread(body);
+                return self.refuse(refusal, close);
+            }
+        };
+        let Admitted { caller, mut call, may_read_logs } = admitted;
+
         let inner = &*self.0;
         let Link { peer, patience, .. } = link;
         let trust_forwarded = inner.options.trust_forwarded;
-        let address = || client_address(peer.address, &parts.headers, trust_forwarded);
-        let authenticated =
-            authenticate(&inner.authenticator, &parts.headers, &link.shown, arrived, address);
-        let caller = match authenticated.await {
-            Ok(caller) => caller,
-            Err(refusal) => {
-                leftover.discard_unread(body);
-                return self.refuse(refusal, close);
-            }
-        };
-        // Before anything is looked up: what will be refused counts, too.
-        if let Err(per_second) = inner.rate.admit(&caller, address) {
-            leftover.discard_unread(body);
-            return self.refuse(Refusal::TooOften { per_second }, close);
-        }
-        let permitted = authorise(&inner.routes, &caller, &path, &parts, &link.found, arrived);
-        let permitted = match permitted.await {
-            Ok(permitted) => permitted,
-            Err(refusal) => {
-                leftover.discard_unread(body);
-                return self.refuse(refusal, close);
-            }
-        };
-        let Permitted { target, allowance, may_read_logs } = permitted;
-        let limit_bytes = inner.options.unread_answer_bytes;
-        if limit_bytes != 0 && allowance.unread().is_beyond(limit_bytes) {
-            leftover.discard_unread(body);
-            return self.refuse(Refusal::TooMuchUnread { limit_bytes }, close);
-        }
-        let deadline = deadline_of(arrived, target.limits.timeout_ms);
-        let Some(place) = inner.meter.place(deadline).await else {
-            leftover.discard_unread(body);
-            return self.refuse(Refusal::Unavailable, close);
-        };
-        let began = Timestamp::now();
-        if let Err(exceeded) = allowance.admit(began) {
-            leftover.discard_unread(body);
-            return self.refuse(Refusal::QuotaExceeded(exceeded), close);
-        }
-        let trace = inner.tracer.as_ref().and_then(|t| t.begin(&parts.method, &parts.headers));
-        let mut call =
-            inner.meter.begin(place, target, allowance, began, arrived, deadline).traced(trace);
-
         let wants_envelope = envelope::is_wanted(&parts.headers);
         strip_credentials(&mut parts.headers, &caller, &inner.authenticator);
         let execution = ExecutionText::of(call.execution_id());
@@ -239,6 +213,38 @@ impl Gateway {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Begins the call that is asked for, unless something refuses it.
+    async fn admit(
+        &self,
+        parts: &Parts,
+        path: &RunPath<'_>,
+        link: &Link,
+        arrived: Instant,
+    ) -> Result<Admitted, Refusal> {
+        let inner = &*self.0;
+        let trust_forwarded = inner.options.trust_forwarded;
+        let address = || client_address(link.peer.address, &parts.headers, trust_forwarded);
+        let authenticated =
+            authenticate(&inner.authenticator, &parts.headers, &link.shown, arrived, address);
+        let caller = authenticated.await?;
+        // Before anything is looked up: what will be refused counts, too.
+        let admitted = inner.rate.admit(&caller, address);
+        admitted.map_err(|per_second| Refusal::TooOften { per_second })?;
+        let permitted = authorise(&inner.routes, &caller, path, parts, &link.found, arrived);
+        let Permitted { target, allowance, may_read_logs } = permitted.await?;
+        let limit_bytes = inner.options.unread_answer_bytes;
+        if limit_bytes != 0 && allowance.unread().is_beyond(limit_bytes) {
+            return Err(Refusal::TooMuchUnread { limit_bytes });
+        }
+        let deadline = deadline_of(arrived, target.limits.timeout_ms);
+        let place = inner.meter.place(deadline).await.ok_or(Refusal::Unavailable)?;
+        let began = Timestamp::now();
+        allowance.admit(began).map_err(Refusal::QuotaExceeded)?;
+        let trace = inner.tracer.as_ref().and_then(|t| t.begin(&parts.method, &parts.headers));
+        let call = inner.meter.begin(place, target, allowance, began, arrived, deadline);
+        Ok(Admitted { caller, call: call.traced(trace), may_read_logs })
     }
 
     fn refuse(&self, refusal: Refusal, close: bool) -> Response<AnswerBody> {

@@ -45,43 +45,42 @@ pub(crate) enum DeathCause {
     StartFailed,
 }
 
-impl DeathCause {
-    pub(crate) const LABELS: [&str; 14] = [
-        "idle",
-        "recycled",
-        "redeployed",
-        "timeout",
-        "memory_limit",
-        "oom",
-        "crashed",
-        "exit",
-        "drained",
-        "protocol_violation",
-        "load_failed",
-        "cancelled",
-        "start_failed",
-        "cpu_limit",
-    ];
+/// One list of all causes.
+macro_rules! labels {
+    ($($cause:ident $(($any:tt))? => $label:literal,)*) => {
+        /// Causes without what is known of them.
+        enum Place { $($cause),* }
 
-    pub(crate) fn index(self) -> usize {
-        match self {
-            Self::Idle => 0,
-            Self::Recycled => 1,
-            Self::Redeployed => 2,
-            Self::Timeout => 3,
-            Self::MemoryLimit => 4,
-            Self::Oom => 5,
-            Self::Crashed(_) => 6,
-            Self::Exit(_) => 7,
-            Self::Drained => 8,
-            Self::ProtocolViolation => 9,
-            Self::LoadFailed => 10,
-            Self::Cancelled => 11,
-            Self::StartFailed => 12,
-            Self::CpuLimit => 13,
+        impl DeathCause {
+            /// Their names in metrics and logs.
+            pub(crate) const LABELS: [&str; [$($label),*].len()] = [$($label),*];
+
+            /// Its place among them.
+            pub(crate) fn index(self) -> usize {
+                match self { $(Self::$cause $(($any))? => Place::$cause as usize),* }
+            }
         }
-    }
+    };
+}
 
+labels! {
+    Idle => "idle",
+    Recycled => "recycled",
+    Redeployed => "redeployed",
+    Timeout => "timeout",
+    MemoryLimit => "memory_limit",
+    Oom => "oom",
+    Crashed(_) => "crashed",
+    Exit(_) => "exit",
+    Drained => "drained",
+    ProtocolViolation => "protocol_violation",
+    LoadFailed => "load_failed",
+    Cancelled => "cancelled",
+    StartFailed => "start_failed",
+    CpuLimit => "cpu_limit",
+}
+
+impl DeathCause {
     /// Its name in metrics and logs.
     pub(crate) fn label(self) -> &'static str {
         Self::LABELS[self.index()]

@@ -162,7 +162,7 @@ pub(crate) fn failed(name: &str, view: &Value) -> ClientError {
         function: name.to_owned(),
         version: view["version"].as_u64().unwrap_or(0),
         code: text(error, "code").to_owned(),
-        message: printable(text(error, "message")),
+        message: printable(text(error, "message")).into_owned(),
     }
 }
 

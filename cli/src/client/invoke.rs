@@ -1,8 +1,9 @@
 //! `invoke`: one call, with what it wrote and what it took.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::api::{Api, below, http_client, is_of_a_proxy, is_of_type, items, text
 use super::environment::GATEWAY_VARIABLE;
 use super::error::ClientError;
 use super::logs::write_line;
-use super::output::{Output, indented, on_stderr, printable};
+use super::output::{Output, on_stderr, printable, write_indented};
 use super::project::named_or_current;
 use super::session::{Common, parse_url};
 
@@ -312,9 +313,27 @@ fn parts(envelope: &[u8]) -> serde_json::Result<(Value, Box<RawValue>)> {
     Ok((call.into(), result))
 }
 
-/// A result for people; `None` is nothing.
-fn readable(result: &RawValue) -> Option<String> {
-    serde_json::from_str(result.get()).unwrap_or_else(|_| Some(indented(result.get())))
+/// Writes a result for people, of which `null` is nothing.
+fn write_result(
+    out: &mut dyn Write,
+    result: &RawValue,
+    shown: fn(&str) -> Cow<'_, str>,
+) -> io::Result<()> {
+    match serde_json::from_str::<Option<String>>(result.get()) {
+        Ok(None) => Ok(()),
+        Ok(Some(text)) => writeln!(out, "{}", shown(&text)),
+        Err(_) => {
+            // Many lines: standard output would write each of them by itself.
+            let mut out = BufWriter::new(out);
+            write_indented(&mut out, result.get(), shown)?;
+            writeln!(out)?;
+            out.flush()
+        }
+    }
+}
+
+fn as_it_is(text: &str) -> Cow<'_, str> {
+    text.into()
 }
 
 async fn show(output: Output, response: Response) -> Result<ExitCode, ClientError> {
@@ -337,12 +356,9 @@ async fn show(output: Output, response: Response) -> Result<ExitCode, ClientErro
         tell(&call, status, has_failed, is_cold, &timings);
     }
     let document = Document { call: &call, result: &result };
-    output.result(&document, |out| match readable(&result) {
-        None => Ok(()),
-        // A terminal must not obey what a function writes; a file gets it as it is.
-        Some(text) if io::stdout().is_terminal() => writeln!(out, "{}", printable(&text)),
-        Some(text) => writeln!(out, "{text}"),
-    })?;
+    // A terminal must not obey what a function writes; a file gets it as it is.
+    let shown = if io::stdout().is_terminal() { printable } else { as_it_is };
+    output.result(&document, |out| write_result(out, &result, shown))?;
     Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -402,22 +418,27 @@ mod tests {
 
     #[test]
     fn results_are_shown_as_they_are() {
+        let readable = |result: &RawValue| {
+            let mut out = Vec::new();
+            write_result(&mut out, result, as_it_is).unwrap();
+            String::from_utf8(out).unwrap()
+        };
         for (result, expected) in [
-            ("null", None),
-            ("\"a\\nb\"", Some("a\nb")),
-            ("\"\\ud800\"", Some("\"\\ud800\"")),
-            ("1e400", Some("1e400")),
-            ("[123456789012345678901]", Some("[\n  123456789012345678901\n]")),
+            ("null", ""),
+            ("\"a\\nb\"", "a\nb\n"),
+            ("\"\\ud800\"", "\"\\ud800\"\n"),
+            ("1e400", "1e400\n"),
+            ("[123456789012345678901]", "[\n  123456789012345678901\n]\n"),
         ] {
             let envelope = format!("{{\"success\":true,\"result\":{result},\"logs\":[]}}");
             let (call, raw) = parts(envelope.as_bytes()).unwrap();
             assert_eq!(call, json!({ "success": true, "logs": [] }));
-            assert_eq!(readable(&raw).as_deref(), expected, "{result}");
+            assert_eq!(readable(&raw), expected, "{result}");
             let document = Document { call: &call, result: &raw };
             let written = serde_json::to_string(&document).unwrap();
             assert!(written.ends_with(&format!("\"result\":{result}}}")), "{written}");
         }
-        assert_eq!(readable(&parts(b"{}").unwrap().1), None);
+        assert_eq!(readable(&parts(b"{}").unwrap().1), "");
         assert!(parts(b"[]").is_err());
     }
 

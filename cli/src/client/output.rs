@@ -1,7 +1,9 @@
 //! How results are shown: standard output is the result, standard error what people read
 //! meanwhile. With `--json` standard output is JSON and nothing else.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
+use std::iter;
 use std::time::Duration;
 
 use dialoguer::console::{self, Style};
@@ -188,49 +190,92 @@ pub(crate) fn pairs(out: &mut dyn Write, pairs: &[(&str, String)]) -> io::Result
 
 /// What a terminal would take as a command is shown, not obeyed: logs and answers are written by
 /// functions.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c })
-        .collect()
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let is_command = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if text.contains(is_command) {
+        text.replace(is_command, "\u{fffd}").into()
+    } else {
+        text.into()
+    }
 }
 
-/// JSON of which every value has a line of its own, and is as it was. What is nested too deep to be read
-/// stays as it is.
-pub(crate) fn indented(json: &str) -> String {
+/// Writes JSON so that every value has a line of its own, and is as it was but for what `shown` makes of
+/// it. What is nested too deep to be read stays as it is.
+pub(crate) fn write_indented(
+    out: &mut dyn Write,
+    json: &str,
+    shown: fn(&str) -> Cow<'_, str>,
+) -> io::Result<()> {
     const MAX_DEPTH: usize = 100;
-    let mut out = String::with_capacity(json.len());
-    let (mut depth, mut is_text, mut is_escaped) = (0_usize, false, false);
-    let mut is_begun = false;
-    for c in json.chars() {
-        if is_text {
-            out.push(c);
-            is_text = is_escaped || c != '"';
-            is_escaped = !is_escaped && c == '\\';
-            continue;
-        }
-        if c.is_ascii_whitespace() {
-            continue;
-        }
-        let is_end = matches!(c, '}' | ']');
+    if is_nested_beyond(MAX_DEPTH, json) {
+        return out.write_all(shown(json).as_bytes());
+    }
+    // Never as a whole: white space is most of it where much is nested.
+    let (mut depth, mut is_begun) = (0_usize, false);
+    for token in tokens(json) {
+        let is_end = matches!(token, "}" | "]");
         if is_end {
             depth = depth.saturating_sub(1);
         }
         // Nothing is between the brackets of what is empty.
         if is_end != is_begun {
-            out.push('\n');
-            out.extend(std::iter::repeat_n("  ", depth));
+            out.write_all(b"\n")?;
+            for _ in 0..depth {
+                out.write_all(b"  ")?;
+            }
         }
-        out.push(c);
-        is_begun = matches!(c, '{' | '[' | ',');
-        match c {
-            '{' | '[' if depth == MAX_DEPTH => return json.to_owned(),
-            '{' | '[' => depth += 1,
-            ':' => out.push(' '),
-            '"' => is_text = true,
+        out.write_all(shown(token).as_bytes())?;
+        is_begun = matches!(token, "{" | "[" | ",");
+        match token {
+            "{" | "[" => depth += 1,
+            ":" => out.write_all(b" ")?,
             _ => {}
         }
     }
-    out
+    Ok(())
+}
+
+fn is_nested_beyond(max_depth: usize, json: &str) -> bool {
+    let mut depth = 0_usize;
+    tokens(json).any(|token| {
+        match token {
+            "{" | "[" => depth += 1,
+            "}" | "]" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > max_depth
+    })
+}
+
+/// Brackets, commas, colons and single values.
+fn tokens(json: &str) -> impl Iterator<Item = &str> {
+    const MARKS: [char; 6] = ['{', '}', '[', ']', ':', ','];
+    let mut rest = json;
+    iter::from_fn(move || {
+        rest = rest.trim_ascii_start();
+        let length = match rest.chars().next()? {
+            '"' => text_length(rest),
+            mark if MARKS.contains(&mark) => 1,
+            _ => {
+                let is_over = |c: char| c.is_ascii_whitespace() || c == '"' || MARKS.contains(&c);
+                rest.find(is_over).unwrap_or(rest.len())
+            }
+        };
+        let (token, after) = rest.split_at(length);
+        rest = after;
+        Some(token)
+    })
+}
+
+/// Of the text in quotes that this begins with.
+fn text_length(json: &str) -> usize {
+    let mut is_escaped = false;
+    let end = json[1..].find(|c: char| {
+        let is_end = c == '"' && !is_escaped;
+        is_escaped = !is_escaped && c == '\\';
+        is_end
+    });
+    end.map_or(json.len(), |after_quote| after_quote + 2)
 }
 
 /// A number of bytes for people.
@@ -282,6 +327,11 @@ mod tests {
 
     #[test]
     fn values_are_shown_as_they_are() {
+        let indented = |json: &str| {
+            let mut out = Vec::new();
+            write_indented(&mut out, json, printable).unwrap();
+            String::from_utf8(out).unwrap()
+        };
         for json in [
             "1e400",
             "123456789012345678901234567890",
@@ -295,8 +345,32 @@ mod tests {
             assert_eq!(indented(&packed), json);
         }
         assert_eq!(indented(" { } "), "{}");
-        let deep = "[".repeat(200) + &"]".repeat(200);
-        assert_eq!(indented(&deep), deep);
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        assert_eq!(indented(&nested(101)), nested(101));
+        assert_eq!(indented(&nested(100)).lines().count(), 199);
+    }
+
+    #[test]
+    fn what_is_shown_takes_no_room_of_its_own() {
+        /// Counts what it is given, and the largest piece of it.
+        #[derive(Default)]
+        struct Counted(usize, usize);
+
+        impl Write for Counted {
+            fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+                *self = Self(self.0 + piece.len(), self.1.max(piece.len()));
+                Ok(piece.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let json = "[".repeat(100) + "1" + &",1".repeat(10_000) + &"]".repeat(100);
+        let mut out = Counted::default();
+        write_indented(&mut out, &json, printable).unwrap();
+        assert!(out.0 > 10_000 * 200 && out.1 <= 2, "{} bytes, {} at once", out.0, out.1);
     }
 
     #[test]

@@ -62,14 +62,8 @@ fn version(user_id: UserId, name: &str) -> NewVersion {
         source: Source {
             stored_version: 1,
             entry: "index.ts".into(),
-            entry_is_given: false,
-            files: Vec::new(),
             dependencies: [("lodash.chunk".into(), "^4".into())].into(),
-            external: Vec::new(),
-            optional_dependencies: [].into(),
-            overrides: None,
-            package_lock: None,
-            refresh_dependencies: false,
+            ..Source::default()
         },
         source_hash: SourceHash::of(b""),
         env: SealedEnv::default(),

@@ -123,18 +123,8 @@ mod tests {
 
     async fn deploy(stores: &Stores, user_id: UserId, function_id: FunctionId, env: SealedEnv) {
         let name = format!("f-{function_id}");
-        let source = Source {
-            stored_version: 1,
-            entry: "index.ts".to_owned(),
-            entry_is_given: false,
-            files: Vec::new(),
-            dependencies: [].into(),
-            external: Vec::new(),
-            optional_dependencies: [].into(),
-            overrides: None,
-            package_lock: None,
-            refresh_dependencies: false,
-        };
+        let source =
+            Source { stored_version: 1, entry: "index.ts".to_owned(), ..Source::default() };
         let new = NewVersion {
             function_id,
             user_id,

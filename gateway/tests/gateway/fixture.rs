@@ -134,18 +134,8 @@ impl World {
         limits: Limits,
     ) {
         let env = Env([("GREETING".to_owned(), format!("hello {version}"))].into());
-        let source = Source {
-            stored_version: version,
-            entry: "index.js".into(),
-            entry_is_given: false,
-            files: Vec::new(),
-            dependencies: std::collections::BTreeMap::new(),
-            external: Vec::new(),
-            optional_dependencies: [].into(),
-            overrides: None,
-            package_lock: None,
-            refresh_dependencies: false,
-        };
+        let source =
+            Source { stored_version: version, entry: "index.js".into(), ..Source::default() };
         let new = NewVersion {
             function_id,
             user_id: owner.id,

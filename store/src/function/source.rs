@@ -17,7 +17,7 @@ pub struct SourceFile {
 }
 
 /// What was deployed. The files' bytes are objects under `<functionId>/src/<stored_version>/`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// The version under which the files are stored: a redeploy stores nothing again.

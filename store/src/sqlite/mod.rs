@@ -15,6 +15,7 @@ mod database;
 mod functions;
 mod logs;
 mod queue;
+mod records;
 mod remains;
 mod schema;
 mod statements;

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::schema::{META_FILES, TELEMETRY_FILES};
 use super::usage::calls;
-use super::{audit, functions, logs, queue, remains, transfer, usage, versions};
+use super::{audit, logs, queue, records, remains, transfer, usage, versions};
 
 fn plan(schema: &[&str], sql: &str) -> Vec<String> {
     let connection = Connection::open_in_memory().unwrap();
@@ -20,8 +20,8 @@ fn plan(schema: &[&str], sql: &str) -> Vec<String> {
 fn queries_use_their_indexes() {
     let (meta, telemetry): (&[&str], &[&str]) = (&META_FILES, &TELEMETRY_FILES);
     for (schema, sql, index, sorted) in [
-        (meta, functions::ROUTE, "sqlite_autoindex_users_2 (user_name=?)", true),
-        (meta, functions::LIST, "functions_by_age", true),
+        (meta, records::ROUTE, "sqlite_autoindex_users_2 (user_name=?)", true),
+        (meta, records::LIST, "functions_by_age", true),
         (meta, queue::NEXT_IN_QUEUE, "versions_queue", true),
         (meta, queue::NEXT_OF_THE_IDLE, "SCAN v USING INDEX versions_queue", true),
         (meta, queue::QUEUED, "SCAN v USING INDEX versions_queue", true),

@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use super::columns::{
     parsed, reading, status, status_text, storage_failed, to_json, visibility_text,
 };
-use super::functions::{
+use super::records::{
     FUNCTION_COLUMNS, VERSION_COLUMNS, function_columns, read_function, read_version,
     version_columns,
 };

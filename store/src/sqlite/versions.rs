@@ -4,8 +4,8 @@ use cloudserve_protocol::ids::{FunctionId, UserId};
 use rusqlite::{Connection, params};
 
 use super::columns::status;
-use super::functions::{read_version, version_columns};
 use super::queue;
+use super::records::{read_version, version_columns};
 use super::statements::{all, execute, one};
 use crate::cursor::page_limit;
 use crate::function::{DeployStatus, Rollback, SealedEnv, SealedVersion, Version};

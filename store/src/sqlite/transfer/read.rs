@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, params};
 use super::calls::Walk;
 use crate::sqlite::accounts::{api_key_where, read_api_key, read_user, user_where};
 use crate::sqlite::columns::{optional_time, parsed, reading, storage_failed, time, visibility};
-use crate::sqlite::functions::{read_version, version_columns};
+use crate::sqlite::records::{read_version, version_columns};
 use crate::sqlite::statements::all;
 use crate::sqlite::usage::day_columns;
 use crate::sqlite::{audit, logs};

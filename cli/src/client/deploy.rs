@@ -10,9 +10,10 @@ use reqwest_tls as reqwest;
 use serde_json::{Value, json};
 
 use super::api::{Api, text};
+use super::env_file::read_env_file;
 use super::error::ClientError;
 use super::output::{Output, bytes, count, pairs, printable, seconds};
-use super::project::{Files, Project, read_env_file};
+use super::project::{Files, Project};
 use super::session::Common;
 
 /// How long the server waits for the end before it says how far it is, in seconds.

@@ -9,10 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::api::{text, texts};
 use super::deploy;
+use super::env_file::read_env_file;
 use super::environment;
 use super::error::ClientError;
 use super::output::{Output, count};
-use super::project::{named_or_current, read_env_file};
+use super::project::named_or_current;
 use super::prompt;
 use super::session::Common;
 

@@ -9,6 +9,7 @@ mod credentials;
 mod deploy;
 mod dev;
 mod env;
+mod env_file;
 pub(crate) mod environment;
 mod error;
 mod functions;

@@ -1,4 +1,4 @@
-// Pasted `.env` files, read as `cloudserve env` reads them (cli/src/client/project.rs).
+// Pasted `.env` files, read as `cloudserve env` reads them (cli/src/client/env_file.rs).
 
 export const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 

@@ -5,6 +5,9 @@
 //! gets hold of these functions can spoil its own answers, nothing else: the supervisor checks
 //! every frame.
 
+mod faults;
+mod filling;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,12 +19,13 @@ use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::limits::Limits;
 use cloudserve_protocol::wire::{
-    Done, FromWorker, INITIAL_UPLOAD_CREDIT_BYTES, MAX_HEAD_BYTES, MIN_LOG_LINE_BYTES,
-    SWITCHING_PROTOCOLS, log_cut_marker,
+    Done, FromWorker, MAX_HEAD_BYTES, MIN_LOG_LINE_BYTES, SWITCHING_PROTOCOLS, log_cut_marker,
 };
 use deno_core::v8;
 
-use crate::cpu::process_cpu_us;
+use self::faults::{BUFFER_REFUSED, large_head, thrown, too_large};
+use self::filling::Filling;
+use crate::cpu::CpuTime;
 use crate::given::Given;
 use crate::memory::MemoryBudget;
 use crate::watchdog::NEVER;
@@ -37,17 +41,6 @@ const KEPT_OUT_BYTES: usize = 8 * 1024 * 1024;
 /// to say it, a tenth of a short call.
 const HEAP_STAYS: Duration = Duration::from_millis(1);
 
-/// A call that has not slept and took no longer counts with all of its time: to ask the kernel for the CPU
-/// time of the process takes up to a microsecond, and whoever takes the core away keeps it for longer.
-const SHORT_CALL: Duration = Duration::from_micros(100);
-
-/// Calls that follow each other at once do so for no longer: the time that passes does not show what other
-/// threads use, which the watchdog sees.
-const UNASKED: Duration = Duration::from_millis(1);
-
-/// How much of a request's body is taken before more of it is asked for.
-const CREDIT_STEP_BYTES: usize = INITIAL_UPLOAD_CREDIT_BYTES as usize / 8;
-
 /// Who is kept from the processor gets it back sooner; who is not there for longer blocks.
 const LONGEST_INTERRUPTION: Duration = Duration::from_millis(20);
 
@@ -62,30 +55,6 @@ const COMMON_HEADERS: [(&str, &str); 4] = [
 /// What is answered instead of a status that no answer has.
 pub(crate) const NO_STATUS: u16 = 500;
 
-/// The CPU time of the process at a time.
-#[derive(Clone, Copy)]
-struct CpuTime {
-    at: Instant,
-    us: u64,
-    /// When the kernel was asked for it last.
-    asked: Instant,
-}
-
-impl CpuTime {
-    fn ask(at: Instant) -> Self {
-        Self { at, us: process_cpu_us(), asked: at }
-    }
-
-    /// What it is later, when the process has been at work since.
-    fn later(self, at: Instant) -> Self {
-        let awake = at.saturating_duration_since(self.at);
-        if awake >= SHORT_CALL || at.saturating_duration_since(self.asked) >= UNASKED {
-            return Self::ask(at);
-        }
-        Self { at, us: self.us + (u64::from(awake.subsec_nanos()) + 500) / 1_000, ..self }
-    }
-}
-
 /// The call in the isolate: there is one at a time.
 struct CallState {
     call: u32,
@@ -97,15 +66,6 @@ struct CallState {
     streamed_bytes: u64,
     /// The caller asks for a connection: the answer may be 101.
     is_upgrade: bool,
-}
-
-/// Memory for all of a request's body, and how much of it is there.
-struct Filling {
-    call: u32,
-    whole: v8::SharedRef<v8::BackingStore>,
-    at: usize,
-    /// So much was taken for which no more was asked for yet.
-    owed_bytes: usize,
 }
 
 /// A call that ended and is not reported yet.
@@ -403,42 +363,6 @@ impl Host {
         }
     }
 
-    /// More of the request's body goes into this memory, from there on.
-    pub(crate) fn fill(&self, call: u32, whole: v8::SharedRef<v8::BackingStore>, at: usize) {
-        if self.is_under_way(call) {
-            self.filling.replace(Some(Filling { call, whole, at, owed_bytes: 0 }));
-        }
-    }
-
-    /// How much of that memory is full by now; no more goes into it.
-    pub(crate) fn filled(&self, call: u32) -> Option<usize> {
-        let filling = self.filling.borrow_mut().take_if(|filling| filling.call == call);
-        filling.map(|filling| filling.at)
-    }
-
-    /// Takes a piece of the request's body, if there is memory for it. What does not fit is left.
-    pub(crate) fn take_piece(&self, call: u32, piece: &[u8], end: bool) -> bool {
-        let mut filling = self.filling.borrow_mut();
-        let Some(filling) = filling.as_mut().filter(|filling| filling.call == call) else {
-            return false;
-        };
-        let room: &[Cell<u8>] = &filling.whole;
-        let Some(room) = room.get(filling.at..).and_then(|room| room.get(..piece.len())) else {
-            return false;
-        };
-        let to = room.as_ptr().cast_mut().cast::<u8>();
-        // SAFETY: the memory is as long as the piece, and it is V8's, which the piece is not; cells may
-        // be written to.
-        unsafe { to.copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
-        filling.at += piece.len();
-        filling.owed_bytes += piece.len();
-        if !end && filling.owed_bytes >= CREDIT_STEP_BYTES {
-            let bytes = u32::try_from(std::mem::take(&mut filling.owed_bytes)).unwrap_or(u32::MAX);
-            self.send(&FromWorker::Credit { call, bytes });
-        }
-        true
-    }
-
     fn is_under_way(&self, call: u32) -> bool {
         self.call.borrow().as_ref().is_some_and(|state| state.call == call)
     }
@@ -471,60 +395,6 @@ impl Host {
     }
 }
 
-/// What V8 says when it has given a buffer up.
-const BUFFER_REFUSED: &str = "Array buffer allocation failed";
-
-/// Longest message of a fault that user code words.
-const MESSAGE_BYTES: usize = 1024;
-
-/// Longest stack of a fault.
-const DETAIL_BYTES: usize = 32 * 1024;
-
-/// Stack frames of the bridge.
-const OWN_FRAMES: &str = "ext:cloudserve/";
-
-/// A fault in user code's own words: bounded, without the frames that are not the owner's, and
-/// with the names the owner gave the sources.
-fn thrown(class: FaultClass, mut message: String, stack: &str, roots: [&str; 2]) -> Fault {
-    // Messages name files without a scheme.
-    for root in
-        roots.map(|root| root.trim_start_matches("file://")).iter().filter(|r| !r.is_empty())
-    {
-        message = message.replace(root, "");
-    }
-    message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
-    let mut detail = String::new();
-    for line in stack.lines().filter(|line| !line.contains(OWN_FRAMES)) {
-        let mut line = line.to_owned();
-        for root in roots.iter().filter(|root| !root.is_empty()) {
-            line = line.replace(root, "").replace(root.trim_start_matches("file://"), "");
-        }
-        if detail.len() + line.len() >= DETAIL_BYTES {
-            break;
-        }
-        detail.push_str(&line);
-        detail.push('\n');
-    }
-    detail.truncate(detail.trim_end().len());
-    Fault::new(class, message).with_detail(detail)
-}
-
-fn too_large(limit: &str, bytes: u64) -> Fault {
-    Fault::new(
-        FaultClass::ResponseTooLarge,
-        format!("the function's answer is larger than {bytes} bytes (limits.{limit} raises it)"),
-    )
-}
-
-fn large_head() -> Fault {
-    Fault::new(
-        FaultClass::ResponseTooLarge,
-        format!(
-            "the function's answer is too large: its headers are larger than {MAX_HEAD_BYTES} bytes"
-        ),
-    )
-}
-
 fn epoch_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -533,7 +403,7 @@ fn epoch_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::thread_cpu_us;
+    use crate::cpu::{process_cpu_us, thread_cpu_us};
 
     #[test]
     fn empty_lines_are_bounded() {
@@ -583,13 +453,5 @@ mod tests {
         let used_us = process_cpu_us() - before_us;
         other.join().unwrap();
         assert!(counted_us * 10 >= used_us * 8, "{counted_us} of {used_us}");
-    }
-
-    #[test]
-    fn stacks_are_the_owners() {
-        let stack = "Error: x\n    at f (file:///b/src/a.ts:1:2)\n    at run (ext:cloudserve/main.js:1:1)\n";
-        let fault = thrown(FaultClass::HandlerError, "é".repeat(600), stack, ["file:///b/", ""]);
-        assert_eq!(fault.detail.as_deref(), Some("Error: x\n    at f (src/a.ts:1:2)"));
-        assert_eq!(fault.message.len(), MESSAGE_BYTES);
     }
 }

@@ -112,6 +112,29 @@ impl Answer {
     }
 }
 
+/// The body of a deploy whose code has this number.
+pub(crate) fn version(number: u32) -> Value {
+    json!({ "name": "f", "filename": "f.mjs", "code": format!("export default {number}") })
+}
+
+/// A function once a field of its view has this value.
+pub(crate) async fn wait_for(
+    plane: &Plane,
+    token: &str,
+    id: &str,
+    field: &str,
+    value: &Value,
+) -> Value {
+    for _ in 0..600 {
+        let view = plane.get(token, &format!("/api/function/{id}")).await.expect(200).body;
+        if view[field] == *value {
+            return view;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{field} never was {value}");
+}
+
 /// The program that builds.
 pub(crate) fn esbuild() -> PathBuf {
     let installed = "../tools/node_modules/@esbuild/linux-x64/bin/esbuild";

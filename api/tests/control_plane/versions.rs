@@ -3,14 +3,10 @@
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Plane, esbuild};
-
-fn version(number: u32) -> Value {
-    json!({ "name": "f", "filename": "f.mjs", "code": format!("export default {number}") })
-}
+use crate::support::{Plane, esbuild, version};
 
 #[tokio::test]
 async fn a_rollback_and_another_environment_build_nothing() {

@@ -1,5 +1,7 @@
 //! Usage (small rows, kept) and logs (heavy text, bounded). Usage is never read through logs.
 
+mod log_page;
+
 use std::borrow::Cow;
 use std::iter::Sum;
 
@@ -9,6 +11,7 @@ use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::log_page::Filling;
 use crate::{StoreError, Timestamp};
 
 /// Log text read for one page: beyond it the page ends, with fewer rows than asked for.

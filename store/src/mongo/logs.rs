@@ -11,7 +11,7 @@ use super::schema::LOGS;
 use super::values::{Key, date, document, older, parse, time};
 use crate::cursor::{Cursor, page_limit};
 use crate::telemetry::{
-    CallStatus, LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS, measured,
+    CallStatus, Filling, LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, measured,
 };
 use crate::{StoreError, Timestamp};
 
@@ -117,8 +117,7 @@ pub(super) async fn read(
     query: &LogQuery,
     from: Cursor,
 ) -> Result<LogPage, StoreError> {
-    let limit = page_limit(query.limit);
-    let n_scanned = if query.filter.is_empty() { limit } else { MAX_SCANNED_ROWS };
+    let mut filling = Filling::of(query);
     let mut filter = doc! { "functionId": query.function_id.key() };
     filter.extend(older("timestamp", from));
     if let Some(execution) = query.execution_id {
@@ -129,28 +128,16 @@ pub(super) async fn read(
         let mut found = logs
             .find(filter)
             .sort(doc! { "timestamp": -1, "_id": -1 })
-            .limit(i64::from(n_scanned) + 1)
+            .limit(filling.n_asked_for())
             .batch_size(LOG_BATCH)
             .await?;
-        let mut page = LogPage { rows: Vec::new(), next: None };
-        let (mut text_bytes, mut scanned, mut last) = (0, 0, None);
         while let Some(row) = found.try_next().await? {
-            text_bytes += row.as_bytes().len();
-            let is_full = page.rows.len() >= limit as usize
-                || scanned >= n_scanned
-                || (scanned > 0 && text_bytes > MAX_PAGE_TEXT_BYTES);
-            if is_full {
-                page.next = last.map(|last: Cursor| last.to_string());
+            if !filling.has_room(row.as_bytes().len()) {
                 break;
             }
-            let mut log = LogRow::from(parse::<LogDocument>("log", &row)?);
-            scanned += 1;
-            last = Some(Cursor { time: log.timestamp, id: *log.execution_id.as_bytes() });
-            if query.filter.keep(&mut log) {
-                page.rows.push(log);
-            }
+            filling.push(parse::<LogDocument>("log", &row)?.into());
         }
-        Ok::<_, Failed>(page)
+        Ok::<_, Failed>(filling.page())
     };
     database.bounded(read).await
 }

@@ -9,7 +9,7 @@ use super::telemetry::{failed, read_call_status};
 use crate::StoreError;
 use crate::cursor::{Cursor, page_limit};
 use crate::telemetry::{
-    LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS, measured,
+    Filling, LogPage, LogQuery, LogRow, LogTail, MAX_PAGE_TEXT_BYTES, MAX_SCANNED_ROWS, measured,
 };
 
 /// The highest number that a row has, or had.
@@ -65,38 +65,24 @@ pub(super) fn read(c: &Connection, query: &LogQuery, from: Cursor) -> Result<Log
         None => LOGS,
         Some(_) => LOG_OF_CALL,
     };
-    let limit = page_limit(query.limit);
-    let n_scanned = if query.filter.is_empty() { limit } else { MAX_SCANNED_ROWS };
+    let mut filling = Filling::of(query);
     let mut select = c.prepare_cached(sql).map_err(storage_failed)?;
     let function_id = query.function_id.as_bytes();
-    let one_more = i64::from(n_scanned) + 1;
-    let position = params![function_id, from.time.0, from.id, one_more];
+    let n_rows = filling.n_asked_for();
+    let position = params![function_id, from.time.0, from.id, n_rows];
     let found = match &query.execution_id {
         None => select.query(position),
-        Some(id) => {
-            select.query(params![function_id, from.time.0, from.id, one_more, id.as_bytes()])
-        }
+        Some(id) => select.query(params![function_id, from.time.0, from.id, n_rows, id.as_bytes()]),
     };
     let mut found = found.map_err(storage_failed)?;
-    let mut page = LogPage { rows: Vec::new(), next: None };
-    let (mut text_bytes, mut scanned, mut last) = (0, 0, None);
     while let Some(row) = found.next().map_err(storage_failed)? {
-        let (mut log, length) = read_log(row, 0).map_err(reading("log"))?;
-        text_bytes += length;
-        let is_full = page.rows.len() >= limit as usize
-            || scanned >= n_scanned
-            || (scanned > 0 && text_bytes > MAX_PAGE_TEXT_BYTES);
-        if is_full {
-            page.next = last.map(|last: Cursor| last.to_string());
+        let (log, length) = read_log(row, 0).map_err(reading("log"))?;
+        if !filling.has_room(length) {
             break;
         }
-        scanned += 1;
-        last = Some(Cursor { time: log.timestamp, id: *log.execution_id.as_bytes() });
-        if query.filter.keep(&mut log) {
-            page.rows.push(log);
-        }
+        filling.push(log);
     }
-    Ok(page)
+    Ok(filling.page())
 }
 
 /// The last of the rows that one tail looks through, whoever they are of: a position may be of long

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -233,6 +233,13 @@ pub struct LogLine {
     pub message: String,
     /// When it was written: milliseconds since the epoch, UTC.
     pub timestamp_ms: u64,
+}
+
+/// Now, as log lines say it.
+#[must_use]
+pub fn epoch_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl LogLine {

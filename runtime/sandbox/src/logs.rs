@@ -1,8 +1,6 @@
 //! The log of one call, bounded by `limits.logBytes`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use cloudserve_protocol::call::{LogLevel, LogLine};
+use cloudserve_protocol::call::{LogLevel, LogLine, epoch_ms};
 use cloudserve_protocol::fault::Fault;
 use cloudserve_protocol::wire::{MIN_LOG_LINE_BYTES, log_cut_marker};
 
@@ -80,12 +78,6 @@ impl LogBuffer {
     pub(crate) fn finish(self) -> (Vec<LogLine>, bool) {
         (self.lines, self.is_cut)
     }
-}
-
-/// Now, as log lines say it.
-pub(crate) fn epoch_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -15,11 +15,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::BytesMut;
-use cloudserve_protocol::call::LogLevel;
+use cloudserve_protocol::call::{LogLevel, epoch_ms};
 use parking_lot::Mutex;
 use tokio::net::unix::pipe;
 
-use crate::logs::{LogBuffer, epoch_ms};
+use crate::logs::LogBuffer;
 
 /// Log of a worker that has no function yet.
 const UNASSIGNED_LOG_BYTES: u32 = 16 * 1024;

@@ -11,10 +11,10 @@ mod filling;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use cloudserve_protocol::call::{LogLevel, micros};
+use cloudserve_protocol::call::{LogLevel, epoch_ms, micros};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
 use cloudserve_protocol::limits::Limits;
@@ -393,11 +393,6 @@ impl Host {
             self.end(call, Some(fault), false);
         }
     }
-}
-
-fn epoch_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use cloudserve_protocol::call::LogLevel;
+use cloudserve_protocol::call::{LogLevel, epoch_ms};
 use cloudserve_protocol::egress::{EgressPolicy, EgressRefused, EgressRule};
 use libc::{c_int, c_void};
 use tokio::io::Interest;
@@ -22,7 +22,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
-use crate::logs::epoch_ms;
 use crate::metrics::Counters;
 use crate::sandbox::Shared;
 use crate::worker::Process;

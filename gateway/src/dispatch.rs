@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use cloudserve_protocol::call::{Invocation, Invoker, Outcome, Reply, RequestHead};
+use cloudserve_protocol::call::{Invoker, Outcome, Reply, RequestHead};
 use cloudserve_protocol::fault::Fault;
 
 use crate::body::{Incoming, Leftover, late, receive};
@@ -33,14 +33,7 @@ pub(crate) async fn dispatch<B: Incoming>(
         .unwrap_or_else(|| Err(late()))
         .map_err(|fault| Box::new(Outcome::not_started(fault)))?;
     in_time(options, call, patience, async move {
-        let reply = invoker.invoke(Invocation {
-            execution_id: call.execution_id(),
-            target: call.target().clone(),
-            deadline: call.deadline(),
-            head,
-            body: received.body,
-            told,
-        });
+        let reply = invoker.invoke(call.invocation(head, received.body, told));
         let Some(mut overflow) = received.overflow else { return reply.await };
         let reply = tokio::select! {
             biased;

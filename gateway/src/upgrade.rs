@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use cloudserve_protocol::call::{Body, Invocation, Invoker, Piece, RequestHead};
+use cloudserve_protocol::call::{Body, Invoker, Piece, RequestHead};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use futures::{TryStreamExt, stream};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_KEY, UPGRADE};
@@ -95,14 +95,9 @@ impl Upgrade {
         // One piece under way, beside those the sandbox has taken.
         let (heard, mut pieces) = mpsc::channel(1);
         let pieces = stream::poll_fn(move |cx| pieces.poll_recv(cx)).map_ok(Piece::Data);
-        let reply = invoker.invoke(Invocation {
-            execution_id: call.execution_id(),
-            target: call.target().clone(),
-            deadline: call.deadline(),
-            head,
-            body: Body::Stream(Box::pin(pieces)),
-            told: call.told(),
-        });
+        let told = call.told();
+        let invocation = call.invocation(head, Body::Stream(Box::pin(pieces)), told);
+        let reply = invoker.invoke(invocation);
         match in_time(options, &call, patience, reply).await {
             Ok(reply) if reply.head.status == StatusCode::SWITCHING_PROTOCOLS.as_u16() => {
                 let until = call.deadline() + options.deadline_grace();

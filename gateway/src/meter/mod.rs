@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use cloudserve_protocol::call::{LogLevel, LogLine, Outcome, Target};
+use cloudserve_protocol::call::{
+    Body, Invocation, LogLevel, LogLine, Outcome, RequestHead, Target,
+};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::ExecutionId;
 use cloudserve_store::{TelemetryStore, Timestamp};
@@ -218,6 +220,18 @@ impl Call {
         let (told, outcome) = oneshot::channel();
         self.outcome = Some(outcome);
         told
+    }
+
+    /// What is asked of the sandbox, which says to `told` how the call has ended.
+    pub(crate) fn invocation(
+        &self,
+        head: RequestHead,
+        body: Body,
+        told: oneshot::Sender<Outcome>,
+    ) -> Invocation {
+        let target = self.target.clone();
+        let (execution_id, deadline) = (self.execution_id, self.deadline);
+        Invocation { execution_id, target, deadline, head, body, told }
     }
 
     /// What it says, for whoever waits for it and then says [`Call::finish`].

@@ -10,7 +10,7 @@ use mongodb::options::ReadConcern;
 use serde::Deserialize;
 
 use super::database::{Database, Failed};
-use super::functions::{FunctionDocument, function, records};
+use super::documents::{FunctionDocument, function, records};
 use super::schema::FUNCTIONS;
 use super::values::{Key, older, parse};
 use crate::StoreError;

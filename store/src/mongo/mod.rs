@@ -21,6 +21,7 @@ mod audit;
 mod beside;
 mod changes;
 mod database;
+mod documents;
 mod functions;
 mod list;
 mod logs;

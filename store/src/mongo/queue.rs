@@ -13,7 +13,8 @@ use mongodb::options::ReturnDocument;
 use serde::Deserialize;
 
 use super::database::{Database, Failed, Transaction, in_transaction};
-use super::functions::{MongoFunctions, VersionDocument, VersionKey, version_key, versions_of};
+use super::documents::{VersionDocument, VersionKey, version_key, versions_of};
+use super::functions::MongoFunctions;
 use super::schema::{FUNCTIONS, USERS, VERSIONS};
 use super::values::{Key, date, field, parse};
 use crate::function::{

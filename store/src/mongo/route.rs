@@ -8,7 +8,7 @@ use mongodb::options::ReadConcern;
 use serde::Deserialize;
 
 use super::database::Database;
-use super::functions::{FunctionDocument, VersionKey, records};
+use super::documents::{FunctionDocument, VersionKey, records};
 use super::schema::{FUNCTIONS, USERS};
 use super::values::{Key, parse};
 use crate::StoreError;

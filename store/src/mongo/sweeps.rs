@@ -12,7 +12,7 @@ use mongodb::bson::{Document, doc};
 use serde::Deserialize;
 
 use super::database::{Database, Failed, Transaction};
-use super::functions::{VersionKey, version_key, versions_of};
+use super::documents::{VersionKey, version_key, versions_of};
 use super::queue::lease_end;
 use super::schema::{FUNCTIONS, VERSIONS};
 use super::values::{Key, parse};

@@ -6,7 +6,7 @@ use mongodb::bson::{Binary, doc};
 use serde::Deserialize;
 
 use super::database::{Database, Failed, Transaction};
-use super::functions::{VersionKey, read_version, sealed, version_key};
+use super::documents::{VersionKey, read_version, sealed, version_key};
 use super::queue;
 use super::schema::{FUNCTIONS, VERSIONS};
 use super::values::{Key, date, parse};

@@ -10,7 +10,7 @@ use crate::function::Version;
 use crate::mongo::accounts::{ApiKeyDocument, UserDocument};
 use crate::mongo::audit::EntryDocument;
 use crate::mongo::database::{Database, insert_absent};
-use crate::mongo::functions::{FunctionDocument, VersionDocument, VersionKey, sealed};
+use crate::mongo::documents::{FunctionDocument, VersionDocument, VersionKey, sealed};
 use crate::mongo::logs::LogDocument;
 use crate::mongo::schema::{
     API_KEYS, AUDIT, FUNCTIONS, LOGS, REVOKED_TOKENS, USAGES, USERS, VERSIONS,

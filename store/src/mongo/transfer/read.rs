@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::mongo::accounts::{read_api_key, read_user};
 use crate::mongo::audit;
 use crate::mongo::database::{Database, Failed, Transaction};
-use crate::mongo::functions::{FunctionDocument, read_version, versions_of};
+use crate::mongo::documents::{FunctionDocument, read_version, versions_of};
 use crate::mongo::logs::LogDocument;
 use crate::mongo::schema::{
     API_KEYS, AUDIT, FUNCTIONS, LOGS, REVOKED_TOKENS, USAGES, USERS, VERSIONS,

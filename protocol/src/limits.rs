@@ -173,6 +173,10 @@ pub struct PlatformLimits {
     /// a deploy ends. The served one and those that wait stay in any case; of those that failed the
     /// newest five do.
     pub versions_kept: u32,
+    /// Functions of one account.
+    pub functions_per_user: u32,
+    /// What the versions of one account's functions take of storage, all together.
+    pub stored_bytes_per_user: u64,
 }
 
 impl Default for PlatformLimits {
@@ -193,6 +197,8 @@ impl Default for PlatformLimits {
             load_ms: 10_000,
             api_body_bytes: 256 * 1024,
             versions_kept: 20,
+            functions_per_user: 1_000,
+            stored_bytes_per_user: 10 * 1_024 * MB,
         }
     }
 }

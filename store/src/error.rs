@@ -21,6 +21,24 @@ pub enum StoreError {
         /// How many it may have.
         max: u32,
     },
+    /// The account has as many functions as it may.
+    #[error("the account has {max} functions, as many as it may")]
+    TooManyFunctions {
+        /// How many it may have.
+        max: u32,
+    },
+    /// The account's versions would take more of storage than they may.
+    #[error(
+        "the account's versions take {held_bytes} bytes of {max_bytes}; this one takes {more_bytes}"
+    )]
+    TooManyBytes {
+        /// How much they may take.
+        max_bytes: u64,
+        /// How much they take.
+        held_bytes: u64,
+        /// How much this one takes.
+        more_bytes: u64,
+    },
     /// The account has as many of these as it may.
     #[error("the account has {max} {what}, as many as it may")]
     Full {

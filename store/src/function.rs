@@ -12,6 +12,7 @@
 //! `activate` moves it, and only forward; `rollback` moves it to any version that was built. A
 //! rollback holds against the deploys accepted before it: they end superseded.
 
+mod holdings;
 mod source;
 
 use std::time::Duration;
@@ -25,6 +26,8 @@ use cloudserve_protocol::ids::{
 use cloudserve_protocol::limits::Limits;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::holdings::version_bytes;
+pub use self::holdings::{HoldingBounds, Holdings};
 pub(crate) use self::source::only;
 pub use self::source::{ListedSource, Source, SourceFile};
 use crate::account::Quota;
@@ -153,6 +156,9 @@ pub struct BuiltVersion {
     pub bundle_hash: BundleHash,
     /// Its size.
     pub bundle_bytes: u64,
+    /// That of its source map and of the files beside it, as they are stored.
+    #[serde(default)]
+    pub beside_bytes: u64,
     /// The dependency set, if there are dependencies.
     pub dep_hash: Option<DepHash>,
     /// Whether that set was there already.
@@ -164,6 +170,12 @@ pub struct BuiltVersion {
 }
 
 impl BuiltVersion {
+    /// What it takes of storage, without the dependency tree, which is everybody's.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bundle_bytes.saturating_add(self.beside_bytes)
+    }
+
     /// The dependency tree that is there at run time, if one is.
     #[must_use]
     pub fn runtime_deps(&self) -> Option<&DepHash> {
@@ -381,22 +393,23 @@ pub struct Page<T> {
 /// Storage of functions.
 #[async_trait]
 pub trait FunctionStore: Send + Sync {
-    /// [`Self::accept_within`], whatever the account has in the queue.
+    /// [`Self::accept_within`], whatever the account has.
     async fn accept(&self, new: NewVersion) -> Result<FunctionRecord, StoreError> {
-        self.accept_within(new, None).await
+        self.accept_within(new, HoldingBounds::default()).await
     }
 
     /// Adds a version and, with version 1, its function, and queues it. `Conflict`: that version
-    /// number or, for version 1, that name exists already. `QueueFull`: the account has `max_queued`
-    /// in the queue. The source's objects are durable before this is called.
+    /// number or, for version 1, that name exists already. `QueueFull`, `TooManyFunctions`,
+    /// `TooManyBytes`: the account has what it may have. The source's objects are durable before this
+    /// is called.
     async fn accept_within(
         &self,
         new: NewVersion,
-        max_queued: Option<u32>,
+        bounds: HoldingBounds,
     ) -> Result<FunctionRecord, StoreError>;
 
-    /// How many versions the account has in the queue: those that wait and those in work.
-    async fn queued(&self, user_id: UserId) -> Result<u32, StoreError>;
+    /// What the account has.
+    async fn holdings(&self, user_id: UserId) -> Result<Holdings, StoreError>;
 
     /// A function of this account.
     async fn function(

@@ -336,7 +336,7 @@ async fn what_an_older_schema_lacks_is_made_beside_the_start() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let schema = meta.find_one(doc! { "_id": "schema" }).await.unwrap().unwrap();
-    assert_eq!(schema.get_i64("version").unwrap(), 3);
+    assert_eq!(schema.get_i64("version").unwrap(), 4);
     drop(serving);
 }
 

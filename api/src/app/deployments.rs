@@ -13,7 +13,7 @@ use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{FunctionId, FunctionName, SourceHash};
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::function::{
-    FunctionRecord, NewVersion, Source, SourceFile, Version, Visibility,
+    FunctionRecord, HoldingBounds, NewVersion, Source, SourceFile, Version, Visibility,
 };
 use cloudserve_store::{Change, StoreError};
 use tokio::sync::broadcast::Receiver;
@@ -278,7 +278,7 @@ impl App {
                 if let Some(before) = before {
                     new.source.stored_version = before.version;
                 } else {
-                    self.check_queue(principal).await?;
+                    self.check_room(&new).await?;
                     let version = new.source.stored_version;
                     let key = source_key(id, &new.source, &source.hash);
                     if matches!(base, Base::New { .. }) {
@@ -308,7 +308,11 @@ impl App {
                     return Ok(Accepted { record, changes });
                 }
                 // Others of the account came in between.
-                Err(StoreError::QueueFull { max }) => return Err(Refusal::QueueFull { max }),
+                Err(
+                    full @ (StoreError::QueueFull { .. }
+                    | StoreError::TooManyFunctions { .. }
+                    | StoreError::TooManyBytes { .. }),
+                ) => return Err(full.into()),
                 // Others were faster, or deleted it: look again.
                 Err(StoreError::Conflict | StoreError::Missing | StoreError::Taken { .. }) => {}
                 Err(error) => {
@@ -354,19 +358,24 @@ impl App {
         }
     }
 
-    /// Adds a version to the queue if the account may have one more there.
+    /// Adds a version to the queue if the account may have one more, there and at all.
     pub(super) async fn enqueue(&self, new: NewVersion) -> Result<FunctionRecord, StoreError> {
-        let max = self.options.deploys_queued_per_user;
-        self.stores.functions.accept_within(new, Some(max)).await
+        self.stores.functions.accept_within(new, self.holding_bounds()).await
     }
 
     /// Before files are stored: those of a deploy that is refused would stay.
-    async fn check_queue(&self, principal: &Principal) -> Result<(), Refusal> {
-        let max = self.options.deploys_queued_per_user;
-        if self.stores.functions.queued(principal.user_id).await? >= max {
-            return Err(Refusal::QueueFull { max });
+    async fn check_room(&self, new: &NewVersion) -> Result<(), Refusal> {
+        let held = self.stores.functions.holdings(new.user_id).await?;
+        Ok(self.holding_bounds().admit(held, new)?)
+    }
+
+    fn holding_bounds(&self) -> HoldingBounds {
+        let limits = &self.options.limits;
+        HoldingBounds {
+            queued: Some(self.options.deploys_queued_per_user),
+            functions: Some(limits.functions_per_user),
+            bytes: Some(limits.stored_bytes_per_user),
         }
-        Ok(())
     }
 
     fn compose(

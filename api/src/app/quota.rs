@@ -3,6 +3,7 @@
 use cloudserve_identity::Principal;
 use cloudserve_store::Timestamp;
 use cloudserve_store::account::Quota;
+use cloudserve_store::function::Holdings;
 use cloudserve_store::telemetry::UsageQuery;
 
 use super::refusal::Refusal;
@@ -18,6 +19,9 @@ pub(crate) struct Standing {
     pub(crate) month_ends: Timestamp,
     pub(crate) api_keys: usize,
     pub(crate) max_api_keys: usize,
+    pub(crate) held: Holdings,
+    pub(crate) max_functions: u32,
+    pub(crate) max_stored_bytes: u64,
     pub(crate) concurrency: u32,
 }
 
@@ -44,6 +48,9 @@ impl App {
             month_ends: Timestamp::of_month(now.month() + 1),
             api_keys: self.stores.accounts.api_keys(user_id).await?.len(),
             max_api_keys: self.options.api_keys_per_user,
+            held: self.stores.functions.holdings(user_id).await?,
+            max_functions: self.options.limits.functions_per_user,
+            max_stored_bytes: self.options.limits.stored_bytes_per_user,
             concurrency: self.options.limits.user_concurrency,
         })
     }

@@ -46,6 +46,16 @@ pub(crate) enum Refusal {
     TooManyInvocations { max: usize },
     #[error("an account may have {max} {what}; delete some first")]
     TooMany { what: &'static str, max: usize },
+    #[error(
+        "an account may have {max} functions (`functions_per_user`); delete some first, or ask the \
+         operator"
+    )]
+    TooManyFunctions { max: u32 },
+    #[error(
+        "the versions of an account may take {max_bytes} bytes (`stored_bytes_per_user`), they take \
+         {held_bytes}, and this one takes {more_bytes}; delete functions first, or ask the operator"
+    )]
+    TooManyBytes { max_bytes: u64, held_bytes: u64, more_bytes: u64 },
     #[error("an account may have {max} deploys that wait or are in work; wait for one to end")]
     QueueFull { max: u32 },
     #[error("the function is being changed by others; try again")]
@@ -84,6 +94,10 @@ impl From<StoreError> for Refusal {
             StoreError::BadCursor => Self::field("cursor", "is not one that this list gave"),
             StoreError::Conflict => Self::Conflict,
             StoreError::QueueFull { max } => Self::QueueFull { max },
+            StoreError::TooManyFunctions { max } => Self::TooManyFunctions { max },
+            StoreError::TooManyBytes { max_bytes, held_bytes, more_bytes } => {
+                Self::TooManyBytes { max_bytes, held_bytes, more_bytes }
+            }
             StoreError::Full { what, max } => Self::TooMany { what, max },
             StoreError::Unavailable { .. } => Self::Unavailable(error.into()),
             StoreError::Taken { .. } | StoreError::Missing | StoreError::Corrupt { .. } => {

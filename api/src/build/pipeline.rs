@@ -225,6 +225,8 @@ impl Pipeline {
         if let Some(assets) = assets {
             objects.push((ArtifactKey::Assets { function: id, hash: hash() }, assets.archive));
         }
+        let beside = objects.iter().skip(1).map(|(_, bytes)| bytes.len() as u64);
+        let beside_bytes: u64 = beside.sum();
         let manifest_key = ArtifactKey::PackageJson { function: id };
         self.leftovers.remember(claimed.function.user_id, id, bundle_hash.clone());
         tokio::try_join!(
@@ -238,6 +240,7 @@ impl Pipeline {
         Ok(BuiltVersion {
             bundle_hash,
             bundle_bytes,
+            beside_bytes,
             dep_hash,
             dependency_cache,
             needs_tree,

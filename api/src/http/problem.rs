@@ -124,7 +124,9 @@ impl From<Refusal> for Problem {
             Refusal::NoGateway => new(StatusCode::SERVICE_UNAVAILABLE, "no_gateway"),
             Refusal::AnswerCutOff => new(StatusCode::BAD_GATEWAY, "answer_cut_off"),
             Refusal::ApiKeyNotFound => new(StatusCode::NOT_FOUND, "api_key_not_found"),
-            Refusal::TooMany { .. } => new(StatusCode::CONFLICT, "limit_exceeded"),
+            Refusal::TooMany { .. }
+            | Refusal::TooManyFunctions { .. }
+            | Refusal::TooManyBytes { .. } => new(StatusCode::CONFLICT, "limit_exceeded"),
             Refusal::QueueFull { .. } | Refusal::TooManyInvocations { .. } => Self {
                 retry_after: Some(Duration::from_secs(1)),
                 ..new(StatusCode::TOO_MANY_REQUESTS, "limit_exceeded")

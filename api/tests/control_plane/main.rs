@@ -5,6 +5,7 @@ mod accounts;
 mod bundles;
 mod deploys;
 mod given_up;
+mod holdings;
 mod input;
 mod leftovers;
 mod logs;

@@ -115,6 +115,7 @@ async fn a_version_that_is_served_is_told_to_be_although_another_waits_behind_it
     let built = BuiltVersion {
         bundle_hash: BundleHash::of(b"bundle"),
         bundle_bytes: 6,
+        beside_bytes: 0,
         dep_hash: None,
         dependency_cache: None,
         needs_tree: false,

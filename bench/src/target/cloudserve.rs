@@ -20,7 +20,7 @@ const USER: &str = "bench";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The settings of the installation that are not the defaults: a burst of 100 calls of one account
 /// is to be measured, not to be refused.
-const CONFIG: &str = "[limits]\nuser_concurrency = 1000\n";
+const CONFIG: &str = "[limits]\nuser_concurrency = 1000\nfunctions_per_user = 20000\n";
 
 /// What a server is started with.
 #[derive(Debug, Clone, Default)]

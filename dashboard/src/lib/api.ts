@@ -232,6 +232,8 @@ export interface Quota {
   gbSecondsPerMonth: Allowance;
   ratePerSecond: { limit: number | null };
   apiKeys: Allowance;
+  functions: Allowance;
+  storedBytes: Allowance;
   concurrency: { limit: number | null };
 }
 

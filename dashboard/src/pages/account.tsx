@@ -1,7 +1,7 @@
 import { LogOut } from 'lucide-preact';
 import { useState } from 'preact/hooks';
 import type { Allowance, User } from '../lib/api';
-import { count, day, full } from '../lib/format';
+import { bytes, count, day, full } from '../lib/format';
 import { signOut, useQuota } from '../lib/store';
 import { type Theme, setTheme, theme } from '../lib/theme';
 import { Button, Card, Failure, Loading, PageHead, Segmented } from '../ui/parts';
@@ -45,11 +45,13 @@ function Quotas() {
       <Meter name="Calls today" of={data.callsPerDay} shown={count} />
       <Meter name="GB-seconds this month" of={data.gbSecondsPerMonth} shown={(value) => value.toLocaleString('en', { maximumFractionDigits: 2 })} />
       <Meter name="API keys" of={data.apiKeys} shown={count} />
+      <Meter name="Functions" of={data.functions} shown={count} />
+      <Meter name="Stored versions" of={data.storedBytes} shown={bytes} />
       <dl class="facts">
         <div><dt>Calls per second, each credential</dt><dd>{data.ratePerSecond.limit ?? 'no limit'}</dd></div>
         <div><dt>Calls in flight</dt><dd>{data.concurrency.limit ?? 'no limit'}</dd></div>
       </dl>
-      <p class="hint">Over a limit, calls are answered 429 with the time to wait. Whoever runs this installation can change limits.</p>
+      <p class="hint">Over a limit, calls are answered 429 with the time to wait, and deploys 409. Whoever runs this installation can change limits.</p>
     </Card>
   );
 }

@@ -156,6 +156,7 @@ impl World {
         let built = BuiltVersion {
             bundle_hash: BundleHash::of(b"bundle"),
             bundle_bytes: 6,
+            beside_bytes: 0,
             dep_hash: None,
             dependency_cache: None,
             needs_tree: false,

@@ -32,8 +32,8 @@ impl Drop for Beside {
 }
 
 async fn index(database: &Database) {
-    while let Err(error) = schema::index_queue_by_account(database).await {
-        failed(&error, "the index of the deploy queue by account could not be made").await;
+    while let Err(error) = schema::index_versions(database).await {
+        failed(&error, "the indexes of versions could not be made").await;
     }
 }
 

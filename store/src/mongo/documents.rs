@@ -63,6 +63,9 @@ pub(super) struct VersionDocument {
     pub(super) makes_public: bool,
     /// How often it was claimed.
     pub(super) attempts: u32,
+    /// What it takes of storage. Not there if it is from an earlier release.
+    #[serde(default)]
+    pub(super) bytes: i64,
 }
 
 impl From<VersionDocument> for Version {

@@ -17,13 +17,13 @@ use super::documents::{
 };
 use super::schema::{FUNCTIONS, USERS, VERSIONS};
 use super::telemetry::MongoTelemetry;
-use super::values::{Key, date, document, field};
-use super::{list, queue, remains, route, sweeps, versions};
+use super::values::{Key, date, document, field, size};
+use super::{holdings, list, queue, remains, route, sweeps, versions};
 use crate::cursor::page_limit;
 use crate::function::{
-    Activation, BuiltVersion, Claimed, DeployError, DeployStatus, FunctionRecord, Listed,
-    NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Sweep, Version,
-    Visibility,
+    Activation, BuiltVersion, Claimed, DeployError, DeployStatus, FunctionRecord, HoldingBounds,
+    Holdings, Listed, NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Sweep,
+    Version, Visibility,
 };
 use crate::telemetry::forget_logs;
 use crate::{Change, FunctionStore, StoreError, Timestamp};
@@ -67,12 +67,10 @@ impl MongoFunctions {
     async fn try_accept(
         &self,
         new: &NewVersion,
-        max_queued: Option<u32>,
+        bounds: HoldingBounds,
         tx: &mut Transaction,
     ) -> Result<FunctionRecord, Failed> {
-        if let Some(max) = max_queued {
-            queue::keep_within(&self.database, new.user_id, max, tx).await?;
-        }
+        holdings::keep_within(&self.database, new, bounds, tx).await?;
         let now = Timestamp::now();
         let makes_public = if new.version == 1 {
             self.insert_function(new, now, tx).await?;
@@ -96,6 +94,7 @@ impl MongoFunctions {
             queued_by: Some(new.user_id.key()),
             makes_public,
             attempts: 0,
+            bytes: size(new.bytes()),
         })?;
         self.insert(VERSIONS, row, tx).await?;
         tx.announce(Change::Function(new.function_id));
@@ -220,13 +219,13 @@ impl FunctionStore for MongoFunctions {
     async fn accept_within(
         &self,
         new: NewVersion,
-        max_queued: Option<u32>,
+        bounds: HoldingBounds,
     ) -> Result<FunctionRecord, StoreError> {
-        in_transaction!(self.database, |tx| self.try_accept(&new, max_queued, &mut tx))
+        in_transaction!(self.database, |tx| self.try_accept(&new, bounds, &mut tx))
     }
 
-    async fn queued(&self, user_id: UserId) -> Result<u32, StoreError> {
-        queue::queued(&self.database, user_id).await
+    async fn holdings(&self, user_id: UserId) -> Result<Holdings, StoreError> {
+        in_transaction!(self.database, |tx| holdings::read(&self.database, user_id, &mut tx))
     }
 
     async fn function(

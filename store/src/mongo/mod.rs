@@ -23,6 +23,7 @@ mod changes;
 mod database;
 mod documents;
 mod functions;
+mod holdings;
 mod list;
 mod logs;
 mod queue;

@@ -16,7 +16,7 @@ use super::database::{Database, Failed, Transaction, in_transaction};
 use super::documents::{VersionDocument, VersionKey, version_key, versions_of};
 use super::functions::MongoFunctions;
 use super::schema::{FUNCTIONS, USERS, VERSIONS};
-use super::values::{Key, date, field, parse};
+use super::values::{Key, date, field, parse, size};
 use crate::function::{
     Activation, BuiltVersion, Claimed, DeployError, DeployStatus, NewVersion, Version, Visibility,
 };
@@ -37,36 +37,16 @@ fn queued_by(user_id: UserId) -> Document {
     }
 }
 
-fn number(count: u64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-pub(super) async fn queued(database: &Database, user_id: UserId) -> Result<u32, StoreError> {
-    let versions = database.collection(VERSIONS);
-    database.bounded(versions.count_documents(queued_by(user_id))).await.map(number)
-}
-
-/// Fails unless the account may have one more in the queue.
-pub(super) async fn keep_within(
+/// How much that is.
+pub(super) async fn queued(
     database: &Database,
     user_id: UserId,
-    max: u32,
     tx: &mut Transaction,
-) -> Result<(), Failed> {
-    // Written for the sake of another deploy of the account that is accepted meanwhile: both touch
-    // one document, so one of them begins again and counts the other.
-    let users = database.collection(USERS);
-    let touch =
-        users.update_one(doc! { "_id": user_id.key() }, doc! { "$inc": { "accepted": 1_i64 } });
-    if touch.session(tx.session()).await?.matched_count == 0 {
-        return Err(StoreError::Missing.into());
-    }
+) -> Result<u32, Failed> {
     let versions = database.collection(VERSIONS);
     let count = versions.count_documents(queued_by(user_id));
-    if number(count.session(tx.session()).await?) >= max {
-        return Err(StoreError::QueueFull { max }.into());
-    }
-    Ok(())
+    let count = count.session(tx.session()).await?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// Whether a function that is there becomes public with this new version of it.
@@ -308,6 +288,7 @@ struct PointerDocument {
 #[derive(Deserialize)]
 struct StandingDocument {
     status: DeployStatus,
+    built: Option<BuiltVersion>,
 }
 
 pub(super) async fn activate(
@@ -328,9 +309,9 @@ pub(super) async fn activate(
     };
     let PointerDocument { active_version, settled_version } = parse("function", &found)?;
     let this = doc! { "_id": version_key(id, version) };
-    let standing = versions.find_one(this.clone()).projection(doc! { "status": 1 });
+    let standing = versions.find_one(this.clone()).projection(doc! { "status": 1, "built": 1 });
     let found = standing.session(tx.session()).await?.ok_or(StoreError::Missing)?;
-    let StandingDocument { status } = parse("version", &found)?;
+    let StandingDocument { status, built: known } = parse("version", &found)?;
     let overtaken = settled_version >= version;
     match status {
         DeployStatus::Active if active_version == Some(version) => {
@@ -344,8 +325,11 @@ pub(super) async fn activate(
 
     let makes_public = !overtaken && opens(&store.database, id, version, tx).await?;
     let end = if overtaken { DeployStatus::Superseded } else { DeployStatus::Active };
+    // What was known when it was accepted is counted.
+    let more_bytes = if known.is_none() { size(built.bytes()) } else { 0 };
     let ended = doc! {
         "$set": { "status": field(&end)?, "built": field(built)? },
+        "$inc": { "bytes": more_bytes },
         "$unset": left_behind(),
     };
     versions.update_one(this, ended).session(tx.session()).await?;

@@ -30,7 +30,7 @@ pub(super) const CHANGES: &str = "changes";
 pub(super) const META: &str = "meta";
 
 /// The newest version this release knows.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 const PRODUCT: &str = "cloudserve";
 /// How long notices of changes are kept.
 const CHANGES_KEPT: Duration = Duration::from_hours(1);
@@ -72,8 +72,9 @@ pub(super) async fn prepare(database: &Database) -> Result<(), OpenError> {
         });
     }
     while version < VERSION {
-        // In version 2, versions say who has queued them and [`index_queue_by_account`] is there; what
-        // was queued before is found without either.
+        // In version 2, versions say who has queued them, and in version 4 what they take of storage;
+        // what is there already is found without the one and counts nothing without the other. Their
+        // indexes are made beside the start ([`index_versions`]).
         match version {
             0 => version_1(database).await.map_err(failed)?,
             2 => version_3(database).await.map_err(failed)?,
@@ -206,10 +207,13 @@ async fn version_3(database: &Database) -> Result<(), StoreError> {
     database.bounded(remains.create_index(plain(doc! { "notedAt": 1 }))).await.map(drop)
 }
 
-/// Whose deploys wait, and whose are in work. Over versions that are there already this takes as long
-/// as there are many; until it is there, the whole queue is looked through.
-pub(super) async fn index_queue_by_account(database: &Database) -> Result<(), StoreError> {
+/// Whose deploys wait and whose are in work, and what the versions of a function take of storage. Over
+/// versions that are there already this takes as long as there are many; until it is there, all of them
+/// are looked through.
+pub(super) async fn index_versions(database: &Database) -> Result<(), StoreError> {
     let by_account = of_the_queue(doc! { "status": 1, "queuedBy": 1 });
+    let by_bytes = plain(doc! { "_id.functionId": 1, "bytes": 1 });
     let versions = database.collection(VERSIONS);
-    versions.create_index(by_account).await.map(drop).map_err(StoreError::unavailable)
+    let made = versions.create_indexes([by_account, by_bytes]).await;
+    made.map(drop).map_err(StoreError::unavailable)
 }

@@ -52,6 +52,11 @@ pub(super) fn older(field: &str, than: Cursor) -> Document {
     }
 }
 
+/// So many bytes, as the server counts.
+pub(super) fn size(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// A value of the domain as a field of a document.
 pub(super) fn field<T: Serialize>(value: &T) -> Result<Bson, StoreError> {
     mongodb::bson::serialize_to_bson(value).map_err(StoreError::unavailable)

@@ -16,11 +16,11 @@ use super::records::{
 };
 use super::statements::{all, execute, one};
 use super::telemetry::SqliteTelemetry;
-use super::{queue, remains, sweeps, versions};
+use super::{holdings, queue, remains, sweeps, versions};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::{
-    Activation, BuiltVersion, Claimed, DeployError, FunctionRecord, Listed, NewVersion, Page,
-    Pruned, Rollback, Route, SealedEnv, SealedVersion, Sweep, Version, Visibility,
+    Activation, BuiltVersion, Claimed, DeployError, FunctionRecord, HoldingBounds, Holdings, Listed,
+    NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Sweep, Version, Visibility,
 };
 use crate::telemetry::forget_logs;
 use crate::{Change, FunctionStore, StoreError, Timestamp};
@@ -64,15 +64,11 @@ impl FunctionStore for SqliteFunctions {
     async fn accept_within(
         &self,
         new: NewVersion,
-        max_queued: Option<u32>,
+        bounds: HoldingBounds,
     ) -> Result<FunctionRecord, StoreError> {
         self.meta
             .write(move |c, changes| {
-                if let Some(max) = max_queued
-                    && queue::queued(c, new.user_id)? >= max
-                {
-                    return Err(StoreError::QueueFull { max });
-                }
+                holdings::keep_within(c, &new, bounds)?;
                 let now = Timestamp::now();
                 let makes_public = if new.version == 1 {
                     insert_function(c, &new, now)?;
@@ -90,8 +86,8 @@ impl FunctionStore for SqliteFunctions {
             .await
     }
 
-    async fn queued(&self, user_id: UserId) -> Result<u32, StoreError> {
-        self.meta.read(move |c| queue::queued(c, user_id)).await
+    async fn holdings(&self, user_id: UserId) -> Result<Holdings, StoreError> {
+        self.meta.read(move |c| holdings::read(c, user_id)).await
     }
 
     async fn function(
@@ -371,8 +367,8 @@ fn insert_version(
     c.prepare_cached(
         "INSERT INTO versions
              (function_id, version, status, created_at, source_hash, limits, built, env, source,
-              makes_public)
-         VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+              makes_public, bytes)
+         VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )
     .and_then(|mut insert| {
         insert.execute(params![
@@ -385,6 +381,7 @@ fn insert_version(
             new.env.0,
             source,
             makes_public,
+            new.bytes(),
         ])
     })
     .map_err(inserting)?;

@@ -13,6 +13,7 @@ mod audit;
 mod columns;
 mod database;
 mod functions;
+mod holdings;
 mod logs;
 mod queue;
 mod records;

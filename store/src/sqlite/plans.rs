@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::schema::{META_FILES, TELEMETRY_FILES};
 use super::usage::calls;
-use super::{audit, logs, queue, records, remains, transfer, usage, versions};
+use super::{audit, holdings, logs, queue, records, remains, transfer, usage, versions};
 
 fn plan(schema: &[&str], sql: &str) -> Vec<String> {
     let connection = Connection::open_in_memory().unwrap();
@@ -24,6 +24,8 @@ fn queries_use_their_indexes() {
         (meta, records::LIST, "functions_by_age", true),
         (meta, queue::NEXT_IN_QUEUE, "versions_queue", true),
         (meta, queue::NEXT_OF_THE_IDLE, "SCAN v USING INDEX versions_queue", true),
+        (meta, holdings::HELD, "f USING COVERING INDEX", true),
+        (meta, holdings::HELD, "COVERING INDEX versions_by_bytes (function_id=?)", true),
         (meta, queue::QUEUED, "SCAN v USING INDEX versions_queue", true),
         (meta, queue::RELEASE_LEASES, "SCAN versions USING INDEX versions_queue", true),
         (meta, queue::STANDING, "(function_id=? AND version<?)", true),

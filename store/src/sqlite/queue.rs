@@ -196,14 +196,14 @@ pub(super) fn activate(
         DeployStatus::Pending | DeployStatus::Deploying => {}
     }
 
-    let built = to_json(built)?;
+    let (built, bytes) = (to_json(built)?, built.bytes());
     let end = if overtaken { DeployStatus::Superseded } else { DeployStatus::Active };
     execute(
         c,
         "UPDATE versions SET status = ?3, built = ?4, lease_holder = NULL, lease_until = NULL,
-                makes_public = 0
+                makes_public = 0, bytes = bytes + iif(built IS NULL, ?5, 0)
          WHERE function_id = ?1 AND version = ?2",
-        params![id.as_bytes(), version, status_text(end), built],
+        params![id.as_bytes(), version, status_text(end), built, bytes],
     )?;
     // Whoever waits for this deploy to end learns of it either way.
     changes.push(Change::Function(id));

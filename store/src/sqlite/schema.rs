@@ -34,12 +34,13 @@ impl Schema {
 }
 
 /// Of `meta.db`, oldest first.
-pub(super) const META_FILES: [&str; 5] = [
+pub(super) const META_FILES: [&str; 6] = [
     include_str!("schema/meta-1.sql"),
     include_str!("schema/meta-2.sql"),
     include_str!("schema/meta-3.sql"),
     include_str!("schema/meta-4.sql"),
     include_str!("schema/meta-5.sql"),
+    include_str!("schema/meta-6.sql"),
 ];
 /// Of `telemetry.db`, oldest first.
 pub(super) const TELEMETRY_FILES: [&str; 4] = [

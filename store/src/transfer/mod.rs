@@ -25,7 +25,7 @@ pub(crate) use record::at_rest;
 pub use record::{Record, RevokedToken, StoredFunction, UsageSums};
 
 /// The shape of the lines this release writes. One that changes it reads those before, too.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Records of one page at most.
 pub(crate) const PAGE_ROWS: u32 = 500;

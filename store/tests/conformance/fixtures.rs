@@ -79,6 +79,7 @@ pub(crate) fn built() -> BuiltVersion {
     BuiltVersion {
         bundle_hash: BundleHash::of(b"bundle"),
         bundle_bytes: 6,
+        beside_bytes: 3,
         dep_hash: Some(DepHash::of(b"deps")),
         dependency_cache: None,
         needs_tree: true,

@@ -8,6 +8,7 @@ mod accounts;
 mod artifacts;
 mod fixtures;
 mod functions;
+mod holdings;
 mod queue;
 #[path = "../servers/mod.rs"]
 mod servers;
@@ -104,6 +105,8 @@ macro_rules! backends {
                 functions::deletion_takes_versions_and_logs_but_not_usage,
                 functions::changes_are_announced_after_the_commit,
                 functions::what_may_be_left_of_functions_that_are_not_there_is_known,
+                holdings::an_account_has_a_bounded_number_of_functions,
+                holdings::what_versions_take_of_storage_is_bounded_for_an_account,
                 queue::claims_are_oldest_first_and_exclusive,
                 queue::accounts_with_nothing_in_work_come_first,
                 queue::accounts_take_turns_however_many_ask_at_once,

@@ -122,6 +122,7 @@ fn version(function: FunctionId) -> Version {
         built: Some(BuiltVersion {
             bundle_hash: BundleHash::of(b"bundle"),
             bundle_bytes: 6,
+            beside_bytes: 0,
             dep_hash: Some(DepHash::of(b"deps")),
             dependency_cache: None,
             needs_tree: true,

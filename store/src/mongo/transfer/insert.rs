@@ -6,7 +6,7 @@ use mongodb::bson::RawDocumentBuf;
 
 use super::read::TokenDocument;
 use crate::StoreError;
-use crate::function::Version;
+use crate::function::{Version, version_bytes};
 use crate::mongo::accounts::{ApiKeyDocument, UserDocument};
 use crate::mongo::audit::EntryDocument;
 use crate::mongo::database::{Database, insert_absent};
@@ -16,7 +16,7 @@ use crate::mongo::schema::{
     API_KEYS, AUDIT, FUNCTIONS, LOGS, REVOKED_TOKENS, USAGES, USERS, VERSIONS,
 };
 use crate::mongo::usage::UsageDocument;
-use crate::mongo::values::{Key, date, document};
+use crate::mongo::values::{Key, date, document, size};
 use crate::transfer::{Record, StoredFunction};
 
 /// Any kind but sums. Records of one kind may be of two collections.
@@ -70,6 +70,7 @@ fn function_document(function: StoredFunction) -> FunctionDocument {
 }
 
 fn version_document(version: Version) -> VersionDocument {
+    let bytes = version_bytes(&version.source, &version.env, version.built.as_ref());
     VersionDocument {
         id: VersionKey { function_id: version.function_id.key(), version: version.version },
         status: version.status,
@@ -84,5 +85,6 @@ fn version_document(version: Version) -> VersionDocument {
         queued_by: None,
         makes_public: version.makes_public,
         attempts: 0,
+        bytes: size(bytes),
     }
 }

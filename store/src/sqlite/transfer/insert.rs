@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use crate::StoreError;
-use crate::function::Version;
+use crate::function::{Version, version_bytes};
 use crate::sqlite::columns::{status_text, storage_failed, to_json, visibility_text};
 use crate::sqlite::statements::insert_new;
 use crate::sqlite::usage::day_columns;
@@ -55,8 +55,8 @@ fn stored_function(c: &Connection, function: &StoredFunction) -> Result<(), Stor
 fn version(c: &Connection, version: &Version) -> Result<(), StoreError> {
     let sql = "INSERT INTO versions
                    (function_id, version, status, created_at, source_hash, limits, built, error,
-                    env, source, makes_public)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING";
+                    env, source, makes_public, bytes)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING";
     let values = params![
         version.function_id.as_bytes(),
         version.version,
@@ -69,6 +69,7 @@ fn version(c: &Connection, version: &Version) -> Result<(), StoreError> {
         version.env.0,
         to_json(&version.source)?,
         version.makes_public,
+        version_bytes(&version.source, &version.env, version.built.as_ref()),
     ];
     insert_new(c, sql, values).map(drop)
 }

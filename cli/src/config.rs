@@ -190,7 +190,7 @@ pub(crate) struct Gateway {
     pub(crate) unknown_credentials_per_second: u32,
 
     /// Of an account's functions, bytes of answers that are whole in memory while their callers read
-    /// them; beyond it its calls get 429. 0 sets no bound.
+    /// them; beyond it its calls get 429, and large answers wait in their workers. 0 sets no bound.
     #[config(env = "CLOUDSERVE_UNREAD_ANSWER_BYTES", default = 268_435_456)]
     #[config(layer_attr(arg(long, value_name = "BYTES")))]
     pub(crate) unread_answer_bytes: u64,

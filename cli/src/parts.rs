@@ -73,6 +73,7 @@ pub(crate) fn sandbox(
         worker_wait_us: config.sandbox.worker_wait_us,
         lone_call_watch_us: config.sandbox.lone_call_watch_us.min(LONGEST_WATCH_US),
         kernel_memory_beyond_mb: config.sandbox.kernel_memory_beyond_mb,
+        whole_answer_bytes: config.gateway.unread_answer_bytes,
         egress_allow: config.sandbox.egress_allow.clone(),
         require_full_jail: config.sandbox.require_jail == RequireJail::Full,
         platform: config.limits.clone(),

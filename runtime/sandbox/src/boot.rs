@@ -226,6 +226,7 @@ impl Shared {
             at_rest: None,
             code_caches: (self.code_caches.clone(), CODE_CACHES),
             code_cache_is_early,
+            rooms: self.rooms.clone(),
         });
         worker.frame_limits = FrameLimits {
             answer_bytes: frame_bytes(answer_bytes),

@@ -316,6 +316,7 @@ impl Exchange {
                 return refusal;
             }
         }
+        let body = self.worker.house(body);
         Event::Head { head: ResponseHead { status, headers }, body, end }
     }
 

@@ -39,6 +39,7 @@ mod outgoing;
 mod pidfd;
 mod pipes;
 mod pool;
+mod room;
 mod sandbox;
 mod start;
 mod state;

@@ -69,6 +69,9 @@ pub struct SandboxOptions {
     pub cancel_grace_ms: u32,
     /// Largest head (all header names and values) of an answer.
     pub response_head_bytes: usize,
+    /// What of an account's answers that come whole is in memory at a time, without those of less than
+    /// 1 MB. More is left in the workers until it is sent on. One is taken in at any size; 0: no bound.
+    pub whole_answer_bytes: u64,
     /// Addresses outside the public internet that functions may connect to.
     pub egress_allow: Vec<EgressRule>,
     /// Whether to refuse to run on a platform that cannot give all of the jail.
@@ -102,6 +105,7 @@ impl Default for SandboxOptions {
             kill_grace_ms: 250,
             cancel_grace_ms: 1_000,
             response_head_bytes: 64 * 1024,
+            whole_answer_bytes: 256 * 1024 * 1024,
             egress_allow: Vec::new(),
             require_full_jail: false,
             platform: PlatformLimits::default(),

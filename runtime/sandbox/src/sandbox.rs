@@ -29,6 +29,7 @@ use crate::jail::{Holdings, Platform, policy};
 use crate::launcher::Launcher;
 use crate::metrics::{Counters, SandboxMetrics};
 use crate::options::SandboxOptions;
+use crate::room::Rooms;
 use crate::state::{State, Todo};
 use crate::worker::{Process, Worker};
 
@@ -84,6 +85,7 @@ pub(crate) struct Shared {
     pub(crate) code_caches: CodeCaches,
     pub(crate) runtime: Handle,
     pub(crate) counters: Counters,
+    pub(crate) rooms: Arc<Rooms>,
     pub(crate) jail: Platform,
     pub(crate) egress: Arc<EgressPolicy>,
     launcher: Launcher,
@@ -121,6 +123,7 @@ impl Sandbox {
             code_caches: CodeCaches::start(cache.clone()),
             runtime: Handle::current(),
             counters: Counters::default(),
+            rooms: Arc::new(Rooms::new(options.whole_answer_bytes)),
             jail,
             egress: Arc::new(policy(options.egress_allow.clone())),
             buried: Notify::new(),

@@ -36,6 +36,7 @@ use crate::line::Line;
 use crate::logs::LogBuffer;
 use crate::pidfd;
 use crate::pipes::Pipes;
+use crate::room::{COUNTED_BYTES, Room, Rooms};
 
 /// Room for one read. Most answers fit into one.
 const READ_BYTES: usize = 32 * 1024;
@@ -252,6 +253,8 @@ pub(crate) struct Assigned {
     pub(crate) code_caches: (CodeCaches, u8),
     /// The one that it was given was made before any call.
     pub(crate) code_cache_is_early: bool,
+    /// Where its large answers find some.
+    pub(crate) rooms: Arc<Rooms>,
 }
 
 /// The largest frames that a worker may send in its present state, but for code caches.
@@ -278,6 +281,8 @@ pub(crate) struct Worker {
     pub(crate) alarm: Alarm,
     channel: Arc<Channel>,
     incoming: BytesMut,
+    /// That of the answer which it is sending.
+    room: Option<Room>,
     waiting: Waker,
 }
 
@@ -305,6 +310,7 @@ impl Worker {
             alarm: Alarm::default(),
             channel,
             incoming: BytesMut::new(),
+            room: None,
         }
     }
 
@@ -366,6 +372,9 @@ impl Worker {
                 if length > limit_bytes && !self.may_be_code_cache(announced) {
                     return Poll::Ready(Err(ChannelError::FrameTooLarge(length)));
                 }
+                if length > COUNTED_BYTES && announced.holds == Some(Holds::Answer) {
+                    ready!(self.poll_room(cx, length));
+                }
                 if let Some(frame) = FromWorker::decode(&mut self.incoming)? {
                     return Poll::Ready(Ok((frame, length)));
                 }
@@ -374,6 +383,25 @@ impl Worker {
             if ready!(self.channel.poll_read(cx, &mut self.incoming))? == 0 {
                 return Poll::Ready(Err(ChannelError::Closed));
             }
+        }
+    }
+
+    /// Ready when there is room for the answer that comes. The rest of it is not read before.
+    fn poll_room(&mut self, cx: &Context<'_>, bytes: usize) -> Poll<()> {
+        if self.room.is_some() {
+            return Poll::Ready(());
+        }
+        let Some(assigned) = &self.assigned else { return Poll::Ready(()) };
+        let room = ready!(assigned.rooms.poll_take(assigned.target.owner_id, bytes, cx));
+        self.room = Some(room);
+        Poll::Ready(())
+    }
+
+    /// What has come of an answer, with the room that was taken for it.
+    pub(crate) fn house(&mut self, answer: Bytes) -> Bytes {
+        match self.room.take() {
+            Some(room) => room.hold(answer),
+            None => answer,
         }
     }
 

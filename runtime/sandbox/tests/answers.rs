@@ -5,14 +5,18 @@
 #[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use cloudserve_protocol::call::{Body, Invoker, Target};
 use cloudserve_protocol::fault::FaultClass;
 use cloudserve_protocol::limits::Limits;
 use cloudserve_sandbox::SandboxOptions;
 use futures::future::join_all;
+use tokio::time::timeout;
 
-use support::{Bench, options};
+use support::{Bench, options, user};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_may_be_as_large_as_its_limit() {
@@ -55,5 +59,38 @@ async fn an_answer_has_left_before_the_next_call_begins() {
         let (first, (), others) = tokio::join!(bench.get(&large, "/"), abort, others);
         assert!(others.iter().chain([&first]).all(|called| called.body.len() == 4 << 20));
     }
+    bench.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_of_an_account_wait_until_those_before_them_are_sent_on() {
+    let whole_answer_bytes = 10 << 20;
+    let bench = Bench::start_with(SandboxOptions { whole_answer_bytes, ..options() }).await;
+    let code = "export default (e) => new Uint8Array(Number(e.query.mb) << 20).fill(7);";
+    let response_body_bytes = 40 << 20;
+    let limits = Limits { timeout_ms: 20_000, response_body_bytes, ..Limits::default() };
+    let owner = user();
+    let function = bench.function_of(code, limits, owner);
+    let hasty = bench.function_of(code, Limits { timeout_ms: 1_000, ..limits }, owner);
+    let other = bench.function_of(code, limits, user());
+    let answer = async |of: &Arc<Target>, path: &str| {
+        let (call, _told) = Bench::invocation(of, path, Body::Empty);
+        match bench.sandbox.invoke(call).await.unwrap().body {
+            Body::Full(bytes) => bytes,
+            body => panic!("{body:?} is not whole"),
+        }
+    };
+    // Whatever its size, one is taken in.
+    let unread = answer(&function, "/?mb=20").await;
+    let mut waiting = pin!(answer(&function, "/?mb=8"));
+    assert!(timeout(Duration::from_millis(500), &mut waiting).await.is_err());
+    assert_eq!(answer(&other, "/?mb=20").await.len(), 20 << 20, "others have room of their own");
+    let late = bench.try_get(&hasty, "/?mb=8").await.unwrap_err();
+    assert_eq!(late.fault.unwrap().class, FaultClass::Timeout);
+    assert!(unread.iter().all(|byte| *byte == 7));
+    drop(unread);
+    let answered = timeout(Duration::from_secs(10), waiting).await.unwrap();
+    assert_eq!(answered.len(), 8 << 20);
+    drop(answered);
     bench.is_well().await;
 }

@@ -112,6 +112,7 @@ pub(crate) fn gateway(
         rate_per_second: config.gateway.rate_per_second,
         trust_forwarded: config.gateway.trust_forwarded,
         unread_answer_bytes: config.gateway.unread_answer_bytes,
+        log_bytes_per_day: config.limits.log_bytes_per_user_per_day,
         connections: connections(config),
         drain_ms: config.drain_timeout_ms,
         ..GatewayOptions::default()

@@ -20,6 +20,9 @@ pub struct GatewayOptions {
     pub usage_queue_rows: usize,
     /// Log text not yet stored. Beyond it, lines are dropped and counted.
     pub log_queue_bytes: usize,
+    /// Log text of one account's functions that is stored in a day (UTC); what is beyond is dropped, and
+    /// the log says so. 0 sets no bound.
+    pub log_bytes_per_day: u64,
     /// Rows stored in one write.
     pub telemetry_batch_rows: usize,
     /// How long rows wait for others to be stored with.
@@ -61,6 +64,7 @@ impl Default for GatewayOptions {
             route_entries: 10_000,
             usage_queue_rows: 65_536,
             log_queue_bytes: 64 * 1024 * 1024,
+            log_bytes_per_day: 1024 * 1024 * 1024,
             telemetry_batch_rows: 2_000,
             telemetry_interval_ms: 50,
             whole_body_bytes: 64 * 1024,

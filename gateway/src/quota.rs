@@ -31,7 +31,8 @@ use crate::unread::Unread;
 /// Accounts whose use is known at the same time; the least active is forgotten first, and read
 /// again when it is back.
 const MAX_ACCOUNTS: u64 = 100_000;
-const FORGET_AFTER: Duration = Duration::from_hours(1);
+/// A day: what an account has logged on it is known nowhere else.
+const FORGET_AFTER: Duration = Duration::from_hours(24);
 /// Accounts whose sums are read after one batch. Storing usage must not wait for more.
 const MAX_RECONCILED: usize = 16;
 
@@ -178,6 +179,8 @@ pub(crate) struct Allowance {
     max_micro_gb_s: AtomicU64,
     calls: Window,
     micro_gb_s: Window,
+    /// Bytes of log text that were stored here.
+    logged: Window,
     /// Calls admitted here, and rows stored here: equal while the account is idle.
     admitted: AtomicU64,
     stored: AtomicU64,
@@ -193,6 +196,7 @@ impl Allowance {
             max_micro_gb_s: AtomicU64::new(NO_LIMIT),
             calls: Window::default(),
             micro_gb_s: Window::default(),
+            logged: Window::default(),
             admitted: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             reconciled_at: AtomicI64::new(0),
@@ -226,7 +230,7 @@ impl Allowance {
             });
         }
         let max_calls = self.max_calls.load(Relaxed);
-        if self.calls.take_one(now.day(), max_calls) {
+        if self.calls.take(now.day(), 1, max_calls) {
             self.admitted.fetch_add(1, Relaxed);
             return Ok(());
         }
@@ -239,6 +243,11 @@ impl Allowance {
     /// Counts the memory time of a call that has ended.
     pub(crate) fn used(&self, spent: Spent) {
         self.micro_gb_s.add(spent.began.month(), spent.micro_gb_s());
+    }
+
+    /// Counts log text of a call that began then, if any more is to be stored.
+    pub(crate) fn admit_log(&self, began: Timestamp, bytes: u64, max_bytes: u64) -> bool {
+        self.logged.take(began.day(), bytes, max_bytes)
     }
 
     /// Answers of its functions that their callers are still to read.
@@ -324,10 +333,11 @@ impl Window {
         let _ = self.state.fetch_update(Relaxed, Relaxed, change);
     }
 
-    fn take_one(&self, period: i64, max: u64) -> bool {
+    /// Counts so much, unless there is as much as there may be.
+    fn take(&self, period: i64, amount: u64, max: u64) -> bool {
         let take = |state| {
             let (of, used) = Self::counted(state, Self::fit(period));
-            (used < max).then(|| Self::pack(of, used + 1))
+            (used < max).then(|| Self::pack(of, used.saturating_add(amount)))
         };
         self.state.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
@@ -364,13 +374,13 @@ mod tests {
     #[test]
     fn a_window_counts_its_own_period() {
         let window = Window::default();
-        assert_eq!((0..5).filter(|_| window.take_one(7, 3)).count(), 3);
+        assert_eq!((0..5).filter(|_| window.take(7, 1, 3)).count(), 3);
         assert_eq!((window.used(7), window.used(8)), (3, 0));
-        assert!(window.take_one(8, 3));
+        assert!(window.take(8, 1, 3));
         // What is late of the day before does not count today.
         window.add(7, 100);
         assert_eq!(window.used(8), 1);
-        assert!(!window.take_one(8, 0));
+        assert!(!window.take(8, 1, 0));
     }
 
     #[test]
@@ -379,7 +389,7 @@ mod tests {
         window.reconcile(7, 10);
         assert_eq!(window.used(7), 10);
         // Three begin here, two of them are stored; elsewhere four were.
-        assert_eq!((0..3).filter(|_| window.take_one(7, 100)).count(), 3);
+        assert_eq!((0..3).filter(|_| window.take(7, 1, 100)).count(), 3);
         window.stored(7, 2);
         window.reconcile(7, 16);
         assert_eq!(window.used(7), 17);
@@ -397,14 +407,14 @@ mod tests {
     #[test]
     fn a_clock_that_was_wrong_bounds_nobody_more_or_less() {
         let window = Window::default();
-        assert!(window.take_one(20_000, 3));
+        assert!(window.take(20_000, 1, 3));
         window.stored(20_000, 1);
-        assert_eq!((0..5).filter(|_| window.take_one(7, 3)).count(), 3);
+        assert_eq!((0..5).filter(|_| window.take(7, 1, 3)).count(), 3);
         window.stored(7, 2);
         window.reconcile(7, 12);
         assert_eq!(window.used(7), 13);
         // Back over midnight.
-        assert!(window.take_one(8, 2) && window.take_one(7, 2) && !window.take_one(7, 2));
+        assert!(window.take(8, 1, 2) && window.take(7, 1, 2) && !window.take(7, 1, 2));
         assert_eq!((window.used(7), window.used(8)), (2, 2));
 
         let allowance = Allowance::new(UserId::new(), Unread::default());

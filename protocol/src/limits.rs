@@ -177,6 +177,9 @@ pub struct PlatformLimits {
     pub functions_per_user: u32,
     /// What the versions of one account's functions take of storage, all together.
     pub stored_bytes_per_user: u64,
+    /// Log text of one account's functions that is stored in a day (UTC), by each gateway. 0 sets no
+    /// bound.
+    pub log_bytes_per_user_per_day: u64,
 }
 
 impl Default for PlatformLimits {
@@ -199,6 +202,7 @@ impl Default for PlatformLimits {
             versions_kept: 20,
             functions_per_user: 1_000,
             stored_bytes_per_user: 10 * 1_024 * MB,
+            log_bytes_per_user_per_day: 1_024 * MB,
         }
     }
 }

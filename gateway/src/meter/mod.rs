@@ -44,6 +44,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     log_bytes: AtomicUsize,
     max_log_bytes: usize,
+    /// Of one account; 0: no bound.
+    max_log_bytes_per_day: u64,
     /// How long a sandbox may take to say what a call has used that nobody waits for.
     hang_up_wait: Duration,
     /// After its deadline, time in which the end of a call is told.
@@ -87,6 +89,7 @@ impl Meter {
             metrics,
             log_bytes: AtomicUsize::new(0),
             max_log_bytes: options.log_queue_bytes,
+            max_log_bytes_per_day: options.log_bytes_per_day,
             hang_up_wait: options.hang_up_wait(),
             deadline_grace: options.deadline_grace(),
         });
@@ -308,6 +311,7 @@ impl Call {
             });
         }
         log_fault(&mut outcome);
+        self.shared.bound_logs(&self.allowance, self.began, &mut outcome);
         let log_bytes = self.shared.admit_logs(&mut outcome);
         let finished = Finished {
             execution_id: self.execution_id,
@@ -362,6 +366,26 @@ pub(crate) fn log_fault(outcome: &mut Outcome) {
 }
 
 impl Shared {
+    /// Counts the text of a call towards what its account may have stored in a day; if that is there
+    /// already, the owner is told so instead.
+    fn bound_logs(&self, allowance: &Allowance, began: Timestamp, outcome: &mut Outcome) {
+        let max_bytes = self.max_log_bytes_per_day;
+        if max_bytes == 0 || outcome.logs.is_empty() {
+            return;
+        }
+        let bytes: usize = outcome.logs.iter().map(LogLine::counted_bytes).sum();
+        if allowance.admit_log(began, bytes as u64, max_bytes) {
+            return;
+        }
+        let message = format!(
+            "the functions of this account have written {max_bytes} bytes of log on this day (UTC), and \
+             no more is kept (log_bytes_per_user_per_day): what this call wrote is dropped"
+        );
+        let timestamp_ms = u64::try_from(Timestamp::now().0).unwrap_or(0);
+        outcome.logs = vec![LogLine { level: LogLevel::Warn, message, timestamp_ms }];
+        outcome.logs_truncated = true;
+    }
+
     /// Counts the text of a call towards the bound; drops it if there is no room.
     fn admit_logs(&self, outcome: &mut Outcome) -> usize {
         let bytes = outcome.logs.iter().map(LogLine::counted_bytes).sum();
@@ -410,6 +434,7 @@ mod tests {
             metrics: Arc::default(),
             log_bytes: AtomicUsize::new(0),
             max_log_bytes: 40,
+            max_log_bytes_per_day: 0,
             hang_up_wait: Duration::ZERO,
             deadline_grace: Duration::ZERO,
         };

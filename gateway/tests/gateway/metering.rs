@@ -41,6 +41,32 @@ async fn a_row_says_what_the_call_used() {
 }
 
 #[tokio::test]
+async fn an_account_has_so_much_log_text_stored_in_a_day() {
+    // A line of four letters counts as 16 bytes.
+    let options = GatewayOptions { log_bytes_per_day: 20, ..GatewayOptions::default() };
+    let w = World::with(options, |stores| stores).await;
+    let first = w.deploy(&w.alice, "logs", Visibility::Public).await;
+    let of_bob = w.deploy(&w.bob, "logs", Visibility::Public).await;
+    let failing = w.deploy(&w.alice, "throw", Visibility::Public).await;
+    for _ in 0..2 {
+        w.get("/run/alice/logs", &w.alice).await;
+    }
+    w.get("/run/alice/throw", &w.alice).await;
+    w.get("/run/bob/logs", &w.alice).await;
+    w.usage(&w.alice, 3).await;
+    w.usage(&w.bob, 1).await;
+    for (id, rows) in [(first, 2), (of_bob, 1)] {
+        let logs = w.logs(id).await;
+        assert_eq!(logs.len(), rows);
+        assert!(logs.iter().all(|log| log.lines[0].message == "line" && !log.truncated));
+    }
+    let log = w.logs(failing).await.remove(0);
+    assert!(log.truncated && log.lines.len() == 1, "{log:?}");
+    let told = &log.lines[0].message;
+    assert!(told.contains("20 bytes") && told.contains("log_bytes_per_user_per_day"), "{told}");
+}
+
+#[tokio::test]
 async fn faults_leave_a_row_and_a_log_with_the_stack() {
     let w = World::new().await;
     let id = w.deploy(&w.alice, "throw", Visibility::Private).await;

@@ -19,8 +19,9 @@ use super::telemetry::SqliteTelemetry;
 use super::{holdings, queue, remains, sweeps, versions};
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::{
-    Activation, BuiltVersion, Claimed, DeployError, FunctionRecord, HoldingBounds, Holdings, Listed,
-    NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Sweep, Version, Visibility,
+    Activation, BuiltVersion, Claimed, DeployError, FunctionRecord, HoldingBounds, Holdings,
+    Listed, NewVersion, Page, Pruned, Rollback, Route, SealedEnv, SealedVersion, Sweep, Version,
+    Visibility,
 };
 use crate::telemetry::forget_logs;
 use crate::{Change, FunctionStore, StoreError, Timestamp};

@@ -40,6 +40,10 @@ pub struct DependencySpec {
     pub package_lock: Option<String>,
     /// Resolve ranges again instead of taking what they were resolved to before.
     pub refresh: bool,
+    /// What the account may add to the stored trees in a day, if it has: then only a set whose tree is
+    /// stored is to be had.
+    #[serde(default)]
+    pub spent_bytes: Option<u64>,
 }
 
 /// Whether the tree existed before the deploy that asked for it.

@@ -180,6 +180,9 @@ pub struct PlatformLimits {
     /// Log text of one account's functions that is stored in a day (UTC), by each gateway. 0 sets no
     /// bound.
     pub log_bytes_per_user_per_day: u64,
+    /// What deploys of one account add to the stored dependency trees in a day (UTC), packed. 0 sets no
+    /// bound.
+    pub dependency_bytes_per_user_per_day: u64,
 }
 
 impl Default for PlatformLimits {
@@ -203,6 +206,7 @@ impl Default for PlatformLimits {
             functions_per_user: 1_000,
             stored_bytes_per_user: 10 * 1_024 * MB,
             log_bytes_per_user_per_day: 1_024 * MB,
+            dependency_bytes_per_user_per_day: 2 * 1_024 * MB,
         }
     }
 }

@@ -411,6 +411,13 @@ pub trait FunctionStore: Send + Sync {
     /// What the account has.
     async fn holdings(&self, user_id: UserId) -> Result<Holdings, StoreError>;
 
+    /// What deploys of the account have added to the dependency trees on this day (UTC), if it is the last
+    /// on which they have.
+    async fn trees_added(&self, user_id: UserId, day: i64) -> Result<u64, StoreError>;
+
+    /// Notes that one has added a tree.
+    async fn add_tree(&self, user_id: UserId, day: i64, bytes: u64) -> Result<(), StoreError>;
+
     /// A function of this account.
     async fn function(
         &self,

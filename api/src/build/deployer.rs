@@ -56,11 +56,10 @@ impl Deployer {
         loader: Arc<dyn VersionLoader>,
         cache: Arc<Cache>,
     ) -> Self {
-        let artifacts = stores.artifacts.clone();
         let leftovers = Arc::new(Leftovers::new(stores.clone(), options.limits.versions_kept));
         let pipeline = Pipeline::new(
             &options,
-            artifacts,
+            &stores,
             sealer,
             builder,
             loader.clone(),

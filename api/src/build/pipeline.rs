@@ -13,12 +13,14 @@ use cloudserve_artifacts::{Cache, TreeLease};
 use cloudserve_identity::{Mask, Sealer};
 use cloudserve_protocol::artifact::{ArtifactKey, ArtifactStore};
 use cloudserve_protocol::build::{
-    BuiltDependencies, DependencyBuilder, DependencyError, DependencySpec, ResolvedPackage,
+    BuiltDependencies, CacheOutcome, DependencyBuilder, DependencyError, DependencySpec,
+    ResolvedPackage,
 };
 use cloudserve_protocol::call::{HandlerKind, Target, VersionLoader};
 use cloudserve_protocol::fault::{Fault, FaultClass};
-use cloudserve_protocol::ids::BundleHash;
+use cloudserve_protocol::ids::{BundleHash, UserId};
 use cloudserve_store::function::{BuiltVersion, Claimed, DeployError, Source};
+use cloudserve_store::{FunctionStore, Stores, Timestamp};
 use futures::future::try_join_all;
 use serde_json::json;
 use tempfile::TempDir;
@@ -152,6 +154,7 @@ fn masked(mut fault: Fault, target: &Target) -> Fault {
 /// What the steps need.
 pub(super) struct Pipeline {
     artifacts: Arc<dyn ArtifactStore>,
+    functions: Arc<dyn FunctionStore>,
     sealer: Sealer,
     builder: Arc<dyn DependencyBuilder>,
     loader: Arc<dyn VersionLoader>,
@@ -159,12 +162,14 @@ pub(super) struct Pipeline {
     leftovers: Arc<Leftovers>,
     esbuild: Esbuild,
     work_dir: PathBuf,
+    /// What deploys of an account may add to the dependency trees; 0: no bound.
+    tree_bytes_per_day: u64,
 }
 
 impl Pipeline {
     pub(super) fn new(
         options: &ApiOptions,
-        artifacts: Arc<dyn ArtifactStore>,
+        stores: &Stores,
         sealer: Sealer,
         builder: Arc<dyn DependencyBuilder>,
         loader: Arc<dyn VersionLoader>,
@@ -177,8 +182,18 @@ impl Pipeline {
             memory_mb: options.bundle_memory_mb,
         };
         let esbuild = Esbuild::new(options.esbuild.clone(), bounds);
-        let work_dir = options.work_dir.clone();
-        Self { artifacts, sealer, builder, loader, cache, leftovers, esbuild, work_dir }
+        Self {
+            artifacts: stores.artifacts.clone(),
+            functions: stores.functions.clone(),
+            sealer,
+            builder,
+            loader,
+            cache,
+            leftovers,
+            esbuild,
+            work_dir: options.work_dir.clone(),
+            tree_bytes_per_day: options.limits.dependency_bytes_per_user_per_day,
+        }
     }
 
     /// Builds a version, unless its build is known, and loads it once. What it returns is durable
@@ -202,8 +217,11 @@ impl Pipeline {
         let source = &version.source;
         let id = version.function_id;
         let files = SourceFiles::load(self.artifacts.as_ref(), id, source, &version.source_hash);
-        let (files, dependencies) =
-            tokio::try_join!(async { files.await.map_err(load_failed) }, self.install(source))?;
+        let owner = claimed.function.user_id;
+        let (files, dependencies) = tokio::try_join!(
+            async { files.await.map_err(load_failed) },
+            self.install(owner, source),
+        )?;
         let (mut bundle, assets) = self.bundle(files, source, dependencies.as_ref()).await?;
         let (code, line) = (bundle.code, assets.as_ref().map(|assets| assets.line.clone()));
         let hashing = tokio::task::spawn_blocking(move || {
@@ -265,19 +283,33 @@ impl Pipeline {
         })
     }
 
-    async fn install(&self, source: &Source) -> Result<Option<BuiltDependencies>, Failure> {
+    async fn install(
+        &self,
+        owner: UserId,
+        source: &Source,
+    ) -> Result<Option<BuiltDependencies>, Failure> {
         if source.dependencies.is_empty() && source.optional_dependencies.is_empty() {
             return Ok(None);
         }
+        let (day, max_bytes) = (Timestamp::now().day(), self.tree_bytes_per_day);
+        let added = self.functions.trees_added(owner, day).await.map_err(Failure::transient)?;
         let spec = DependencySpec {
             dependencies: source.dependencies.clone(),
             optional_dependencies: source.optional_dependencies.clone(),
             overrides: source.overrides.clone(),
             package_lock: source.package_lock.clone(),
             refresh: source.refresh_dependencies,
+            spent_bytes: Some(max_bytes).filter(|max| *max != 0 && added >= *max),
         };
         match self.builder.build(spec).await {
-            Ok(built) => Ok(Some(built)),
+            Ok(built) => {
+                if built.cache == CacheOutcome::Miss {
+                    let bytes = built.metadata.archive_bytes;
+                    let noted = self.functions.add_tree(owner, day, bytes).await;
+                    noted.map_err(Failure::transient)?;
+                }
+                Ok(Some(built))
+            }
             Err(DependencyError::Rejected(message)) => {
                 Err(Failure::told("dependency_error", message))
             }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cloudserve_api::ApiOptions;
 use serde_json::{Value, json};
 
 use crate::support::Plane;
@@ -92,4 +93,19 @@ async fn what_versions_take_of_storage_is_bounded_for_an_account() {
     plane.call(&ada, "DELETE", &path, &Value::Null).await.expect(204);
     assert!(used().await < 1.0);
     plane.deploy(&ada, &function("f", &code(1))).await;
+}
+
+#[tokio::test]
+async fn who_has_added_enough_packages_on_a_day_gets_those_that_are_there() {
+    let set = |options: &mut ApiOptions| options.limits.dependency_bytes_per_user_per_day = 1;
+    let plane = Plane::start_with(set);
+    plane.provide_tree(&[], &[("left-pad/package.json", "{}")]).await;
+    let (ada, bob) = (plane.register("ada").await, plane.register("bob").await);
+    let mut body = function("f", "export default 1");
+    body["dependencies"] = json!({ "left-pad": "^1" });
+    for owner in [&ada, &ada, &bob] {
+        plane.deploy(owner, &body).await;
+    }
+    let spent: Vec<_> = plane.sandbox.specs.lock().iter().map(|spec| spec.spent_bytes).collect();
+    assert_eq!(spent, [None, Some(1), None]);
 }

@@ -197,6 +197,18 @@ async fn a_tree_is_bounded_in_bytes_and_in_files() {
     }
 }
 
+#[tokio::test]
+async fn nothing_is_installed_for_who_has_added_enough() {
+    let registry = Registry::start(|url| (format!("{url}/a-1.0.0.tgz"), json!({}))).await;
+    let spec = DependencySpec { spent_bytes: Some(12_345), ..DependencySpec::default() };
+    let Err(DependencyError::Rejected(told)) = registry.build_with(spec).await else {
+        panic!("it is not stored")
+    };
+    assert!(told.contains("12345 bytes"), "{told}");
+    assert!(told.contains("dependency_bytes_per_user_per_day"), "{told}");
+    assert!(registry.asked.lock().iter().all(|path| path == "/a"), "it was fetched");
+}
+
 /// An npm that takes its time to say that the registry lacks a version, whenever it is to install.
 const SLOW: &str = "#!/usr/bin/env node
 const command = process.argv[2];

@@ -228,6 +228,14 @@ impl FunctionStore for MongoFunctions {
         in_transaction!(self.database, |tx| holdings::read(&self.database, user_id, &mut tx))
     }
 
+    async fn trees_added(&self, user_id: UserId, day: i64) -> Result<u64, StoreError> {
+        holdings::trees_added(&self.database, user_id, day).await
+    }
+
+    async fn add_tree(&self, user_id: UserId, day: i64, bytes: u64) -> Result<(), StoreError> {
+        holdings::add_tree(&self.database, user_id, day, bytes).await
+    }
+
     async fn function(
         &self,
         user_id: UserId,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::database::{Database, Failed, Transaction};
 use super::queue;
 use super::schema::{FUNCTIONS, USERS, VERSIONS};
-use super::values::{Key, parse};
+use super::values::{Key, parse, size};
 use crate::StoreError;
 use crate::function::{HoldingBounds, Holdings, NewVersion};
 
@@ -71,4 +71,40 @@ pub(super) async fn keep_within(
     }
     let held = read(database, new.user_id, tx).await?;
     Ok(bounds.admit(held, new)?)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AddedDocument {
+    tree_bytes: i64,
+}
+
+/// See [`crate::FunctionStore::trees_added`].
+pub(super) async fn trees_added(
+    database: &Database,
+    user_id: UserId,
+    day: i64,
+) -> Result<u64, StoreError> {
+    let users = database.collection(USERS);
+    let on_day = doc! { "_id": user_id.key(), "treeDay": day };
+    let found = users.find_one(on_day).projection(doc! { "treeBytes": 1 });
+    let Some(found) = database.bounded(found).await? else { return Ok(0) };
+    let AddedDocument { tree_bytes } = parse("user", &found)?;
+    Ok(tree_bytes.unsigned_abs())
+}
+
+pub(super) async fn add_tree(
+    database: &Database,
+    user_id: UserId,
+    day: i64,
+    bytes: u64,
+) -> Result<(), StoreError> {
+    let before = doc! { "$cond": [{ "$eq": ["$treeDay", day] }, "$treeBytes", 0_i64] };
+    let added = doc! { "$set": {
+        "treeDay": day,
+        "treeBytes": { "$add": [before, size(bytes)] },
+    } };
+    let users = database.collection(USERS);
+    let add = users.update_one(doc! { "_id": user_id.key() }, vec![added]);
+    database.bounded(add).await.map(drop)
 }

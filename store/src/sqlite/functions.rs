@@ -91,6 +91,14 @@ impl FunctionStore for SqliteFunctions {
         self.meta.read(move |c| holdings::read(c, user_id)).await
     }
 
+    async fn trees_added(&self, user_id: UserId, day: i64) -> Result<u64, StoreError> {
+        self.meta.read(move |c| holdings::trees_added(c, user_id, day)).await
+    }
+
+    async fn add_tree(&self, user_id: UserId, day: i64, bytes: u64) -> Result<(), StoreError> {
+        self.meta.write(move |c, _| holdings::add_tree(c, user_id, day, bytes)).await
+    }
+
     async fn function(
         &self,
         user_id: UserId,

@@ -100,3 +100,17 @@ pub(crate) async fn what_versions_take_of_storage_is_bounded_for_an_account(stor
     assert_eq!(bytes(ada).await, 2 * one + of_build);
     stores.functions.accept_within(first_version(ada, "g"), bounds).await.unwrap();
 }
+
+pub(crate) async fn what_an_account_adds_to_the_trees_counts_for_a_day(stores: &Stores) {
+    let (ada, bob) = (registered(stores, "ada").await, registered(stores, "bob").await);
+    let added = async |owner, day| stores.functions.trees_added(owner, day).await.unwrap();
+    let add = async |day, bytes| stores.functions.add_tree(ada, day, bytes).await.unwrap();
+    assert_eq!(added(ada, 20_000).await, 0);
+    add(20_000, 5).await;
+    add(20_000, 7).await;
+    assert_eq!((added(ada, 20_000).await, added(ada, 20_001).await), (12, 0));
+    add(20_001, 3).await;
+    assert_eq!((added(ada, 20_001).await, added(bob, 20_001).await), (3, 0));
+    // Of an account that is not there nothing is kept.
+    stores.functions.add_tree(UserId::new(), 20_001, 1).await.unwrap();
+}

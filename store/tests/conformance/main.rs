@@ -107,6 +107,7 @@ macro_rules! backends {
                 functions::what_may_be_left_of_functions_that_are_not_there_is_known,
                 holdings::an_account_has_a_bounded_number_of_functions,
                 holdings::what_versions_take_of_storage_is_bounded_for_an_account,
+                holdings::what_an_account_adds_to_the_trees_counts_for_a_day,
                 queue::claims_are_oldest_first_and_exclusive,
                 queue::accounts_with_nothing_in_work_come_first,
                 queue::accounts_take_turns_however_many_ask_at_once,

@@ -323,6 +323,8 @@ impl NpmBuilder {
         let turn = flight.lock().await;
         let built = if let Some(stored) = self.stored(dep_hash.clone()).await? {
             stored
+        } else if let Some(refusal) = spec.refusal_to_add() {
+            return Err(refusal);
         } else {
             let metadata = self.install(dir, &dep_hash, packages).await?;
             info!(%dep_hash, bytes = metadata.tree_bytes, files = metadata.tree_files,

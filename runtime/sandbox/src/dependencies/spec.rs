@@ -55,6 +55,16 @@ impl CheckedSpec {
         self.spec.refresh
     }
 
+    /// Why no tree may be added, if none may be.
+    pub(super) fn refusal_to_add(&self) -> Option<DependencyError> {
+        let max_bytes = self.spec.spent_bytes?;
+        Some(refused(format!(
+            "the account's deploys have added {max_bytes} bytes of packages that nobody had on this day \
+             (UTC), and may add no more (dependency_bytes_per_user_per_day); deploy tomorrow, or with \
+             dependencies that were built before"
+        )))
+    }
+
     pub(super) fn package_lock(&self) -> Option<&str> {
         self.spec.package_lock.as_deref()
     }

@@ -21,7 +21,7 @@ async fn accept_all(
         tokio::spawn(async move { functions.accept_within(new, bounds).await })
     });
     let outcomes: Vec<Accepted> =
-        join_all(accepting).await.into_iter().map(|outcome| outcome.unwrap()).collect();
+        join_all(accepting).await.into_iter().map(Result::unwrap).collect();
     let refused = outcomes.iter().filter(|outcome| is_refused(outcome)).count();
     (outcomes.into_iter().flatten().collect(), refused)
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cloudserve_protocol::call::{
-    Body, Invocation, Outcome, Piece, Reply, ResponseHead, Target, Timings, VersionKey, micros,
+    Body, Outcome, Piece, Reply, ResponseHead, Target, Timings, VersionKey, micros,
 };
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::wire::INITIAL_CREDIT_BYTES;
@@ -48,28 +48,30 @@ const CREDIT_STEP_BYTES: u32 = INITIAL_CREDIT_BYTES / 2;
 
 impl Shared {
     /// See [`cloudserve_protocol::call::Invoker`].
-    pub(crate) async fn call(self: &Arc<Self>, request: Invocation) -> Result<Reply, Box<Outcome>> {
+    ///
+    /// What it keeps for what is rare is boxed where it comes to that: the future is copied with all
+    /// that it may have to keep.
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        mut asked: Box<Asked>,
+    ) -> Result<Reply, Box<Outcome>> {
         let arrived = Instant::now();
-        let limits = request.target.limits;
-        if let Body::Full(bytes) = &request.body
-            && bytes.len() as u64 > limits.request_body_bytes
-        {
-            let fault = Fault::payload_too_large(limits.request_body_bytes);
-            return Err(Box::new(Outcome::not_started(fault)));
-        }
-        // Passed on from hand to hand.
-        let mut asked = Box::new(Asked::new(request));
         let mut since = arrived;
         let mut workers = 0;
         loop {
             if since >= asked.deadline {
-                return Err(Box::new(Outcome::not_started(Fault::timeout(limits.timeout_ms))));
+                let timeout_ms = asked.target.limits.timeout_ms;
+                return Err(Box::new(Outcome::not_started(Fault::timeout(timeout_ms))));
             }
             let mut exchange = self.begin(asked, arrived, since).await?;
             workers += 1;
             let ending = match exchange.get().next().await {
                 Event::Head { head, body, end } => {
-                    return Ok(answer(exchange, head, body, end).await);
+                    let (reply, lost) = answer(exchange, head, body, end);
+                    if let Some(exchange) = lost {
+                        Box::pin(finish(exchange, Event::Lost)).await;
+                    }
+                    return Ok(reply);
                 }
                 ending => ending,
             };
@@ -83,7 +85,8 @@ impl Shared {
                     Err(begun) => exchange = begun,
                 }
             }
-            return Err(Box::new(exchange.finish(ending).await.0));
+            let (over, _) = Box::pin(exchange.finish(ending)).await;
+            return Err(Box::new(over));
         }
     }
 
@@ -126,7 +129,7 @@ impl Shared {
                 Admission::Wait { ticket, granted } => {
                     let key = asked.target.key();
                     let waiting = Waiting { shared: self, key, ticket, granted };
-                    match self.wait(waiting, asked.deadline, turn, since).await {
+                    match Box::pin(self.wait(waiting, asked.deadline, turn, since)).await {
                         Grant::Worker(worker) => match self.open(worker, asked, arrived) {
                             Ok(exchange) => return Ok(exchange),
                             Err(back) => asked = back,
@@ -280,8 +283,14 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The answer has begun: takes what there is of it at once, and leaves the rest to a task.
-async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, end: bool) -> Reply {
+/// The answer has begun: takes what there is of it at once, and leaves the rest to a task. What
+/// comes back beside it is to be finished first: the answer is complete, and its worker lost.
+fn answer(
+    mut exchange: Held,
+    head: ResponseHead,
+    first: Bytes,
+    end: bool,
+) -> (Reply, Option<Held>) {
     let (cold, timings) = (exchange.get().cold(), exchange.get().timings());
     let mut backlog = Backlog::default();
     backlog.add(first, end);
@@ -294,10 +303,15 @@ async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, end: bool)
             Poll::Ready(ending) => break Some(ending),
         }
     };
+    let mut lost = None;
     let body = match (ending, backlog.is_whole()) {
         // The body is complete, however the call ended.
         (Some(ending), true) => {
-            finish(exchange, ending).await;
+            match exchange.finish_at_once(ending) {
+                // Whoever called may not care how it ended.
+                Ok((over, told)) => drop(told.send(over)),
+                Err(exchange) => lost = Some(exchange),
+            }
             backlog.into_body()
         }
         (None, true) => {
@@ -315,7 +329,7 @@ async fn answer(mut exchange: Held, head: ResponseHead, first: Bytes, end: bool)
             Body::Stream(Box::pin(Answer { incoming, progress, is_over: false }))
         }
     };
-    Reply { head, body, cold, timings }
+    (Reply { head, body, cold, timings }, lost)
 }
 
 /// Ends a call whose answer is complete, or was cut off. Says why it failed, if it did.

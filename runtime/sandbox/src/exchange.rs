@@ -2,8 +2,8 @@
 //!
 //! The exchange owns the worker's socket for as long as the call lasts and is polled by whoever
 //! waits for the call, so a warm call wakes one task once: the caller's. It ends with
-//! [`Exchange::finish`]; whoever holds one keeps it in a [`Held`], which sees to that when it is
-//! dropped.
+//! [`Exchange::finish_at_once`] or [`Exchange::finish_lost`]; whoever holds one keeps it in a
+//! [`Held`], which sees to that when it is dropped.
 
 mod body;
 
@@ -358,21 +358,23 @@ impl Exchange {
         }
     }
 
-    /// Ends the exchange and says what is known of the call, and who is to be told it. The worker
-    /// goes back unless it is lost or must not be used again. The books are kept before anything is
-    /// waited for.
-    async fn finish(self, ending: Event) -> (Outcome, oneshot::Sender<Outcome>) {
-        let Self { shared, worker, asked, upload_fault, mut log, cold, timings, watch, .. } = self;
+    /// Ends an exchange of which all is known, and says what that is and who is to be told it. Comes
+    /// back if the exit of the worker says the rest: see [`Exchange::finish_lost`]. The worker goes back
+    /// unless it must not be used again.
+    ///
+    /// Not asynchronous: nearly every call ends here, and what can wait is copied about with all that
+    /// it may have to keep.
+    fn finish_at_once(self: Box<Self>, ending: Event) -> Result<Over, Box<Self>> {
+        if !matches!(ending, Event::Done(_) | Event::Refused(_)) {
+            return Err(self);
+        }
+        let mut outcome = self.outcome();
         let (received_bytes, answered) = (self.received_bytes, self.answered);
+        let Self { shared, worker, asked, upload_fault, mut log, watch, .. } = *self;
         let Asked { target, told, .. } = *asked;
-        let process = worker.process.clone();
-        // A worker that is lost does not say what it used: it counts as all that it had.
-        let memory_bytes = u64::from(target.limits.memory_mb) << 20;
-        let mut outcome =
-            Outcome { started: true, cold, timings, memory_bytes, ..Outcome::default() };
-        let lose = |worker, cause| lose(&shared, &target, worker, cause);
         match ending {
             Event::Done(done) => {
+                let process = &worker.process;
                 process.cpu.pay(done.cpu_us, received_bytes);
                 outcome.cpu_us = done.cpu_us;
                 outcome.memory_bytes = done.memory_bytes;
@@ -383,7 +385,7 @@ impl Exchange {
                 }
                 if done.discard {
                     let cause = outcome.fault.as_ref().and_then(|fault| cause_of(fault.class));
-                    lose(worker, cause);
+                    lose(&shared, &target, worker, cause);
                 } else {
                     shared
                         .with_state(|state, todo| state.give_back(worker, busy_us, answered, todo));
@@ -391,29 +393,48 @@ impl Exchange {
             }
             Event::Refused(fault) => {
                 outcome.fault = Some(fault);
-                lose(worker, Some(DeathCause::ProtocolViolation));
+                lose(&shared, &target, worker, Some(DeathCause::ProtocolViolation));
             }
-            Event::Head { .. } | Event::Chunk { .. } | Event::Trailers(_) | Event::Lost => {
-                lose(worker, process.cause());
-                let patience = Duration::from_millis(shared.options.kill_grace_ms.into());
-                let report = process.exited(patience).await;
-                outcome.fault = Some(report.fault(&target.limits));
-                if let Some(lines) = process.pipes.take_log(false) {
-                    log.merge(lines);
-                }
-            }
+            Event::Head { .. } | Event::Chunk { .. } | Event::Trailers(_) | Event::Lost => {}
         }
-        // What the handler made of a body that was cut off says less than why it was.
-        if let (Some(fault), Some(reason)) = (&mut outcome.fault, upload_fault)
-            && fault.class == FaultClass::HandlerError
-        {
-            *fault = reason;
+        Ok((complete(outcome, log, upload_fault), told))
+    }
+
+    /// The same when the worker is gone, or was just ended. The books are kept before anything is
+    /// waited for.
+    async fn finish_lost(self: Box<Self>) -> Over {
+        let mut outcome = self.outcome();
+        let Self { shared, worker, asked, upload_fault, mut log, .. } = *self;
+        let Asked { target, told, .. } = *asked;
+        let process = worker.process.clone();
+        lose(&shared, &target, worker, process.cause());
+        let patience = Duration::from_millis(shared.options.kill_grace_ms.into());
+        let report = process.exited(patience).await;
+        outcome.fault = Some(report.fault(&target.limits));
+        if let Some(lines) = process.pipes.take_log(false) {
+            log.merge(lines);
         }
-        if let Some(fault) = &outcome.fault {
-            log.push_fault(fault);
+        (complete(outcome, log, upload_fault), told)
+    }
+
+    /// One or the other.
+    async fn finish(self: Box<Self>, ending: Event) -> Over {
+        match self.finish_at_once(ending) {
+            Ok(over) => over,
+            Err(exchange) => exchange.finish_lost().await,
         }
-        (outcome.logs, outcome.logs_truncated) = log.finish();
-        (outcome, told)
+    }
+
+    /// What is known of the call before its end. A worker that is lost does not say what it used: it
+    /// counts as all that it had.
+    fn outcome(&self) -> Outcome {
+        Outcome {
+            started: true,
+            cold: self.cold,
+            timings: self.timings,
+            memory_bytes: u64::from(self.asked.target.limits.memory_mb) << 20,
+            ..Outcome::default()
+        }
     }
 
     /// The worker is lost. The request, if it had not begun it: it may run elsewhere.
@@ -432,7 +453,7 @@ impl Exchange {
     }
 
     /// Nobody waits for the answer any more: gives the worker a moment to finish, then ends it.
-    async fn wind_down(mut self) {
+    async fn wind_down(mut self: Box<Self>) {
         self.asked.upload = None;
         self.is_cancelled = true;
         self.worker.send(&ToWorker::Cancel { call: self.call });
@@ -459,6 +480,24 @@ impl Exchange {
         // Nobody may want to know.
         let _ = told.send(outcome);
     }
+}
+
+/// What there is to say of a call, and who is to be told it.
+type Over = (Outcome, oneshot::Sender<Outcome>);
+
+/// An outcome with the log of its call, and with the reason of a fault that says less than is known.
+fn complete(mut outcome: Outcome, mut log: LogBuffer, upload_fault: Option<Fault>) -> Outcome {
+    // What the handler made of a body that was cut off says less than why it was.
+    if let (Some(fault), Some(reason)) = (&mut outcome.fault, upload_fault)
+        && fault.class == FaultClass::HandlerError
+    {
+        *fault = reason;
+    }
+    if let Some(fault) = &outcome.fault {
+        log.push_fault(fault);
+    }
+    (outcome.logs, outcome.logs_truncated) = log.finish();
+    outcome
 }
 
 /// A worker does not come back from its call, `cause` being why, unless it said that it would end.
@@ -495,17 +534,26 @@ impl Held {
         self.0.as_mut().expect("taken only by the methods that consume self")
     }
 
-    /// See [`Exchange::finish`]. Whoever stops waiting for it leaves it to be told.
-    pub(crate) async fn finish(mut self, ending: Event) -> (Outcome, oneshot::Sender<Outcome>) {
+    /// See [`Exchange::finish_at_once`].
+    pub(crate) fn finish_at_once(mut self, ending: Event) -> Result<Over, Self> {
         let exchange = self.0.take().expect("taken only by the methods that consume self");
-        if matches!(ending, Event::Done(_) | Event::Refused(_)) {
-            // It waits for nothing.
-            return exchange.finish(ending).await;
+        exchange.finish_at_once(ending).map_err(|exchange| Self(Some(exchange)))
+    }
+
+    /// Ends the exchange, and waits for that if it has to. Whoever stops waiting leaves it to be told.
+    pub(crate) async fn finish(self, ending: Event) -> Over {
+        match self.finish_at_once(ending) {
+            Ok(over) => over,
+            Err(held) => held.finish_lost().await,
         }
+    }
+
+    async fn finish_lost(mut self) -> Over {
+        let exchange = self.0.take().expect("taken only by the methods that consume self");
         let runtime = exchange.shared.runtime.clone();
         let (done, finished) = oneshot::channel();
         runtime.spawn(async move {
-            if let Err((over, told)) = done.send(exchange.finish(ending).await) {
+            if let Err((over, told)) = done.send(exchange.finish_lost().await) {
                 let _ = told.send(over);
             }
         });

@@ -1,8 +1,10 @@
 //! The supervisor as the rest of the platform sees it, and what its parts share.
 
 use std::collections::HashMap;
+use std::future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use cloudserve_artifacts::Cache;
 use cloudserve_protocol::call::{
-    HandlerKind, Invocation, Invoker, LoadReport, Outcome, Reply, Target, VersionKey,
+    Body, HandlerKind, Invocation, Invoker, LoadReport, Outcome, Reply, Target, VersionKey,
     VersionLoader, micros,
 };
 use cloudserve_protocol::egress::EgressPolicy;
@@ -21,6 +23,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tracing::{debug, info, warn};
 
+use crate::asked::Asked;
 use crate::attend::attend;
 use crate::code_cache::CodeCaches;
 use crate::cpu::Terms;
@@ -188,11 +191,24 @@ impl Sandbox {
     }
 }
 
-#[async_trait]
 impl Invoker for Sandbox {
-    async fn invoke(&self, call: Invocation) -> Result<Reply, Box<Outcome>> {
+    /// What `async_trait` makes of an `async fn` would take the invocation along, in a future around
+    /// that of the call.
+    fn invoke<'life0, 'async_trait>(
+        &'life0 self,
+        call: Invocation,
+    ) -> Pin<Box<dyn Future<Output = Result<Reply, Box<Outcome>>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
         Counters::count(&self.0.counters.calls);
-        self.0.call(call).await
+        let limit = call.target.limits.request_body_bytes;
+        if matches!(&call.body, Body::Full(bytes) if bytes.len() as u64 > limit) {
+            let outcome = Outcome::not_started(Fault::payload_too_large(limit));
+            return Box::pin(future::ready(Err(Box::new(outcome))));
+        }
+        Box::pin(self.0.call(Box::new(Asked::new(call))))
     }
 }
 

@@ -90,7 +90,7 @@ impl Leftover {
     }
 }
 
-/// Takes the body of at most `max_bytes` that belongs to these headers.
+/// Takes the body of at most `max_bytes` that belongs to these headers. It is not at its end.
 pub(crate) async fn receive<B: Incoming>(
     body: B,
     headers: &HeaderBlock,
@@ -98,9 +98,6 @@ pub(crate) async fn receive<B: Incoming>(
     whole_bytes: u64,
     leftover: Leftover,
 ) -> Result<Received, Fault> {
-    if body.is_end_stream() {
-        return Ok(Received { body: Body::Empty, overflow: None });
-    }
     match body.size_hint().exact() {
         Some(length) if length > max_bytes => {
             leftover.discard_unread(body);

@@ -5,10 +5,10 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use cloudserve_protocol::call::{Invoker, Outcome, Reply, RequestHead};
+use cloudserve_protocol::call::{Body, Invoker, Outcome, Reply, RequestHead};
 use cloudserve_protocol::fault::Fault;
 
-use crate::body::{Incoming, Leftover, late, receive};
+use crate::body::{Incoming, Leftover, Received, late, receive};
 use crate::meter::Call;
 use crate::options::GatewayOptions;
 use crate::patience::Patience;
@@ -26,15 +26,23 @@ pub(crate) async fn dispatch<B: Incoming>(
     let told = call.told();
     let call = &*call;
     let limit = call.target().limits.request_body_bytes;
-    // A function is not to blame for a body that it was never shown.
-    let receiving = receive(body, &head.headers, limit, options.whole_body_bytes, leftover);
-    let received = by(call.deadline(), patience, receiving).await;
-    let received = received
-        .unwrap_or_else(|| Err(late()))
-        .map_err(|fault| Box::new(Outcome::not_started(fault)))?;
+    let received = if body.is_end_stream() {
+        // Nearly always so, and then there is nothing to wait for.
+        drop(body);
+        Received { body: Body::Empty, overflow: None }
+    } else {
+        // A function is not to blame for a body that it was never shown.
+        let receiving = receive(body, &head.headers, limit, options.whole_body_bytes, leftover);
+        let received = by(call.deadline(), patience, receiving).await;
+        received
+            .unwrap_or_else(|| Err(late()))
+            .map_err(|fault| Box::new(Outcome::not_started(fault)))?
+    };
+    let reply = invoker.invoke(call.invocation(head, received.body, told));
+    let Some(mut overflow) = received.overflow else {
+        return in_time(options, call, patience, reply).await;
+    };
     in_time(options, call, patience, async move {
-        let reply = invoker.invoke(call.invocation(head, received.body, told));
-        let Some(mut overflow) = received.overflow else { return reply.await };
         let reply = tokio::select! {
             biased;
             Ok(()) = &mut overflow => None,

@@ -61,7 +61,7 @@ impl<'a> RunPath<'a> {
         // The path that was parsed is how this text begins.
         let rest = path_and_query.get(self.prefix.len()..).unwrap_or_default();
         let rest: Cow<'_, str> = utf8_percent_encode(rest, CONTROLS).into();
-        if rest.starts_with('/') { rest.into_owned() } else { format!("/{rest}") }
+        if rest.starts_with('/') { rest.into_owned() } else { ["/", &*rest].concat() }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use cloudserve_identity::SESSION_COOKIE;
@@ -24,7 +24,6 @@ use tokio::time::Sleep;
 
 use crate::head::{ExecutionText, is_hop_by_hop};
 use crate::meter::Call;
-use crate::options::GatewayOptions;
 use crate::refusal::{json, limited};
 use crate::timing::server_timing;
 use crate::unread::Unread;
@@ -69,23 +68,15 @@ enum End {
 
 /// What is needed to record a call whose answer has begun.
 struct Settlement {
-    call: Call,
+    call: Box<Call>,
     outcome: Option<oneshot::Receiver<Outcome>>,
     cold: bool,
     timings: Timings,
-    last_moment: Instant,
-    hang_up_wait: Duration,
 }
 
 /// The answer to a call whose function has answered.
-pub(crate) fn answer(
-    mut call: Call,
-    reply: Reply,
-    is_head: bool,
-    options: &GatewayOptions,
-) -> Response<AnswerBody> {
+pub(crate) fn answer(mut call: Box<Call>, reply: Reply, is_head: bool) -> Response<AnswerBody> {
     let execution = ExecutionText::of(call.execution_id());
-    let last_moment = call.deadline() + options.deadline_grace();
     let Reply { head, body, cold, timings } = reply;
     let outcome = call.outcome();
     call.answered(head.status);
@@ -99,7 +90,7 @@ pub(crate) fn answer(
     let mut content = match body {
         Body::Stream(pieces) if bodiless => Content::Unsent(pieces),
         Body::Stream(pieces) => {
-            let last_moment = Box::pin(tokio::time::sleep_until(last_moment.into()));
+            let last_moment = Box::pin(tokio::time::sleep_until(call.last_moment().into()));
             Content::Stream { pieces, left: None, last_moment }
         }
         Body::Full(bytes) if !bodiless && !bytes.is_empty() => {
@@ -121,8 +112,7 @@ pub(crate) fn answer(
     }
     stamp(&mut headers, &execution, cold, timings);
 
-    let hang_up_wait = options.hang_up_wait();
-    let settlement = Settlement { call, outcome, cold, timings, last_moment, hang_up_wait };
+    let settlement = Settlement { call, outcome, cold, timings };
     let mut response = Response::new(AnswerBody { content, settlement: Some(settlement) });
     // The sandbox has checked the status; what it could not mean is an error of the function.
     *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -141,7 +131,7 @@ pub(crate) fn told(fault: &Fault) -> &str {
 }
 
 /// The answer to a call that failed before the function answered.
-pub(crate) fn failure(call: Call, outcome: Outcome) -> Response<AnswerBody> {
+pub(crate) fn failure(call: Box<Call>, outcome: Outcome) -> Response<AnswerBody> {
     #[derive(Serialize)]
     struct Failed<'a> {
         error: Description<'a>,
@@ -287,8 +277,9 @@ impl AnswerBody {
 impl Settlement {
     /// Waits for what the sandbox has to say. Bounded: it may never say it.
     async fn wait(mut self, end: End, unsent: Option<BodyStream>) {
-        let soon = Instant::now() + self.hang_up_wait;
-        let until = if matches!(end, End::Complete) { self.last_moment.max(soon) } else { soon };
+        let soon = Instant::now() + self.call.hang_up_wait();
+        let last_moment = self.call.last_moment();
+        let until = if matches!(end, End::Complete) { last_moment.max(soon) } else { soon };
         let outcome = tokio::time::timeout_at(until.into(), async {
             if let Some(mut pieces) = unsent {
                 while let Some(Ok(_)) = pieces.next().await {}

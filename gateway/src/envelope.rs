@@ -74,7 +74,7 @@ enum Value<'a> {
 /// Waits for the call to end and tells all of it. Logs are for the owner alone: a stranger may
 /// call a public function but not read what it writes, and nor may a key that is for calls alone.
 pub(crate) async fn envelope(
-    mut call: Call,
+    mut call: Box<Call>,
     reply: Result<Reply, Box<Outcome>>,
     may_read_logs: bool,
     options: &GatewayOptions,

@@ -206,7 +206,7 @@ impl Gateway {
             reply if wants_envelope => {
                 envelope::envelope(call, reply, may_read_logs, &inner.options).await
             }
-            Ok(reply) => answer(call, reply, parts.method == Method::HEAD, &inner.options),
+            Ok(reply) => answer(call, reply, parts.method == Method::HEAD),
             Err(outcome) => failure(call, *outcome),
         };
         if refused {

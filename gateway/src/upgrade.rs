@@ -88,7 +88,7 @@ impl Upgrade {
         self,
         invoker: &dyn Invoker,
         options: &GatewayOptions,
-        mut call: Call,
+        mut call: Box<Call>,
         patience: &Patience,
         head: RequestHead,
     ) -> Response<AnswerBody> {
@@ -103,7 +103,7 @@ impl Upgrade {
                 let until = call.deadline() + options.deadline_grace();
                 let left_bytes = call.target().limits.upload_bytes(true);
                 let patience = options.hang_up_wait();
-                let (mut parts, said) = answer(call, reply, false, options).into_parts();
+                let (mut parts, said) = answer(call, reply, false).into_parts();
                 parts.status = StatusCode::SWITCHING_PROTOCOLS;
                 parts.headers.remove(CONTENT_LENGTH);
                 parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -113,7 +113,7 @@ impl Upgrade {
                 Response::from_parts(parts, AnswerBody::whole(Bytes::new()))
             }
             // The end of `heard` is the end of the request's body.
-            Ok(reply) => answer(call, reply, false, options),
+            Ok(reply) => answer(call, reply, false),
             Err(outcome) => failure(call, *outcome),
         }
     }

@@ -55,26 +55,8 @@ struct Shared {
 /// A place in the queue.
 pub(crate) type Place = mpsc::OwnedPermit<Finished>;
 
-/// A call that is over.
-pub(crate) struct Finished {
-    execution_id: ExecutionId,
-    target: Arc<Target>,
-    allowance: Arc<Allowance>,
-    began: Timestamp,
-    duration: Duration,
-    outcome: Outcome,
-    log_bytes: usize,
-}
-
-impl Finished {
-    fn spent(&self) -> Spent {
-        Spent {
-            began: self.began,
-            memory_mb: megabytes(self.outcome.memory_bytes),
-            duration_ms: milliseconds(self.duration),
-        }
-    }
-}
+/// A call that is over: it goes through the queue as it is.
+pub(crate) type Finished = Box<Call>;
 
 impl Meter {
     /// Starts the writer. Must be called within a tokio runtime.
@@ -127,9 +109,9 @@ impl Meter {
         began: Timestamp,
         arrived: Instant,
         deadline: Instant,
-    ) -> Call {
+    ) -> Box<Call> {
         self.shared.metrics.began();
-        Call {
+        Box::new(Call {
             place: Some(place),
             shared: self.shared.clone(),
             execution_id: ExecutionId::new(),
@@ -139,9 +121,12 @@ impl Meter {
             arrived,
             deadline,
             ended: None,
-            outcome: None,
+            told: None,
             trace: None,
-        }
+            duration: Duration::ZERO,
+            outcome: Outcome::default(),
+            log_bytes: 0,
+        })
     }
 
     /// Places in use: calls in flight and rows not yet stored.
@@ -160,7 +145,8 @@ impl Meter {
     }
 }
 
-/// A call that has begun. Dropping it records that its caller has gone.
+/// A call that has begun. Dropping it records that its caller has gone. Boxed: it is passed on from
+/// hand to hand until its row is stored.
 pub(crate) struct Call {
     /// `None` once the row is on its way.
     place: Option<Place>,
@@ -173,13 +159,17 @@ pub(crate) struct Call {
     deadline: Instant,
     ended: Option<Instant>,
     /// What the sandbox will say of it.
-    outcome: Option<oneshot::Receiver<Outcome>>,
+    told: Option<oneshot::Receiver<Outcome>>,
     trace: Option<Box<Traced>>,
+    /// The rest is known once it is over.
+    duration: Duration,
+    outcome: Outcome,
+    log_bytes: usize,
 }
 
 impl Call {
     /// The same, told of in this trace.
-    pub(crate) fn traced(mut self, trace: Option<Box<Traced>>) -> Self {
+    pub(crate) fn traced(mut self: Box<Self>, trace: Option<Box<Traced>>) -> Box<Self> {
         self.trace = trace;
         self
     }
@@ -213,6 +203,16 @@ impl Call {
         self.deadline
     }
 
+    /// When the end of the call must be told.
+    pub(crate) fn last_moment(&self) -> Instant {
+        self.deadline + self.shared.deadline_grace
+    }
+
+    /// How long the sandbox may take to say what a call has used that nobody waits for.
+    pub(crate) fn hang_up_wait(&self) -> Duration {
+        self.shared.hang_up_wait
+    }
+
     /// The answer is complete, or will never be; the first time counts.
     pub(crate) fn stop_clock(&mut self) -> Duration {
         *self.ended.get_or_insert_with(Instant::now) - self.arrived
@@ -220,9 +220,9 @@ impl Call {
 
     /// Where the sandbox says how the call has ended.
     pub(crate) fn told(&mut self) -> oneshot::Sender<Outcome> {
-        let (told, outcome) = oneshot::channel();
-        self.outcome = Some(outcome);
-        told
+        let (teller, told) = oneshot::channel();
+        self.told = Some(told);
+        teller
     }
 
     /// What is asked of the sandbox, which says to `told` how the call has ended.
@@ -239,48 +239,30 @@ impl Call {
 
     /// What it says, for whoever waits for it and then says [`Call::finish`].
     pub(crate) fn outcome(&mut self) -> Option<oneshot::Receiver<Outcome>> {
-        self.outcome.take()
+        self.told.take()
     }
 
     /// Waits for what it says. Whoever stops waiting leaves it to [`Call::finish`], or to the drop.
     pub(crate) async fn over(&mut self) -> Option<Outcome> {
-        match &mut self.outcome {
-            Some(outcome) => outcome.await.ok(),
+        match &mut self.told {
+            Some(told) => told.await.ok(),
             None => None,
         }
     }
 
-    /// The call is over.
-    pub(crate) fn finish(mut self, outcome: Outcome) {
-        self.conclude(outcome);
-    }
-
-    /// Records the call. If the sandbox is still to say what it has used and written, waits for that
-    /// elsewhere, for a bounded time.
-    fn conclude(&mut self, outcome: Outcome) {
-        let Some(mut told) = self.outcome.take() else { return self.record(outcome) };
+    /// The call is over: records it. If the sandbox is still to say what it has used and written,
+    /// waits for that elsewhere, for a bounded time.
+    pub(crate) fn finish(mut self: Box<Self>, outcome: Outcome) {
+        let Some(mut told) = self.told.take() else { return self.record(outcome) };
         match told.try_recv() {
             Ok(over) => self.record(as_told(over, outcome)),
             Err(TryRecvError::Closed) => self.record(outcome),
             Err(TryRecvError::Empty) => {
                 let Ok(runtime) = Handle::try_current() else { return self.record(outcome) };
                 self.stop_clock();
-                let mut call = Self {
-                    place: self.place.take(),
-                    shared: self.shared.clone(),
-                    execution_id: self.execution_id,
-                    target: self.target.clone(),
-                    allowance: self.allowance.clone(),
-                    began: self.began,
-                    arrived: self.arrived,
-                    deadline: self.deadline,
-                    ended: self.ended,
-                    outcome: None,
-                    trace: self.trace.take(),
-                };
                 runtime.spawn(async move {
-                    let over = tokio::time::timeout(call.shared.hang_up_wait, told).await;
-                    call.record(match over {
+                    let over = tokio::time::timeout(self.shared.hang_up_wait, told).await;
+                    self.record(match over {
                         Ok(Ok(over)) => as_told(over, outcome),
                         _ => outcome,
                     });
@@ -292,45 +274,66 @@ impl Call {
     /// The function is over by its deadline. A caller may take longer to read what it has said, and
     /// nobody pays for that.
     fn duration(&mut self) -> Duration {
-        let longest = self.deadline + self.shared.deadline_grace - self.arrived;
+        let longest = self.last_moment() - self.arrived;
         self.stop_clock().min(longest)
     }
 
-    fn record(&mut self, mut outcome: Outcome) {
+    fn record(mut self: Box<Self>, mut outcome: Outcome) {
         let Some(place) = self.place.take() else { return };
-        let duration = self.duration();
+        self.duration = self.duration();
         let class = outcome.fault.as_ref().map(|fault| fault.class);
-        self.shared.metrics.ended(class, outcome.cold, duration);
+        self.shared.metrics.ended(class, outcome.cold, self.duration);
         if let Some(trace) = self.trace.take() {
             trace.end(&Ended {
                 execution_id: self.execution_id,
                 target: &self.target,
                 arrived: self.arrived,
-                duration,
+                duration: self.duration,
                 outcome: &outcome,
             });
         }
         log_fault(&mut outcome);
         self.shared.bound_logs(&self.allowance, self.began, &mut outcome);
-        let log_bytes = self.shared.admit_logs(&mut outcome);
-        let finished = Finished {
+        self.log_bytes = self.shared.admit_logs(&mut outcome);
+        self.outcome = outcome;
+        self.allowance.used(self.spent());
+        place.send(self);
+    }
+
+    /// What it has used.
+    fn spent(&self) -> Spent {
+        Spent {
+            began: self.began,
+            memory_mb: megabytes(self.outcome.memory_bytes),
+            duration_ms: milliseconds(self.duration),
+        }
+    }
+
+    /// The same call, whose row is not this one's any more.
+    fn take_over(&mut self) -> Box<Self> {
+        Box::new(Self {
+            place: self.place.take(),
+            shared: self.shared.clone(),
             execution_id: self.execution_id,
             target: self.target.clone(),
             allowance: self.allowance.clone(),
             began: self.began,
-            duration,
-            outcome,
-            log_bytes,
-        };
-        self.allowance.used(finished.spent());
-        place.send(finished);
+            arrived: self.arrived,
+            deadline: self.deadline,
+            ended: self.ended,
+            told: self.told.take(),
+            trace: self.trace.take(),
+            duration: Duration::ZERO,
+            outcome: Outcome::default(),
+            log_bytes: 0,
+        })
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         if self.place.is_some() {
-            self.conclude(Outcome::not_started(Fault::cancelled()));
+            self.take_over().finish(Outcome::not_started(Fault::cancelled()));
         }
     }
 }

@@ -43,17 +43,21 @@ const NO_LIMIT: u64 = u64::MAX;
 pub(crate) struct Spent {
     /// When it began: that decides the day and the month.
     pub(crate) began: Timestamp,
-    /// As it is stored.
-    pub(crate) memory_mb: f64,
-    /// As it is stored.
-    pub(crate) duration_ms: f64,
+    /// Memory time, as it is summed in storage.
+    pub(crate) micro_gb_s: u64,
 }
 
-impl Spent {
-    /// As it is summed in storage.
-    fn micro_gb_s(self) -> u64 {
-        micro(self.memory_mb / 1_024.0 * (self.duration_ms / 1_000.0))
-    }
+/// Memory time of what is stored of a call.
+pub(crate) fn micro_gb_s(memory_mb: f64, duration_ms: f64) -> u64 {
+    micro(memory_mb / 1_024.0 * (duration_ms / 1_000.0))
+}
+
+/// Rows of calls of one account that began on one day.
+struct Rows<'a> {
+    allowance: &'a Arc<Allowance>,
+    first: Timestamp,
+    calls: u64,
+    micro_gb_s: u64,
 }
 
 /// Why a call is not admitted.
@@ -129,11 +133,24 @@ impl Allowances {
 
     /// Notes that the rows of these calls are stored. To be called by the one task that stores them, and
     /// awaited before it stores more: what is read here must hold just those.
-    pub(crate) async fn stored(&self, calls: impl Iterator<Item = (&Arc<Allowance>, Spent)>) {
+    pub(crate) async fn stored<'a>(
+        &self,
+        calls: impl Iterator<Item = (&'a Arc<Allowance>, Spent)>,
+    ) {
         let now = Timestamp::now();
         let mut due: Vec<&Arc<Allowance>> = Vec::new();
-        for (allowance, spent) in calls {
-            allowance.row_stored(spent);
+        // Rows that follow each other are mostly of the same: they are counted together.
+        let mut sum: Option<Rows<'a>> = None;
+        for (allowance, Spent { began, micro_gb_s }) in calls {
+            if let Some(rows) = sum.as_mut().filter(|rows| rows.hold(allowance, began)) {
+                rows.calls += 1;
+                rows.micro_gb_s = rows.micro_gb_s.saturating_add(micro_gb_s);
+                continue;
+            }
+            let rows = Rows { allowance, first: began, calls: 1, micro_gb_s };
+            if let Some(before) = sum.replace(rows) {
+                before.count();
+            }
             if due.len() < MAX_RECONCILED
                 && allowance.is_bounded()
                 && allowance.is_due(now, self.refresh_ms)
@@ -141,6 +158,9 @@ impl Allowances {
             {
                 due.push(allowance);
             }
+        }
+        if let Some(last) = sum {
+            last.count();
         }
         for allowance in due {
             match self.sums(allowance.user, now).await {
@@ -162,6 +182,21 @@ impl Allowances {
         let today = since(Timestamp::of_day(now.day())).await?;
         let this_month = since(Timestamp::of_month(now.month())).await?;
         Ok(Sums { calls: today.executed, micro_gb_s: micro(this_month.gb_seconds) })
+    }
+}
+
+impl Rows<'_> {
+    /// Whether a row of this account, of a call that began then, is one of them.
+    fn hold(&self, allowance: &Arc<Allowance>, began: Timestamp) -> bool {
+        Arc::ptr_eq(self.allowance, allowance) && self.first.day() == began.day()
+    }
+
+    /// Notes that they are stored.
+    fn count(&self) {
+        let allowance = self.allowance;
+        allowance.calls.stored(self.first.day(), self.calls);
+        allowance.micro_gb_s.stored(self.first.month(), self.micro_gb_s);
+        allowance.stored.fetch_add(self.calls, Relaxed);
     }
 }
 
@@ -242,7 +277,7 @@ impl Allowance {
 
     /// Counts the memory time of a call that has ended.
     pub(crate) fn used(&self, spent: Spent) {
-        self.micro_gb_s.add(spent.began.month(), spent.micro_gb_s());
+        self.micro_gb_s.add(spent.began.month(), spent.micro_gb_s);
     }
 
     /// Counts log text of a call that began then, if any more is to be stored.
@@ -253,12 +288,6 @@ impl Allowance {
     /// Answers of its functions that their callers are still to read.
     pub(crate) fn unread(&self) -> &Unread {
         &self.unread
-    }
-
-    fn row_stored(&self, spent: Spent) {
-        self.calls.stored(spent.began.day(), 1);
-        self.micro_gb_s.stored(spent.began.month(), spent.micro_gb_s());
-        self.stored.fetch_add(1, Relaxed);
     }
 
     fn reconcile(&self, now: Timestamp, sums: Sums) {

@@ -1,6 +1,7 @@
 //! Instants as the product shows them: RFC 3339, UTC, milliseconds.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};
@@ -42,8 +43,23 @@ impl Timestamp {
     /// The month (UTC), counted from January of the year 0.
     #[must_use]
     pub fn month(self) -> i64 {
+        // It is asked for with each call, and nearly always on the same day: that one's number and its
+        // month, in 32 bits each.
+        static LAST: AtomicU64 = AtomicU64::new(u64::MAX);
+        let day = self.day();
+        let last = LAST.load(Relaxed);
+        let (last_day, last_month) = (last >> 32, last & u64::from(u32::MAX));
+        if u64::try_from(day) == Ok(last_day)
+            && let Ok(month) = i64::try_from(last_month)
+        {
+            return month;
+        }
         let time = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or_default();
-        i64::from(time.year()) * 12 + i64::from(time.month0())
+        let month = i64::from(time.year()) * 12 + i64::from(time.month0());
+        if let (Ok(day), Ok(month)) = (u32::try_from(day), u32::try_from(month)) {
+            LAST.store(u64::from(day) << 32 | u64::from(month), Relaxed);
+        }
+        month
     }
 
     /// The first instant of this month (UTC), counted as [`Timestamp::month`] does.
@@ -107,6 +123,18 @@ mod tests {
             (Timestamp::of_month(time.month() + 1), "2024-01-01T00:00:00.000Z"),
         ] {
             assert_eq!(begin.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_day_has_its_month_whatever_was_asked_for_before() {
+        let of = |text| Timestamp::parse(text).unwrap().month() - 12 * 2024;
+        for _ in 0..2 {
+            assert_eq!(of("2024-02-29T23:59:59.999Z"), 1);
+            assert_eq!(of("2024-03-01T00:00:00.000Z"), 2);
+            assert_eq!(of("2024-03-01T23:59:59.999Z"), 2);
+            assert_eq!(of("1969-12-31T23:59:59.999Z"), 12 * (1969 - 2024) + 11);
+            assert_eq!(of("1970-01-01T00:00:00.000Z"), 12 * (1970 - 2024));
         }
     }
 }

@@ -27,7 +27,7 @@ use self::writer::Writer;
 pub(crate) use self::writer::{megabytes, milliseconds};
 use crate::metrics::Metrics;
 use crate::options::GatewayOptions;
-use crate::quota::{Allowance, Allowances, Spent};
+use crate::quota::{Allowance, Allowances, Spent, micro_gb_s};
 use crate::trace::{Ended, Traced};
 use crate::unread::Unread;
 
@@ -126,6 +126,7 @@ impl Meter {
             duration: Duration::ZERO,
             outcome: Outcome::default(),
             log_bytes: 0,
+            micro_gb_s: 0,
         })
     }
 
@@ -165,6 +166,7 @@ pub(crate) struct Call {
     duration: Duration,
     outcome: Outcome,
     log_bytes: usize,
+    micro_gb_s: u64,
 }
 
 impl Call {
@@ -296,17 +298,15 @@ impl Call {
         self.shared.bound_logs(&self.allowance, self.began, &mut outcome);
         self.log_bytes = self.shared.admit_logs(&mut outcome);
         self.outcome = outcome;
+        self.micro_gb_s =
+            micro_gb_s(megabytes(self.outcome.memory_bytes), milliseconds(self.duration));
         self.allowance.used(self.spent());
         place.send(self);
     }
 
     /// What it has used.
     fn spent(&self) -> Spent {
-        Spent {
-            began: self.began,
-            memory_mb: megabytes(self.outcome.memory_bytes),
-            duration_ms: milliseconds(self.duration),
-        }
+        Spent { began: self.began, micro_gb_s: self.micro_gb_s }
     }
 
     /// The same call, whose row is not this one's any more.
@@ -326,6 +326,7 @@ impl Call {
             duration: Duration::ZERO,
             outcome: Outcome::default(),
             log_bytes: 0,
+            micro_gb_s: 0,
         })
     }
 }

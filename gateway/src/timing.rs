@@ -2,6 +2,7 @@
 //! it as a lookup of the function does.
 
 use cloudserve_protocol::call::Timings;
+use cloudserve_protocol::room;
 use http::HeaderValue;
 
 const LONGEST_NUMBER: usize = "18446744073709551.615".len();
@@ -18,7 +19,8 @@ pub(crate) fn server_timing(timings: Timings) -> HeaderValue {
         text.push(name.as_bytes());
         text.push_ms(us);
     }
-    HeaderValue::from_bytes(&text.bytes[..text.length]).expect("letters, digits and signs")
+    HeaderValue::from_maybe_shared(room::copy(&text.bytes[..text.length]))
+        .expect("letters, digits and signs")
 }
 
 struct Text {

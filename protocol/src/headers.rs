@@ -6,6 +6,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::room;
+
 /// An encoded list of headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderBlock(Bytes);
@@ -67,7 +69,7 @@ impl HeaderBlockBuilder {
     /// An empty builder with room for typical request headers.
     #[must_use]
     pub fn new() -> Self {
-        Self(BytesMut::with_capacity(512))
+        Self(room::take(512))
     }
 
     /// Adds one header. A name over 64 KB or a value over 4 GB is left out; HTTP parsers refuse
@@ -87,7 +89,7 @@ impl HeaderBlockBuilder {
     /// The finished block.
     #[must_use]
     pub fn finish(self) -> HeaderBlock {
-        HeaderBlock(self.0.freeze())
+        HeaderBlock(room::finish(self.0))
     }
 }
 

@@ -11,7 +11,7 @@ use cloudserve_protocol::headers::HeaderBlockBuilder;
 use cloudserve_protocol::ids::ExecutionId;
 use http::header::{CONNECTION, HOST, TE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use uuid::Uuid;
 
 use crate::gateway::Peer;
@@ -82,10 +82,25 @@ pub(crate) fn request_head(
 
     let path_and_query = request.uri.path_and_query().map_or("", |p| p.as_str());
     RequestHead {
-        method: request.method.as_str().to_owned(),
+        method: name_of(&request.method),
         target: path.target(path_and_query),
         headers: block.finish(),
     }
+}
+
+/// The name of a method; of the usual ones without an allocation.
+fn name_of(method: &Method) -> Cow<'static, str> {
+    let usual = match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => return Cow::Owned(method.as_str().to_owned()),
+    };
+    Cow::Borrowed(usual)
 }
 
 /// Whom the request has passed, the peer last. What the caller says of it may be spread over lines.

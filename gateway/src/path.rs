@@ -57,11 +57,14 @@ impl<'a> RunPath<'a> {
     }
 
     /// Path remainder and query as the function sees them.
-    pub(crate) fn target(&self, path_and_query: &str) -> String {
+    pub(crate) fn target(&self, path_and_query: &str) -> Cow<'static, str> {
         // The path that was parsed is how this text begins.
         let rest = path_and_query.get(self.prefix.len()..).unwrap_or_default();
+        if matches!(rest, "" | "/") {
+            return Cow::Borrowed("/");
+        }
         let rest: Cow<'_, str> = utf8_percent_encode(rest, CONTROLS).into();
-        if rest.starts_with('/') { rest.into_owned() } else { ["/", &*rest].concat() }
+        Cow::Owned(if rest.starts_with('/') { rest.into_owned() } else { ["/", &*rest].concat() })
     }
 }
 
@@ -74,7 +77,7 @@ mod tests {
         let parsed = RunPath::parse(path);
         let got = parsed.as_ref().and_then(|p| {
             let (user, function) = p.names()?;
-            Some((user.to_string(), function.to_string(), p.target(path_and_query)))
+            Some((user.to_string(), function.to_string(), p.target(path_and_query).into_owned()))
         });
         let expected = expected.map(|(u, f, t)| (u.to_owned(), f.to_owned(), t.to_owned()));
         assert_eq!(got, expected, "{path_and_query}");

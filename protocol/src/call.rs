@@ -1,5 +1,6 @@
 //! Invocations: what the gateway asks a sandbox to run and what comes back.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
@@ -76,9 +77,9 @@ impl Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHead {
     /// Upper-case method.
-    pub method: String,
+    pub method: Cow<'static, str>,
     /// Path remainder after `/run/:username/:functionName` (at least `/`) and query string.
-    pub target: String,
+    pub target: Cow<'static, str>,
     /// Headers, `host` among them.
     pub headers: HeaderBlock,
 }

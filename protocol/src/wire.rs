@@ -13,6 +13,8 @@
 mod fields;
 mod size;
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -127,9 +129,9 @@ pub enum ToWorker {
         /// Time that is left, from the arrival of this frame.
         budget_ms: u32,
         /// Upper-case method.
-        method: String,
+        method: Cow<'static, str>,
         /// Path and query.
-        target: String,
+        target: Cow<'static, str>,
         /// Headers.
         headers: HeaderBlock,
         /// The body, or its beginning.
@@ -360,8 +362,8 @@ fn parse_request(p: &mut Bytes) -> Option<ToWorker> {
     let end = get_u8(p)? != 0;
     let revocable = get_u8(p)? != 0;
     let is_lone = get_u8(p)? != 0;
-    let method = get_text(p)?;
-    let target = get_text(p)?;
+    let method = get_text(p)?.into();
+    let target = get_text(p)?.into();
     let headers = HeaderBlock::parse(get_block(p)?).ok()?;
     Some(ToWorker::Request {
         call,

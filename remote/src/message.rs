@@ -84,8 +84,8 @@ pub(crate) fn preamble(
     let head = serde_json::to_vec(&CallHead {
         execution_id,
         time_left_us: micros(time_left),
-        method: request.method.clone(),
-        target: request.target.clone(),
+        method: request.method.to_string(),
+        target: request.target.to_string(),
         function: function.clone(),
     })?;
     let headers = request.headers.as_bytes();
@@ -153,7 +153,7 @@ impl CallHead {
             execution_id: self.execution_id,
             target: self.function,
             deadline: arrived.checked_add(time_left).ok_or(Malformed)?,
-            head: RequestHead { method: self.method, target: self.target, headers },
+            head: RequestHead { method: self.method.into(), target: self.target.into(), headers },
             body,
             told,
         })
@@ -184,8 +184,8 @@ pub(crate) mod tests {
             }),
             deadline: Instant::now() + Duration::from_secs(5),
             head: RequestHead {
-                method: "POST".to_owned(),
-                target: "/x?y=1".to_owned(),
+                method: "POST".into(),
+                target: "/x?y=1".into(),
                 headers: [("host", "h"), ("a", "1"), ("a", "2")].into_iter().collect(),
             },
             body,

@@ -222,8 +222,8 @@ fn told_call(body: Body) -> (Invocation, oneshot::Receiver<Outcome>) {
         target: target(3),
         deadline: Instant::now() + Duration::from_secs(20),
         head: RequestHead {
-            method: "PUT".to_owned(),
-            target: "/a?b=c".to_owned(),
+            method: "PUT".into(),
+            target: "/a?b=c".into(),
             headers: [("host", "h"), ("x", "1"), ("x", "2")].into_iter().collect(),
         },
         body,

@@ -330,8 +330,8 @@ impl Serving {
                 let incoming = IncomingCall {
                     call,
                     execution_id,
-                    method,
-                    target,
+                    method: method.into_owned(),
+                    target: target.into_owned(),
                     headers,
                     body,
                     end,

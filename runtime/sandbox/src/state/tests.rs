@@ -15,8 +15,8 @@ pub(crate) fn asked(target: &Arc<Target>) -> Asked {
         target: target.clone(),
         deadline: Instant::now() + Duration::from_secs(5),
         head: RequestHead {
-            method: "GET".to_owned(),
-            target: "/".to_owned(),
+            method: "GET".into(),
+            target: "/".into(),
             headers: HeaderBlock::default(),
         },
         body: Body::Empty,

@@ -138,8 +138,8 @@ impl Bench {
             target: target.clone(),
             deadline: Instant::now() + timeout,
             head: RequestHead {
-                method: if matches!(body, Body::Empty) { "GET" } else { "POST" }.to_owned(),
-                target: path.to_owned(),
+                method: if matches!(body, Body::Empty) { "GET" } else { "POST" }.into(),
+                target: path.to_owned().into(),
                 headers: HeaderBlock::from_iter([("host", "example.org")]),
             },
             body,

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use cloudserve_identity::{Authenticator, Sealer, client_address};
 use cloudserve_protocol::call::Invoker;
-use cloudserve_store::{AccountStore, Stores, Timestamp};
+use cloudserve_store::{AccountStore, Stores};
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -240,8 +240,8 @@ impl Gateway {
         }
         let deadline = deadline_of(arrived, target.limits.timeout_ms);
         let place = inner.meter.place(deadline).await.ok_or(Refusal::Unavailable)?;
-        let began = Timestamp::now();
-        allowance.admit(began).map_err(Refusal::QuotaExceeded)?;
+        let began = SystemTime::now();
+        allowance.admit(began.into()).map_err(Refusal::QuotaExceeded)?;
         let trace = inner.tracer.as_ref().and_then(|t| t.begin(&parts.method, &parts.headers));
         let call = inner.meter.begin(place, target, allowance, began, arrived, deadline);
         Ok(Admitted { caller, call: call.traced(trace), may_read_logs })

@@ -38,9 +38,9 @@ pub enum ParseIdError {
 /// Version 7 by method 3 of RFC 9562: milliseconds, then 12 bits of a finer clock, which never
 /// stands still here, then 62 random bits. `Uuid::now_v7` asks the kernel for random bytes every time,
 /// and there is an identifier for each call.
-fn next_uuid() -> Uuid {
+fn next_uuid(now: SystemTime) -> Uuid {
     static LAST: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let fraction = (u64::from(now.subsec_nanos() % 1_000_000) << 12) / 1_000_000;
     let now = u64::try_from(now.as_millis()).unwrap_or(0) << 12 | fraction;
     let later = |last: u64| now.max(last + 1);
@@ -62,7 +62,13 @@ macro_rules! uuid_id {
             #[must_use]
             #[allow(clippy::new_without_default)]
             pub fn new() -> Self {
-                Self(next_uuid())
+                Self::new_at(SystemTime::now())
+            }
+
+            /// The same for who has just looked at the clock.
+            #[must_use]
+            pub fn new_at(now: SystemTime) -> Self {
+                Self(next_uuid(now))
             }
 
             /// The 16 bytes, as they go over the wire.
@@ -267,7 +273,7 @@ mod tests {
     #[test]
     fn ids_round_trip_and_sort_by_age() {
         let (a, b) = (ExecutionId::new(), ExecutionId::new());
-        let many: Vec<_> = (0..1_000).map(|_| next_uuid()).collect();
+        let many: Vec<_> = (0..1_000).map(|_| next_uuid(SystemTime::now())).collect();
         assert!(a < b && many.is_sorted_by(|a, b| a < b));
         let (last, now) = (many[999], Uuid::now_v7());
         assert_eq!((last.get_version_num(), last.get_variant()), (7, uuid::Variant::RFC4122));

@@ -8,7 +8,7 @@ mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use cloudserve_protocol::call::{
     Body, Invocation, LogLevel, LogLine, Outcome, RequestHead, Target,
@@ -106,7 +106,7 @@ impl Meter {
         place: Place,
         target: Arc<Target>,
         allowance: Arc<Allowance>,
-        began: Timestamp,
+        began: SystemTime,
         arrived: Instant,
         deadline: Instant,
     ) -> Box<Call> {
@@ -114,10 +114,10 @@ impl Meter {
         Box::new(Call {
             place: Some(place),
             shared: self.shared.clone(),
-            execution_id: ExecutionId::new(),
+            execution_id: ExecutionId::new_at(began),
             target,
             allowance,
-            began,
+            began: began.into(),
             arrived,
             deadline,
             ended: None,

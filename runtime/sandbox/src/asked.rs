@@ -21,6 +21,9 @@ pub(crate) struct Asked {
     pub(crate) target: Arc<Target>,
     /// When the answer must be complete.
     pub(crate) deadline: Instant,
+    /// When it came, or was seen to again: it is sent soon after, and the worker is told what time was
+    /// left then.
+    pub(crate) seen_at: Instant,
     /// What of the body does not travel with the request.
     pub(crate) upload: Option<Upload>,
     /// The caller asks for a connection; the answer may be 101.
@@ -45,6 +48,7 @@ impl Asked {
         let (body, upload) = Upload::split(body, target.limits.upload_bytes(is_upgrade));
         Self {
             deadline,
+            seen_at: Instant::now(),
             is_small: upload.is_none() && body.len() <= MAX_KEPT_BODY_BYTES,
             frame: ToWorker::Request {
                 call: 0,
@@ -95,7 +99,7 @@ impl Asked {
     /// The request as it is sent now; `is_offered`: the worker has to claim it.
     pub(crate) fn frame(&mut self, number: u32, is_offered: bool) -> &ToWorker {
         if let ToWorker::Request { call, budget_ms, revocable, is_lone, .. } = &mut self.frame {
-            let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
+            let left = self.deadline.saturating_duration_since(self.seen_at).as_millis();
             *call = number;
             *budget_ms = u32::try_from(left).unwrap_or(u32::MAX).max(1);
             *revocable = is_offered;

@@ -55,7 +55,7 @@ impl Shared {
         self: &Arc<Self>,
         mut asked: Box<Asked>,
     ) -> Result<Reply, Box<Outcome>> {
-        let arrived = Instant::now();
+        let arrived = asked.seen_at;
         let mut since = arrived;
         let mut workers = 0;
         loop {
@@ -79,7 +79,8 @@ impl Shared {
                 match exchange.take_back() {
                     Ok(back) => {
                         asked = back;
-                        since = Instant::now();
+                        asked.seen_at = Instant::now();
+                        since = asked.seen_at;
                         continue;
                     }
                     Err(begun) => exchange = begun,
@@ -140,7 +141,8 @@ impl Shared {
                 }
                 Admission::Refused(refusal) => return refuse(refusal, &asked.target),
             }
-            if Instant::now() >= asked.deadline {
+            asked.seen_at = Instant::now();
+            if asked.seen_at >= asked.deadline {
                 let refused = refuse(Refusal::Busy, &asked.target);
                 // It may have been told to ask again, and does not: its place is the next one's.
                 let key = asked.target.key();
@@ -154,11 +156,12 @@ impl Shared {
     fn open(
         self: &Arc<Self>,
         mut worker: Box<Worker>,
-        asked: Box<Asked>,
+        mut asked: Box<Asked>,
         arrived: Instant,
     ) -> Result<Held, Box<Asked>> {
         if attend(&mut worker).is_alive() {
             let now = Instant::now();
+            asked.seen_at = now;
             let (cold, timings) = waited(&worker, arrived, now);
             return Ok(Held::new(Exchange::open(self, worker, asked, now, cold, timings)));
         }

@@ -26,12 +26,16 @@ impl<'a> RunPath<'a> {
     pub(crate) fn parse(path: &'a str) -> Option<Self> {
         const ROOT: &str = "/run/";
         let names = path.strip_prefix(ROOT)?;
-        let (user, rest) = names.split_once('/')?;
-        let function = rest.split('/').next().unwrap_or_default();
+        // Byte by byte: names are short, and a search is longer in beginning than they are to read.
+        let until_slash = |text: &str| text.bytes().position(|b| b == b'/');
+        let user = &names[..until_slash(names)?];
+        let rest = &names[user.len() + 1..];
+        let function = &rest[..until_slash(rest).unwrap_or(rest.len())];
         let length = user.len() + 1 + function.len();
         let prefix = &path[..ROOT.len() + length];
         let raw_key = &names[..length];
-        if !raw_key.contains('%') && !user.bytes().any(|b| b.is_ascii_uppercase()) {
+        let is_plain = !raw_key.bytes().any(|b| b == b'%');
+        if is_plain && !user.bytes().any(|b| b.is_ascii_uppercase()) {
             return Some(Self { prefix, key: Cow::Borrowed(raw_key), user_len: user.len() });
         }
         let user = percent_decode_str(user).decode_utf8_lossy().to_ascii_lowercase();

@@ -74,6 +74,9 @@ impl HeaderBlockBuilder {
 
     /// Adds one header. A name over 64 KB or a value over 4 GB is left out; HTTP parsers refuse
     /// both long before.
+    ///
+    /// Inlined for names that are constants, which are then stored and not copied.
+    #[inline]
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
         let (Ok(name_len), Ok(value_len)) = (u16::try_from(name.len()), u32::try_from(value.len()))
         else {

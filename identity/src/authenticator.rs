@@ -241,13 +241,12 @@ impl Authenticator {
         let holds = |entry: &Entry| {
             self.holds(entry) && now.saturating_duration_since(entry.since) < Self::MAX_STALENESS
         };
-        let entry = if let Some(entry) = last.recall(shown.text(), holds) {
-            entry
-        } else {
-            let entry = self.find(&shown.into_credential(), from).await?;
-            last.keep(shown.text(), entry.clone());
-            entry
-        };
+        let recalled = last.recall(shown.text(), holds, |entry| self.admit(&entry.known));
+        if let Some(admitted) = recalled {
+            return admitted.map(Some);
+        }
+        let entry = self.find(&shown.into_credential(), from).await?;
+        last.keep(shown.text(), entry.clone());
         self.admit(&entry.known).map(Some)
     }
 

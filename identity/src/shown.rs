@@ -20,11 +20,17 @@ struct Shown {
 }
 
 impl ShownLast {
-    /// Whose this credential is, if it was shown last and what was known then still `holds`.
-    pub(crate) fn recall(&self, text: &str, holds: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    /// What `take` makes of whose this credential is, if it was shown last and what was known then
+    /// still `holds`.
+    pub(crate) fn recall<T>(
+        &self,
+        text: &str,
+        holds: impl Fn(&Entry) -> bool,
+        take: impl FnOnce(&Entry) -> T,
+    ) -> Option<T> {
         let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let shown = shown.as_ref().filter(|shown| *shown.text == text && holds(&shown.entry))?;
-        Some(shown.entry.clone())
+        Some(take(&shown.entry))
     }
 
     /// This credential was shown.

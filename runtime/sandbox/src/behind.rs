@@ -25,21 +25,21 @@ pub(crate) enum Waited {
 }
 
 /// Dropping it takes the call back; one that has begun is wound down in order.
-pub(crate) struct Behind {
-    shared: Arc<Shared>,
+pub(crate) struct Behind<'a> {
+    shared: &'a Arc<Shared>,
     /// `None` once the wait is over.
     place: Option<(Box<Asked>, InLane)>,
     arrived: Instant,
 }
 
-impl Behind {
+impl<'a> Behind<'a> {
     pub(crate) fn new(
-        shared: &Arc<Shared>,
+        shared: &'a Arc<Shared>,
         asked: Box<Asked>,
         lane: InLane,
         arrived: Instant,
     ) -> Self {
-        Self { shared: shared.clone(), place: Some((asked, lane)), arrived }
+        Self { shared, place: Some((asked, lane)), arrived }
     }
 
     pub(crate) async fn wait(mut self) -> Waited {
@@ -49,12 +49,11 @@ impl Behind {
             self.lane().line.flush();
         }
         let granted = (&mut self.lane().granted).await;
-        let arrived = self.arrived;
-        let shared = self.shared.clone();
+        let (arrived, shared) = (self.arrived, self.shared);
         let (asked, lane) = self.take();
         match granted {
             Ok(Grant::Worker(worker)) => {
-                Waited::Running(resume(&shared, worker, asked, lane.call, arrived))
+                Waited::Running(resume(shared, worker, asked, lane.call, arrived))
             }
             Ok(Grant::TooLong) => Waited::TooLong(asked),
             Ok(Grant::Lost) => Waited::Lost,
@@ -77,7 +76,7 @@ impl Behind {
     }
 }
 
-impl Drop for Behind {
+impl Drop for Behind<'_> {
     fn drop(&mut self) {
         if let Some((_, lane)) = &self.place
             && lane.has_to_flush

@@ -19,6 +19,8 @@ use crate::quota::Allowances;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Rows that are made in less time than it takes to wake another thread.
+const INLINE_ROWS: usize = 128;
 
 pub(super) struct Writer {
     pub(super) rows: mpsc::Receiver<Finished>,
@@ -99,12 +101,13 @@ impl Writer {
     }
 }
 
-/// The rows of these calls. Long logs are copied and masked by a thread that serves nobody.
+/// The rows of these calls. Many are made, and long logs are copied and masked, by a thread that serves
+/// nobody.
 async fn rows(batch: &Arc<[Finished]>) -> (Vec<UsageRow>, Vec<LogRow>) {
     let make =
         |batch: &[Finished]| (batch.iter().map(usage_row).collect::<Vec<_>>(), log_rows(batch));
     let bytes: usize = batch.iter().map(|call| bytes_to_mask(call.log_bytes, &call.target)).sum();
-    if bytes <= INLINE_BYTES {
+    if bytes <= INLINE_BYTES && batch.len() <= INLINE_ROWS {
         return make(batch);
     }
     let copied = batch.clone();

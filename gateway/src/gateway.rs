@@ -59,7 +59,7 @@ struct Inner {
 /// A call that nothing refuses. It leaves a row, whatever becomes of it.
 struct Admitted {
     caller: Caller,
-    call: Call,
+    call: Box<Call>,
     /// Whether the caller may see the function's logs in the answer.
     may_read_logs: bool,
 }

@@ -17,6 +17,7 @@ import { captureFetchEvents } from "ext:cloudserve/fetch_event.js";
 import { chooseHandler } from "ext:cloudserve/handlers.js";
 import { openSockets } from "ext:cloudserve/leftovers.js";
 import { callListener, serverForListener } from "ext:cloudserve/listener.js";
+import { settleNode, startNode } from "ext:cloudserve/node.js";
 import { headersForHost, normalise, pieceOf } from "ext:cloudserve/response.js";
 import { callServer, serverOf } from "ext:cloudserve/server.js";
 import { awslambda, callStream } from "ext:cloudserve/stream.js";
@@ -37,8 +38,6 @@ const {
   SymbolFor,
   Uint8Array,
 } = primordials;
-const { nodeBootstrap } = globalThis;
-delete globalThis.nodeBootstrap;
 const encode = core.encode;
 
 const NOTHING = new Uint8Array(0);
@@ -266,12 +265,9 @@ function withCall(id, then) {
 }
 
 globalThis.__cloudserve = {
-  /**
-   * Once, in the booted process. `node:process` prepares itself when it is evaluated, but that was
-   * while the snapshot was made: arguments, standard streams and `nextTick` are this process's.
-   */
+  /** Once, in an isolate that may be no process's yet. */
   boot() {
-    nodeBootstrap(internals.__nodeBootstrapArgs);
+    startNode();
     delete internals.core;
     captureDenoServe(globalThis.Deno);
     captureFetchEvents(globalThis);
@@ -279,6 +275,11 @@ globalThis.__cloudserve = {
     globalThis.awslambda = awslambda;
     offerWaitUntil(globalThis);
     offerWebSocketPair(globalThis);
+  },
+
+  /** Once, in the process that the isolate is to stay in. */
+  settle() {
+    settleNode();
   },
 
   /** Once: what the host offers. */

@@ -52,7 +52,7 @@ const IMPORTED_FIRST: [&str; 14] = [
     "ext:deno_node/internal/fs/promises.ts",
 ];
 
-const BOOTSTRAP_FILES: [&str; 24] = [
+const BOOTSTRAP_FILES: [&str; 25] = [
     "answer_reader.js",
     "call.js",
     "capture.js",
@@ -70,6 +70,7 @@ const BOOTSTRAP_FILES: [&str; 24] = [
     "leftovers.js",
     "listener.js",
     "main.js",
+    "node.js",
     "request.js",
     "response.js",
     "server.js",

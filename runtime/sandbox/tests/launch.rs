@@ -8,9 +8,11 @@ mod support;
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
 
 use cloudserve_protocol::call::VersionLoader;
 use cloudserve_sandbox::{LaunchMode, SandboxOptions};
+use serde_json::{Value, json};
 
 use support::{Bench, kill, options, wait_until, zygotes_and_workers};
 
@@ -39,7 +41,7 @@ async fn workers_share_no_random_numbers_and_know_their_process() {
         let mut expected = 0;
         for _ in 0..4 {
             let answer = bench.get(&bench.function(UNIQUE), "/").await;
-            let values: Vec<serde_json::Value> = serde_json::from_slice(&answer.body).unwrap();
+            let values: Vec<Value> = serde_json::from_slice(&answer.body).unwrap();
             let (pids, random) = (&values[6..], &values[..6]);
             assert_eq!(pids[0], pids[1], "{mode:?}");
             seen.extend(random.iter().chain([&pids[0]]).map(ToString::to_string));
@@ -49,6 +51,65 @@ async fn workers_share_no_random_numbers_and_know_their_process() {
             assert_eq!(parent, std::process::id().to_string(), "{mode:?}");
         }
         assert_eq!(seen.len(), expected, "{mode:?}");
+    }
+}
+
+/// What `node:process` has from before the process was one's own, and the clock.
+const PROCESS: &str = "
+    import { setTimeout } from 'node:timers/promises';
+    import nodeProcess, { argv, execPath, nextTick, pid, platform, ppid } from 'node:process';
+    export default async () => {
+        await new Promise((resolve) => nextTick(resolve));
+        const before = process.hrtime.bigint();
+        await setTimeout(2);
+        const [seconds, nanos] = process.hrtime();
+        return {
+            ids: [process.pid, pid, nodeProcess.pid, Deno.pid],
+            parents: [process.ppid, ppid, Deno.ppid],
+            paths: [argv[0], process.argv[0], execPath, process.execPath],
+            bundles: [`file://${argv[1]}`, import.meta.url],
+            kinds: [
+                process === nodeProcess, argv.length, process.argv0, platform, process.exitCode,
+                process.listenerCount('warning'), process.stdout.fd, process.stderr.fd,
+                process.hrtime.bigint() > before,
+            ],
+            origin: performance.timeOrigin,
+            skew: performance.timeOrigin + performance.now() - Date.now(),
+            ages: [performance.now(), process.uptime() * 1e3, seconds * 1e3 + nanos / 1e6],
+        };
+    };";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_know_their_process_and_begin_their_clock() {
+    let program = fs::canonicalize(options().worker_program).unwrap();
+    for mode in MODES {
+        let started = Instant::now();
+        let bench = bench_with(mode).await;
+        let mut ids = HashSet::new();
+        let mut origins = HashSet::new();
+        for _ in 0..4 {
+            let answer = bench.get(&bench.function(PROCESS), "/").await;
+            let seen: Value = serde_json::from_slice(&answer.body).unwrap();
+            let all_are = |name: &str, wanted: &Value| {
+                let values = seen[name].as_array().unwrap();
+                assert!(values.iter().all(|value| value == wanted), "{mode:?} {name}: {seen}");
+            };
+            let id = &seen["ids"][0];
+            all_are("ids", id);
+            all_are("parents", &json!(std::process::id()));
+            all_are("paths", &json!(program));
+            all_are("bundles", &seen["bundles"][1]);
+            let kinds = json!([true, 2, "", "linux", null, 1, 1, 2, true]);
+            assert_eq!(seen["kinds"], kinds, "{mode:?}");
+            assert!(seen["skew"].as_f64().unwrap().abs() < 1e3, "{mode:?}: {seen}");
+            for age in seen["ages"].as_array().unwrap() {
+                let elapsed = started.elapsed().as_secs_f64() * 1e3;
+                assert!((0.0..elapsed).contains(&age.as_f64().unwrap()), "{mode:?}: {seen}");
+            }
+            ids.insert(id.to_string());
+            origins.insert(seen["origin"].to_string());
+        }
+        assert_eq!((ids.len(), origins.len()), (4, 4), "{mode:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use deno_core::error::CoreError;
 use deno_core::{Extension, JsRuntime, ModuleSpecifier, PollEventLoopOptions, scope, v8};
 use deno_runtime::deno_fetch::dns::Resolver;
 use deno_runtime::deno_os::WatcherExitHandle;
-use deno_runtime::deno_web::InMemoryBroadcastChannel;
+use deno_runtime::deno_web::{InMemoryBroadcastChannel, StartTime};
 use deno_runtime::worker::{MainWorker, WorkerOptions, WorkerServiceOptions};
 use deno_runtime::{BootstrapOptions, UNSTABLE_FEATURES};
 
@@ -81,7 +81,7 @@ pub(crate) struct Booted {
     pub(crate) bridge: Bridge,
     rehearsal: Rehearsal,
     pub(crate) loader: Rc<BundleLoader>,
-    pub(crate) isolate: v8::IsolateHandle,
+    isolate: v8::IsolateHandle,
 }
 
 /// Boots an isolate, as far as a fork of this process can take it along: nothing in it knows the
@@ -150,6 +150,7 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     Engine::compile_lazily(true);
     let bridge = Bridge::take(&mut worker.js_runtime);
     bridge.offer(&mut worker.js_runtime);
+    bridge.boot(&mut worker.js_runtime);
     make_room_for_names(&mut worker.js_runtime);
     let v8_isolate = worker.js_runtime.v8_isolate();
     // What booting left behind is no part of any worker, nor of what the platform holds.
@@ -182,10 +183,17 @@ fn watch_heap(runtime: &mut JsRuntime, host: &Host) {
 }
 
 impl Unsettled {
-    /// Makes the isolate this process's: arguments, standard streams, the process id.
+    /// What is used of an isolate before it is settled.
+    pub(crate) fn parts(&self) -> (Rc<Host>, v8::IsolateHandle) {
+        (self.0.host.clone(), self.0.isolate.clone())
+    }
+
+    /// Makes the isolate this process's: its ids, and its clock, which begins.
     pub(crate) fn settle(self) -> Booted {
         let Self(mut booted) = self;
-        booted.bridge.start(&mut booted.worker.js_runtime);
+        let runtime = &mut booted.worker.js_runtime;
+        runtime.op_state().borrow_mut().put(StartTime::default());
+        booted.bridge.settle(runtime);
         booted
     }
 }

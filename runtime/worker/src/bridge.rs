@@ -46,6 +46,7 @@ pub(crate) struct Bridge {
     takes_headers: v8::Global<v8::Function>,
     offer: v8::Global<v8::Function>,
     boot: v8::Global<v8::Function>,
+    settle: v8::Global<v8::Function>,
     assign: v8::Global<v8::Function>,
     loaded: v8::Global<v8::Function>,
     serves: v8::Global<v8::Function>,
@@ -91,6 +92,7 @@ impl Bridge {
             takes_headers: function("takesHeaders"),
             offer: function("offer"),
             boot: function("boot"),
+            settle: function("settle"),
             assign: function("assign"),
             loaded: function("loaded"),
             serves: function("serves"),
@@ -114,12 +116,20 @@ impl Bridge {
         runtime.v8_isolate().set_slot(host);
     }
 
-    /// Starts what of the JavaScript side is this process's.
-    pub(crate) fn start(&self, runtime: &mut JsRuntime) {
+    /// Starts what of the JavaScript side knows no process.
+    pub(crate) fn boot(&self, runtime: &mut JsRuntime) {
         scope!(scope, runtime);
         let boot = v8::Local::new(scope, &self.boot);
         let this = v8::undefined(scope).into();
         boot.call(scope, this, &[]).expect("Node's globals start");
+    }
+
+    /// Makes the JavaScript side this process's.
+    pub(crate) fn settle(&self, runtime: &mut JsRuntime) {
+        scope!(scope, runtime);
+        let settle = v8::Local::new(scope, &self.settle);
+        let this = v8::undefined(scope).into();
+        settle.call(scope, this, &[]).expect("Node's process is told its ids");
     }
 
     /// Takes back the assignment, and the module that was shown.

@@ -85,8 +85,9 @@ fn serve(isolate: Unsettled, started: Instant) -> i32 {
     // While there is one thread. Whether the platform can give them is the supervisor's to say.
     let _ = jail::isolate();
     match control::take_socket() {
-        Ok(socket) => event_loop(Builder::enable_all)
-            .block_on(async { serve::run(socket, isolate.settle(), started).await }),
+        Ok(socket) => {
+            event_loop(Builder::enable_all).block_on(serve::run(socket, isolate, started))
+        }
         Err(error) => {
             eprintln!("cloudserve-worker is started by the sandbox: {error}");
             2

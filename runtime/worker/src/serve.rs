@@ -23,7 +23,7 @@ use deno_core::v8;
 use deno_runtime::deno_os::WatcherExited;
 use deno_runtime::fmt_errors::format_js_error;
 
-use crate::boot::Booted;
+use crate::boot::{Booted, Unsettled};
 use crate::bridge::IncomingCall;
 use crate::claims::Claims;
 use crate::code_cache;
@@ -49,10 +49,10 @@ const BUSY_BETWEEN_CALLS: &str =
     "code that went on after its call did not yield within limits.timeoutMs and was ended";
 
 /// Runs a booted worker; returns its exit code.
-pub(crate) async fn run(socket: UnixStream, mut booted: Booted, started: Instant) -> i32 {
-    let host = booted.host.clone();
+pub(crate) async fn run(socket: UnixStream, isolate: Unsettled, started: Instant) -> i32 {
+    let (host, handle) = isolate.parts();
     let Ok(mut control) = Control::new(socket) else { return 2 };
-    let watchdog = match Watchdog::new(booted.isolate.clone(), host.memory.clone()) {
+    let watchdog = match Watchdog::new(handle, host.memory.clone()) {
         Ok(watchdog) => watchdog,
         Err(error) => {
             eprintln!("cloudserve-worker: its memory cannot be watched: {error}");
@@ -73,6 +73,7 @@ pub(crate) async fn run(socket: UnixStream, mut booted: Booted, started: Instant
     control.flush_blocking(&mut host.outgoing());
 
     // An assignment that is on its way takes as long.
+    let mut booted = isolate.settle();
     let prepared = jail::prepare();
     let first = match tokio::time::timeout(AT_ONCE, poll_fn(|cx| control.poll_frame(cx))).await {
         Ok(frame) => frame,

@@ -8,7 +8,7 @@ use tokio::process::ChildStdin;
 
 use super::packet::{Packet, Value, map};
 use super::place::{Placed, place};
-use super::{LEADING_OUT, MODULES, OUTSIDE, google, wasm};
+use super::{LEADING_OUT, MODULES, OUTSIDE, google, mime_types, wasm};
 
 /// Answers what esbuild asks during a build. It asks before it loads what is outside the project:
 /// that is refused. It also asks before it looks for what may be outside, and before it loads modules:
@@ -110,10 +110,14 @@ fn module(project: &Path, entry: &str, path: &Path) -> Placed {
     }
     let relative = path.strip_prefix(project).ok().and_then(Path::to_str);
     match (relative, std::str::from_utf8(&bytes)) {
-        (Some(relative), Ok(source)) => match google::telling_registry(relative, source) {
-            Some(source) => Placed { source: Some(source), looks_around: false },
-            None => place(relative, source, relative == entry),
-        },
+        (Some(relative), Ok(source)) => {
+            let changed = google::telling_registry(relative, source)
+                .or_else(|| mime_types::on_demand(relative, source));
+            match changed {
+                Some(source) => Placed { source: Some(source), looks_around: false },
+                None => place(relative, source, relative == entry),
+            }
+        }
         _ => Placed::default(),
     }
 }

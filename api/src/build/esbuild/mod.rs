@@ -11,6 +11,7 @@ mod confine;
 mod google;
 mod jail;
 mod messages;
+mod mime_types;
 mod packet;
 mod place;
 mod source_map;

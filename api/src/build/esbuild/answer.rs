@@ -91,9 +91,14 @@ fn leads_below(directory: &Path, path: &Path) -> bool {
 /// each of a build's thousands.
 const INLINE_BYTES: u64 = 128 * 1024;
 
+/// The database of `mime-types` has 200 KB.
+const MAX_DATABASE_BYTES: u64 = 4 * 1024 * 1024;
+
 /// A module as it is to be loaded, if not as it is. A large one is read by a thread that serves nobody.
 async fn load(project: &Path, entry: &str, path: &Path) -> Placed {
-    if std::fs::metadata(path).is_ok_and(|file| file.len() <= INLINE_BYTES) {
+    // It reads another one.
+    let takes_long = path.ends_with(mime_types::MODULE);
+    if !takes_long && std::fs::metadata(path).is_ok_and(|file| file.len() <= INLINE_BYTES) {
         return module(project, entry, path);
     }
     let (project, entry, path) = (project.to_owned(), entry.to_owned(), path.to_owned());
@@ -111,8 +116,11 @@ fn module(project: &Path, entry: &str, path: &Path) -> Placed {
     let relative = path.strip_prefix(project).ok().and_then(Path::to_str);
     match (relative, std::str::from_utf8(&bytes)) {
         (Some(relative), Ok(source)) => {
-            let changed = google::telling_registry(relative, source)
-                .or_else(|| mime_types::on_demand(relative, source));
+            let changed = if mime_types::is_it(relative) {
+                mime_types::on_demand(source, database_of(project, path).as_deref())
+            } else {
+                google::telling_registry(relative, source)
+            };
             match changed {
                 Some(source) => Placed { source: Some(source), looks_around: false },
                 None => place(relative, source, relative == entry),
@@ -120,6 +128,15 @@ fn module(project: &Path, entry: &str, path: &Path) -> Placed {
         }
         _ => Placed::default(),
     }
+}
+
+/// The database that `mime-types` at this path finds. Blocks.
+fn database_of(project: &Path, module: &Path) -> Option<Vec<u8>> {
+    let inside = module.ancestors().skip(1).take_while(|directory| directory.starts_with(project));
+    inside
+        .map(|directory| directory.join(mime_types::DATABASE_FILE))
+        .filter(|file| std::fs::metadata(file).is_ok_and(|file| file.len() <= MAX_DATABASE_BYTES))
+        .find_map(|file| std::fs::read(file).ok())
 }
 
 /// How esbuild reads files of this name by itself.

@@ -1,10 +1,18 @@
 //! The package `mime-types` makes two tables of some thousand entries of the database it brings while it
 //! is loaded, which takes longer than all else that loading express or axios takes: 3 to 7 ms of a first
 //! call. Few functions ever look into them. In a bundle the tables are made when they are first asked for,
-//! and so is the database.
+//! and so is the database. What express asks for in each answer, the charset of a type, is in a table of
+//! its own, since few types have one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 /// The module that makes them, in any `node_modules`.
-const MODULE: &str = "mime-types/index.js";
+pub(super) const MODULE: &str = "mime-types/index.js";
+
+/// The file of the database, from a directory in which it is found.
+pub(super) const DATABASE_FILE: &str = "node_modules/mime-db/db.json";
 
 /// The database, as it is brought in and when it is needed.
 const DATABASE: (&str, &str) = (
@@ -27,17 +35,48 @@ const TABLES: (&str, &str) = (
      })})();",
 );
 
-/// The module at `path`, relative to the project, if it is this one, as far as it is written as it is
-/// known to be.
-pub(super) fn on_demand(path: &str, source: &str) -> Option<String> {
-    let (_, module) = path.rsplit_once("node_modules/")?;
-    if module != MODULE {
-        return None;
-    }
+/// Where the charset of a type is looked up, and nothing else of it is.
+const CHARSET: &str = "\
+  var mime = match && db[match[1].toLowerCase()]
+
+  if (mime && mime.charset) {
+    return mime.charset
+  }
+";
+
+/// What the database says of a type.
+#[derive(Deserialize, Serialize)]
+struct MediaType {
+    charset: Option<String>,
+}
+
+/// Whether the module at this path, relative to the project, is this one.
+pub(super) fn is_it(path: &str) -> bool {
+    path.rsplit_once("node_modules/").is_some_and(|(_, module)| module == MODULE)
+}
+
+/// The module, as far as it is written as it is known to be. `database` is the file of the database, if
+/// that is known.
+pub(super) fn on_demand(source: &str, database: Option<&[u8]>) -> Option<String> {
     let (front, source) = source.split_once(DATABASE.0)?;
     let (exported, functions) = source.split_once(TABLES.0)?;
-    let (exported, functions) = (calling(exported)?, calling(functions)?);
-    Some([front, DATABASE.1, &exported, TABLES.1, &functions].concat())
+    let charsets = if functions.contains(CHARSET) { database.and_then(charsets_of) } else { None };
+    let (table, functions) = match charsets {
+        Some(table) => {
+            (table, functions.replacen(CHARSET, &CHARSET.replace("db[", "charsetOf["), 1))
+        }
+        None => (String::new(), functions.to_owned()),
+    };
+    let (exported, functions) = (calling(exported)?, calling(&functions)?);
+    Some([front, DATABASE.1, &table, &exported, TABLES.1, &functions].concat())
+}
+
+/// A declaration of the types that have a charset.
+fn charsets_of(database: &[u8]) -> Option<String> {
+    let mut types: BTreeMap<String, MediaType> = serde_json::from_slice(database).ok()?;
+    types.retain(|_, media_type| media_type.charset.is_some());
+    let table = serde_json::to_string(&types).ok()?;
+    Some(format!(";var charsetOf=Object.assign(Object.create(null),{table})"))
 }
 
 /// The text with a call wherever it looks into the database; `None` if it does anything else with it.
@@ -81,7 +120,13 @@ exports.types = Object.create(null)
 populateMaps(exports.extensions, exports.types)
 
 function charset (type) {
-  return db[type] && db[type].charset // of mime-db, not of a mydb[]
+  var match = EXTRACT_TYPE_REGEXP.exec(type)
+  var mime = match && db[match[1].toLowerCase()]
+
+  if (mime && mime.charset) {
+    return mime.charset
+  }
+  return mydb[0] // not of mime-db
 }
 
 function populateMaps (extensions, types) {
@@ -91,38 +136,64 @@ function populateMaps (extensions, types) {
 }
 ";
 
+    fn line(text: &str, number: usize) -> &str {
+        text.lines().nth(number - 1).unwrap()
+    }
+
+    #[test]
+    fn it_is_known_by_where_it_lies() {
+        for (path, expected) in [
+            ("node_modules/mime-types/index.js", true),
+            ("node_modules/a/node_modules/mime-types/index.js", true),
+            ("node_modules/mime-types/mimeScore.js", false),
+            ("node_modules/mime-types-x/index.js", false),
+            ("src/mime-types/index.js", false),
+        ] {
+            assert_eq!(is_it(path), expected, "{path}");
+        }
+    }
+
     #[test]
     fn its_tables_and_its_database_are_made_on_demand() {
-        for path in
-            ["node_modules/mime-types/index.js", "node_modules/a/node_modules/mime-types/index.js"]
-        {
-            let changed = on_demand(path, SOURCE).unwrap();
-            assert_eq!(changed.lines().count(), SOURCE.lines().count());
-            let line = |number: usize| changed.lines().nth(number - 1).unwrap();
-            assert_eq!(line(3), DATABASE.1);
-            assert_eq!(line(10), TABLES.1);
-            assert_eq!(
-                line(13),
-                "  return db()[type] && db()[type].charset // of mime-db, not of a mydb[]"
-            );
-            assert_eq!(line(17), "  Object.keys(db()).forEach(function forEachMimeType (type) {");
-            assert_eq!(line(18), "    extensions[type] = db()[type].extensions");
+        let changed = on_demand(SOURCE, None).unwrap();
+        assert_eq!(changed.lines().count(), SOURCE.lines().count());
+        assert_eq!(line(&changed, 3), DATABASE.1);
+        assert_eq!(line(&changed, 10), TABLES.1);
+        assert_eq!(line(&changed, 14), "  var mime = match && db()[match[1].toLowerCase()]");
+        assert_eq!(line(&changed, 19), "  return mydb[0] // not of mime-db");
+        assert_eq!(
+            line(&changed, 23),
+            "  Object.keys(db()).forEach(function forEachMimeType (type) {"
+        );
+        assert_eq!(line(&changed, 24), "    extensions[type] = db()[type].extensions");
+    }
+
+    #[test]
+    fn charsets_are_in_a_table_of_their_own() {
+        let database = br#"{"a/b":{"source":"iana"},"c/d":{"charset":"UTF-8","extensions":["d"]}}"#;
+        let changed = on_demand(SOURCE, Some(database)).unwrap();
+        assert_eq!(changed.lines().count(), SOURCE.lines().count());
+        let table =
+            r#";var charsetOf=Object.assign(Object.create(null),{"c/d":{"charset":"UTF-8"}})"#;
+        assert_eq!(line(&changed, 3), format!("{}{table}", DATABASE.1));
+        assert_eq!(line(&changed, 14), "  var mime = match && charsetOf[match[1].toLowerCase()]");
+        assert_eq!(line(&changed, 24), "    extensions[type] = db()[type].extensions");
+        // As it is without.
+        let other = SOURCE.replace("return mime.charset", "return mime");
+        for (source, database) in [(SOURCE, &b"no JSON"[..]), (&other[..], &database[..])] {
+            assert_eq!(on_demand(source, Some(database)), on_demand(source, None));
         }
     }
 
     #[test]
     fn what_is_not_known_stays_as_it_is() {
-        let path = "node_modules/mime-types/index.js";
-        for (path, source) in [
-            ("src/mime-types/index.js", SOURCE.to_owned()),
-            ("node_modules/mime-types/mimeScore.js", SOURCE.to_owned()),
-            ("node_modules/mime-types-x/index.js", SOURCE.to_owned()),
-            (path, SOURCE.replace("var db =", "const db =")),
-            (path, SOURCE.replace("populateMaps(exports", "populateMaps(module")),
-            (path, SOURCE.replace("Object.keys(db)", "Object.entries(db)")),
-            (path, format!("{SOURCE}\nexports.db = db\n")),
+        for source in [
+            SOURCE.replace("var db =", "const db ="),
+            SOURCE.replace("populateMaps(exports", "populateMaps(module"),
+            SOURCE.replace("Object.keys(db)", "Object.entries(db)"),
+            format!("{SOURCE}\nexports.db = db\n"),
         ] {
-            assert_eq!(on_demand(path, &source), None, "{path}\n{source}");
+            assert_eq!(on_demand(&source, None), None, "{source}");
         }
     }
 }

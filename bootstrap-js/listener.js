@@ -4,7 +4,7 @@
 import { primordials } from "ext:core/mod.js";
 import { Buffer } from "node:buffer";
 import http from "node:http";
-import { exchange } from "ext:cloudserve/server.js";
+import { exchange, makeServer } from "ext:cloudserve/server.js";
 import { isText, parsedBody, queryObjects, splitTarget } from "ext:cloudserve/request.js";
 
 const {
@@ -165,7 +165,7 @@ function parsedCookies(header) {
 /** The server that calls the listener. What it throws is the call's error. */
 export function serverForListener(listener) {
   const classes = { IncomingMessage: ListenerRequest, ServerResponse: ListenerResponse };
-  return http.createServer(classes, (req, res) => {
+  return makeServer(classes, (req, res) => {
     const fail = (error) => req.socket.destroy(asError(error));
     try {
       const returned = ReflectApply(listener, undefined, [req, res]);

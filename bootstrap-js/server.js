@@ -33,6 +33,16 @@ export function exchange(call, server, prepare) {
 }
 
 /**
+ * A server of ours. Node would look at its connections twice a minute, for what has taken too long; calls
+ * have a deadline of their own, and a worker that has none sleeps.
+ */
+export function makeServer(options, listener) {
+  const made = http.createServer(options, listener);
+  made.removeAllListeners("listening");
+  return made;
+}
+
+/**
  * The `http.Server` behind a handler: the one that was captured, or one made for an app or a
  * listener.
  */
@@ -45,7 +55,7 @@ export function serverOf({ server, listener }) {
     return server;
   }
   // Of `node:http2`, the compatible API is served.
-  const made = http.createServer(listener ?? ((req, res) => server.emit("request", req, res)));
+  const made = makeServer({}, listener ?? ((req, res) => server.emit("request", req, res)));
   startInMemory(made, APP_PORT);
   return made;
 }

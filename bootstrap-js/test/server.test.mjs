@@ -29,6 +29,24 @@ test("listening is captured, and no port is opened", async () => {
   assert.equal(got.text(), "heard");
 });
 
+test("no timer looks after servers that nobody made", async () => {
+  const checked = (server) => {
+    const name = "http.server.connectionsCheckingInterval";
+    const interval = Object.getOwnPropertySymbols(server).find((s) => s.description === name);
+    return server[interval] !== undefined;
+  };
+  const listener = (req, res) => res.end();
+  const own = http.createServer(listener);
+  const servers = [
+    serverOf({ server: own }),
+    serverOf({ listener }),
+    serverOf({ server: serverForListener(listener) }),
+  ];
+  await new Promise(setImmediate);
+  assert.deepEqual(servers.map(checked), [true, false, false]);
+  own.close();
+});
+
 test("an answer that is ready is sent whole", async () => {
   const got = await serve((req, res) => {
     res.setHeader("set-cookie", ["a=1", "b=2"]);

@@ -29,7 +29,7 @@ use crate::loader::BundleLoader;
 use crate::permissions;
 
 /// The forms that most functions have, with what most of them use.
-const FUNCTIONS: [&str; 4] = [
+const FUNCTIONS: [&str; 5] = [
     "export default (event, context) => ({ message: event.query.name ?? context.functionName });",
     "export default {
         async fetch(request) {
@@ -43,6 +43,12 @@ const FUNCTIONS: [&str; 4] = [
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify({ message: event.query.name }),
     });",
+    // Without a date, which Node keeps for a second, by a timer.
+    "export default (req, res) => {
+        res.sendDate = false;
+        res.setHeader('content-type', 'application/json');
+        res.end(JSON.stringify({ message: req.query.name }));
+    };",
     HELLO,
 ];
 

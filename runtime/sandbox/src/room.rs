@@ -2,7 +2,8 @@
 //!
 //! Such an answer is in the supervisor's memory from its first byte until all of it was sent on, however
 //! slowly its caller reads. So only so much of each account's is taken in at a time: what is more waits in
-//! the workers that made it, which do nothing else meanwhile, until the deadline of its call.
+//! the workers that made it, which do nothing else meanwhile, until the deadline of its call. Invariant: a
+//! worker waits at most once, and no longer than its process lives.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ pub(crate) struct Rooms {
 #[derive(Debug, Default)]
 struct Account {
     taken_bytes: u64,
-    waiting: Vec<Waker>,
+    /// By worker.
+    waiting: Vec<(u64, Waker)>,
 }
 
 impl Rooms {
@@ -35,10 +37,12 @@ impl Rooms {
         Self { max_bytes, accounts: Mutex::default() }
     }
 
-    /// Room for an answer of so many bytes. There always is for one alone.
+    /// Room for an answer of so many bytes from this worker. There always is for one alone. Whoever waits
+    /// is woken as well when the worker is [`Rooms::gone`].
     pub(crate) fn poll_take(
         self: &Arc<Self>,
         owner: UserId,
+        worker: u64,
         bytes: usize,
         cx: &Context<'_>,
     ) -> Poll<Room> {
@@ -47,17 +51,29 @@ impl Rooms {
         let account = accounts.entry(owner).or_default();
         let taken_bytes = account.taken_bytes.saturating_add(bytes);
         if self.max_bytes != 0 && account.taken_bytes != 0 && taken_bytes > self.max_bytes {
-            if !account.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                account.waiting.push(cx.waker().clone());
-            }
+            let before = account.stop_waiting(worker);
+            account.waiting.push((worker, cx.waker().clone()));
+            drop(accounts);
+            // Not while it is locked: it may be the last that keeps a task, and that one's room.
+            drop(before);
             return Poll::Pending;
         }
         account.taken_bytes = taken_bytes;
         Poll::Ready(Room { rooms: self.clone(), owner, bytes })
     }
 
+    /// The process of a worker is gone: its answer will never be whole.
+    pub(crate) fn gone(&self, worker: u64) {
+        let mut accounts = self.accounts.lock();
+        let waker = accounts.values_mut().find_map(|account| account.stop_waiting(worker));
+        drop(accounts);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// Gives room back; says who waits for some.
-    fn give_back(&self, owner: UserId, bytes: u64) -> Vec<Waker> {
+    fn give_back(&self, owner: UserId, bytes: u64) -> Vec<(u64, Waker)> {
         let mut accounts = self.accounts.lock();
         let Some(account) = accounts.get_mut(&owner) else { return Vec::new() };
         account.taken_bytes = account.taken_bytes.saturating_sub(bytes);
@@ -66,6 +82,13 @@ impl Rooms {
             accounts.remove(&owner);
         }
         waiting
+    }
+}
+
+impl Account {
+    fn stop_waiting(&mut self, worker: u64) -> Option<Waker> {
+        let at = self.waiting.iter().position(|(waiting, _)| *waiting == worker)?;
+        Some(self.waiting.swap_remove(at).1)
     }
 }
 
@@ -86,7 +109,7 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        for waker in self.rooms.give_back(self.owner, self.bytes) {
+        for (_, waker) in self.rooms.give_back(self.owner, self.bytes) {
             waker.wake();
         }
     }
@@ -124,7 +147,7 @@ mod tests {
         let told = Arc::new(Told::default());
         let waker = Waker::from(told.clone());
         let take = |rooms: &Arc<Rooms>, owner, bytes| {
-            rooms.poll_take(owner, bytes, &Context::from_waker(&waker))
+            rooms.poll_take(owner, 1, bytes, &Context::from_waker(&waker))
         };
         let rooms = Arc::new(Rooms::new(100));
         let (ada, bob) = (UserId::new(), UserId::new());
@@ -146,5 +169,28 @@ mod tests {
         let unbounded = Arc::new(Rooms::new(0));
         let all = [(); 3].map(|()| take(&unbounded, ada, 500));
         assert!(all.iter().all(Poll::is_ready));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_worker_that_is_gone() {
+        let rooms = Arc::new(Rooms::new(100));
+        let ada = UserId::new();
+        let told = [(); 3].map(|()| Arc::new(Told::default()));
+        let take = |worker, told: &Arc<Told>| {
+            let waker = Waker::from(told.clone());
+            rooms.poll_take(ada, worker, 100, &Context::from_waker(&waker))
+        };
+        let Poll::Ready(room) = take(1, &told[0]) else { panic!("nothing else is there") };
+        // The third goes on with the call of the second.
+        for (worker, told) in [(1, &told[0]), (2, &told[1]), (2, &told[2])] {
+            assert!(take(worker, told).is_pending());
+        }
+        let heard = || told.each_ref().map(|told| told.0.load(Relaxed));
+        rooms.gone(2);
+        rooms.gone(2);
+        assert_eq!(heard(), [0, 0, 1]);
+        assert_eq!(Arc::strong_count(&told[1]) + Arc::strong_count(&told[2]), 2, "none is kept");
+        drop(room);
+        assert_eq!(heard(), [1, 0, 1]);
     }
 }

@@ -327,8 +327,9 @@ impl Shared {
         self.processes.lock().values().for_each(|process| process.kill(DeathCause::Drained));
     }
 
-    /// Forgets a process that is gone.
+    /// Forgets a process that is gone, which its exit says already.
     pub(crate) fn bury(&self, process: &Process, report: &ExitReport) {
+        self.rooms.gone(process.id);
         self.counters.count_death(report.cause);
         self.processes.lock().remove(&process.id);
         self.with_state(|state, todo| {

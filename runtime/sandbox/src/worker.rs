@@ -212,6 +212,11 @@ impl Process {
         self.exit.send_replace(Some(report));
     }
 
+    /// Whether it is known how the process ended.
+    pub(crate) fn has_exited(&self) -> bool {
+        self.exit.borrow().is_some()
+    }
+
     /// How the process ended, if it has after `patience`.
     pub(crate) async fn gone_within(&self, patience: Duration) -> Option<Arc<ExitReport>> {
         let mut exit = self.exit.subscribe();
@@ -386,15 +391,23 @@ impl Worker {
         }
     }
 
-    /// Ready when there is room for the answer that comes. The rest of it is not read before.
+    /// Ready when there is room for the answer that comes, or nothing comes any more: the little that is
+    /// under way is read then, and the end behind it. The rest of an answer is not read before.
     fn poll_room(&mut self, cx: &Context<'_>, bytes: usize) -> Poll<()> {
-        if self.room.is_some() {
+        if self.room.is_some() || self.process.has_exited() {
             return Poll::Ready(());
         }
-        let Some(assigned) = &self.assigned else { return Poll::Ready(()) };
-        let room = ready!(assigned.rooms.poll_take(assigned.target.owner_id, bytes, cx));
-        self.room = Some(room);
-        Poll::Ready(())
+        let Some(Assigned { rooms, target, .. }) = &self.assigned else { return Poll::Ready(()) };
+        if let Poll::Ready(room) = rooms.poll_take(target.owner_id, self.process.id, bytes, cx) {
+            self.room = Some(room);
+            return Poll::Ready(());
+        }
+        if self.process.has_exited() {
+            // Too soon to be told of it.
+            rooms.gone(self.process.id);
+            return Poll::Ready(());
+        }
+        Poll::Pending
     }
 
     /// What has come of an answer, with the room that was taken for it.

@@ -94,3 +94,24 @@ async fn large_answers_of_an_account_wait_until_those_before_them_are_sent_on() 
     drop(answered);
     bench.is_well().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_answer_waits_ends_with_its_worker() {
+    let bench = Bench::start_with(SandboxOptions { whole_answer_bytes: 1, ..options() }).await;
+    let code = "export default (e) => e.query.large ? 'x'.repeat(4 << 20) : process.pid;";
+    let limits = Limits { timeout_ms: 60_000, ..Limits::default() };
+    let owner = user();
+    let [function, other] = [(); 2].map(|()| bench.function_of(code, limits, owner));
+    let pid = bench.get(&function, "/").await.text().parse().unwrap();
+    let (call, _told) = Bench::invocation(&other, "/?large=1", Body::Empty);
+    let unread = bench.sandbox.invoke(call).await.unwrap();
+    let killed = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        support::kill(pid);
+    };
+    let both = async { tokio::join!(bench.try_get(&function, "/?large=1"), killed) };
+    let (ended, ()) = timeout(Duration::from_secs(10), both).await.unwrap();
+    assert_eq!(ended.unwrap_err().fault.unwrap().class, FaultClass::Crashed);
+    drop(unread);
+    bench.is_well().await;
+}

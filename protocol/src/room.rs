@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// A buffer, and the largest rest of one that is kept.
+/// A buffer, and the largest of which the rest is kept: a piece that outgrew it has one of its own.
 const ROOM_BYTES: usize = 4 * 1024;
 
 thread_local! {
@@ -30,7 +30,7 @@ pub fn take(bytes: usize) -> BytesMut {
 #[must_use]
 pub fn finish(mut room: BytesMut) -> Bytes {
     let written = room.split().freeze();
-    if (1..=ROOM_BYTES).contains(&room.capacity()) {
+    if room.capacity() > 0 && written.len() + room.capacity() <= ROOM_BYTES {
         // An error says that the thread ends.
         let _ = REST.try_with(|rest| rest.set(room));
     }
@@ -62,5 +62,18 @@ mod tests {
         assert!(large.iter().all(|byte| *byte == 7));
         assert!(texts.iter().zip(&pieces).all(|(text, piece)| text.as_bytes() == piece));
         assert!(take(1).capacity() <= ROOM_BYTES);
+    }
+
+    #[test]
+    fn small_pieces_keep_no_large_buffer() {
+        // On a thread whose buffer nobody has used.
+        let fresh = std::thread::spawn(|| {
+            let mut large = take(1);
+            // Twice the buffer, but for the rest.
+            large.put_slice(&[7; 2 * ROOM_BYTES - 10]);
+            drop(finish(large));
+            take(1).capacity()
+        });
+        assert_eq!(fresh.join().unwrap(), ROOM_BYTES);
     }
 }

@@ -69,8 +69,8 @@ pub struct SandboxOptions {
     pub cancel_grace_ms: u32,
     /// Largest head (all header names and values) of an answer.
     pub response_head_bytes: usize,
-    /// What of an account's answers that come whole is in memory at a time, without those of less than
-    /// 1 MB. More is left in the workers until it is sent on. One is taken in at any size; 0: no bound.
+    /// While more than this of an account's answers that come whole is in memory, without those of less than
+    /// 1 MB, the next are left in the workers until some was sent on; 0: no bound.
     pub whole_answer_bytes: u64,
     /// Addresses outside the public internet that functions may connect to.
     pub egress_allow: Vec<EgressRule>,

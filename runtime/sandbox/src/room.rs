@@ -37,8 +37,9 @@ impl Rooms {
         Self { max_bytes, accounts: Mutex::default() }
     }
 
-    /// Room for an answer of so many bytes from this worker. There always is for one alone. Whoever waits
-    /// is woken as well when the worker is [`Rooms::gone`].
+    /// Room for an answer of so many bytes from this worker, unless more than there may be is taken already:
+    /// by then the gateway admits no calls, and what it has admitted one after the other finds room. Whoever
+    /// waits is woken as well when the worker is [`Rooms::gone`].
     pub(crate) fn poll_take(
         self: &Arc<Self>,
         owner: UserId,
@@ -49,8 +50,7 @@ impl Rooms {
         let bytes = bytes as u64;
         let mut accounts = self.accounts.lock();
         let account = accounts.entry(owner).or_default();
-        let taken_bytes = account.taken_bytes.saturating_add(bytes);
-        if self.max_bytes != 0 && account.taken_bytes != 0 && taken_bytes > self.max_bytes {
+        if self.max_bytes != 0 && account.taken_bytes > self.max_bytes {
             let before = account.stop_waiting(worker);
             account.waiting.push((worker, cx.waker().clone()));
             drop(accounts);
@@ -58,7 +58,7 @@ impl Rooms {
             drop(before);
             return Poll::Pending;
         }
-        account.taken_bytes = taken_bytes;
+        account.taken_bytes = account.taken_bytes.saturating_add(bytes);
         Poll::Ready(Room { rooms: self.clone(), owner, bytes })
     }
 
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_has_so_much_room_and_some_for_one_answer_of_any_size() {
+    fn an_account_has_so_much_room_and_some_for_the_answer_that_goes_beyond() {
         let told = Arc::new(Told::default());
         let waker = Waker::from(told.clone());
         let take = |rooms: &Arc<Rooms>, owner, bytes| {
@@ -158,7 +158,7 @@ mod tests {
         let answer = large.hold(Bytes::from_static(b"answer"));
         let rest = answer.slice(3..);
         drop(answer);
-        let of_bob = [60, 40].map(|bytes| take(&rooms, bob, bytes));
+        let of_bob = [60, 40, 500].map(|bytes| take(&rooms, bob, bytes));
         assert!(of_bob.iter().all(Poll::is_ready) && take(&rooms, bob, 1).is_pending());
         assert_eq!((told.0.load(Relaxed), &rest[..]), (0, &b"wer"[..]));
         drop(rest);
@@ -178,7 +178,7 @@ mod tests {
         let told = [(); 3].map(|()| Arc::new(Told::default()));
         let take = |worker, told: &Arc<Told>| {
             let waker = Waker::from(told.clone());
-            rooms.poll_take(ada, worker, 100, &Context::from_waker(&waker))
+            rooms.poll_take(ada, worker, 101, &Context::from_waker(&waker))
         };
         let Poll::Ready(room) = take(1, &told[0]) else { panic!("nothing else is there") };
         // The third goes on with the call of the second.

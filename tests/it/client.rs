@@ -323,7 +323,9 @@ async fn a_deploy_is_waited_for_in_short_steps_and_past_a_restart() {
             3 => ("202 Accepted", "deploying"),
             _ => ("200 OK", "active"),
         };
-        let view = json!({ "id": "of-it", "name": "f", "version": 7, "status": deploy });
+        let view = json!({
+            "id": "of-it", "name": "f", "version": 7, "activeVersion": 7, "status": deploy,
+        });
         let body = if deploy.is_empty() { String::new() } else { view.to_string() };
         let length = body.len();
         format!("{status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")

@@ -415,7 +415,8 @@ pub trait FunctionStore: Send + Sync {
     /// on which they have.
     async fn trees_added(&self, user_id: UserId, day: i64) -> Result<u64, StoreError>;
 
-    /// Notes that one has added a tree.
+    /// Notes that one has added a tree. A late one of the day before counts for nothing: what there is of
+    /// the last day stays.
     async fn add_tree(&self, user_id: UserId, day: i64, bytes: u64) -> Result<(), StoreError>;
 
     /// A function of this account.

@@ -105,6 +105,7 @@ pub(super) async fn add_tree(
         "treeBytes": { "$add": [before, size(bytes)] },
     } };
     let users = database.collection(USERS);
-    let add = users.update_one(doc! { "_id": user_id.key() }, vec![added]);
+    let counted = doc! { "_id": user_id.key(), "treeDay": { "$ne": day.saturating_add(1) } };
+    let add = users.update_one(counted, vec![added]);
     database.bounded(add).await.map(drop)
 }

@@ -58,7 +58,8 @@ pub(super) fn add_tree(
         c,
         "INSERT INTO trees_added (user_id, day, bytes) SELECT id, ?2, ?3 FROM users WHERE id = ?1
          ON CONFLICT (user_id) DO UPDATE
-         SET bytes = iif(day = excluded.day, bytes, 0) + excluded.bytes, day = excluded.day",
+         SET bytes = iif(day = excluded.day, bytes, 0) + excluded.bytes, day = excluded.day
+         WHERE day <> excluded.day + 1",
         params![user_id.as_bytes(), day, bytes],
     )
     .map(drop)

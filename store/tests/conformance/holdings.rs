@@ -111,6 +111,12 @@ pub(crate) async fn what_an_account_adds_to_the_trees_counts_for_a_day(stores: &
     assert_eq!((added(ada, 20_000).await, added(ada, 20_001).await), (12, 0));
     add(20_001, 3).await;
     assert_eq!((added(ada, 20_001).await, added(bob, 20_001).await), (3, 0));
+    // What is late of the day before takes nothing off this one, and a clock that was wrong bounds nobody.
+    add(20_000, 9).await;
+    assert_eq!(added(ada, 20_001).await, 3);
+    add(30_000, 1).await;
+    add(20_001, 4).await;
+    assert_eq!(added(ada, 20_001).await, 4);
     // Of an account that is not there nothing is kept.
     stores.functions.add_tree(UserId::new(), 20_001, 1).await.unwrap();
 }

@@ -232,8 +232,9 @@ export interface Quota {
   gbSecondsPerMonth: Allowance;
   ratePerSecond: { limit: number | null };
   apiKeys: Allowance;
-  functions: Allowance;
-  storedBytes: Allowance;
+  /** Older servers, which may answer while an installation is upgraded, do not tell these. */
+  functions?: Allowance;
+  storedBytes?: Allowance;
   concurrency: { limit: number | null };
 }
 

@@ -45,8 +45,8 @@ function Quotas() {
       <Meter name="Calls today" of={data.callsPerDay} shown={count} />
       <Meter name="GB-seconds this month" of={data.gbSecondsPerMonth} shown={(value) => value.toLocaleString('en', { maximumFractionDigits: 2 })} />
       <Meter name="API keys" of={data.apiKeys} shown={count} />
-      <Meter name="Functions" of={data.functions} shown={count} />
-      <Meter name="Stored versions" of={data.storedBytes} shown={bytes} />
+      {data.functions && <Meter name="Functions" of={data.functions} shown={count} />}
+      {data.storedBytes && <Meter name="Stored versions" of={data.storedBytes} shown={bytes} />}
       <dl class="facts">
         <div><dt>Calls per second, each credential</dt><dd>{data.ratePerSecond.limit ?? 'no limit'}</dd></div>
         <div><dt>Calls in flight</dt><dd>{data.concurrency.limit ?? 'no limit'}</dd></div>

@@ -27,7 +27,8 @@ export function bytes(value: number | null | undefined): string {
   if (value === null || value === undefined) return '–';
   if (value < 1_024) return `${value} B`;
   if (value < 1_024 ** 2) return `${(value / 1_024).toFixed(1)} KB`;
-  return `${(value / 1_024 ** 2).toFixed(1)} MB`;
+  if (value < 1_024 ** 3) return `${(value / 1_024 ** 2).toFixed(1)} MB`;
+  return `${(value / 1_024 ** 3).toFixed(1)} GB`;
 }
 
 export function percent(part: number, whole: number): string {

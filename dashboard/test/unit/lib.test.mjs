@@ -26,7 +26,7 @@ describe('lib', () => {
     const cases = [
       [format.milliseconds(0.123), '0.12 ms'], [format.milliseconds(5.04), '5.0 ms'], [format.milliseconds(1_234), '1.23 s'],
       [format.milliseconds(119_600), '2 min 0 s'], [format.milliseconds(null), '–'], [format.percent(0, 0), '–'], [format.percent(1, 100_000), '<0.1%'], [format.percent(1, 3), '33%'],
-      [format.bytes(1_536), '1.5 KB'], [format.count(1_234), '1,234'], [format.count(1_234_567), '1.2M'],
+      [format.bytes(1_536), '1.5 KB'], [format.bytes(10 * 1_024 ** 3), '10.0 GB'], [format.count(1_234), '1,234'], [format.count(1_234_567), '1.2M'],
       [format.ago(1_000, 3_000), 'just now'], [format.ago(0, 3_600_000 * 5), '5 h ago'],
     ];
     for (const [got, expected] of cases) assert.equal(got, expected);

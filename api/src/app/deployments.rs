@@ -278,7 +278,10 @@ impl App {
                 if let Some(before) = before {
                     new.source.stored_version = before.version;
                 } else {
-                    self.check_room(&new).await?;
+                    if let Err(refusal) = self.check_room(&new).await {
+                        self.still_holds(principal, subject, refusal).await?;
+                        continue;
+                    }
                     let version = new.source.stored_version;
                     let key = source_key(id, &new.source, &source.hash);
                     if matches!(base, Base::New { .. }) {
@@ -312,7 +315,7 @@ impl App {
                     full @ (StoreError::QueueFull { .. }
                     | StoreError::TooManyFunctions { .. }
                     | StoreError::TooManyBytes { .. }),
-                ) => return Err(full.into()),
+                ) => self.still_holds(principal, subject, full.into()).await?,
                 // Others were faster, or deleted it: look again.
                 Err(StoreError::Conflict | StoreError::Missing | StoreError::Taken { .. }) => {}
                 Err(error) => {
@@ -367,6 +370,19 @@ impl App {
     async fn check_room(&self, new: &NewVersion) -> Result<(), Refusal> {
         let held = self.stores.functions.holdings(new.user_id).await?;
         Ok(self.holding_bounds().admit(held, new)?)
+    }
+
+    /// Gives the refusal back, unless it is of one function more and others have made that one meanwhile:
+    /// then this is to be a later version of it.
+    async fn still_holds(
+        &self,
+        principal: &Principal,
+        subject: &Subject,
+        refusal: Refusal,
+    ) -> Result<(), Refusal> {
+        let is_more = matches!(refusal, Refusal::TooManyFunctions { .. });
+        let is_there = is_more && matches!(self.find(principal, subject).await?, Base::There(_));
+        if is_there { Ok(()) } else { Err(refusal) }
     }
 
     fn holding_bounds(&self) -> HoldingBounds {

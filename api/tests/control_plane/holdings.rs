@@ -1,8 +1,10 @@
 //! What one account may have.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use cloudserve_api::ApiOptions;
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::Plane;
@@ -45,6 +47,16 @@ async fn an_account_has_a_bounded_number_of_functions() {
     let path = format!("/api/function/{}", second["id"].as_str().unwrap());
     plane.call(&ada, "DELETE", &path, &Value::Null).await.expect(204);
     plane.deploy(&ada, &third).await;
+}
+
+#[tokio::test]
+async fn who_makes_the_last_function_several_times_at_once_makes_versions_of_it() {
+    let plane = Plane::start_with(|options| options.limits.functions_per_user = 1);
+    let ada = plane.register("ada").await;
+    let bodies = [1, 2, 3, 4, 5].map(|n| function("f", &format!("export default {n}")));
+    let views = join_all(bodies.iter().map(|body| plane.deploy(&ada, body))).await;
+    let versions: BTreeSet<_> = views.iter().map(|view| view["version"].as_u64()).collect();
+    assert_eq!(versions, (1..=5).map(Some).collect::<BTreeSet<_>>());
 }
 
 #[tokio::test]

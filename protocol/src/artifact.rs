@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -83,6 +84,44 @@ impl fmt::Display for ArtifactKey {
             Self::Resolution { spec_hash } => write!(f, "deps/resolutions/{spec_hash}.json"),
         }
     }
+}
+
+impl ArtifactKey {
+    /// The object of a function that has this text as its key.
+    #[must_use]
+    pub fn of_function(function: FunctionId, text: &str) -> Option<Self> {
+        let place = text.strip_prefix(&format!("{function}/"))?;
+        let (first, rest) = place.split_once('/').unwrap_or((place, ""));
+        let key = match first {
+            "package.json" => Self::PackageJson { function },
+            "src" => {
+                let (version, path) = rest.split_once('/')?;
+                Self::Source { function, version: version.parse().ok()?, path: path.to_owned() }
+            }
+            "bundle" => {
+                let (hash, name) = rest.split_once('/')?;
+                let hash = hash.parse().ok()?;
+                match name {
+                    "bundle.js" => Self::Bundle { function, hash },
+                    "bundle.js.map" => Self::SourceMap { function, hash },
+                    "assets.tar.gz" => Self::Assets { function, hash },
+                    _ => return None,
+                }
+            }
+            _ => return None,
+        };
+        // Numbers can be written in other ways, too.
+        (key.to_string() == text).then_some(key)
+    }
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Its place.
+    pub key: ArtifactKey,
+    /// When it was written last, by the clock of the storage.
+    pub stored_at: SystemTime,
 }
 
 const ASSETS_LINE: &str = "\n//# assets=";
@@ -209,11 +248,44 @@ pub trait ArtifactStore: Send + Sync {
     /// Removes everything that belongs to a function. Removing nothing is no error. Shared
     /// dependency trees stay.
     async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError>;
+
+    /// The objects of a function, in no particular order. They are asked for as the stream is read, a
+    /// bounded number at a time; what is written or removed meanwhile may be among them or not.
+    fn list(&self, function: FunctionId)
+    -> BoxStream<'static, Result<ListedObject, ArtifactError>>;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_of_a_function_are_known_by_their_text() {
+        let function = FunctionId::new();
+        let hash = BundleHash::of(b"bundle");
+        for key in [
+            ArtifactKey::Source { function, version: 7, path: "abc/src/f.mjs".to_owned() },
+            ArtifactKey::PackageJson { function },
+            ArtifactKey::Bundle { function, hash: hash.clone() },
+            ArtifactKey::SourceMap { function, hash: hash.clone() },
+            ArtifactKey::Assets { function, hash: hash.clone() },
+        ] {
+            let text = key.to_string();
+            assert_eq!(ArtifactKey::of_function(function, &text), Some(key));
+            assert_eq!(ArtifactKey::of_function(FunctionId::new(), &text), None);
+        }
+        for place in [
+            "",
+            "src/07/f.mjs",
+            "src/7",
+            "bundle/abc/bundle.js",
+            &format!("bundle/{hash}/other"),
+            "package.json/x",
+            "other",
+        ] {
+            assert_eq!(ArtifactKey::of_function(function, &format!("{function}/{place}")), None);
+        }
+    }
 
     #[test]
     fn a_bundle_says_what_it_needs() {

@@ -354,6 +354,8 @@ pub struct Sweep {
     pub lease: Duration,
     /// Bundles that are stored and may belong to no version.
     pub stored: Vec<BundleHash>,
+    /// Sources of which the same is true.
+    pub sources: Vec<SourceHash>,
 }
 
 /// The versions of a function that were removed and those that are left, each newest first. Both are
@@ -473,6 +475,10 @@ pub trait FunctionStore: Send + Sync {
     /// waits or is in work, which may be about to store what an old one refers to, or while another
     /// sweep is under way.
     async fn prune(&self, id: FunctionId, keep: u32, sweep: &Sweep) -> Result<Pruned, StoreError>;
+
+    /// The function at which nobody has looked for longest, for objects that none of its versions refers
+    /// to: if that is so long ago, or longer. It is noted that somebody does now.
+    async fn next_look(&self, age: Duration) -> Result<Option<FunctionId>, StoreError>;
 
     /// Ends the sweep of this holder, if it is under way.
     async fn end_sweep(&self, id: FunctionId, holder: &str) -> Result<(), StoreError>;

@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore, ListedObject};
 use cloudserve_protocol::ids::FunctionId;
-use futures::stream::{BoxStream, StreamExt, try_unfold};
+use futures::future::ready;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt, try_unfold};
 use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 
@@ -265,5 +266,20 @@ impl ArtifactStore for LocalObjects {
             .await
             .map_err(failed("delete", &key))?
             .map_err(failed("delete", &key))
+    }
+
+    fn list(
+        &self,
+        function: FunctionId,
+    ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        let found = transfer::walk(self.0.clone(), format!("{function}/"));
+        let listed = found.try_filter_map(move |(text, metadata)| {
+            let listed = ArtifactKey::of_function(function, &text).map(|key| {
+                let stored_at = metadata.modified().map_err(failed("list", &text));
+                stored_at.map(|stored_at| ListedObject { key, stored_at })
+            });
+            ready(listed.transpose())
+        });
+        listed.boxed()
     }
 }

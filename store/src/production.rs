@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore, ListedObject};
 use cloudserve_protocol::ids::FunctionId;
-use futures::stream::BoxStream;
+use futures::future::ready;
+use futures::stream::{self, BoxStream, StreamExt};
 
 use crate::mongo::{self, MongoOptions};
 use crate::object_key::failed;
@@ -110,5 +111,12 @@ impl ArtifactStore for NoObjects {
 
     async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError> {
         Self::refuse("delete", &function)
+    }
+
+    fn list(
+        &self,
+        function: FunctionId,
+    ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        stream::once(ready(Self::refuse("list", &function))).boxed()
     }
 }

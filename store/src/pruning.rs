@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use cloudserve_protocol::ids::{BundleHash, SourceHash};
 
-use crate::function::{DeployStatus, Pruned, StoredVersion};
+use crate::function::{DeployStatus, Pruned, StoredVersion, Sweep};
 
 /// Failed versions that are kept: nobody goes back to them, but what went wrong is read for a while.
 const FAILED_KEPT: usize = 5;
@@ -38,14 +38,18 @@ pub(crate) fn divide(
     pruned
 }
 
-/// Whether there may be objects that no version refers to: of versions that go, or bundles of `stored`.
-pub(crate) fn leaves_objects(pruned: &Pruned, stored: &[BundleHash]) -> bool {
-    let is_kept = |hash: &BundleHash| {
+/// Whether there may be objects that no version refers to: of versions that go, or what the sweep names.
+pub(crate) fn leaves_objects(pruned: &Pruned, sweep: &Sweep) -> bool {
+    let is_bundle = |hash: &BundleHash| {
         let mut built = pruned.kept.iter().filter_map(|version| version.built.as_ref());
         built.any(|built| built.bundle_hash == *hash)
     };
+    let is_source =
+        |hash: &SourceHash| pruned.kept.iter().any(|version| version.source_hash == *hash);
+    let are_all_known =
+        || sweep.stored.iter().all(is_bundle) && sweep.sources.iter().all(is_source);
     // None is kept of a function that is not there, or while a version waits: nothing is known then.
-    !pruned.kept.is_empty() && (!pruned.removed.is_empty() || !stored.iter().all(is_kept))
+    !pruned.kept.is_empty() && (!pruned.removed.is_empty() || !are_all_known())
 }
 
 /// The versions of which it must be known where their source is: those that go, and those that may

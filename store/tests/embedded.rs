@@ -134,7 +134,7 @@ async fn serving_again_takes_up_what_was_in_work() {
     let error = DeployError { code: "internal".into(), message: String::new() };
     stores.functions.fail(swept, 1, error).await.unwrap();
     let stored = vec![BundleHash::of(b"nobody's")];
-    let sweep = Sweep { holder: "dead".into(), lease: hour, stored };
+    let sweep = Sweep { holder: "dead".into(), lease: hour, stored, ..Sweep::default() };
     assert!(stores.functions.prune(swept, 9, &sweep).await.unwrap().is_swept);
     let unaccepted = FunctionId::new();
     stores.functions.note_ahead(unaccepted).await.unwrap();
@@ -234,7 +234,7 @@ async fn a_damaged_deploy_does_not_stop_the_queue() {
 #[test]
 fn foreign_and_newer_files_are_refused_untouched() {
     for (change, message) in [
-        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 7"),
+        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 8"),
         ("PRAGMA application_id = 7", "is not a CloudServe database"),
     ] {
         let directory = tempfile::tempdir().unwrap();

@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cloudserve_identity::Principal;
-use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::call::Env;
-use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{FunctionId, FunctionName, SourceHash};
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::function::{
@@ -20,6 +18,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Duration, Instant, timeout};
 
+use super::ahead::StoredAhead;
 use super::audit::Act;
 use super::functions::Shown;
 use super::limits::LimitsPatch;
@@ -130,13 +129,6 @@ enum Subject {
     Named { name: FunctionName, new_id: FunctionId },
     /// One that is there.
     Existing(FunctionId),
-}
-
-/// A source that was stored for a version before it was accepted.
-struct StoredAhead {
-    id: FunctionId,
-    version: u32,
-    key: ArtifactKey,
 }
 
 /// The function as it is now.
@@ -284,11 +276,11 @@ impl App {
                     }
                     let version = new.source.stored_version;
                     let key = source_key(id, &new.source, &source.hash);
+                    noted.get_or_insert_with(NotedAhead::now);
                     if matches!(base, Base::New { .. }) {
-                        noted = Some(NotedAhead::now());
                         self.stores.functions.note_ahead(id).await?;
                     }
-                    source.files.store(self.stores.artifacts.as_ref(), &key).await?;
+                    self.store_ahead(id, source, &key).await?;
                     stored.push(StoredAhead { id, version, key });
                 }
             }
@@ -319,46 +311,13 @@ impl App {
                 // Others were faster, or deleted it: look again.
                 Err(StoreError::Conflict | StoreError::Missing | StoreError::Taken { .. }) => {}
                 Err(error) => {
-                    // It may have been accepted all the same.
+                    // It may have been accepted all the same. If not, they are removed when they are old.
                     stored.clear();
                     return Err(error.into());
                 }
             }
         }
         Err(Refusal::Conflict)
-    }
-
-    /// Removes a source that no version refers to. Should somebody deploy the very same files in this
-    /// moment, that deploy may fail for want of them.
-    async fn discard(&self, principal: &Principal, stored: &StoredAhead) {
-        let StoredAhead { id, version, key } = stored;
-        let functions = &self.stores.functions;
-        let discarded: Result<(), StoreError> = async {
-            let artifacts = &self.stores.artifacts;
-            let Some(record) = functions.function(principal.user_id, *id).await? else {
-                // It never was, or was deleted meanwhile: what is there is nobody's. What is left of it then,
-                // the store knows of.
-                return artifacts.delete_function(*id).await.map_err(StoreError::unavailable);
-            };
-            // No version refers to what was stored for a later one.
-            let newer = (record.function.latest_version + 1).saturating_sub(*version);
-            let versions = match newer {
-                0 => Vec::new(),
-                newer => functions.versions(principal.user_id, *id, newer).await?,
-            };
-            let is_used = versions
-                .iter()
-                .any(|version| source_key(*id, &version.source, &version.source_hash) == *key);
-            if is_used {
-                return Ok(());
-            }
-            artifacts.delete(key).await.map_err(StoreError::unavailable)
-        }
-        .await;
-        if let Err(error) = discarded {
-            tracing::warn!(function = %id, error = %Chain(&error),
-                "the source of a deploy that was not accepted remains");
-        }
     }
 
     /// Adds a version to the queue if the account may have one more, there and at all.

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod accounts;
+mod ahead;
 mod attempts;
 pub(crate) mod audit;
 pub(crate) mod deployments;

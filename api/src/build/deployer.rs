@@ -33,8 +33,11 @@ use super::leftovers::Leftovers;
 use super::pipeline::{DIRECTORY_PREFIX, Failure, Pipeline};
 use crate::options::ApiOptions;
 
-/// How often it is looked for what is left of functions that are not there.
+/// How often it is looked for what is left of functions that are not there, and of others.
 const REMAINS_EVERY: Duration = Duration::from_mins(1);
+
+/// Functions that are looked at each time.
+const MOST_LOOKS: usize = 100;
 
 /// Works on the queue.
 pub(crate) struct Deployer {
@@ -116,11 +119,14 @@ impl Deployer {
         let mut look_at_remains = tokio::time::interval(REMAINS_EVERY);
         while !*stopping.borrow() {
             tokio::select! {
-                // The store knows of them: they are removed another time.
-                _ = look_at_remains.tick() => tokio::select! {
-                    () = self.remove_remains() => {}
-                    () = stopped(&mut stopping) => {}
-                },
+                _ = look_at_remains.tick() => {
+                    tokio::select! {
+                        () = self.remove_remains() => {}
+                        // The store knows of them: they are removed another time.
+                        () = stopped(&mut stopping) => {}
+                    }
+                    self.look_at_functions(&mut stopping).await;
+                }
                 () = self.idle.notified() => {
                     for id in self.leftovers.remembered() {
                         if *stopping.borrow() {
@@ -139,6 +145,22 @@ impl Deployer {
 
     async fn remove_remains(&self) {
         while self.leftovers.remove_remains().await {}
+    }
+
+    /// Removes what nobody refers to of those functions that were not looked at for long.
+    async fn look_at_functions(&self, stopping: &mut watch::Receiver<bool>) {
+        for _ in 0..MOST_LOOKS {
+            if *stopping.borrow() {
+                return;
+            }
+            let has_looked = tokio::select! {
+                has_looked = self.leftovers.look() => has_looked,
+                () = self.out_of_time(stopping) => false,
+            };
+            if !has_looked {
+                return;
+            }
+        }
     }
 
     /// Removes what deploys of this function have left, unless the shutdown has waited for it for long

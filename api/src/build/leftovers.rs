@@ -2,8 +2,9 @@
 //!
 //! A bundle is stored before it is loaded for the first time, and its version refers to it from the
 //! activation on. One that is not loaded belongs to nobody, so it is remembered here from before it is
-//! stored until it is known what became of it. What this process remembers is lost when it is killed;
-//! such objects go with their function.
+//! stored until it is known what became of it. What this process remembers is lost when it is killed, as is
+//! what it was about to accept or to remove: so what is stored of each function is **looked at** once in a
+//! while, by one server, and what is old and not referred to is removed ([`super::unreferenced`]).
 //!
 //! Of functions that are not there, not yet or no longer, the **store** notes that objects of them may
 //! be: whoever was to store their source, or to remove what they leave, may have been killed.
@@ -28,6 +29,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::source::stored_under;
+use super::unreferenced::{contents, old_objects, retain_unreferenced};
 
 /// Functions with bundles that are remembered. There are as many as deploys in work, and more only
 /// while others of the same functions wait.
@@ -55,13 +57,18 @@ const REMOVALS_IN_PARALLEL: usize = 8;
 /// accepted. By then builds of one that was deleted have stored what they were about to.
 const REMAINS_AFTER: Duration = Duration::from_hours(1);
 
-/// How long a function whose source is being stored may be accepted after that was noted.
+/// How long a version may be accepted after it was begun to store its source, and of a function that is
+/// not there yet that was noted.
 const ACCEPTED_WITHIN: Duration = Duration::from_mins(30);
+
+/// How often it is looked at what is stored of a function.
+const LOOK_EVERY: Duration = Duration::from_hours(24);
 
 /// How often a build looks whether a sweep has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// When it was noted that objects may be of a function that is not there yet.
+/// When it was begun to store what is not referred to yet, before that was noted if it is of a function
+/// that is not there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NotedAhead {
     at: Instant,
@@ -69,13 +76,13 @@ pub(crate) struct NotedAhead {
 }
 
 impl NotedAhead {
-    /// To be made before it is noted.
+    /// To be made before any of it is stored.
     pub(crate) fn now() -> Self {
         Self { at: Instant::now(), by_clock: SystemTime::now() }
     }
 
-    /// Whether the function may not be accepted any more. The store goes by a clock that may have been set
-    /// forward meanwhile, or has gone on while this machine slept.
+    /// Whether it may not be accepted any more. Others go by a clock that may have been set forward
+    /// meanwhile, or has gone on while this machine slept.
     pub(crate) fn is_old(&self) -> bool {
         let by_clock = self.by_clock.elapsed().unwrap_or_default();
         self.at.elapsed().max(by_clock) > ACCEPTED_WITHIN
@@ -133,8 +140,40 @@ impl Leftovers {
     /// while a version of the function waits or is in work, which may be about to refer to them. What
     /// must wait is tried again when another deploy of the function ends, or when there is nothing to
     /// deploy; so are remembered bundles that were not removed. Objects of a version that is gone, if
-    /// they were not, go with their function.
+    /// they were not, go when the function is looked at.
     pub(super) async fn remove(&self, id: FunctionId) {
+        self.sweep(id, &[]).await;
+    }
+
+    /// Looks at what is stored of a function, if there is one of which nobody has for long, and removes what
+    /// none of its versions refers to. Whether there was, and it is known what is stored of it.
+    pub(super) async fn look(&self) -> bool {
+        let id = match self.stores.functions.next_look(LOOK_EVERY).await {
+            Ok(Some(id)) => id,
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "it is not known what to look at");
+                return false;
+            }
+        };
+        let listing = old_objects(self.stores.artifacts.as_ref(), id);
+        match tokio::time::timeout(SWEEP_TIME, listing).await {
+            Ok(Ok(old)) => {
+                if !old.is_empty() {
+                    self.sweep(id, &old).await;
+                }
+                return true;
+            }
+            Ok(Err(error)) => tracing::warn!(function = %id, error = %Chain(&error),
+                "it is not known what is stored of a function"),
+            Err(_) => tracing::warn!(function = %id,
+                "it takes too long to list what is stored of a function"),
+        }
+        false
+    }
+
+    /// Removes what is remembered and, of what is old, what may belong to no version.
+    async fn sweep(&self, id: FunctionId, old: &[ArtifactKey]) {
         // Before it is asked what waits: what is remembered later may be of a later deploy.
         let (owner, bundles) = match self.remembered.lock().get(&id) {
             Some(known) if known.rest_until.is_some_and(|until| Instant::now() < until) => {
@@ -143,10 +182,13 @@ impl Leftovers {
             Some(known) => (Some(known.owner), known.bundles.clone()),
             None => (None, Bundles::new()),
         };
+        let (mut stored, sources) = contents(old);
+        stored.extend(bundles.keys().cloned());
         let sweep = Sweep {
             holder: Uuid::new_v4().to_string(),
             lease: SWEEP_LEASE,
-            stored: bundles.keys().cloned().collect(),
+            stored: stored.into_iter().collect(),
+            sources: sources.into_iter().collect(),
         };
         // From before the lease begins.
         let until = Instant::now() + SWEEP_TIME;
@@ -161,7 +203,7 @@ impl Leftovers {
             }
         };
         if pruned.is_swept {
-            if self.remove_unreferenced(id, &pruned, &bundles, until).await {
+            if self.remove_unreferenced(id, &pruned, &bundles, !old.is_empty(), until).await {
                 self.forget(id, &bundles);
                 self.end(id, &sweep).await;
             } else if let Some(known) = self.remembered.lock().get_mut(&id) {
@@ -223,6 +265,7 @@ impl Leftovers {
         id: FunctionId,
         pruned: &Pruned,
         remembered: &Bundles,
+        has_old: bool,
         until: Instant,
     ) -> bool {
         let mut left = objects(id, &pruned.removed);
@@ -232,8 +275,42 @@ impl Leftovers {
         for kept in objects(id, &pruned.kept).into_keys() {
             left.remove(&kept);
         }
+        let removal = async {
+            if has_old {
+                left.extend(self.old_and_unreferenced(id, pruned).await);
+            }
+            self.delete_all(left, until).await
+        };
+        tokio::time::timeout_at(until.into(), removal).await.unwrap_or_else(|_| {
+            tracing::warn!(function = %id, "objects that no version refers to remain: no time is left");
+            false
+        })
+    }
+
+    /// What is old now that the sweep has begun: what was before may have been stored again since, for a
+    /// version that is about to be accepted.
+    async fn old_and_unreferenced(
+        &self,
+        id: FunctionId,
+        pruned: &Pruned,
+    ) -> Vec<(String, ArtifactKey)> {
+        let mut old = match old_objects(self.stores.artifacts.as_ref(), id).await {
+            Ok(old) => old,
+            Err(error) => {
+                // They are there at the next look.
+                tracing::warn!(function = %id, error = %Chain(&error),
+                    "objects that no version refers to may remain");
+                return Vec::new();
+            }
+        };
+        retain_unreferenced(&mut old, &pruned.kept);
+        old.into_iter().map(|key| (key.to_string(), key)).collect()
+    }
+
+    /// Whether all of them are gone.
+    async fn delete_all(&self, objects: BTreeMap<String, ArtifactKey>, until: Instant) -> bool {
         let artifacts = &self.stores.artifacts;
-        let removals = stream::iter(left).map(|(name, key)| async move {
+        let removals = stream::iter(objects).map(|(name, key)| async move {
             // A process that was stopped meanwhile goes on here before it sees that its time is over.
             if Instant::now() >= until {
                 return false;
@@ -248,13 +325,10 @@ impl Leftovers {
             }
             removed.is_ok()
         });
-        let removal = removals
+        removals
             .buffer_unordered(REMOVALS_IN_PARALLEL)
-            .fold(true, |all, is_removed| ready(all && is_removed));
-        tokio::time::timeout_at(until.into(), removal).await.unwrap_or_else(|_| {
-            tracing::warn!(function = %id, "objects that no version refers to remain: no time is left");
-            false
-        })
+            .fold(true, |all, is_removed| ready(all && is_removed))
+            .await
     }
 
     async fn end(&self, id: FunctionId, sweep: &Sweep) {

@@ -10,3 +10,4 @@ pub(crate) mod leftovers;
 mod native;
 mod pipeline;
 pub(crate) mod source;
+mod unreferenced;

@@ -260,6 +260,11 @@ pub(crate) fn stored_under(
     ArtifactKey::Source { function, version, path: format!("{hash}/{name}") }
 }
 
+/// The hash of the source that is stored under this path.
+pub(super) fn hash_in(path: &str) -> Option<SourceHash> {
+    path.split_once('/')?.0.parse().ok()
+}
+
 /// Whether esbuild reads it as JavaScript or TypeScript.
 pub(crate) fn is_code(path: &str) -> bool {
     path.rsplit_once('.').is_some_and(|(stem, extension)| {

@@ -1,16 +1,17 @@
 //! What deploys leave in storage that did not come to be served.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cloudserve_api::ApiOptions;
-use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore, ListedObject};
 use cloudserve_protocol::fault::{Fault, FaultClass};
-use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
+use cloudserve_protocol::ids::{BundleHash, FunctionId, SourceHash, UserId};
 use cloudserve_store::function::{DeployError, NewVersion, Sweep};
 use cloudserve_store::{DataDirLock, Stores, open_embedded, open_embedded_exclusive};
 use futures::future::join_all;
@@ -160,6 +161,7 @@ async fn nothing_is_built_while_another_server_removes_objects() {
         holder: "another".to_owned(),
         lease: Duration::from_hours(1),
         stored: vec![BundleHash::of(b"nobody's")],
+        sources: Vec::new(),
     };
     assert!(functions.prune(id, 20, &sweep).await.unwrap().is_swept);
 
@@ -229,6 +231,113 @@ async fn a_version_that_went_while_it_was_in_work_takes_nothing_along() {
     gate.notify_one();
     plane.stop_deployer().await;
     assert!(plane.bundle(&served).await.contains('1'));
+}
+
+/// Stores objects as servers do that are killed at once, so long ago.
+async fn left(plane: &Plane, keys: &[ArtifactKey], age: Duration) {
+    for key in keys {
+        plane.stores.artifacts.put(key, Bytes::from_static(b"1")).await.unwrap();
+        let path = plane.data.path().join("data/objects").join(key.to_string());
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_killed_servers_have_left_of_a_function_goes_when_it_is_old() {
+    let mut plane = Plane::start();
+    let token = plane.register("ada").await;
+    let first = plane.deploy(&token, &project(1)).await;
+    let served = plane.deploy(&token, &project(2)).await;
+    let function: FunctionId = served["id"].as_str().unwrap().parse().unwrap();
+    let id = function.to_string();
+    wait_for(&plane, &id, 6, 2).await;
+    plane.stop_deployer().await;
+
+    let source = |version, of: &[u8], name: &str| {
+        let path = format!("{}/{name}", SourceHash::of(of));
+        ArtifactKey::Source { function, version, path }
+    };
+    let bundle = |of: &[u8]| {
+        let hash = BundleHash::of(of);
+        [
+            ArtifactKey::Bundle { function, hash: hash.clone() },
+            ArtifactKey::SourceMap { function, hash },
+        ]
+    };
+    let (hours, minutes) = (Duration::from_hours(2), Duration::from_mins(50));
+    // Everything that is referred to is old, too.
+    let objects = plane.data.path().join("data/objects").join(&id);
+    let mut directories = vec![objects.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                let file = File::options().write(true).open(path).unwrap();
+                file.set_modified(SystemTime::now() - hours).unwrap();
+            }
+        }
+    }
+    let old = [source(3, b"old", "f.mjs"), source(4, b"old", "source.tar.gz")];
+    left(&plane, &old, hours).await;
+    left(&plane, &bundle(b"old"), hours).await;
+    // What may be about to be accepted, and what is of another shape.
+    let young = source(3, b"young", "f.mjs");
+    left(&plane, std::slice::from_ref(&young), minutes).await;
+    let unknown = ArtifactKey::Source { function, version: 1, path: "f.mjs".to_owned() };
+    left(&plane, std::slice::from_ref(&unknown), hours).await;
+    wait_for(&plane, &id, 8, 6).await;
+
+    plane.start_deployer();
+    wait_for(&plane, &id, 6, 4).await;
+    for key in [&young, &unknown, &ArtifactKey::PackageJson { function }] {
+        assert!(plane.stores.artifacts.exists(key).await.unwrap(), "{key}");
+    }
+    assert!(plane.bundle(&first).await.contains('1'));
+    assert!(plane.bundle(&served).await.contains('2'));
+    let again = format!("/api/function/{id}/redeploy?wait=true");
+    let view = plane.call(&token, "POST", &again, &Value::Null).await.expect(200).body;
+    assert_eq!(view["status"], "active", "{view:#}");
+}
+
+#[tokio::test]
+async fn a_source_that_is_being_removed_is_stored_again() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let view = plane.deploy(&token, &json!({ "name": "f", "code": "export default 1" })).await;
+    let function: FunctionId = view["id"].as_str().unwrap().parse().unwrap();
+    // As a server has left it that was killed before version 2 was accepted.
+    let code = "export default 2";
+    let versions = plane.data.path().join("data/objects").join(function.to_string()).join("src");
+    let stored = std::fs::read_dir(versions.join("1")).unwrap().next().unwrap().unwrap().path();
+    let name = std::fs::read_dir(stored).unwrap().next().unwrap().unwrap().file_name();
+    let path = format!("{}/{}", SourceHash::of(code.as_bytes()), name.to_str().unwrap());
+    let key = ArtifactKey::Source { function, version: 2, path };
+    left(&plane, std::slice::from_ref(&key), Duration::from_hours(2)).await;
+    let sweep = Sweep {
+        holder: "another".to_owned(),
+        lease: Duration::from_hours(1),
+        sources: vec![SourceHash::of(code.as_bytes())],
+        ..Sweep::default()
+    };
+    let functions = &plane.stores.functions;
+    assert!(functions.prune(function, 20, &sweep).await.unwrap().is_swept);
+
+    let body = json!({ "name": "f", "code": code });
+    let removal = async {
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let view = plane.get(&token, &format!("/api/function/{function}")).await.body;
+            assert_eq!(view["version"], 1, "{view:#}");
+        }
+        // Listed before it was stored again.
+        plane.stores.artifacts.delete(&key).await.unwrap();
+        functions.end_sweep(function, &sweep.holder).await.unwrap();
+    };
+    let (view, ()) = tokio::join!(plane.deploy(&token, &body), removal);
+    assert_eq!(view["status"], "active", "{view:#}");
 }
 
 /// What is wrong with a store of objects.
@@ -304,6 +413,13 @@ impl ArtifactStore for Cursed {
             self.strike().await;
         }
         self.inner.delete_function(function).await
+    }
+
+    fn list(
+        &self,
+        function: FunctionId,
+    ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        self.inner.list(function)
     }
 }
 

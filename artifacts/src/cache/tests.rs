@@ -4,6 +4,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use cloudserve_protocol::artifact::ListedObject;
 use futures::stream::BoxStream;
 
 use super::*;
@@ -51,6 +52,10 @@ impl ArtifactStore for OneBundle {
 
     async fn delete_function(&self, _: FunctionId) -> Result<(), ArtifactError> {
         Ok(())
+    }
+
+    fn list(&self, _: FunctionId) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        futures::stream::empty().boxed()
     }
 }
 

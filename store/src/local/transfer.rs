@@ -1,6 +1,6 @@
 //! All objects of a directory, in the order of their keys.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,13 +43,13 @@ struct Walk {
 }
 
 impl Walk {
-    fn begin(directory: Arc<Directory>) -> Self {
-        let root = vec![Found::Directory(String::new())].into_iter();
+    fn begin(directory: Arc<Directory>, prefix: String) -> Self {
+        let root = vec![Found::Directory(prefix)].into_iter();
         Self { directory, rest: vec![root] }
     }
 
     /// The next objects; none at the end.
-    fn step(&mut self) -> io::Result<Vec<StoredObject>> {
+    fn step(&mut self) -> io::Result<Vec<(String, Metadata)>> {
         let mut objects = Vec::new();
         while objects.len() < STEP
             && let Some(level) = self.rest.last_mut()
@@ -61,7 +61,7 @@ impl Walk {
                     self.rest.push(names.into_iter());
                 }
                 Some(Found::Object(key)) => match fs::metadata(self.directory.root.join(&key)) {
-                    Ok(metadata) => objects.push(StoredObject { key, bytes: metadata.len() }),
+                    Ok(metadata) => objects.push((key, metadata)),
                     // Deleted since.
                     Err(error) if is_absence(&error) => {}
                     Err(error) => return Err(error),
@@ -95,22 +95,32 @@ impl Walk {
     }
 }
 
+/// The objects whose keys begin so: with nothing, or with the names of directories, each followed by a
+/// slash.
+pub(super) fn walk(
+    directory: Arc<Directory>,
+    prefix: String,
+) -> BoxStream<'static, Result<(String, Metadata), ArtifactError>> {
+    let steps = try_unfold(Walk::begin(directory, prefix), |mut walk| async move {
+        let step = tokio::task::spawn_blocking(move || {
+            let objects = walk.step();
+            (walk, objects)
+        });
+        let (walk, objects) = step.await.map_err(failed("list", ""))?;
+        let objects = objects.map_err(failed("list", ""))?;
+        Ok((!objects.is_empty()).then_some((objects, walk)))
+    });
+    steps
+        .map_ok(|objects| iter(objects.into_iter().map(Ok::<_, ArtifactError>)))
+        .try_flatten()
+        .boxed()
+}
+
 #[async_trait]
 impl ObjectTransfer for LocalObjects {
     fn list(&self) -> BoxStream<'static, Result<StoredObject, ArtifactError>> {
-        let walk = Walk::begin(self.0.clone());
-        let steps = try_unfold(walk, |mut walk| async move {
-            let step = tokio::task::spawn_blocking(move || {
-                let objects = walk.step();
-                (walk, objects)
-            });
-            let (walk, objects) = step.await.map_err(failed("list", ""))?;
-            let objects = objects.map_err(failed("list", ""))?;
-            Ok((!objects.is_empty()).then_some((objects, walk)))
-        });
-        steps
-            .map_ok(|objects| iter(objects.into_iter().map(Ok::<_, ArtifactError>)))
-            .try_flatten()
+        walk(self.0.clone(), String::new())
+            .map_ok(|(key, metadata)| StoredObject { key, bytes: metadata.len() })
             .boxed()
     }
 

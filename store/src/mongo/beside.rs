@@ -35,6 +35,9 @@ async fn index(database: &Database) {
     while let Err(error) = schema::index_versions(database).await {
         failed(&error, "the indexes of versions could not be made").await;
     }
+    while let Err(error) = schema::index_looks(database).await {
+        failed(&error, "an index of functions could not be made").await;
+    }
 }
 
 async fn keep(database: &Database, ages: Ages) {

@@ -317,6 +317,10 @@ impl FunctionStore for MongoFunctions {
         in_transaction!(self.database, |tx| sweeps::prune(&self.database, id, keep, sweep, &mut tx))
     }
 
+    async fn next_look(&self, age: Duration) -> Result<Option<FunctionId>, StoreError> {
+        in_transaction!(self.database, |tx| sweeps::next_look(&self.database, age, &mut tx))
+    }
+
     async fn end_sweep(&self, id: FunctionId, holder: &str) -> Result<(), StoreError> {
         sweeps::end(&self.database, id, holder).await
     }

@@ -217,3 +217,10 @@ pub(super) async fn index_versions(database: &Database) -> Result<(), StoreError
     let made = versions.create_indexes([by_account, by_bytes]).await;
     made.map(drop).map_err(StoreError::unavailable)
 }
+
+/// At which function nobody has looked for longest. Until it is there, all of them are looked through.
+pub(super) async fn index_looks(database: &Database) -> Result<(), StoreError> {
+    let functions = database.collection(FUNCTIONS);
+    let made = functions.create_index(plain(doc! { "lookedAt": 1 })).await;
+    made.map(drop).map_err(StoreError::unavailable)
+}

@@ -1,14 +1,15 @@
 //! Versions that go, and the sweep that removes the objects they leave: `sweptBy` and `sweptUntil` of
-//! a function.
+//! a function. `lookedAt`: when somebody last looked for objects that none refers to.
 //!
 //! Invariant: no sweep of a function begins while a version of it waits or is in work. So whoever has
 //! such a version and has seen that none is under way knows that nothing is removed until it ends. How
 //! long one may take is by the clock of the database, as leases are.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use cloudserve_protocol::ids::{FunctionId, SourceHash};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Document, RawDocumentBuf, Uuid, doc};
 use serde::Deserialize;
 
 use super::database::{Database, Failed, Transaction};
@@ -58,6 +59,14 @@ struct PointerDocument {
     active_version: Option<u32>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LookDocument {
+    #[serde(rename = "_id")]
+    id: Uuid,
+    is_due: bool,
+}
+
 pub(super) async fn prune(
     database: &Database,
     id: FunctionId,
@@ -82,7 +91,7 @@ pub(super) async fn prune(
         all.push((status, StoredVersion { version: id.version, source_hash, source: None, built }));
     }
     let mut pruned = divide(all, active_version, keep);
-    if !leaves_objects(&pruned, &sweep.stored) {
+    if !leaves_objects(&pruned, sweep) {
         return Ok(pruned);
     }
     if !begin(database, id, sweep, tx).await? {
@@ -161,4 +170,33 @@ pub(super) async fn is_swept(database: &Database, id: FunctionId) -> Result<bool
     let functions = database.collection(FUNCTIONS);
     let found = functions.find_one(swept).projection(doc! { "_id": 1 });
     Ok(database.bounded(found).await?.is_some())
+}
+
+/// See [`crate::FunctionStore::next_look`]. How long ago a look was is by the clock of the database, too.
+pub(super) async fn next_look(
+    database: &Database,
+    age: Duration,
+    tx: &mut Transaction,
+) -> Result<Option<FunctionId>, Failed> {
+    let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    let functions = database.collection(FUNCTIONS);
+    // The first of an index, whether it is due or not: where none is, none is passed over. A field that is
+    // not there is less than every time.
+    let next = [
+        doc! { "$sort": { "lookedAt": 1 } },
+        doc! { "$limit": 1 },
+        doc! { "$project": {
+            "isDue": { "$lte": ["$lookedAt", { "$subtract": ["$$NOW", age_ms] }] },
+        } },
+    ];
+    let found = functions.aggregate(next).with_type::<RawDocumentBuf>();
+    let mut found = found.session(tx.session()).await?;
+    let Some(row) = found.next(tx.session()).await else { return Ok(None) };
+    let LookDocument { id, is_due } = parse("function", &row?)?;
+    if !is_due {
+        return Ok(None);
+    }
+    let looked = vec![doc! { "$set": { "lookedAt": "$$NOW" } }];
+    functions.update_one(doc! { "_id": id }, looked).session(tx.session()).await?;
+    Ok(Some(FunctionId::of(id)))
 }

@@ -12,7 +12,7 @@ mod write;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -26,9 +26,10 @@ use aws_sdk_s3::types::{
     BucketLocationConstraint, CreateBucketConfiguration, Delete, ObjectIdentifier,
 };
 use bytes::Bytes;
-use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore, ListedObject};
 use cloudserve_protocol::ids::FunctionId;
-use futures::stream::BoxStream;
+use futures::future::ready;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::OpenError;
@@ -322,6 +323,22 @@ impl ArtifactStore for S3Objects {
                 return Ok(());
             }
         }
+    }
+
+    fn list(
+        &self,
+        function: FunctionId,
+    ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        let found = self.walk(format!("{function}/"));
+        let listed = found.try_filter_map(move |(text, object)| {
+            let key = ArtifactKey::of_function(function, &text);
+            let listed = key.zip(object.last_modified).map(|(key, time)| {
+                let stored_at = SystemTime::try_from(time).map_err(failed("list", &text));
+                stored_at.map(|stored_at| ListedObject { key, stored_at })
+            });
+            ready(listed.transpose())
+        });
+        listed.boxed()
     }
 }
 

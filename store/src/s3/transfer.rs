@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use async_trait::async_trait;
+use aws_sdk_s3::types::Object;
 use bytes::Bytes;
 use cloudserve_protocol::artifact::ArtifactError;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt, iter, try_unfold};
@@ -19,40 +20,59 @@ enum Place {
 }
 
 impl S3Objects {
-    /// The next page of a listing, and where it ends.
-    async fn list_page(&self, place: &Place) -> Result<(Vec<StoredObject>, Place), ArtifactError> {
+    /// The next page of the objects whose keys begin so, and where it ends.
+    async fn list_page(
+        &self,
+        prefix: &str,
+        place: &Place,
+    ) -> Result<(Vec<(String, Object)>, Place), ArtifactError> {
         let mut list = self.client.list_objects_v2().bucket(&self.bucket);
+        if !prefix.is_empty() {
+            list = list.prefix(prefix);
+        }
         if let Place::After(key) = place {
             list = list.start_after(key);
         }
-        let listed = list.send().await.map_err(failed("list", ""))?;
-        let objects = listed.contents.unwrap_or_default().into_iter().filter_map(|object| {
-            let bytes = object.size.unwrap_or(0).unsigned_abs();
-            object.key.map(|key| StoredObject { key, bytes })
-        });
-        let objects: Vec<StoredObject> = objects.collect();
+        let listed = list.send().await.map_err(failed("list", prefix))?;
+        let objects = listed.contents.unwrap_or_default().into_iter();
+        let objects: Vec<(String, Object)> =
+            objects.filter_map(|mut object| object.key.take().map(|key| (key, object))).collect();
         // By the last key and not by a token, which a store may take back after a while.
         let next = match objects.last() {
-            Some(last) if listed.is_truncated == Some(true) => Place::After(last.key.clone()),
+            Some((last, _)) if listed.is_truncated == Some(true) => Place::After(last.clone()),
             _ => Place::End,
         };
         Ok((objects, next))
+    }
+
+    /// The objects whose keys begin so, in the order of these, asked for page by page.
+    pub(super) fn walk(
+        &self,
+        prefix: String,
+    ) -> BoxStream<'static, Result<(String, Object), ArtifactError>> {
+        let begin = (self.clone(), prefix, Place::Begin);
+        let pages = try_unfold(begin, |(store, prefix, place)| async move {
+            if matches!(place, Place::End) {
+                return Ok(None);
+            }
+            let (objects, next) = store.list_page(&prefix, &place).await?;
+            Ok(Some((objects, (store, prefix, next))))
+        });
+        pages
+            .map_ok(|objects| iter(objects.into_iter().map(Ok::<_, ArtifactError>)))
+            .try_flatten()
+            .boxed()
     }
 }
 
 #[async_trait]
 impl ObjectTransfer for S3Objects {
     fn list(&self) -> BoxStream<'static, Result<StoredObject, ArtifactError>> {
-        let pages = try_unfold((self.clone(), Place::Begin), |(store, place)| async move {
-            if matches!(place, Place::End) {
-                return Ok(None);
-            }
-            let (objects, next) = store.list_page(&place).await?;
-            Ok(Some((objects, (store, next))))
-        });
-        pages
-            .map_ok(|objects| iter(objects.into_iter().map(Ok::<_, ArtifactError>)))
-            .try_flatten()
+        self.walk(String::new())
+            .map_ok(|(key, object)| StoredObject {
+                key,
+                bytes: object.size.unwrap_or(0).unsigned_abs(),
+            })
             .try_filter(|object| {
                 // Some stores list folders, too.
                 let is_ours = object.key != FORMAT_KEY && !object.key.ends_with('/');

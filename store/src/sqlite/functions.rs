@@ -187,6 +187,10 @@ impl FunctionStore for SqliteFunctions {
         self.meta.write(move |c, _| sweeps::prune(c, id, keep, &sweep)).await
     }
 
+    async fn next_look(&self, age: Duration) -> Result<Option<FunctionId>, StoreError> {
+        self.meta.write(move |c, _| sweeps::next_look(c, age)).await
+    }
+
     async fn end_sweep(&self, id: FunctionId, holder: &str) -> Result<(), StoreError> {
         let holder = holder.to_owned();
         self.meta.write(move |c, _| sweeps::end(c, id, &holder)).await

@@ -3,6 +3,8 @@
 //! Invariant: no sweep of a function begins while a version of it waits or is in work. So whoever has
 //! such a version and has seen that none is under way knows that nothing is removed until it ends.
 
+use std::time::Duration;
+
 use cloudserve_protocol::ids::FunctionId;
 use rusqlite::{Connection, Row, params};
 
@@ -45,7 +47,7 @@ pub(super) fn prune(
         },
     )?;
     let mut pruned = divide(versions, active, keep);
-    if !leaves_objects(&pruned, &sweep.stored) {
+    if !leaves_objects(&pruned, sweep) {
         return Ok(pruned);
     }
     if !begin(c, id, sweep)? {
@@ -109,6 +111,23 @@ pub(super) fn is_swept(c: &Connection, id: FunctionId) -> Result<bool, StoreErro
     c.prepare_cached("SELECT 1 FROM sweeps WHERE function_id = ?1 AND until > ?2")
         .and_then(|mut query| query.exists(params![id.as_bytes(), Timestamp::now().0]))
         .map_err(storage_failed)
+}
+
+pub(super) const NEXT_LOOK: &str = "SELECT id FROM functions WHERE looked_at <= ?1
+     ORDER BY looked_at LIMIT 1";
+
+/// See [`crate::FunctionStore::next_look`].
+pub(super) fn next_look(c: &Connection, age: Duration) -> Result<Option<FunctionId>, StoreError> {
+    let now = Timestamp::now();
+    let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    let until = now.0.saturating_sub(age_ms);
+    let next =
+        one(c, NEXT_LOOK, [until], "function", |row| Ok(FunctionId::from_bytes(row.get(0)?)))?;
+    if let Some(id) = next {
+        let looked = params![id.as_bytes(), now.0];
+        execute(c, "UPDATE functions SET looked_at = ?2 WHERE id = ?1", looked)?;
+    }
+    Ok(next)
 }
 
 /// Ends those of a process that is dead.

@@ -1,7 +1,9 @@
 //! Objects.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
-use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey};
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ListedObject};
 use cloudserve_protocol::ids::{BundleHash, DepHash, FunctionId};
 use cloudserve_store::Stores;
 use futures::TryStreamExt;
@@ -152,4 +154,47 @@ pub(crate) async fn one_object_is_deleted_alone(stores: &Stores) {
     assert!(stores.artifacts.delete(&source(function, "../x")).await.is_err());
     stores.artifacts.put(&keys[0], Bytes::from_static(b"y")).await.unwrap();
     assert_eq!(stores.artifacts.get(&keys[0], 1).await.unwrap(), "y");
+}
+
+pub(crate) async fn objects_of_a_function_are_listed_with_their_age(stores: &Stores) {
+    let (function, other) = (FunctionId::new(), FunctionId::new());
+    let hash = BundleHash::of(b"x");
+    let mut keys = vec![
+        source(function, "a/b.ts"),
+        source(function, "a/c d/\u{e9}.ts"),
+        ArtifactKey::PackageJson { function },
+        ArtifactKey::Bundle { function, hash: hash.clone() },
+        ArtifactKey::SourceMap { function, hash: hash.clone() },
+        ArtifactKey::Assets { function, hash },
+    ];
+    let others =
+        [source(other, "a/b.ts"), ArtifactKey::DependencyTree { hash: DepHash::of(b"deps") }];
+    for key in keys.iter().chain(&others) {
+        stores.artifacts.put(key, Bytes::from_static(b"x")).await.unwrap();
+    }
+    let list = async |id| -> Vec<ListedObject> {
+        let mut listed: Vec<ListedObject> = stores.artifacts.list(id).try_collect().await.unwrap();
+        listed.sort_by_key(|object: &ListedObject| object.key.to_string());
+        listed
+    };
+    let listed = list(function).await;
+    keys.sort_by_key(ToString::to_string);
+    assert_eq!(listed.iter().map(|object| object.key.clone()).collect::<Vec<_>>(), keys);
+    // Both clocks are of this machine; some stores tell full seconds.
+    let (now, hour) = (SystemTime::now(), Duration::from_hours(1));
+    for object in &listed {
+        assert!(object.stored_at < now + hour && now < object.stored_at + hour, "{object:?}");
+    }
+
+    // What is stored again is young again.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let again = source(function, "a/b.ts");
+    stores.artifacts.put(&again, Bytes::from_static(b"x")).await.unwrap();
+    let of = |listed: &[ListedObject]| {
+        listed.iter().find(|object| object.key == again).unwrap().stored_at
+    };
+    assert!(of(&list(function).await) > of(&listed));
+    stores.artifacts.delete_function(function).await.unwrap();
+    assert!(list(function).await.is_empty());
+    assert_eq!(list(other).await.len(), 1);
 }

@@ -133,12 +133,15 @@ macro_rules! backends {
                 versions::old_versions_go_and_what_is_served_stays,
                 versions::sweeps_and_deploys_take_turns,
                 versions::versions_that_go_begin_a_sweep,
+                versions::sources_that_none_refers_to_begin_a_sweep,
+                versions::functions_are_looked_at_in_turn,
                 versions::environments_are_walked_and_replaced,
                 artifacts::objects_round_trip,
                 artifacts::hostile_keys_stay_inside,
                 artifacts::readers_see_all_or_nothing,
                 artifacts::deletion_leaves_other_functions_and_trees,
                 artifacts::one_object_is_deleted_alone,
+                artifacts::objects_of_a_function_are_listed_with_their_age,
             }
         }
     )*};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
+use cloudserve_protocol::ids::{BundleHash, FunctionId, SourceHash, UserId};
 use cloudserve_store::function::{
     Activation, DeployStatus, NewVersion, Pruned, Rollback, SealedEnv, StoredSource, StoredVersion,
     Sweep,
@@ -136,6 +136,7 @@ pub(crate) async fn sweeps_and_deploys_take_turns(stores: &Stores) {
         holder: holder.to_owned(),
         lease: Duration::from_mins(1),
         stored: vec![BundleHash::of(stored)],
+        sources: Vec::new(),
     };
     let begin = async |sweep: &Sweep| stores.functions.prune(id, 9, sweep).await.unwrap();
     let is_swept = async || stores.functions.is_swept(id).await.unwrap();
@@ -189,7 +190,7 @@ pub(crate) async fn versions_that_go_begin_a_sweep(stores: &Stores) {
     let sweep = |holder: &str| Sweep {
         holder: holder.to_owned(),
         lease: Duration::from_mins(1),
-        stored: Vec::new(),
+        ..Sweep::default()
     };
     // Two servers at once: the versions go to one of them.
     let (a, b) = (sweep("a"), sweep("b"));
@@ -198,6 +199,49 @@ pub(crate) async fn versions_that_go_begin_a_sweep(stores: &Stores) {
     assert_eq!(a.removed.len() + b.removed.len(), 1);
     assert_ne!(a.is_swept, b.is_swept);
     assert!(stores.functions.is_swept(id).await.unwrap());
+}
+
+pub(crate) async fn sources_that_none_refers_to_begin_a_sweep(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    let begin = async |sources: &[&SourceHash]| {
+        let sources = sources.iter().map(|hash| (*hash).clone()).collect();
+        let sweep = Sweep { lease: Duration::from_mins(1), sources, ..Sweep::default() };
+        stores.functions.prune(id, 9, &sweep).await.unwrap().is_swept
+    };
+    let nobodys = SourceHash::of(b"nobody's");
+    stores.functions.accept(new.clone()).await.unwrap();
+    assert!(!begin(&[&nobodys]).await, "one waits");
+    stores.functions.fail(id, 1, deploy_error()).await.unwrap();
+    assert!(!begin(&[&new.source_hash]).await);
+    assert!(begin(&[&new.source_hash, &nobodys]).await);
+}
+
+pub(crate) async fn functions_are_looked_at_in_turn(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let next = async |age| stores.functions.next_look(age).await.unwrap();
+    let (now, hour) = (Duration::ZERO, Duration::from_hours(1));
+    assert_eq!(next(now).await, None);
+    let mut ids = Vec::new();
+    for name in ["a", "b", "c"] {
+        let new = first_version(ada, name);
+        ids.push(new.function_id);
+        stores.functions.accept(new.clone()).await.unwrap();
+        // Nobody has looked at it yet.
+        assert_eq!(next(hour).await, Some(new.function_id));
+        assert_eq!(next(hour).await, None);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Two servers at once share them.
+    let (one, other) = tokio::join!(next(now), next(now));
+    let mut first = [one.unwrap(), other.unwrap()];
+    first.sort_unstable();
+    assert_eq!(first, ids[..2]);
+    assert_eq!(next(now).await, Some(ids[2]));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    stores.functions.delete_function(ada, first[0]).await.unwrap();
+    assert_eq!(next(now).await, Some(first[1]));
 }
 
 pub(crate) async fn environments_are_walked_and_replaced(stores: &Stores) {

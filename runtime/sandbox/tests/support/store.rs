@@ -4,7 +4,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore};
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore, ListedObject};
 use cloudserve_protocol::ids::FunctionId;
 use futures::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
@@ -55,6 +55,10 @@ impl ArtifactStore for MemoryStore {
     async fn delete_function(&self, function: FunctionId) -> Result<(), ArtifactError> {
         self.0.lock().retain(|key, _| !key.starts_with(&function.to_string()));
         Ok(())
+    }
+
+    fn list(&self, _: FunctionId) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        stream::empty().boxed()
     }
 }
 

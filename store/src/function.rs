@@ -334,6 +334,15 @@ pub struct StoredVersion {
     pub source: Option<StoredSource>,
     /// What the build made.
     pub built: Option<BuiltVersion>,
+    /// While it waits or is in work: bundles that it may refer to in the end.
+    pub making: Vec<BundleHash>,
+}
+
+impl StoredVersion {
+    /// The bundles that it refers to, or may in the end.
+    pub fn bundles(&self) -> impl Iterator<Item = &BundleHash> {
+        self.built.iter().map(|built| &built.bundle_hash).chain(&self.making)
+    }
 }
 
 /// Where a source is.
@@ -359,8 +368,7 @@ pub struct Sweep {
 }
 
 /// The versions of a function that were removed and those that are left, each newest first. Both are
-/// empty while a version waits or is in work or another sweep is under way, and of a function that is
-/// not there.
+/// empty while another sweep is under way, and of a function that is not there.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pruned {
     /// No longer there.
@@ -470,10 +478,9 @@ pub trait FunctionStore: Send + Sync {
     ) -> Result<Rollback, StoreError>;
 
     /// Removes what is beyond the newest `keep` versions that were built (at least 1), but never the
-    /// served one, and beyond the newest five that failed. Begins the sweep if that, or what `sweep`
-    /// names, leaves objects that no version refers to. Does nothing while a version of the function
-    /// waits or is in work, which may be about to store what an old one refers to, or while another
-    /// sweep is under way.
+    /// served one nor those that wait or are in work, and beyond the newest five that failed. Begins the
+    /// sweep if that, or what `sweep` names, leaves objects that no version refers to or makes. Does
+    /// nothing while another sweep is under way.
     async fn prune(&self, id: FunctionId, keep: u32, sweep: &Sweep) -> Result<Pruned, StoreError>;
 
     /// The function at which nobody has looked for longest, for objects that none of its versions refers
@@ -483,8 +490,16 @@ pub trait FunctionStore: Send + Sync {
     /// Ends the sweep of this holder, if it is under way.
     async fn end_sweep(&self, id: FunctionId, holder: &str) -> Result<(), StoreError>;
 
-    /// Whether objects of the function may be removed in this moment. Once `false`, it stays so for as
-    /// long as a version of the function waits or is in work.
+    /// Notes that a version in work is about to store this bundle and may refer to it in the end. Until it
+    /// has ended, no sweep that begins from now on removes the bundle: one that is under way may.
+    async fn note_bundle(
+        &self,
+        id: FunctionId,
+        version: u32,
+        bundle: &BundleHash,
+    ) -> Result<(), StoreError>;
+
+    /// Whether objects of the function may be removed in this moment.
     async fn is_swept(&self, id: FunctionId) -> Result<bool, StoreError>;
 
     /// Versions of all accounts whose environment is not empty, in the order of function and

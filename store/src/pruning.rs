@@ -10,19 +10,21 @@ use crate::function::{DeployStatus, Pruned, StoredVersion, Sweep};
 const FAILED_KEPT: usize = 5;
 
 /// Divides the versions of a function, newest first: the newest `keep` that were built stay (at least
-/// one), so does the served one, and of those that failed the newest few. So failures take no place
-/// from what can be gone back to. While a version waits or is in work all stay.
+/// one), so do the served one and those that wait or are in work, and of those that failed the newest
+/// few. So failures take no place from what can be gone back to, nor does what may come to nothing.
 pub(crate) fn divide(
     all: Vec<(DeployStatus, StoredVersion)>,
     active: Option<u32>,
     keep: u32,
 ) -> Pruned {
     let mut pruned = Pruned::default();
-    if all.iter().any(|(status, _)| status.is_under_way()) {
-        return pruned;
-    }
     let (mut n_built, mut n_failed) = (0, 0);
-    for (status, version) in all {
+    for (status, mut version) in all {
+        if status.is_under_way() {
+            pruned.kept.push(version);
+            continue;
+        }
+        version.making.clear();
         let (n, most) = if status == DeployStatus::Failed {
             (&mut n_failed, FAILED_KEPT)
         } else {
@@ -40,15 +42,13 @@ pub(crate) fn divide(
 
 /// Whether there may be objects that no version refers to: of versions that go, or what the sweep names.
 pub(crate) fn leaves_objects(pruned: &Pruned, sweep: &Sweep) -> bool {
-    let is_bundle = |hash: &BundleHash| {
-        let mut built = pruned.kept.iter().filter_map(|version| version.built.as_ref());
-        built.any(|built| built.bundle_hash == *hash)
-    };
+    let is_bundle =
+        |hash: &BundleHash| pruned.kept.iter().any(|version| version.bundles().any(|b| b == hash));
     let is_source =
         |hash: &SourceHash| pruned.kept.iter().any(|version| version.source_hash == *hash);
     let are_all_known =
         || sweep.stored.iter().all(is_bundle) && sweep.sources.iter().all(is_source);
-    // None is kept of a function that is not there, or while a version waits: nothing is known then.
+    // None is kept of a function that is not there: nothing is known then.
     !pruned.kept.is_empty() && (!pruned.removed.is_empty() || !are_all_known())
 }
 
@@ -74,6 +74,7 @@ mod tests {
             source_hash: SourceHash::of(source.as_bytes()),
             source: None,
             built: None,
+            making: Vec::new(),
         }
     }
 
@@ -96,10 +97,38 @@ mod tests {
         assert_eq!(numbers(&pruned.removed), (4..=17).rev().collect::<Vec<_>>());
         let pruned = divide(all(&built), Some(1), 0);
         assert_eq!(numbers(&pruned.kept), [22, 21, 20, 19, 18, 3, 1]);
-        for waits in [DeployStatus::Pending, DeployStatus::Deploying] {
-            let pruned = divide(all(&[(3, Active), (2, waits)]), Some(3), 1);
-            assert!(pruned.removed.is_empty() && pruned.kept.is_empty());
+    }
+
+    #[test]
+    fn what_waits_or_is_in_work_stays_and_keeps_nothing_else() {
+        use DeployStatus::{Active, Deploying, Failed, Pending, Superseded};
+        let of = [
+            (9, Pending),
+            (8, Failed),
+            (7, Deploying),
+            (6, Superseded),
+            (5, Pending),
+            (4, Superseded),
+            (3, Superseded),
+            (2, Active),
+            (1, Superseded),
+        ];
+        let making = vec![BundleHash::of(b"bundle")];
+        let all = of.map(|(number, status)| {
+            (status, StoredVersion { making: making.clone(), ..version(number) })
+        });
+        let pruned = divide(all.into(), Some(2), 2);
+        assert_eq!(numbers(&pruned.kept), [9, 8, 7, 6, 5, 4, 2]);
+        assert_eq!(numbers(&pruned.removed), [3, 1]);
+        // What has ended makes nothing any more.
+        for kept in &pruned.kept {
+            assert_eq!(kept.making.is_empty(), ![9, 7, 5].contains(&kept.version));
         }
+        let stored =
+            |stored: &[u8]| Sweep { stored: vec![BundleHash::of(stored)], ..Sweep::default() };
+        let kept = Pruned { removed: Vec::new(), ..pruned };
+        assert!(!leaves_objects(&kept, &stored(b"bundle")));
+        assert!(leaves_objects(&kept, &stored(b"nobody's")));
     }
 
     #[test]

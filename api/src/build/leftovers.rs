@@ -9,9 +9,9 @@
 //! Of functions that are not there, not yet or no longer, the **store** notes that objects of them may
 //! be: whoever was to store their source, or to remove what they leave, may have been killed.
 //!
-//! Objects are removed in a **sweep**, of which the store knows: none begins while a version of the
-//! function waits or is in work, and no version is built while one is under way ([`Leftovers::settled`]).
-//! So no server removes what another is about to have served.
+//! Objects are removed in a **sweep**, of which the store knows: what a version in work is about to store
+//! is noted there, and stored when no sweep is under way that has begun before ([`Leftovers::settled`]). So
+//! no server removes what another is about to have served, and versions that wait keep no old ones.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -64,7 +64,7 @@ const ACCEPTED_WITHIN: Duration = Duration::from_mins(30);
 /// How often it is looked at what is stored of a function.
 const LOOK_EVERY: Duration = Duration::from_hours(24);
 
-/// How often a build looks whether a sweep has ended.
+/// How often it is looked whether a sweep has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// When it was begun to store what is not referred to yet, before that was noted if it is of a function
@@ -119,7 +119,8 @@ impl Leftovers {
         }
     }
 
-    /// Remembers a bundle that is about to be stored.
+    /// Remembers a bundle that is about to be stored, of a version for which [`Self::settled`] has returned:
+    /// a sweep that has begun before it was noted would forget it.
     pub(super) fn remember(&self, owner: UserId, id: FunctionId, bundle: BundleHash) {
         let mut remembered = self.remembered.lock();
         let has_room = remembered.len() < MAX_FUNCTIONS;
@@ -136,11 +137,10 @@ impl Leftovers {
         }
     }
 
-    /// Removes versions beyond those that are kept, and the objects that none refers to. Does nothing
-    /// while a version of the function waits or is in work, which may be about to refer to them. What
-    /// must wait is tried again when another deploy of the function ends, or when there is nothing to
-    /// deploy; so are remembered bundles that were not removed. Objects of a version that is gone, if
-    /// they were not, go when the function is looked at.
+    /// Removes versions beyond those that are kept, and the objects that none refers to, nor may in the end.
+    /// While somebody else does, that is tried again when another deploy of the function ends, or when
+    /// there is nothing to deploy; so are remembered bundles that were not removed. Objects of a version
+    /// that is gone, if they were not, go when the function is looked at.
     pub(super) async fn remove(&self, id: FunctionId) {
         self.sweep(id, &[]).await;
     }
@@ -175,7 +175,7 @@ impl Leftovers {
     /// Removes what is remembered and, of what is old, what may belong to no version.
     async fn sweep(&self, id: FunctionId, old: &[ArtifactKey]) {
         // Before it is asked what waits: what is remembered later may be of a later deploy.
-        let (owner, bundles) = match self.remembered.lock().get(&id) {
+        let (owner, mut bundles) = match self.remembered.lock().get(&id) {
             Some(known) if known.rest_until.is_some_and(|until| Instant::now() < until) => {
                 (Some(known.owner), Bundles::new())
             }
@@ -202,6 +202,9 @@ impl Leftovers {
                 return;
             }
         };
+        // Of these it is not known yet what becomes of them.
+        bundles
+            .retain(|bundle, _| !pruned.kept.iter().any(|version| version.making.contains(bundle)));
         if pruned.is_swept {
             if self.remove_unreferenced(id, &pruned, &bundles, !old.is_empty(), until).await {
                 self.forget(id, &bundles);
@@ -217,9 +220,15 @@ impl Leftovers {
         }
     }
 
-    /// Returns when nothing of the function is being removed. It stays so for as long as a version of
-    /// it waits or is in work.
-    pub(super) async fn settled(&self, id: FunctionId) -> Result<(), StoreError> {
+    /// Notes a bundle that a version in work is about to store, and returns when nobody removes it before
+    /// the version has ended.
+    pub(super) async fn settled(
+        &self,
+        id: FunctionId,
+        version: u32,
+        bundle: &BundleHash,
+    ) -> Result<(), StoreError> {
+        self.stores.functions.note_bundle(id, version, bundle).await?;
         while self.stores.functions.is_swept(id).await? {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -372,8 +381,8 @@ fn objects(id: FunctionId, versions: &[StoredVersion]) -> BTreeMap<String, Artif
             let key = stored_under(id, source.version, &version.source_hash, only_file);
             keys.insert(key.to_string(), key);
         }
-        if let Some(built) = &version.built {
-            keys.extend(of_bundle(id, &built.bundle_hash));
+        for bundle in version.bundles() {
+            keys.extend(of_bundle(id, bundle));
         }
     }
     keys

@@ -199,9 +199,6 @@ impl Pipeline {
     /// Builds a version, unless its build is known, and loads it once. What it returns is durable
     /// and known to work.
     pub(super) async fn make(&self, claimed: &Claimed) -> Result<BuiltVersion, Failure> {
-        // From here until the version has ended no server removes what it stores.
-        let id = claimed.version.function_id;
-        self.leftovers.settled(id).await.map_err(Failure::transient)?;
         let mut built = match &claimed.version.built {
             Some(built) => built.clone(),
             None => self.build(claimed).await?,
@@ -246,7 +243,10 @@ impl Pipeline {
         let beside = objects.iter().skip(1).map(|(_, bytes)| bytes.len() as u64);
         let beside_bytes: u64 = beside.sum();
         let manifest_key = ArtifactKey::PackageJson { function: id };
-        self.leftovers.remember(claimed.function.user_id, id, bundle_hash.clone());
+        // From here until the version has ended no server removes what it stores.
+        let settled = self.leftovers.settled(id, version.version, &bundle_hash).await;
+        settled.map_err(Failure::transient)?;
+        self.leftovers.remember(owner, id, bundle_hash.clone());
         tokio::try_join!(
             try_join_all(objects.iter().map(|(key, bytes)| self.artifacts.put(key, bytes.clone()))),
             self.artifacts.put(&manifest_key, manifest(claimed)),

@@ -1,7 +1,7 @@
 //! Objects of a function that none of its versions refers to, whoever left them.
 //!
 //! A process that is killed leaves a source that it has stored and that was not accepted, a bundle that
-//! was not loaded, and what it was to remove. Such objects are known by that they are old: younger ones may
+//! was not loaded, and what it was to remove. Such objects are known by their age: younger ones may
 //! be about to be referred to.
 
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ pub(super) async fn old_objects(
     let old = artifacts.list(id).take(MOST_LISTED).try_filter_map(move |object: ListedObject| {
         let age = now.duration_since(object.stored_at).unwrap_or_default();
         let is_old = age >= OLD_AFTER;
-        ready(Ok(is_old.then_some(object.key)))
+        ready(Ok::<_, ArtifactError>(is_old.then_some(object.key)))
     });
     old.try_collect().await
 }
@@ -56,8 +56,7 @@ pub(super) fn contents(keys: &[ArtifactKey]) -> (BTreeSet<BundleHash>, BTreeSet<
 /// where that lies is not known of each.
 pub(super) fn retain_unreferenced(keys: &mut Vec<ArtifactKey>, versions: &[StoredVersion]) {
     let sources: BTreeSet<_> = versions.iter().map(|version| &version.source_hash).collect();
-    let built = versions.iter().filter_map(|version| version.built.as_ref());
-    let bundles: BTreeSet<_> = built.map(|built| &built.bundle_hash).collect();
+    let bundles: BTreeSet<_> = versions.iter().flat_map(StoredVersion::bundles).collect();
     keys.retain(|key| match key {
         ArtifactKey::Source { path, .. } => {
             hash_in(path).is_some_and(|hash| !sources.contains(&hash))

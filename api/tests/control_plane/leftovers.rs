@@ -233,6 +233,35 @@ async fn a_version_that_went_while_it_was_in_work_takes_nothing_along() {
     assert!(plane.bundle(&served).await.contains('1'));
 }
 
+#[tokio::test]
+async fn old_versions_go_while_others_wait() {
+    let plane = Plane::start_with(|options| {
+        options.deploys_in_parallel = 2;
+        options.limits.versions_kept = 2;
+    });
+    let token = plane.register("ada").await;
+    let view = plane.deploy(&token, &project(1)).await;
+    let id = view["id"].as_str().unwrap().to_owned();
+    // One is in work all the time, and was accepted before all others.
+    let gate = Arc::new(Notify::new());
+    *plane.sandbox.gate.lock() = Some(gate.clone());
+    plane.call(&token, "POST", "/api/function/deploy", &project(2)).await.expect(202);
+    wait_until(|| plane.sandbox.loaded.lock().len() == 2).await;
+    *plane.sandbox.gate.lock() = None;
+    for number in 3..=8 {
+        let view = plane.deploy(&token, &project(number)).await;
+        assert_eq!(view["status"], "active", "{view:#}");
+    }
+    wait_for(&plane, &id, 9, 3).await;
+    assert_eq!(numbers(&plane, &token, &id).await, [8, 7, 2]);
+
+    // It has all that it made: it ends, and is too old then.
+    gate.notify_one();
+    wait_for(&plane, &id, 6, 2).await;
+    assert_eq!(numbers(&plane, &token, &id).await, [8, 7]);
+    assert_eq!(plane.sandbox.loaded.lock().len(), 8, "it was not tried again");
+}
+
 /// Stores objects as servers do that are killed at once, so long ago.
 async fn left(plane: &Plane, keys: &[ArtifactKey], age: Duration) {
     for key in keys {
@@ -267,8 +296,7 @@ async fn what_killed_servers_have_left_of_a_function_goes_when_it_is_old() {
     };
     let (hours, minutes) = (Duration::from_hours(2), Duration::from_mins(50));
     // Everything that is referred to is old, too.
-    let objects = plane.data.path().join("data/objects").join(&id);
-    let mut directories = vec![objects.clone()];
+    let mut directories = vec![plane.data.path().join("data/objects").join(&id)];
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloudserve_protocol::ids::{FunctionId, FunctionName, UserId, UserName};
+use cloudserve_protocol::ids::{BundleHash, FunctionId, FunctionName, UserId, UserName};
 use futures::TryStreamExt;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::options::ReadConcern;
@@ -323,6 +323,15 @@ impl FunctionStore for MongoFunctions {
 
     async fn end_sweep(&self, id: FunctionId, holder: &str) -> Result<(), StoreError> {
         sweeps::end(&self.database, id, holder).await
+    }
+
+    async fn note_bundle(
+        &self,
+        id: FunctionId,
+        version: u32,
+        bundle: &BundleHash,
+    ) -> Result<(), StoreError> {
+        sweeps::note_bundle(&self.database, id, version, bundle).await
     }
 
     async fn is_swept(&self, id: FunctionId) -> Result<bool, StoreError> {

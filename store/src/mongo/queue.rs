@@ -95,7 +95,10 @@ pub(super) async fn settle_visibility(
 
 /// What a version has only while it waits or is in work.
 fn left_behind() -> Document {
-    doc! { "queuedAt": 1, "queuedBy": 1, "makesPublic": 1, "leaseHolder": 1, "leaseUntil": 1 }
+    doc! {
+        "queuedAt": 1, "queuedBy": 1, "makesPublic": 1, "leaseHolder": 1, "leaseUntil": 1,
+        "making": 1, "sweeps": 1,
+    }
 }
 
 /// Whether there is anything to claim: most who ask find nothing, and need no transaction for it.
@@ -209,6 +212,8 @@ async fn take(
         "leaseHolder": { "$literal": holder },
         "leaseUntil": lease_end(lease),
         "attempts": { "$add": ["$attempts", 1] },
+        // Whoever has claimed it will say so.
+        "making": { "$ifNull": ["$making", []] },
     } };
     let versions = database.collection(VERSIONS);
     let take = versions

@@ -1,14 +1,15 @@
 //! Versions that go, and the sweep that removes the objects they leave: `sweptBy` and `sweptUntil` of
 //! a function. `lookedAt`: when somebody last looked for objects that none refers to.
 //!
-//! Invariant: no sweep of a function begins while a version of it waits or is in work. So whoever has
-//! such a version and has seen that none is under way knows that nothing is removed until it ends. How
-//! long one may take is by the clock of the database, as leases are.
+//! Invariant: a version in work notes a bundle before it stores it, waits then until no sweep is under way,
+//! and no sweep removes what was noted before it began. So whoever has noted a bundle and has seen that
+//! nothing is removed knows that this one stays until the version has ended.
+//! How long one may take is by the clock of the database, as leases are.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use cloudserve_protocol::ids::{FunctionId, SourceHash};
+use cloudserve_protocol::ids::{BundleHash, FunctionId, SourceHash};
 use mongodb::bson::{Document, RawDocumentBuf, Uuid, doc};
 use serde::Deserialize;
 
@@ -32,6 +33,8 @@ struct StandingDocument {
     status: DeployStatus,
     source_hash: SourceHash,
     built: Option<BuiltVersion>,
+    /// Not there before it is claimed, nor if an earlier release has claimed it.
+    making: Option<Vec<BundleHash>>,
 }
 
 #[derive(Deserialize)]
@@ -82,13 +85,22 @@ pub(super) async fn prune(
         return Ok(Pruned::default());
     };
     let PointerDocument { active_version } = parse("function", &found)?;
-    let standing = doc! { "status": 1, "sourceHash": 1, "built": 1 };
+    let standing = doc! { "status": 1, "sourceHash": 1, "built": 1, "making": 1 };
     let found = versions.find(versions_of(id)).projection(standing).sort(doc! { "_id": -1 });
     let mut found = found.session(tx.session()).await?;
-    let mut all = Vec::new();
+    let (mut all, mut under_way, mut is_all_said) = (Vec::new(), Vec::new(), true);
     while let Some(row) = found.next(tx.session()).await {
-        let StandingDocument { id, status, source_hash, built } = parse("version", &row?)?;
-        all.push((status, StoredVersion { version: id.version, source_hash, source: None, built }));
+        let StandingDocument { id: VersionKey { version, .. }, status, source_hash, built, making } =
+            parse("version", &row?)?;
+        if status.is_under_way() {
+            under_way.push(version_key(id, version));
+        }
+        is_all_said &= status != DeployStatus::Deploying || making.is_some();
+        let making = making.unwrap_or_default();
+        all.push((status, StoredVersion { version, source_hash, source: None, built, making }));
+    }
+    if !is_all_said {
+        return Ok(Pruned::default());
     }
     let mut pruned = divide(all, active_version, keep);
     if !leaves_objects(&pruned, sweep) {
@@ -97,6 +109,7 @@ pub(super) async fn prune(
     if !begin(database, id, sweep, tx).await? {
         return Ok(Pruned::default());
     }
+    hold_notes(database, under_way, tx).await?;
     pruned.is_swept = true;
     if pruned.removed.is_empty() {
         return Ok(pruned);
@@ -133,6 +146,36 @@ async fn find_sources(
         version.source = sources.remove(&version.version);
     }
     Ok(())
+}
+
+/// Writes what a note of a bundle writes, too. So one that was made since the versions were read has this
+/// begin again and see it, and a later one is made when it can be seen that a sweep is under way.
+async fn hold_notes(
+    database: &Database,
+    under_way: Vec<Document>,
+    tx: &mut Transaction,
+) -> Result<(), Failed> {
+    if under_way.is_empty() {
+        return Ok(());
+    }
+    let versions = database.collection(VERSIONS);
+    let these = doc! { "_id": { "$in": under_way } };
+    let touch = versions.update_many(these, doc! { "$inc": { "sweeps": 1_i64 } });
+    touch.session(tx.session()).await?;
+    Ok(())
+}
+
+/// See [`crate::FunctionStore::note_bundle`].
+pub(super) async fn note_bundle(
+    database: &Database,
+    id: FunctionId,
+    version: u32,
+    bundle: &BundleHash,
+) -> Result<(), StoreError> {
+    let in_work = doc! { "_id": version_key(id, version), "status": "deploying" };
+    let note = doc! { "$addToSet": { "making": bundle.as_str() } };
+    let versions = database.collection(VERSIONS);
+    database.bounded(versions.update_one(in_work, note)).await.map(drop)
 }
 
 /// `false`: another one is under way. A deploy that is accepted meanwhile writes the same document, so

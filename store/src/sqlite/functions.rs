@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloudserve_protocol::ids::{FunctionId, FunctionName, UserId, UserName};
+use cloudserve_protocol::ids::{BundleHash, FunctionId, FunctionName, UserId, UserName};
 use rusqlite::{Connection, Params, params};
 
 use super::columns::{inserting, reading, storage_failed, to_json, visibility_text};
@@ -194,6 +194,16 @@ impl FunctionStore for SqliteFunctions {
     async fn end_sweep(&self, id: FunctionId, holder: &str) -> Result<(), StoreError> {
         let holder = holder.to_owned();
         self.meta.write(move |c, _| sweeps::end(c, id, &holder)).await
+    }
+
+    async fn note_bundle(
+        &self,
+        id: FunctionId,
+        version: u32,
+        bundle: &BundleHash,
+    ) -> Result<(), StoreError> {
+        let bundle = bundle.clone();
+        self.meta.write(move |c, _| sweeps::note_bundle(c, id, version, &bundle)).await
     }
 
     async fn is_swept(&self, id: FunctionId) -> Result<bool, StoreError> {

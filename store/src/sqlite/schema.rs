@@ -34,7 +34,7 @@ impl Schema {
 }
 
 /// Of `meta.db`, oldest first.
-pub(super) const META_FILES: [&str; 8] = [
+pub(super) const META_FILES: [&str; 9] = [
     include_str!("schema/meta-1.sql"),
     include_str!("schema/meta-2.sql"),
     include_str!("schema/meta-3.sql"),
@@ -43,6 +43,7 @@ pub(super) const META_FILES: [&str; 8] = [
     include_str!("schema/meta-6.sql"),
     include_str!("schema/meta-7.sql"),
     include_str!("schema/meta-8.sql"),
+    include_str!("schema/meta-9.sql"),
 ];
 /// Of `telemetry.db`, oldest first.
 pub(super) const TELEMETRY_FILES: [&str; 4] = [

@@ -1,11 +1,12 @@
 //! Versions that go, and the sweep that removes the objects they leave.
 //!
-//! Invariant: no sweep of a function begins while a version of it waits or is in work. So whoever has
-//! such a version and has seen that none is under way knows that nothing is removed until it ends.
+//! Invariant: a version in work notes a bundle before it stores it, waits then until no sweep is under way,
+//! and no sweep removes what was noted before it began. So whoever has noted a bundle and has seen that
+//! nothing is removed knows that this one stays until the version has ended.
 
 use std::time::Duration;
 
-use cloudserve_protocol::ids::FunctionId;
+use cloudserve_protocol::ids::{BundleHash, FunctionId};
 use rusqlite::{Connection, Row, params};
 
 use super::columns::{json, optional_json, parsed, reading, status, storage_failed};
@@ -32,7 +33,10 @@ pub(super) fn prune(
     };
     let versions: Vec<(DeployStatus, StoredVersion)> = all(
         c,
-        "SELECT status, version, source_hash, built FROM versions
+        // `making` comes after the source in a row, which may be large: it is read of few.
+        "SELECT status, version, source_hash, built,
+                CASE WHEN status IN ('pending', 'deploying') THEN making END
+             FROM versions
              WHERE function_id = ?1 ORDER BY version DESC",
         [id.as_bytes()],
         "version",
@@ -42,6 +46,7 @@ pub(super) fn prune(
                 source_hash: parsed(row, 2)?,
                 source: None,
                 built: optional_json(row, 3)?,
+                making: optional_json(row, 4)?.unwrap_or_default(),
             };
             Ok((status(row, 0)?, version))
         },
@@ -82,6 +87,22 @@ fn read_stored_source(row: &Row<'_>) -> rusqlite::Result<StoredSource> {
     type Extracted = (u32, Option<String>, Option<String>);
     let (version, first, second): Extracted = json(row, 0)?;
     Ok(StoredSource { version, only_file: only([first, second].into_iter().flatten()) })
+}
+
+/// See [`crate::FunctionStore::note_bundle`].
+pub(super) fn note_bundle(
+    c: &Connection,
+    id: FunctionId,
+    version: u32,
+    bundle: &BundleHash,
+) -> Result<(), StoreError> {
+    execute(
+        c,
+        "UPDATE versions SET making = json_insert(coalesce(making, '[]'), '$[#]', ?3)
+         WHERE function_id = ?1 AND version = ?2 AND status = 'deploying'",
+        params![id.as_bytes(), version, bundle.as_str()],
+    )
+    .map(drop)
 }
 
 /// `false`: another one is under way.

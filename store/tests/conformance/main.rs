@@ -133,6 +133,7 @@ macro_rules! backends {
                 versions::old_versions_go_and_what_is_served_stays,
                 versions::sweeps_and_deploys_take_turns,
                 versions::versions_that_go_begin_a_sweep,
+                versions::old_versions_go_while_others_wait_and_are_in_work,
                 versions::sources_that_none_refers_to_begin_a_sweep,
                 versions::functions_are_looked_at_in_turn,
                 versions::environments_are_walked_and_replaced,

@@ -285,6 +285,20 @@ async fn packages_are_inlined_where_that_is_safe_and_external_where_not() {
 }
 
 #[tokio::test]
+async fn what_packages_lack_is_not_told_beside_what_the_owner_has_to_mend() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    plane.provide_tree(&[], &packages()).await;
+    let code = "import x from 'optional'; import y from './mine.js'; export default () => [x, y];";
+    let mut body = one("a", "f.mjs", code);
+    body["dependencies"] = json!({ "optional": "^1" });
+    let told = error(&plane, &token, &body).await;
+    let message = told["message"].as_str().unwrap();
+    assert!(message.starts_with("f.mjs:1:40: Could not resolve \"./mine.js\""), "{message}");
+    assert!(!message.contains("node_modules"), "{message}");
+}
+
+#[tokio::test]
 async fn large_bundles_are_refused_with_the_limit() {
     let plane = Plane::start_with(|options| options.limits.bundle_bytes = 10_000);
     let token = plane.register("ada").await;

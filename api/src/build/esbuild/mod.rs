@@ -179,7 +179,9 @@ impl Esbuild {
                         let optional =
                             errors.iter().map(left_out_for).collect::<Option<BTreeSet<_>>>();
                         let Some(optional) = optional else {
-                            return Err(rejected(&errors, &project));
+                            // What packages lack would be left out.
+                            let own = errors.into_iter().filter(|e| left_out_for(e).is_none());
+                            return Err(rejected(&own.collect::<Vec<_>>(), &project));
                         };
                         project.external.extend(optional);
                     }

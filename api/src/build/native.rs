@@ -5,8 +5,9 @@
 use std::collections::BTreeSet;
 
 /// What does the same without native code.
-const ALTERNATIVES: [(&str, &str); 37] = [
+const ALTERNATIVES: [(&str, &str); 38] = [
     ("@img/sharp-linux-x64", "wasm-vips or the @jsquash packages (WebAssembly)"),
+    ("@libsql/linux-x64-gnu", "@libsql/client/web (over HTTP) or the built-in node:sqlite"),
     ("@napi-rs/canvas", "canvaskit-wasm (WebAssembly)"),
     ("@node-rs/argon2", "hash-wasm (WebAssembly)"),
     ("@node-rs/bcrypt", "bcryptjs (JavaScript)"),

@@ -26,6 +26,7 @@ mod faults;
 mod handler_forms;
 mod handler_servers;
 mod handlers;
+mod host;
 mod invoke;
 mod isolation;
 mod killed;

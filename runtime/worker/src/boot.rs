@@ -19,6 +19,7 @@ use crate::host::Host;
 use crate::loader::{self, BundleLoader};
 use crate::memory::{BOOT_HEAP_BYTES, out_of_memory};
 use crate::names::latin1;
+use crate::ops;
 use crate::permissions;
 use crate::rehearsal::Rehearsal;
 use crate::time_zone;
@@ -54,14 +55,6 @@ const TOUCHED: &str = "
     import 'node:v8';
     import 'node:vm';
     import 'node:worker_threads';";
-
-/// Web workers would be isolates outside of every limit; upstream's default for them panics. The
-/// other makes a socket of any descriptor: see `bootstrap-js/descriptors.js`.
-const DISABLED_OPS: [&str; 2] = ["op_create_worker", "op_node_udp_open"];
-
-/// Prepares a `Response` with a status or headers of its own for the engine's server, which never gets
-/// one here. What it prepares has all of the answer, and stays until a finalizer has run.
-const NEEDLESS_OP: &str = "op_http_new_response_native_headers";
 
 /// Rehearsals before a fork: V8 begins to learn from a function when it has run a few times, and
 /// compiles it after some more.
@@ -127,11 +120,7 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
             // The snapshot's extension by name; its sources are in the snapshot.
             extensions: vec![Extension {
                 name: "cloudserve",
-                middleware_fn: Some(Box::new(|op| match op.name {
-                    NEEDLESS_OP => op.with_implementation_from(&deno_core::op_void_sync()),
-                    name if DISABLED_OPS.contains(&name) => op.disable(),
-                    _ => op,
-                })),
+                middleware_fn: Some(Box::new(ops::exchanged)),
                 ..Extension::default()
             }],
             create_params: Some(create_params),

@@ -29,6 +29,7 @@ mod loader;
 mod mapped;
 mod memory;
 mod names;
+mod ops;
 mod pace;
 mod permissions;
 mod rehearsal;

@@ -1,0 +1,52 @@
+//! What functions learn of the host: nothing, in words that packages know from Node.
+
+use serde_json::json;
+
+use crate::support::{deploy, server};
+
+/// Packages ask while they are loaded, many of them without catching what is thrown.
+#[tokio::test]
+async fn questions_about_the_host_have_answers_that_packages_know() {
+    let code = "
+        import os from 'node:os';
+        import tls from 'node:tls';
+        import { exec, spawn, spawnSync } from 'node:child_process';
+        import { Worker as Thread } from 'node:worker_threads';
+        const { username, homedir, shell } = os.userInfo();
+        const of = ({ code, syscall }) => [code, syscall];
+        const thrown = (make) => {
+            try { make(); } catch (error) { return error.message; }
+        };
+        export default async () => ({
+            interfaces: os.networkInterfaces(),
+            report: typeof process.report.getReport().header,
+            user: [username, homedir, shell],
+            group: process.getegid() === process.getgid(),
+            authority: tls.rootCertificates[0].slice(0, 27),
+            spawned: await new Promise((done) => spawn('git').on('error', (error) => done(of(error)))),
+            executed: await new Promise((done) => exec('git', (error) => done(of(error)))),
+            waited: of(spawnSync('git').error),
+            threads: [thrown(() => new Thread('', { eval: true })), thrown(() => new Worker('data:,'))],
+        });
+    ";
+    let owner = server().await.register().await;
+    owner.deploy(&deploy("asks", "a.mjs", code)).await;
+    let no_thread = "a function has no threads: Worker and worker_threads start none";
+    assert_eq!(
+        owner.call("asks").await.expect(200).json(),
+        json!({
+            "interfaces": { "lo": [{
+                "address": "127.0.0.1", "netmask": "255.0.0.0", "family": "IPv4",
+                "mac": "00:00:00:00:00:00", "internal": true, "cidr": "127.0.0.1/8",
+            }] },
+            "report": "object",
+            "user": ["function", "/tmp", null],
+            "group": true,
+            "authority": "-----BEGIN CERTIFICATE-----",
+            "spawned": ["ENOENT", "spawn git"],
+            "executed": ["ENOENT", "spawn /bin/sh"],
+            "waited": ["ENOENT", "spawnSync git"],
+            "threads": [no_thread, no_thread],
+        }),
+    );
+}

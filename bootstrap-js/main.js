@@ -13,6 +13,7 @@ import "ext:cloudserve/descriptors.js";
 import { describe } from "ext:cloudserve/errors.js";
 import { callEvent, callMain } from "ext:cloudserve/event.js";
 import { callDenoServe, callFetch, callMethod } from "ext:cloudserve/fetch.js";
+import { explainFetchErrors } from "ext:cloudserve/fetch_errors.js";
 import { captureFetchEvents } from "ext:cloudserve/fetch_event.js";
 import { chooseHandler } from "ext:cloudserve/handlers.js";
 import { openSockets } from "ext:cloudserve/leftovers.js";
@@ -271,6 +272,7 @@ globalThis.__cloudserve = {
     delete internals.core;
     captureDenoServe(globalThis.Deno);
     captureFetchEvents(globalThis);
+    explainFetchErrors(globalThis);
     defineEventHandler(globalThis, "rejectionhandled");
     globalThis.awslambda = awslambda;
     offerWaitUntil(globalThis);

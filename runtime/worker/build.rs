@@ -63,6 +63,7 @@ const BOOTSTRAP_FILES: [&str; 25] = [
     "errors.js",
     "event.js",
     "fetch.js",
+    "fetch_errors.js",
     "fetch_event.js",
     "gateway_event.js",
     "google.js",

@@ -1,8 +1,9 @@
-//! What functions learn of the host: nothing, in words that packages know from Node.
+//! What functions learn of the host and its network: little, in words that packages know from Node.
 
 use serde_json::json;
+use tokio::net::TcpListener;
 
-use crate::support::{deploy, server};
+use crate::support::{TestServer, deploy, server};
 
 /// Packages ask while they are loaded, many of them without catching what is thrown.
 #[tokio::test]
@@ -48,5 +49,24 @@ async fn questions_about_the_host_have_answers_that_packages_know() {
             "waited": ["ENOENT", "spawnSync git"],
             "threads": [no_thread, no_thread],
         }),
+    );
+}
+
+/// Who tries again looks at the code.
+#[tokio::test]
+async fn a_failed_fetch_says_why_by_its_code() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let server = TestServer::start_with(&[("CLOUDSERVE_EGRESS_ALLOW", &address)]).await;
+    let owner = server.register().await;
+    let code = format!(
+        "export default () => fetch('http://{address}/').catch(({{ name, message, cause }}) => \
+         [name, message, cause.code, cause.syscall, cause.errno])"
+    );
+    owner.deploy(&deploy("refused", "r.mjs", &code)).await;
+    assert_eq!(
+        owner.call("refused").await.expect(200).json(),
+        json!(["TypeError", "fetch failed", "ECONNREFUSED", "connect", -111]),
     );
 }

@@ -47,7 +47,7 @@ const NODE_GLOBALS: &str = concat!(
     "globalThis.require=__cloudserve_createRequire(import.meta.url);",
     "globalThis.__filename=import.meta.filename;",
     "globalThis.__dirname=globalThis.__cloudserve_root=import.meta.dirname;",
-    "globalThis.__cloudserve_base=import.meta.url;",
+    "globalThis.__cloudserve_at=path=>new globalThis.URL(path,import.meta.url).href;",
     "})(__cloudserve_createRequire.constructor(\"return this\")());\n",
 );
 const NODE_GLOBAL_NAMES: [&str; 4] = ["require", "__filename", "__dirname", "__cloudserve_"];

@@ -61,22 +61,19 @@ pub(super) fn place(path: &str, source: &str, is_entry: bool) -> Placed {
     let (dir, file) = (literal(&format!("/{dir}")), literal(&format!("/{path}")));
     let mut prefix = String::new();
     if is_entry && asks_of_the_file {
-        let _ = write!(prefix, "globalThis.process.argv[1]=globalThis.__cloudserve_root+{file};");
+        let _ = write!(prefix, "globalThis.process.argv[1]=__cloudserve_root+{file};");
     }
     for (name, place) in [("__dirname", &dir), ("__filename", &file)] {
         if asks(name) && !is_right(name) && !declares(source, name) {
-            let _ = write!(prefix, "var {name}=globalThis.__cloudserve_root+{place};");
+            let _ = write!(prefix, "var {name}=__cloudserve_root+{place};");
         }
     }
     let mut text = source.to_owned();
     for ((meta, name), value) in META.into_iter().zip([
-        format!(
-            "new globalThis.URL({},globalThis.__cloudserve_base).href",
-            literal(&url_path(path))
-        ),
-        format!("globalThis.__cloudserve_root+{dir}"),
-        format!("globalThis.__cloudserve_root+{file}"),
-        format!("__cloudserve_createRequire(globalThis.__cloudserve_root+{file}).resolve"),
+        format!("__cloudserve_at({})", literal(&url_path(path))),
+        format!("__cloudserve_root+{dir}"),
+        format!("__cloudserve_root+{file}"),
+        format!("__cloudserve_createRequire(__cloudserve_root+{file}).resolve"),
     ]) {
         // A `require` of its own knows where it is.
         if is_right(meta) || meta == RESOLVE && declares(source, "require") {
@@ -188,7 +185,7 @@ mod tests {
         }
         assert_eq!(placed("a.ts", "f('import.meta.main', import.meta.mainly)"), "");
         let both = placed("d/a.ts", "f(import.meta.main, __dirname)");
-        assert_eq!(both, "var __dirname=globalThis.__cloudserve_root+\"/d\";f(false, __dirname)");
+        assert_eq!(both, "var __dirname=__cloudserve_root+\"/d\";f(false, __dirname)");
         let entry = place("a.ts", "if (import.meta.main) f()", true);
         assert_eq!(entry, Placed::default());
     }
@@ -200,56 +197,58 @@ mod tests {
             (
                 "a.mjs",
                 "f(import.meta.url, import.meta.filename, import.meta.dirname)",
-                "var __cloudserve_url=new globalThis.URL(\"./a.mjs\",globalThis.__cloudserve_base).href;\
-                 var __cloudserve_filename=globalThis.__cloudserve_root+\"/a.mjs\";\
+                "var __cloudserve_url=__cloudserve_at(\"./a.mjs\");\
+                 var __cloudserve_filename=__cloudserve_root+\"/a.mjs\";\
                  f(__cloudserve_url, __cloudserve_filename, import.meta.dirname)",
             ),
             (
                 "a.js",
                 "f(__dirname, __filename)",
-                "var __filename=globalThis.__cloudserve_root+\"/a.js\";f(__dirname, __filename)",
+                "var __filename=__cloudserve_root+\"/a.js\";f(__dirname, __filename)",
             ),
             ("d/a.js", "f(1)", ""),
-            (
-                "d/a.js",
-                "f(__dirname)",
-                "var __dirname=globalThis.__cloudserve_root+\"/d\";f(__dirname)",
-            ),
+            ("d/a.js", "f(__dirname)", "var __dirname=__cloudserve_root+\"/d\";f(__dirname)"),
             (
                 "d/a.js",
                 "#!/usr/bin/env node\nf(__filename)",
-                "#!/usr/bin/env node\nvar __filename=globalThis.__cloudserve_root+\"/d/a.js\";f(__filename)",
+                "#!/usr/bin/env node\nvar __filename=__cloudserve_root+\"/d/a.js\";f(__filename)",
             ),
             (
                 "d e/a#.mjs",
                 "f(import.meta.url, 'import.meta.url', import.meta.urls)",
-                "var __cloudserve_url=new globalThis.URL(\"./d%20e/a%23.mjs\",globalThis.__cloudserve_base).href;\
+                "var __cloudserve_url=__cloudserve_at(\"./d%20e/a%23.mjs\");\
                  f(__cloudserve_url, 'import.meta.url', import.meta.urls)",
             ),
             (
                 "d/a.js",
                 "f(require.resolve('./b.js'), a.require.resolve)",
-                "var __cloudserve_resolve=__cloudserve_createRequire(globalThis.__cloudserve_root+\"/d/a.js\").resolve;\
+                "var __cloudserve_resolve=__cloudserve_createRequire(__cloudserve_root+\"/d/a.js\").resolve;\
                  f(__cloudserve_resolve('./b.js'), a.require.resolve)",
             ),
             ("d/a.mjs", "const require = createRequire(x); require.resolve('y')", ""),
+            // It may have a `globalThis` of its own, which holds nothing yet.
+            (
+                "d/a.mjs",
+                "const globalThis = {}; f(import.meta.url)",
+                "var __cloudserve_url=__cloudserve_at(\"./d/a.mjs\");const globalThis = {}; f(__cloudserve_url)",
+            ),
             // What declares the name itself keeps it.
             (
                 "d/a.mjs",
                 "const __dirname = import.meta.dirname;",
-                "var __cloudserve_dirname=globalThis.__cloudserve_root+\"/d\";const __dirname = __cloudserve_dirname;",
+                "var __cloudserve_dirname=__cloudserve_root+\"/d\";const __dirname = __cloudserve_dirname;",
             ),
             ("d/a.mjs", "import { __dirname } from './x'; f(__dirname)", ""),
             ("d/a.mjs", "const { a, __dirname } = x; f(__dirname)", ""),
             (
                 "d/a.mjs",
                 "f({ __dirname })",
-                "var __dirname=globalThis.__cloudserve_root+\"/d\";f({ __dirname })",
+                "var __dirname=__cloudserve_root+\"/d\";f({ __dirname })",
             ),
             (
                 "d/a.mjs",
                 "if (__dirname === '/') f()",
-                "var __dirname=globalThis.__cloudserve_root+\"/d\";if (__dirname === '/') f()",
+                "var __dirname=__cloudserve_root+\"/d\";if (__dirname === '/') f()",
             ),
         ] {
             assert_eq!(placed(path, source), expected, "{path}: {source}");
@@ -277,8 +276,8 @@ mod tests {
                 "d/a.cjs",
                 "f(__filename)",
                 Some(
-                    "globalThis.process.argv[1]=globalThis.__cloudserve_root+\"/d/a.cjs\";\
-                     var __filename=globalThis.__cloudserve_root+\"/d/a.cjs\";f(__filename)",
+                    "globalThis.process.argv[1]=__cloudserve_root+\"/d/a.cjs\";\
+                     var __filename=__cloudserve_root+\"/d/a.cjs\";f(__filename)",
                 ),
             ),
         ] {

@@ -40,6 +40,10 @@ pub(super) const DIRECTORY_PREFIX: &str = "build-";
 /// Text of an error that is kept for the owner.
 const MAX_MESSAGE_CHARS: usize = 8_000;
 
+/// Packages that import a file beside themselves by a name that only the running program knows: it is
+/// beside them in the tree alone.
+const NEVER_INLINED: [&str; 2] = ["pdf-parse", "pdfjs-dist"];
+
 /// Modules Node brings, which win over packages of the same name.
 const NODE_MODULES: [&str; 44] = [
     "assert",
@@ -341,12 +345,14 @@ impl Pipeline {
 
         let native = dependencies.map(|built| &built.metadata.native_packages[..]);
         let unusable = native::unusable(native.unwrap_or_default());
+        let is_installed = |name: &str| dependencies.is_some_and(|built| is_at_top(built, name));
         let external: BTreeSet<_> = native
             .unwrap_or_default()
             .iter()
             .cloned()
             .chain(unusable.iter().map(|name| (*name).to_owned()))
             .chain(source.external.iter().cloned())
+            .chain(NEVER_INLINED.into_iter().filter(|name| is_installed(name)).map(str::to_owned))
             .collect();
         let entry = &source.entry;
         let project = Project { directory: &path, files: &files, entry, is_classic_jsx, external };
@@ -394,6 +400,12 @@ fn lay_out(work_dir: &Path, files: &SourceFiles, packages: Option<&Path>) -> io:
         symlink(packages, directory.path().join("node_modules"))?;
     }
     Ok(directory)
+}
+
+/// Whether this package is where an import of the bundle finds it.
+fn is_at_top(built: &BuiltDependencies, name: &str) -> bool {
+    let mut packages = built.metadata.packages.iter();
+    packages.any(|package| package.path.strip_prefix("node_modules/") == Some(name))
 }
 
 /// Whether the bundle asks for packages when it runs.

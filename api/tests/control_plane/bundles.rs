@@ -299,6 +299,24 @@ async fn what_packages_lack_is_not_told_beside_what_the_owner_has_to_mend() {
 }
 
 #[tokio::test]
+async fn packages_that_import_what_is_beside_them_by_name_are_loaded_from_the_tree() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let files = [
+        ("pdfjs-dist/package.json", r#"{"name":"pdfjs-dist","exports":"./pdf.mjs"}"#),
+        ("pdfjs-dist/pdf.mjs", "export const work = (name = './worker.mjs') => import(name);"),
+    ];
+    plane.provide_tree(&[], &files).await;
+    let code = "import { work } from 'pdfjs-dist'; export default () => work();";
+    let mut body = one("a", "f.mjs", code);
+    body["dependencies"] = json!({ "pdfjs-dist": "^5" });
+    let view = plane.deploy(&token, &body).await;
+    let bundle = plane.bundle(&view).await;
+    assert!(bundle.contains("from\"pdfjs-dist\""), "{bundle}");
+    assert!(plane.sandbox.loaded.lock().last().unwrap().runtime_deps.is_some());
+}
+
+#[tokio::test]
 async fn large_bundles_are_refused_with_the_limit() {
     let plane = Plane::start_with(|options| options.limits.bundle_bytes = 10_000);
     let token = plane.register("ada").await;

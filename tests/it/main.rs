@@ -18,6 +18,7 @@ mod client_terminal;
 mod client_versions;
 mod cluster;
 mod concurrency;
+mod crypto;
 mod dependencies;
 mod durability;
 mod expect;

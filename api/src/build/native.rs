@@ -14,7 +14,7 @@ const ALTERNATIVES: [(&str, &str); 38] = [
     ("@parcel/watcher", "@parcel/watcher-wasm (WebAssembly)"),
     ("@swc/core", "@swc/wasm (WebAssembly)"),
     ("@tensorflow/tfjs-node", "@tensorflow/tfjs with @tensorflow/tfjs-backend-wasm (WebAssembly)"),
-    ("argon2", "hash-wasm (WebAssembly) or crypto.argon2 of node:crypto"),
+    ("argon2", "hash-wasm (WebAssembly)"),
     ("bcrypt", "bcryptjs (JavaScript)"),
     ("better-sqlite3", "sql.js (WebAssembly) or the built-in node:sqlite"),
     ("bson-ext", "bson (JavaScript)"),

@@ -23,6 +23,18 @@ Descriptors by their numbers: `node:fs` takes those that it has opened; `net.Soc
 `listen({ fd })` take the standard streams, 0 to 2, and `dgram` takes none. Any other is refused,
 `EBADF`, also if the function has opened it.
 
+What packages run into that is not as in Node:
+- There are no threads: piscina, tesseract.js and the transports of pino are told so by an error. There
+  are no programs (`ENOENT`), and a server of `node:net` cannot listen (`EACCES`).
+- Of ciphers `node:crypto` has AES in GCM, CBC, CTR, ECB and key wrap, ChaCha20 and triple DES; neither
+  192 bits in CBC and GCM, nor CCM, OCB, XTS, CFB or OFB, nor Blowfish, RC4 or Camellia. There is no
+  `crypto.argon2`, no `module.register`, no `inspector` and no `Temporal`.
+- `process.versions.deno` and `Deno` are, by which some packages choose a way of their own: discord.js
+  and @whatwg-node/server take the global `fetch` and `Response`.
+- A package that is imported both by `import()` and, by way of another that has no side effects, by
+  `export *` may be used before it is evaluated: better-auth with its adapter for memory. List it in
+  `external`.
+
 | package | version | exercised | result | load |
 |---|---|---|---|---|
 ";

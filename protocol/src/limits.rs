@@ -173,9 +173,9 @@ pub struct PlatformLimits {
     /// a deploy ends. The served one and those that wait stay in any case; of those that failed the
     /// newest five do.
     pub versions_kept: u32,
-    /// Functions of one account.
+    /// Functions of one account. 0 sets no bound.
     pub functions_per_user: u32,
-    /// What the versions of one account's functions take of storage, all together.
+    /// What the versions of one account's functions take of storage, all together. 0 sets no bound.
     pub stored_bytes_per_user: u64,
     /// Log text of one account's functions that is stored in a day (UTC), by each gateway. 0 sets no
     /// bound.
@@ -208,6 +208,20 @@ impl Default for PlatformLimits {
             log_bytes_per_user_per_day: 1_024 * MB,
             dependency_bytes_per_user_per_day: 2 * 1_024 * MB,
         }
+    }
+}
+
+impl PlatformLimits {
+    /// Functions that one account may have, if there is a bound.
+    #[must_use]
+    pub fn max_functions(&self) -> Option<u32> {
+        Some(self.functions_per_user).filter(|max| *max != 0)
+    }
+
+    /// What the versions of one account may take of storage, if there is a bound. Bytes.
+    #[must_use]
+    pub fn max_stored_bytes(&self) -> Option<u64> {
+        Some(self.stored_bytes_per_user).filter(|max| *max != 0)
     }
 }
 

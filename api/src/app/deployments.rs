@@ -348,8 +348,8 @@ impl App {
         let limits = &self.options.limits;
         HoldingBounds {
             queued: Some(self.options.deploys_queued_per_user),
-            functions: Some(limits.functions_per_user),
-            bytes: Some(limits.stored_bytes_per_user),
+            functions: limits.max_functions(),
+            bytes: limits.max_stored_bytes(),
         }
     }
 

@@ -20,8 +20,8 @@ pub(crate) struct Standing {
     pub(crate) api_keys: usize,
     pub(crate) max_api_keys: usize,
     pub(crate) held: Holdings,
-    pub(crate) max_functions: u32,
-    pub(crate) max_stored_bytes: u64,
+    pub(crate) max_functions: Option<u32>,
+    pub(crate) max_stored_bytes: Option<u64>,
     pub(crate) concurrency: u32,
 }
 
@@ -49,8 +49,8 @@ impl App {
             api_keys: self.stores.accounts.api_keys(user_id).await?.len(),
             max_api_keys: self.options.api_keys_per_user,
             held: self.stores.functions.holdings(user_id).await?,
-            max_functions: self.options.limits.functions_per_user,
-            max_stored_bytes: self.options.limits.stored_bytes_per_user,
+            max_functions: self.options.limits.max_functions(),
+            max_stored_bytes: self.options.limits.max_stored_bytes(),
             concurrency: self.options.limits.user_concurrency,
         })
     }

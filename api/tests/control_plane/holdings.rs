@@ -50,6 +50,21 @@ async fn an_account_has_a_bounded_number_of_functions() {
 }
 
 #[tokio::test]
+async fn zero_sets_no_bound() {
+    let plane = Plane::start_with(|options| {
+        options.limits.functions_per_user = 0;
+        options.limits.stored_bytes_per_user = 0;
+    });
+    let ada = plane.register("ada").await;
+    plane.deploy(&ada, &function("a", "export default 1")).await;
+    let quota = plane.get(&ada, "/api/account/quota").await.expect(200).body;
+    for name in ["functions", "storedBytes"] {
+        assert_eq!(quota[name]["limit"], Value::Null, "{name}");
+        assert!(quota[name]["used"].as_f64().unwrap() > 0.0, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn who_makes_the_last_function_several_times_at_once_makes_versions_of_it() {
     let plane = Plane::start_with(|options| options.limits.functions_per_user = 1);
     let ada = plane.register("ada").await;
@@ -94,13 +109,15 @@ async fn what_versions_take_of_storage_is_bounded_for_an_account() {
     let path = format!("/api/function/{}", first["id"].as_str().unwrap());
     for (method, path, body) in [
         ("POST", format!("{path}/redeploy"), Value::Null),
-        ("PATCH", format!("{path}/env"), json!({ "set": { "A": "1" } })),
         ("PUT", path.clone(), json!({ "code": code(1) })),
     ] {
         let refused = plane.call(&ada, method, &path, &body).await.expect(409);
         assert_eq!(refused.code(), "limit_exceeded", "{method} {path}");
     }
     plane.call(&ada, "PUT", &path, &json!({ "visibility": "public" })).await.expect(200);
+    // A secret that is known can be replaced all the same.
+    let (env, set) = (format!("{path}/env"), json!({ "set": { "A": "1" } }));
+    plane.call(&ada, "PATCH", &env, &set).await.expect(200);
     plane.deploy(&bob, &function("f", &code(1))).await;
     plane.call(&ada, "DELETE", &path, &Value::Null).await.expect(204);
     assert!(used().await < 1.0);

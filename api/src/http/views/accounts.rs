@@ -174,8 +174,8 @@ impl From<Standing> for QuotaView {
     fn from(standing: Standing) -> Self {
         let calls = standing.quota.calls_per_day.map(|limit| limit as f64);
         let keys = (standing.max_api_keys as f64, standing.api_keys as f64);
-        let (max_functions, functions) = (standing.max_functions, standing.held.functions);
-        let bytes = (standing.max_stored_bytes as f64, standing.held.bytes as f64);
+        let functions = (standing.max_functions.map(f64::from), standing.held.functions.into());
+        let bytes = (standing.max_stored_bytes.map(|max| max as f64), standing.held.bytes as f64);
         Self {
             calls_per_day: AllowanceView::new(
                 calls,
@@ -191,8 +191,8 @@ impl From<Standing> for QuotaView {
                 limit: standing.quota.rate_per_second.filter(|rate| *rate > 0),
             },
             api_keys: AllowanceView::new(Some(keys.0), keys.1, None),
-            functions: AllowanceView::new(Some(max_functions.into()), functions.into(), None),
-            stored_bytes: AllowanceView::new(Some(bytes.0), bytes.1, None),
+            functions: AllowanceView::new(functions.0, functions.1, None),
+            stored_bytes: AllowanceView::new(bytes.0, bytes.1, None),
             concurrency: RateView { limit: Some(standing.concurrency) },
         }
     }

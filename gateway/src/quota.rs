@@ -224,7 +224,7 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    fn new(user: UserId, unread: Unread) -> Self {
+    pub(crate) fn new(user: UserId, unread: Unread) -> Self {
         Self {
             user,
             max_calls: AtomicU64::new(NO_LIMIT),

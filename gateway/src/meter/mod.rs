@@ -52,6 +52,9 @@ struct Shared {
     deadline_grace: Duration,
 }
 
+/// What notices that no more log text is kept may take in any case, beside a sixteenth of the bound.
+const NOTICE_BYTES: u64 = 1024 * 1024;
+
 /// A place in the queue.
 pub(crate) type Place = mpsc::OwnedPermit<Finished>;
 
@@ -371,7 +374,7 @@ pub(crate) fn log_fault(outcome: &mut Outcome) {
 
 impl Shared {
     /// Counts the text of a call towards what its account may have stored in a day; if that is there
-    /// already, the owner is told so instead.
+    /// already, the owner is told so instead, as long as what tells it is not too much as well.
     fn bound_logs(&self, allowance: &Allowance, began: Timestamp, outcome: &mut Outcome) {
         let max_bytes = self.max_log_bytes_per_day;
         if max_bytes == 0 || outcome.logs.is_empty() {
@@ -386,8 +389,12 @@ impl Shared {
              no more is kept (log_bytes_per_user_per_day): what this call wrote is dropped"
         );
         let timestamp_ms = u64::try_from(Timestamp::now().0).unwrap_or(0);
-        outcome.logs = vec![LogLine { level: LogLevel::Warn, message, timestamp_ms }];
-        outcome.logs_truncated = true;
+        let notice = LogLine { level: LogLevel::Warn, message, timestamp_ms };
+        let with_notices = max_bytes.saturating_add(max_bytes / 16).saturating_add(NOTICE_BYTES);
+        let is_told = allowance.admit_log(began, notice.counted_bytes() as u64, with_notices);
+        outcome.logs = if is_told { vec![notice] } else { Vec::new() };
+        // Of a call that failed there is a row in any case.
+        outcome.logs_truncated = is_told || outcome.fault.is_some();
     }
 
     /// Counts the text of a call towards the bound; drops it if there is no room.
@@ -409,6 +416,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use cloudserve_protocol::ids::UserId;
+
     use super::*;
 
     #[test]
@@ -432,16 +441,39 @@ mod tests {
         }
     }
 
-    #[test]
-    fn log_text_over_the_bound_is_dropped_and_counted() {
-        let shared = Shared {
+    fn shared(max_log_bytes_per_day: u64) -> Shared {
+        Shared {
             metrics: Arc::default(),
             log_bytes: AtomicUsize::new(0),
             max_log_bytes: 40,
-            max_log_bytes_per_day: 0,
+            max_log_bytes_per_day,
             hang_up_wait: Duration::ZERO,
             deadline_grace: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn it_is_told_so_often_at_most_that_no_more_is_kept() {
+        let shared = shared(20);
+        let allowance = Allowance::new(UserId::new(), Unread::default());
+        let now = Timestamp::now();
+        let call = || {
+            let line = LogLine { level: LogLevel::Info, message: String::new(), timestamp_ms: 0 };
+            let mut outcome = Outcome { logs: vec![line], ..Outcome::default() };
+            shared.bound_logs(&allowance, now, &mut outcome);
+            outcome
         };
+        // An empty line counts as 16 bytes.
+        assert!((0..2).all(|_| call().logs[0].message.is_empty()));
+        let notices: usize =
+            (0..20_000).flat_map(|_| call().logs).map(|line| line.counted_bytes()).sum();
+        assert!((900_000..1_100_000).contains(&notices), "{notices}");
+        assert!(call().logs.is_empty() && !call().logs_truncated);
+    }
+
+    #[test]
+    fn log_text_over_the_bound_is_dropped_and_counted() {
+        let shared = shared(0);
         let outcome = |text: &str| Outcome {
             logs: vec![LogLine {
                 level: LogLevel::Info,

@@ -52,7 +52,7 @@ const IMPORTED_FIRST: [&str; 14] = [
     "ext:deno_node/internal/fs/promises.ts",
 ];
 
-const BOOTSTRAP_FILES: [&str; 25] = [
+const BOOTSTRAP_FILES: [&str; 26] = [
     "answer_reader.js",
     "call.js",
     "capture.js",

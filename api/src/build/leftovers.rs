@@ -229,6 +229,11 @@ impl Leftovers {
         bundle: &BundleHash,
     ) -> Result<(), StoreError> {
         self.stores.functions.note_bundle(id, version, bundle).await?;
+        self.unswept(id).await
+    }
+
+    /// Returns when no sweep of the function is under way that has begun before.
+    pub(super) async fn unswept(&self, id: FunctionId) -> Result<(), StoreError> {
         while self.stores.functions.is_swept(id).await? {
             tokio::time::sleep(LOOK_AGAIN).await;
         }

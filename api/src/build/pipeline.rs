@@ -204,7 +204,13 @@ impl Pipeline {
     /// and known to work.
     pub(super) async fn make(&self, claimed: &Claimed) -> Result<BuiltVersion, Failure> {
         let mut built = match &claimed.version.built {
-            Some(built) => built.clone(),
+            Some(built) => {
+                // Of a version that may have gone before this one was accepted: what is removed of that is
+                // removed before it is looked at.
+                let unswept = self.leftovers.unswept(claimed.version.function_id).await;
+                unswept.map_err(Failure::transient)?;
+                built.clone()
+            }
             None => self.build(claimed).await?,
         };
         let target = Arc::new(self.target(claimed, &built)?);

@@ -189,6 +189,35 @@ async fn nothing_is_built_while_another_server_removes_objects() {
     wait_for(&plane, &id.to_string(), 6, 2).await;
 }
 
+/// It may be the bundle of the version whose environment was changed: it went after that was read.
+#[tokio::test]
+async fn no_other_environment_is_served_while_its_bundle_may_be_removed() {
+    let plane = Plane::start();
+    let token = plane.register("ada").await;
+    let view = plane.deploy(&token, &project(1)).await;
+    let id: FunctionId = view["id"].as_str().unwrap().parse().unwrap();
+    let functions = &plane.stores.functions;
+    let sweep = Sweep {
+        holder: "another".to_owned(),
+        lease: Duration::from_hours(1),
+        stored: vec![BundleHash::of(b"nobody's")],
+        sources: Vec::new(),
+    };
+    assert!(functions.prune(id, 20, &sweep).await.unwrap().is_swept);
+
+    let (path, set) = (format!("/api/function/{id}/env"), json!({ "set": { "A": "1" } }));
+    let change = plane.call(&token, "PATCH", &path, &set);
+    let end = async {
+        // Without the wait it would be loaded within this.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(plane.sandbox.loaded.lock().len(), 1);
+        functions.end_sweep(id, &sweep.holder).await.unwrap();
+    };
+    let (changed, ()) = tokio::join!(change, end);
+    assert_eq!(changed.expect(200).body["activeVersion"], 2);
+    assert_eq!(plane.sandbox.loaded.lock().len(), 2);
+}
+
 #[tokio::test]
 async fn a_version_that_went_while_it_was_in_work_takes_nothing_along() {
     let mut plane = Plane::start_with(|options| options.deploys_in_parallel = 1);

@@ -89,6 +89,7 @@ const MENDED: [(&str, &str, &str); 1] = [(
     "cipher = StringPrototypeToLowerCase(cipher);
     cipher = ({
       __proto__: null,
+      'aes128': 'aes-128-cbc',
       'des3': 'des-ede3-cbc',
       'id-aes128-gcm': 'aes-128-gcm',
       'id-aes256-gcm': 'aes-256-gcm',

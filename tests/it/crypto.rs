@@ -23,7 +23,13 @@ async fn ciphers_are_known_by_the_names_that_openssl_knows() {
                 same('DES3', 'des-ede3-cbc', 24, 8),
                 same('id-aes256-wrap', 'aes256-wrap', 32, 8),
             ];
-            return { sealed, opened, others };
+            const back = ['aes128', 'aes-128-cbc'].map((name) => {
+                const one = make('createCipheriv', name, 16, 16);
+                const bytes = Buffer.concat([one.update('hello'), one.final()]);
+                const other = make('createDecipheriv', name, 16, 16);
+                return other.update(bytes, null, 'utf8') + other.final('utf8');
+            });
+            return { sealed, opened, others, back };
         };
     ";
     let owner = server().await.register().await;
@@ -34,6 +40,7 @@ async fn ciphers_are_known_by_the_names_that_openssl_knows() {
             "sealed": "aaf7a0b1c5d4d4b8c8abeaa891ec2755",
             "opened": "hello",
             "others": [true, true, true],
+            "back": ["hello", "hello"],
         }),
     );
 }

@@ -18,12 +18,16 @@ async fn questions_about_the_host_have_answers_that_packages_know() {
         const thrown = (make) => {
             try { make(); } catch (error) { return error.message; }
         };
+        const trusted = () => {
+            try { return tls.getCACertificates('system').length; } catch { return 0; }
+        };
         export default async () => ({
             interfaces: os.networkInterfaces(),
             report: typeof process.report.getReport().header,
             user: [username, homedir, shell],
             group: process.getegid() === process.getgid(),
             authority: tls.rootCertificates[0].slice(0, 27),
+            trusted: trusted(),
             spawned: await new Promise((done) => spawn('git').on('error', (error) => done(of(error)))),
             executed: await new Promise((done) => exec('git', (error) => done(of(error)))),
             waited: of(spawnSync('git').error),
@@ -44,6 +48,7 @@ async fn questions_about_the_host_have_answers_that_packages_know() {
             "user": ["function", "/tmp", null],
             "group": true,
             "authority": "-----BEGIN CERTIFICATE-----",
+            "trusted": 0,
             "spawned": ["ENOENT", "spawn git"],
             "executed": ["ENOENT", "spawn /bin/sh"],
             "waited": ["ENOENT", "spawnSync git"],

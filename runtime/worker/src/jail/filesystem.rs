@@ -16,31 +16,28 @@ use landlock::{
 const KNOWN: ABI = ABI::V6;
 
 /// What programs read and no system replaces while it runs: devices, processors and memory,
-/// directories of certificates and time zones.
-const LASTING: [&str; 10] = [
+/// time zones. Not certificates: the engine brings those that everybody knows, and of whom else the host
+/// trusts `tls.getCACertificates("system")` would tell.
+const LASTING: [&str; 7] = [
     "/dev/random",
     "/dev/urandom",
     "/dev/zero",
-    "/etc/pki/tls/certs",
-    "/etc/ssl/certs",
     "/proc/cpuinfo",
     "/proc/meminfo",
     "/proc/stat",
-    "/usr/share/ca-certificates",
     "/usr/share/zoneinfo",
 ];
 
-/// Files that are replaced, when the network changes above all: names of hosts, certificates, the
-/// time zone. A rule is about the file that was there when it was made, so they are looked at again
-/// when a function is assigned.
-const REPLACED: [&str; 7] = [
+/// Files that are replaced, when the network changes above all: names of hosts, the time zone. A
+/// rule is about the file that was there when it was made, so they are looked at again when a function
+/// is assigned.
+const REPLACED: [&str; 6] = [
     "/etc/gai.conf",
     "/etc/host.conf",
     "/etc/hosts",
     "/etc/localtime",
     "/etc/nsswitch.conf",
     "/etc/resolv.conf",
-    "/usr/lib/ssl/cert.pem",
 ];
 
 const NULL: &str = "/dev/null";

@@ -201,6 +201,7 @@ fn attack(tmp: &Path, own: &str, other: &str, outside: &str) -> Report {
         ("bind", binds()),
         ("/etc/passwd", open("/etc/passwd", libc::O_RDONLY)),
         ("/etc/shadow", open("/etc/shadow", libc::O_RDONLY)),
+        ("certificates", open("/etc/ssl/certs", libc::O_RDONLY | libc::O_DIRECTORY)),
         ("/proc/self/environ", open("/proc/self/environ", libc::O_RDONLY)),
         ("/proc/self/mem", open("/proc/self/mem", libc::O_RDWR)),
         ("/proc of the parent", open(&format!("/proc/{parent}/environ"), libc::O_RDONLY)),

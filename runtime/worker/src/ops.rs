@@ -1,9 +1,9 @@
 //! Operations of the engine that are exchanged, because the jail refuses what they do: packages that ask
 //! get an answer they know from Node, which says nothing of the host.
 
+use deno_core::serde::Serialize;
 use deno_core::{OpDecl, op2};
 use deno_error::JsErrorBox;
-use serde::Serialize;
 
 /// Makes a socket of any descriptor: see `bootstrap-js/descriptors.js`.
 const DISABLED: &str = "op_node_udp_open";
@@ -40,6 +40,7 @@ fn op_no_program() -> Result<u32, JsErrorBox> {
 }
 
 #[derive(Serialize)]
+#[serde(crate = "deno_core::serde")]
 struct Interface {
     name: &'static str,
     family: &'static str,
@@ -67,6 +68,7 @@ fn op_loopback() -> Vec<Interface> {
 }
 
 #[derive(Serialize)]
+#[serde(crate = "deno_core::serde")]
 struct User {
     username: &'static str,
     homedir: &'static str,

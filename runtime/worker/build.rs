@@ -82,11 +82,12 @@ const BOOTSTRAP_FILES: [&str; 26] = [
 ];
 
 /// Where upstream's sources are not as Node: the file, what it says, and what it is to say.
-const MENDED: [(&str, &str, &str); 1] = [(
-    "ext:deno_node/internal/crypto/cipher.ts",
-    "this._blockSize = getBlockSize(cipher);",
-    // OpenSSL knows ciphers in upper case, too, and some by a second name.
-    "cipher = StringPrototypeToLowerCase(cipher);
+const MENDED: [(&str, &str, &str); 2] = [
+    (
+        "ext:deno_node/internal/crypto/cipher.ts",
+        "this._blockSize = getBlockSize(cipher);",
+        // OpenSSL knows ciphers in upper case, too, and some by a second name.
+        "cipher = StringPrototypeToLowerCase(cipher);
     cipher = ({
       __proto__: null,
       'aes128': 'aes-128-cbc',
@@ -98,7 +99,13 @@ const MENDED: [(&str, &str, &str); 1] = [(
       'id-aes256-wrap': 'aes256-wrap',
     })[cipher] ?? cipher;
     this._blockSize = getBlockSize(cipher);",
-)];
+    ),
+    (
+        "ext:deno_node/internal/crypto/util.ts",
+        "MapPrototypeGet(cipherInfoByName, nameOrNid)",
+        "MapPrototypeGet(cipherInfoByName, nameOrNid.toLowerCase())",
+    ),
+];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

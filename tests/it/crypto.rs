@@ -29,7 +29,8 @@ async fn ciphers_are_known_by_the_names_that_openssl_knows() {
                 const other = make('createDecipheriv', name, 16, 16);
                 return other.update(bytes, null, 'utf8') + other.final('utf8');
             });
-            return { sealed, opened, others, back };
+            const { name } = crypto.getCipherInfo('AES-256-CBC');
+            return { sealed, opened, others, back, name };
         };
     ";
     let owner = server().await.register().await;
@@ -41,6 +42,7 @@ async fn ciphers_are_known_by_the_names_that_openssl_knows() {
             "opened": "hello",
             "others": [true, true, true],
             "back": ["hello", "hello"],
+            "name": "aes-256-cbc",
         }),
     );
 }

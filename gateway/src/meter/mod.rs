@@ -298,8 +298,7 @@ impl Call {
             });
         }
         log_fault(&mut outcome);
-        self.shared.bound_logs(&self.allowance, self.began, &mut outcome);
-        self.log_bytes = self.shared.admit_logs(&mut outcome);
+        self.log_bytes = self.shared.take_logs(&self.allowance, self.began, &mut outcome);
         self.outcome = outcome;
         self.micro_gb_s =
             micro_gb_s(megabytes(self.outcome.memory_bytes), milliseconds(self.duration));
@@ -373,16 +372,30 @@ pub(crate) fn log_fault(outcome: &mut Outcome) {
 }
 
 impl Shared {
-    /// Counts the text of a call towards what its account may have stored in a day; if that is there
-    /// already, the owner is told so instead, as long as what tells it is not too much as well.
-    fn bound_logs(&self, allowance: &Allowance, began: Timestamp, outcome: &mut Outcome) {
-        let max_bytes = self.max_log_bytes_per_day;
-        if max_bytes == 0 || outcome.logs.is_empty() {
-            return;
+    /// Counts the text of a call towards both bounds. Says how much of it waits to be stored.
+    fn take_logs(&self, allowance: &Allowance, began: Timestamp, outcome: &mut Outcome) -> usize {
+        // What finds no room is not stored, and does not count towards what is.
+        let bytes = self.admit_logs(outcome);
+        if self.bound_logs(allowance, began, bytes, outcome) {
+            return bytes;
         }
-        let bytes: usize = outcome.logs.iter().map(LogLine::counted_bytes).sum();
-        if allowance.admit_log(began, bytes as u64, max_bytes) {
-            return;
+        self.log_bytes.fetch_sub(bytes, Relaxed);
+        self.admit_logs(outcome)
+    }
+
+    /// Counts so much text of a call towards what its account may have stored in a day; if that is there
+    /// already, the owner is told so instead, as long as what tells it is not too much as well. Whether it
+    /// is to be stored.
+    fn bound_logs(
+        &self,
+        allowance: &Allowance,
+        began: Timestamp,
+        bytes: usize,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let max_bytes = self.max_log_bytes_per_day;
+        if max_bytes == 0 || bytes == 0 || allowance.admit_log(began, bytes as u64, max_bytes) {
+            return true;
         }
         let message = format!(
             "the functions of this account have written {max_bytes} bytes of log on this day (UTC), and \
@@ -395,9 +408,10 @@ impl Shared {
         outcome.logs = if is_told { vec![notice] } else { Vec::new() };
         // Of a call that failed there is a row in any case.
         outcome.logs_truncated = is_told || outcome.fault.is_some();
+        false
     }
 
-    /// Counts the text of a call towards the bound; drops it if there is no room.
+    /// Counts the text of a call towards what may wait to be stored; drops it if there is no room.
     fn admit_logs(&self, outcome: &mut Outcome) -> usize {
         let bytes = outcome.logs.iter().map(LogLine::counted_bytes).sum();
         if bytes == 0 {
@@ -460,7 +474,8 @@ mod tests {
         let call = || {
             let line = LogLine { level: LogLevel::Info, message: String::new(), timestamp_ms: 0 };
             let mut outcome = Outcome { logs: vec![line], ..Outcome::default() };
-            shared.bound_logs(&allowance, now, &mut outcome);
+            let bytes = outcome.logs[0].counted_bytes();
+            shared.bound_logs(&allowance, now, bytes, &mut outcome);
             outcome
         };
         // An empty line counts as 16 bytes.

@@ -67,6 +67,23 @@ async fn an_account_has_so_much_log_text_stored_in_a_day() {
 }
 
 #[tokio::test]
+async fn log_text_that_is_dropped_is_none_of_what_is_stored_in_a_day() {
+    let options =
+        GatewayOptions { log_bytes_per_day: 16, log_queue_bytes: 20, ..GatewayOptions::default() };
+    let w = World::with(options, |stores| stores).await;
+    let large = w.deploy(&w.alice, "throw", Visibility::Public).await;
+    let small = w.deploy(&w.alice, "logs", Visibility::Public).await;
+    w.get("/run/alice/throw", &w.alice).await;
+    w.usage(&w.alice, 1).await;
+    w.get("/run/alice/logs", &w.alice).await;
+    w.usage(&w.alice, 2).await;
+    let log = w.logs(large).await.remove(0);
+    assert!(log.truncated && log.lines.is_empty(), "{log:?}");
+    let log = w.logs(small).await.remove(0);
+    assert!(!log.truncated && log.lines[0].message == "line", "{log:?}");
+}
+
+#[tokio::test]
 async fn faults_leave_a_row_and_a_log_with_the_stack() {
     let w = World::new().await;
     let id = w.deploy(&w.alice, "throw", Visibility::Private).await;

@@ -314,9 +314,9 @@ async fn next_frame(worker: &mut Worker) -> Result<FromWorker, ChannelError> {
         for _ in 0..FRAMES_AT_ONCE {
             // A broken socket shows when it is read.
             let _ = worker.poll_flush(cx);
-            return match worker.poll_frame(cx) {
+            return match worker.poll_frame_aside(cx) {
                 Poll::Pending => Poll::Pending,
-                Poll::Ready(Ok(frame)) => match aside(worker, frame) {
+                Poll::Ready(Ok((frame, _))) => match aside(worker, frame) {
                     None => continue,
                     Some(frame) => Poll::Ready(Ok(frame)),
                 },

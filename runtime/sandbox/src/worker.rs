@@ -353,7 +353,7 @@ impl Worker {
         self.line.send(frame);
     }
 
-    /// The next frame.
+    /// The next frame of a worker that is in a call.
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -361,18 +361,29 @@ impl Worker {
         self.poll_frame_within(cx, self.frame_limits.answer_bytes).map_ok(|(frame, _)| frame)
     }
 
+    /// The next frame of one that is in no call, and how long it is. An answer is none of what it may send,
+    /// and none takes room, or waits for some.
+    pub(crate) fn poll_frame_aside(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(FromWorker, usize), ChannelError>> {
+        self.poll_frame_within(cx, self.frame_limits.text_bytes.min(COUNTED_BYTES))
+    }
+
     /// The next frame, and how long it is. It may have so many bytes, if it holds an answer.
     fn poll_frame_within(
         &mut self,
         cx: &mut Context<'_>,
-        limit_bytes: usize,
+        answer_bytes: usize,
     ) -> Poll<Result<(FromWorker, usize), ChannelError>> {
         loop {
             if let Some(announced) = FromWorker::announced(&self.incoming) {
                 let length = announced.length;
+                let text_bytes = self.frame_limits.text_bytes;
                 let limit_bytes = match announced.holds {
-                    Some(Holds::Other) => self.frame_limits.text_bytes,
-                    _ => limit_bytes,
+                    Some(Holds::Other) => text_bytes,
+                    Some(Holds::Answer | Holds::CodeCache) => answer_bytes,
+                    None => answer_bytes.max(text_bytes),
                 };
                 if length > limit_bytes && !self.may_be_code_cache(announced) {
                     return Poll::Ready(Err(ChannelError::FrameTooLarge(length)));
@@ -447,8 +458,7 @@ impl Worker {
     /// next frame if there is one already.
     pub(crate) fn poll_while_waiting(&mut self) -> Poll<Result<FromWorker, ChannelError>> {
         let waker = self.waiting.clone();
-        let limit_bytes = self.frame_limits.text_bytes;
-        let polled = self.poll_frame_within(&mut Context::from_waker(&waker), limit_bytes);
+        let polled = self.poll_frame_aside(&mut Context::from_waker(&waker));
         if let Poll::Ready(Ok((frame, length))) = &polled
             && !matches!(frame, FromWorker::CodeCache(_))
         {

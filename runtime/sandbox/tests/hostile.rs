@@ -45,6 +45,9 @@ const LARGE_BYTES: u32 = 4 << 20;
 const LARGE: [u8; 4] = LARGE_BYTES.to_le_bytes();
 const HEAD: u8 = 69;
 
+/// An answer that is large enough to take room, and no larger than a line of a log may be.
+const ROOMY: [u8; 4] = ((1_u32 << 20) + 1).to_le_bytes();
+
 /// Without what a test program does when it ends.
 fn exit(code: i32) -> ! {
     // SAFETY: ends this process and runs nothing else.
@@ -110,6 +113,11 @@ impl Actor {
         self.say(&FromWorker::Done { call, done });
     }
 
+    fn answer(&mut self, call: u32) {
+        self.head(call, 200, true);
+        self.done(call, None);
+    }
+
     fn claim(&mut self, call: u32, words: &str) {
         self.done(call, Some(Fault::new(FaultClass::SandboxUnavailable, words)));
     }
@@ -132,8 +140,7 @@ impl Actor {
     fn behave(&mut self) {
         loop {
             let call = self.call();
-            self.head(call, 200, true);
-            self.done(call, None);
+            self.answer(call);
         }
     }
 
@@ -150,6 +157,7 @@ impl Actor {
             },
             "load-slow" => std::thread::sleep(Duration::from_millis(200)),
             "load-head" => self.head(1, 200, true),
+            "load-roomy" => self.raw(&[&ROOMY[..], &[HEAD]].concat()),
             "load-jailed-twice" => self.say(&jailed()),
             "load-claim" => {
                 let fault = Fault::new(FaultClass::SandboxUnavailable, "not my fault");
@@ -187,8 +195,7 @@ impl Actor {
             "large-done" => self.claim(call, &"x".repeat(3 << 19)),
             "large-cache" => {
                 self.say(&FromWorker::CodeCache(Bytes::from(vec![0; LARGE_BYTES as usize])));
-                self.head(call, 200, true);
-                self.done(call, None);
+                self.answer(call);
                 self.behave();
             }
             "over-credit" => {
@@ -223,8 +230,7 @@ impl Actor {
             },
             "flood-stream" => self.stream_without_pause(call),
             "flood-idle" => {
-                self.head(call, 200, true);
-                self.done(call, None);
+                self.answer(call);
                 let mut frames = BytesMut::new();
                 for _ in 0..1_000 {
                     FromWorker::Credit { call, bytes: 1 }.encode(&mut frames);
@@ -234,8 +240,7 @@ impl Actor {
                 }
             }
             "flood-idle-large" => {
-                self.head(call, 200, true);
-                self.done(call, None);
+                self.answer(call);
                 loop {
                     self.log(call, 1 << 20);
                 }
@@ -246,13 +251,15 @@ impl Actor {
                 }
             }
             "afterwards" => {
-                self.head(call, 200, true);
-                self.done(call, None);
+                self.answer(call);
                 self.head(call, 200, true);
             }
+            "afterwards-roomy" => {
+                self.answer(call);
+                self.raw(&[&ROOMY[..], &[HEAD]].concat());
+            }
             "behave" => {
-                self.head(call, 200, true);
-                self.done(call, None);
+                self.answer(call);
                 self.behave();
             }
             _ => {}
@@ -369,6 +376,7 @@ async fn workers_that_do_not_load_are_ended() {
         ("load-never", "500 ms"),
         ("load-flood", "500 ms"),
         ("load-head", "misbehaved"),
+        ("load-roomy", "misbehaved"),
         ("load-jailed-twice", "misbehaved"),
         ("load-claim", "not my fault"),
     ] {
@@ -385,9 +393,11 @@ async fn workers_that_do_not_load_are_ended() {
 async fn a_worker_that_talks_out_of_turn_harms_no_later_call() {
     let (bench, _dir) = bench().await;
     assert_eq!(call(&bench, "behave").await.unwrap().text(), "fine");
-    assert_eq!(call(&bench, "afterwards").await.unwrap().text(), "fine");
-    let ended = || bench.sandbox.metrics().deaths.contains(&("protocol_violation", 1));
-    wait_until("it is ended", ended).await;
+    for (role, ended) in [("afterwards", 1), ("afterwards-roomy", 2)] {
+        assert_eq!(call(&bench, role).await.unwrap().text(), "fine");
+        let are_ended = || bench.sandbox.metrics().deaths.contains(&("protocol_violation", ended));
+        wait_until(role, are_ended).await;
+    }
     bench.is_well().await;
 }
 

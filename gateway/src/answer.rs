@@ -153,7 +153,7 @@ pub(crate) fn failure(call: Box<Call>, outcome: Outcome) -> Response<AnswerBody>
     let body = Failed { error: Description { code, message, execution_id }, message };
     let mut response = json(status_of(fault.class), &body);
     let headers = response.headers_mut();
-    explain_refusal(headers, fault, call.target().limits.concurrency);
+    explain_refusal(headers, fault, outcome.started, call.target().limits.concurrency);
     stamp(headers, &ExecutionText::of(call.execution_id()), outcome.cold, outcome.timings);
     call.finish(outcome);
     response
@@ -169,11 +169,16 @@ pub(crate) fn crashed() -> Fault {
 }
 
 /// When to come again, for calls that were not taken. `concurrency` is the function's: a sandbox says
-/// which bound was met if it knows.
-pub(crate) fn explain_refusal(headers: &mut HeaderMap, fault: &Fault, concurrency: u32) {
+/// which bound was met if it knows. A call that was `started` has met none of calls.
+pub(crate) fn explain_refusal(
+    headers: &mut HeaderMap,
+    fault: &Fault,
+    started: bool,
+    concurrency: u32,
+) {
     match fault.class.http_status() {
-        429 => limited(headers, &fault.limit.unwrap_or(concurrency).to_string(), 1),
-        503 => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+        429 if !started => limited(headers, &fault.limit.unwrap_or(concurrency).to_string(), 1),
+        429 | 503 => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
         _ => {}
     }
 }

@@ -114,6 +114,7 @@ pub(crate) async fn envelope(
     let status = fault.as_ref().map_or(StatusCode::OK, |fault| status_of(fault.class));
     let (execution_id, target) = (call.execution_id(), call.target().clone());
     let (cold, timings, memory_bytes) = (outcome.cold, outcome.timings, outcome.memory_bytes);
+    let started = outcome.started;
     let lines = if may_read_logs { outcome.logs.clone() } else { Vec::new() };
     let unread = call.unread().clone();
     // Whoever hangs up from here on costs the row nothing.
@@ -135,7 +136,7 @@ pub(crate) async fn envelope(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     if let Some(fault) = &fault {
-        explain_refusal(headers, fault, target.limits.concurrency);
+        explain_refusal(headers, fault, started, target.limits.concurrency);
     }
     stamp(headers, &ExecutionText::of(execution_id), cold, timings);
     response

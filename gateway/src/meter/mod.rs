@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use cloudserve_protocol::call::{
-    Body, Invocation, LogLevel, LogLine, Outcome, RequestHead, Target,
+    Body, Invocation, LogLevel, LogLine, Outcome, RequestHead, Target, Timings,
 };
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::ids::ExecutionId;
@@ -285,20 +285,21 @@ impl Call {
 
     fn record(mut self: Box<Self>, mut outcome: Outcome) {
         let Some(place) = self.place.take() else { return };
-        self.duration = self.duration();
+        let duration = self.duration();
         let class = outcome.fault.as_ref().map(|fault| fault.class);
-        self.shared.metrics.ended(class, outcome.cold, self.duration);
+        self.shared.metrics.ended(class, outcome.cold, duration);
         if let Some(trace) = self.trace.take() {
             trace.end(&Ended {
                 execution_id: self.execution_id,
                 target: &self.target,
                 arrived: self.arrived,
-                duration: self.duration,
+                duration,
                 outcome: &outcome,
             });
         }
         log_fault(&mut outcome);
         self.log_bytes = self.shared.take_logs(&self.allowance, self.began, &mut outcome);
+        self.duration = paid(duration, &outcome);
         self.outcome = outcome;
         self.micro_gb_s =
             micro_gb_s(megabytes(self.outcome.memory_bytes), milliseconds(self.duration));
@@ -339,6 +340,17 @@ impl Drop for Call {
             self.take_over().finish(Outcome::not_started(Fault::cancelled()));
         }
     }
+}
+
+/// The part of a call's time that its owner pays: until it had answered, if the answer then waited for room
+/// and found none.
+fn paid(duration: Duration, outcome: &Outcome) -> Duration {
+    let class = outcome.fault.as_ref().map(|fault| fault.class);
+    if !outcome.started || class != Some(FaultClass::ConcurrencyLimit) {
+        return duration;
+    }
+    let Timings { queue_us, boot_us, exec_us } = outcome.timings;
+    duration.min(Duration::from_micros(queue_us.saturating_add(boot_us).saturating_add(exec_us)))
 }
 
 /// What the sandbox says of a call whose end was told already, and why. That its caller has gone

@@ -434,6 +434,7 @@ impl Invoker for ByName {
             }
             "busy" => Err(too_many(None)),
             "crowded" => Err(too_many(Some(50))),
+            "unread" => Err(no_room()),
             "break" => {
                 let fault = Fault::new(FaultClass::Crashed, "gone");
                 let pieces = vec![Ok(Bytes::from_static(b"begin").into()), Err(fault.clone())];
@@ -508,6 +509,13 @@ fn too_many(of_account: Option<u32>) -> Box<Outcome> {
         Some(limit) => fault.with_limit(limit),
         None => fault,
     }))
+}
+
+/// For an answer that was there at once.
+fn no_room() -> Box<Outcome> {
+    let fault = Fault::new(FaultClass::ConcurrencyLimit, "no room for the answer");
+    let timings = Timings { queue_us: 1, boot_us: 1, exec_us: 1 };
+    Box::new(Outcome { timings, ..outcome(Some(fault)) })
 }
 
 fn text_headers() -> [(&'static str, &'static str); 1] {

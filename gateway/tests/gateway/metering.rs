@@ -151,6 +151,18 @@ async fn nobody_pays_for_the_time_that_a_caller_takes_to_read() {
     assert!((100.0..=200.0).contains(&row.duration_ms), "{row:?}");
 }
 
+#[tokio::test]
+async fn nobody_pays_for_the_time_that_an_answer_waits_for_room() {
+    let w = World::new().await;
+    w.deploy(&w.alice, "unread", Visibility::Public).await;
+    let answer = w.get("/run/alice/unread", &w.alice).await;
+    assert_eq!(answer.fault(), (429, "concurrency_limit".to_owned()));
+    // How many calls there may be is of no concern.
+    assert_eq!((answer.header("retry-after"), answer.header("ratelimit-limit")), ("1", ""));
+    let row = w.usage(&w.alice, 1).await.remove(0);
+    assert!((row.duration_ms - 0.003).abs() < 1e-9, "{row:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_loses_nothing_even_when_storage_fails() {
     let options = GatewayOptions {

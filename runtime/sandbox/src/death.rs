@@ -43,6 +43,8 @@ pub(crate) enum DeathCause {
     Cancelled,
     /// It never became ready.
     StartFailed,
+    /// It had answered, and there was no room for its answer until the deadline of the call.
+    NoRoom,
 }
 
 /// One list of all causes.
@@ -78,12 +80,18 @@ labels! {
     Cancelled => "cancelled",
     StartFailed => "start_failed",
     CpuLimit => "cpu_limit",
+    NoRoom => "no_room",
 }
 
 impl DeathCause {
     /// Its name in metrics and logs.
     pub(crate) fn label(self) -> &'static str {
         Self::LABELS[self.index()]
+    }
+
+    /// Whether its function is to blame for it, in a call.
+    pub(crate) fn is_by_itself(self) -> bool {
+        !matches!(self, Self::Cancelled | Self::Drained | Self::NoRoom)
     }
 }
 
@@ -141,6 +149,11 @@ impl ExitReport {
                 crashed("the function's process misbehaved and was ended".to_owned())
             }
             DeathCause::Cancelled => Fault::cancelled(),
+            DeathCause::NoRoom => Fault::new(
+                FaultClass::ConcurrencyLimit,
+                "the function has answered, but callers are still to read what functions of this account \
+                 answered before: there was no room for the answer within the call's timeout",
+            ),
             DeathCause::Idle
             | DeathCause::Recycled
             | DeathCause::Redeployed
@@ -259,5 +272,14 @@ mod tests {
         assert_eq!(DeathCause::Crashed(9).label(), "crashed");
         assert_eq!(DeathCause::StartFailed.label(), "start_failed");
         assert_eq!(DeathCause::CpuLimit.label(), "cpu_limit");
+        assert_eq!(DeathCause::NoRoom.label(), "no_room");
+    }
+
+    #[test]
+    fn a_function_is_not_to_blame_for_an_answer_that_finds_no_room() {
+        let status = Some(ExitStatus::from_raw(libc::SIGKILL));
+        let report = ExitReport::new(status, String::new(), Some(DeathCause::NoRoom));
+        assert_eq!(report.fault(&Limits::default()).class, FaultClass::ConcurrencyLimit);
+        assert!(!DeathCause::NoRoom.is_by_itself() && DeathCause::Timeout.is_by_itself());
     }
 }

@@ -225,8 +225,17 @@ impl Exchange {
         Poll::Pending
     }
 
-    fn overdue(&self) -> Event {
-        self.worker.process.kill(DeathCause::Timeout);
+    /// Ends the worker at its deadline. A function that has answered by then is not to blame for the wait
+    /// for room, nor has it run meanwhile.
+    fn overdue(&mut self) -> Event {
+        let cause = match self.worker.waits_since() {
+            Some(answered) => {
+                self.timings.exec_us = micros(answered - self.begun);
+                DeathCause::NoRoom
+            }
+            None => DeathCause::Timeout,
+        };
+        self.worker.process.kill(cause);
         Event::Lost
     }
 
@@ -503,7 +512,7 @@ fn complete(mut outcome: Outcome, mut log: LogBuffer, upload_fault: Option<Fault
 /// A worker does not come back from its call, `cause` being why, unless it said that it would end.
 fn lose(shared: &Shared, target: &Target, worker: Box<Worker>, cause: Option<DeathCause>) {
     let id = worker.process.id;
-    let by_itself = !matches!(cause, Some(DeathCause::Cancelled | DeathCause::Drained));
+    let by_itself = cause.is_none_or(DeathCause::is_by_itself);
     match cause {
         Some(cause) => worker.end(cause),
         None => drop(worker),

@@ -288,6 +288,8 @@ pub(crate) struct Worker {
     incoming: BytesMut,
     /// That of the answer which it is sending.
     room: Option<Room>,
+    /// When that answer came and found none.
+    waits_since: Option<Instant>,
     waiting: Waker,
 }
 
@@ -316,6 +318,7 @@ impl Worker {
             channel,
             incoming: BytesMut::new(),
             room: None,
+            waits_since: None,
         }
     }
 
@@ -418,13 +421,22 @@ impl Worker {
             rooms.gone(self.process.id);
             return Poll::Ready(());
         }
+        self.waits_since.get_or_insert_with(Instant::now);
         Poll::Pending
+    }
+
+    /// When the answer that is still to come had to wait for room, if it had to.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        self.waits_since
     }
 
     /// What has come of an answer, with the room that was taken for it.
     pub(crate) fn house(&mut self, answer: Bytes) -> Bytes {
         match self.room.take() {
-            Some(room) => room.hold(answer),
+            Some(room) => {
+                self.waits_since = None;
+                room.hold(answer)
+            }
             None => answer,
         }
     }

@@ -85,14 +85,18 @@ async fn large_answers_of_an_account_wait_until_those_before_them_are_sent_on() 
     let mut waiting = pin!(answer(&function, "/?mb=8"));
     assert!(timeout(Duration::from_millis(500), &mut waiting).await.is_err());
     assert_eq!(answer(&other, "/?mb=20").await.len(), 20 << 20, "others have room of their own");
+    // Its function has answered in time, and is neither to blame nor to pay for the wait.
     let late = bench.try_get(&hasty, "/?mb=8").await.unwrap_err();
-    assert_eq!(late.fault.unwrap().class, FaultClass::Timeout);
+    assert!(late.started && late.timings.exec_us < 900_000, "{late:?}");
+    assert_eq!(late.fault.unwrap().class, FaultClass::ConcurrencyLimit);
     assert!(unread.iter().flatten().all(|byte| *byte == 7));
     drop(unread);
     let answered = timeout(Duration::from_secs(10), waiting).await.unwrap();
     assert_eq!(answered.len(), 8 << 20);
     drop(answered);
     bench.is_well().await;
+    let deaths = bench.sandbox.metrics().deaths;
+    assert!(deaths.contains(&("no_room", 1)) && deaths.contains(&("timeout", 0)), "{deaths:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -509,6 +509,12 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        if let Some(Assigned { rooms, .. }) = &self.assigned
+            && self.waits_since.is_some()
+        {
+            // Others wait behind it, and its process may take its time to end.
+            rooms.gone(self.process.id);
+        }
         // The process ends by itself when it sees the socket closed. The keeper sees to it.
         self.process.dismissed.notify_one();
     }

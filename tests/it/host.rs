@@ -31,7 +31,7 @@ async fn questions_about_the_host_have_answers_that_packages_know() {
             spawned: await new Promise((done) => spawn('git').on('error', (error) => done(of(error)))),
             executed: await new Promise((done) => exec('git', (error) => done(of(error)))),
             waited: of(spawnSync('git').error),
-            threads: [thrown(() => new Thread('', { eval: true })), thrown(() => new Worker('data:,'))],
+            threads: [thrown(() => new Thread('1', { eval: true })), thrown(() => new Worker('data:text/javascript,1'))],
         });
     ";
     let owner = server().await.register().await;

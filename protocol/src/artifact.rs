@@ -113,7 +113,27 @@ impl ArtifactKey {
         // Numbers can be written in other ways, too.
         (key.to_string() == text).then_some(key)
     }
+
+    /// The object of dependencies, which are everybody's, that has this text as its key.
+    #[must_use]
+    pub fn of_dependencies(text: &str) -> Option<Self> {
+        let (first, name) = text.strip_prefix(DEPENDENCIES)?.split_once('/')?;
+        if first == "resolutions" {
+            let spec_hash = name.strip_suffix(".json")?;
+            let is_hash = spec_hash.bytes().all(|b| b.is_ascii_hexdigit());
+            return is_hash.then(|| Self::Resolution { spec_hash: spec_hash.to_owned() });
+        }
+        let hash = first.parse().ok()?;
+        match name {
+            "node_modules.tar.gz" => Some(Self::DependencyTree { hash }),
+            "metadata.json" => Some(Self::DependencyMetadata { hash }),
+            _ => None,
+        }
+    }
 }
+
+/// What the keys of dependencies begin with.
+pub const DEPENDENCIES: &str = "deps/";
 
 /// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,6 +273,13 @@ pub trait ArtifactStore: Send + Sync {
     /// bounded number at a time; what is written or removed meanwhile may be among them or not.
     fn list(&self, function: FunctionId)
     -> BoxStream<'static, Result<ListedObject, ArtifactError>>;
+
+    /// The objects of dependencies whose keys come after this one, in the order of the keys' text. Asked for
+    /// as in [`Self::list`].
+    fn list_dependencies(
+        &self,
+        after: Option<&ArtifactKey>,
+    ) -> BoxStream<'static, Result<ListedObject, ArtifactError>>;
 }
 
 #[cfg(test)]
@@ -284,6 +311,30 @@ mod tests {
             "other",
         ] {
             assert_eq!(ArtifactKey::of_function(function, &format!("{function}/{place}")), None);
+        }
+    }
+
+    #[test]
+    fn keys_of_dependencies_are_known_by_their_text() {
+        let hash = DepHash::of(b"deps");
+        for key in [
+            ArtifactKey::DependencyTree { hash: hash.clone() },
+            ArtifactKey::DependencyMetadata { hash: hash.clone() },
+            ArtifactKey::Resolution { spec_hash: "ab".repeat(32) },
+        ] {
+            assert_eq!(ArtifactKey::of_dependencies(&key.to_string()), Some(key));
+        }
+        for text in [
+            "deps/",
+            "deps/abc/metadata.json",
+            "deps/resolutions/a/b.json",
+            "deps/resolutions/ab",
+            &format!("deps/{hash}"),
+            &format!("deps/{hash}/other"),
+            &format!("{hash}/metadata.json"),
+            &format!("deps/{}/metadata.json", hash.as_str().to_uppercase()),
+        ] {
+            assert_eq!(ArtifactKey::of_dependencies(text), None, "{text}");
         }
     }
 

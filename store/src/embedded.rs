@@ -19,7 +19,9 @@ use std::sync::Arc;
 use crate::Stores;
 use crate::change::LocalFeed;
 use crate::local::LocalObjects;
-use crate::sqlite::{self, SqliteAccounts, SqliteFunctions, SqliteTelemetry, SqliteTransfer};
+use crate::sqlite::{
+    self, SqliteAccounts, SqliteFunctions, SqliteTelemetry, SqliteTransfer, SqliteTrees,
+};
 use crate::transfer::Transfer;
 
 /// Why a data directory cannot be used.
@@ -217,8 +219,9 @@ struct Parts {
 impl Parts {
     fn stores(self) -> Stores {
         Stores {
-            accounts: Arc::new(SqliteAccounts::new(self.meta)),
+            accounts: Arc::new(SqliteAccounts::new(self.meta.clone())),
             functions: self.functions,
+            trees: Arc::new(SqliteTrees::new(self.meta)),
             telemetry: self.usage,
             artifacts: self.objects,
             changes: Arc::new(self.feed),

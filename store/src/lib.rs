@@ -23,6 +23,7 @@ mod sqlite;
 pub mod telemetry;
 pub mod time;
 pub mod transfer;
+mod tree;
 
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ pub use production::{
 pub use s3::{ChecksumMode, S3Options};
 pub use telemetry::TelemetryStore;
 pub use time::Timestamp;
+pub use tree::TreeStore;
 
 /// The back ends of one installation, chosen once at start.
 #[derive(Clone)]
@@ -53,6 +55,8 @@ pub struct Stores {
     pub accounts: Arc<dyn AccountStore>,
     /// Functions, versions and the deploy queue.
     pub functions: Arc<dyn FunctionStore>,
+    /// Which dependency trees are in use.
+    pub trees: Arc<dyn TreeStore>,
     /// Usage and logs.
     pub telemetry: Arc<dyn TelemetryStore>,
     /// Sources, bundles and dependency trees.

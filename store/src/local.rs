@@ -7,7 +7,7 @@
 mod transfer;
 
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore, ListedObject};
+use cloudserve_protocol::artifact::{
+    ArtifactError, ArtifactKey, ArtifactStore, DEPENDENCIES, ListedObject,
+};
 use cloudserve_protocol::ids::FunctionId;
-use futures::future::ready;
+use futures::future::{Ready, ready};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt, try_unfold};
 use parking_lot::Mutex;
 use tempfile::NamedTempFile;
@@ -273,13 +275,31 @@ impl ArtifactStore for LocalObjects {
         function: FunctionId,
     ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
         let found = transfer::walk(self.0.clone(), format!("{function}/"));
-        let listed = found.try_filter_map(move |(text, metadata)| {
-            let listed = ArtifactKey::of_function(function, &text).map(|key| {
-                let stored_at = metadata.modified().map_err(failed("list", &text));
-                stored_at.map(|stored_at| ListedObject { key, stored_at })
-            });
-            ready(listed.transpose())
-        });
-        listed.boxed()
+        found
+            .try_filter_map(move |of| listed(ArtifactKey::of_function(function, &of.0), of))
+            .boxed()
     }
+
+    fn list_dependencies(
+        &self,
+        after: Option<&ArtifactKey>,
+    ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        let after = after.map(ToString::to_string);
+        let found = transfer::walk(self.0.clone(), DEPENDENCIES.to_owned());
+        let later = found
+            .try_filter(move |(text, _)| ready(after.as_ref().is_none_or(|after| text > after)));
+        later.try_filter_map(|of| listed(ArtifactKey::of_dependencies(&of.0), of)).boxed()
+    }
+}
+
+/// A file as an object in a listing, if it is one.
+fn listed(
+    key: Option<ArtifactKey>,
+    (text, metadata): (String, Metadata),
+) -> Ready<Result<Option<ListedObject>, ArtifactError>> {
+    let listed = key.map(|key| {
+        let stored_at = metadata.modified().map_err(failed("list", &text));
+        stored_at.map(|stored_at| ListedObject { key, stored_at })
+    });
+    ready(listed.transpose())
 }

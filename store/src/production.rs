@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore, ListedObject};
+use cloudserve_protocol::artifact::{
+    ArtifactError, ArtifactKey, ArtifactStore, DEPENDENCIES, ListedObject,
+};
 use cloudserve_protocol::ids::FunctionId;
 use futures::future::ready;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -118,5 +120,12 @@ impl ArtifactStore for NoObjects {
         function: FunctionId,
     ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
         stream::once(ready(Self::refuse("list", &function))).boxed()
+    }
+
+    fn list_dependencies(
+        &self,
+        _: Option<&ArtifactKey>,
+    ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        stream::once(ready(Self::refuse("list", &DEPENDENCIES))).boxed()
     }
 }

@@ -234,7 +234,7 @@ async fn a_damaged_deploy_does_not_stop_the_queue() {
 #[test]
 fn foreign_and_newer_files_are_refused_untouched() {
     for (change, message) in [
-        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 9"),
+        ("PRAGMA user_version = 99", "has schema 99 but this release knows only 10"),
         ("PRAGMA application_id = 7", "is not a CloudServe database"),
     ] {
         let directory = tempfile::tempdir().unwrap();

@@ -478,6 +478,13 @@ impl ArtifactStore for Cursed {
     ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
         self.inner.list(function)
     }
+
+    fn list_dependencies(
+        &self,
+        after: Option<&ArtifactKey>,
+    ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        self.inner.list_dependencies(after)
+    }
 }
 
 #[tokio::test]

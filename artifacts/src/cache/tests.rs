@@ -57,6 +57,13 @@ impl ArtifactStore for OneBundle {
     fn list(&self, _: FunctionId) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
         futures::stream::empty().boxed()
     }
+
+    fn list_dependencies(
+        &self,
+        _: Option<&ArtifactKey>,
+    ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        futures::stream::empty().boxed()
+    }
 }
 
 #[tokio::test]

@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use mongodb::bson::doc;
-use mongodb::error::{Error, ErrorKind};
 
 use super::database::{Database, Failed};
 use super::schema::{LOGS, LONGEST_AGE, USAGES, expiring};
+use super::values::has_code;
 use crate::StoreError;
 
 /// How long what calls leave behind is kept.
@@ -33,10 +33,6 @@ pub(super) async fn apply(database: &Database, ages: Ages) -> Result<(), StoreEr
         None => keep_for_good(database, USAGES).await?,
     }
     Ok(())
-}
-
-fn has_code(error: &Error, code: i32) -> bool {
-    matches!(error.kind.as_ref(), ErrorKind::Command(command) if command.code == code)
 }
 
 /// Makes the server remove records of this age.

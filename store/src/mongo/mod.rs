@@ -10,6 +10,7 @@
 //! | `users`, `apikeys`, `audit`, `revokedtokens` | accounts; revoked tokens go with their own end |
 //! | `functions`, `versions` | functions; a version with `queuedAt` *is* the deploy queue |
 //! | `remains` | functions that are not there, and of which objects may be |
+//! | `trees` | dependency trees, and when each was last in use |
 //! | `usages`, `usagedays` | calls, and the running sums over them |
 //! | `logs` | what calls wrote, removed with age |
 //! | `changes` | what changed, for caches of other processes ([`changes`]) |
@@ -33,6 +34,7 @@ mod schema;
 mod sweeps;
 mod telemetry;
 mod transfer;
+mod trees;
 mod usage;
 mod values;
 mod versions;
@@ -42,7 +44,9 @@ use std::sync::Arc;
 use cloudserve_protocol::artifact::ArtifactStore;
 
 use crate::transfer::RecordTransfer;
-use crate::{AccountStore, ChangeFeed, FunctionStore, OpenError, Stores, TelemetryStore};
+use crate::{
+    AccountStore, ChangeFeed, FunctionStore, OpenError, Stores, TelemetryStore, TreeStore,
+};
 
 pub use ages::Ages;
 
@@ -81,6 +85,7 @@ impl Default for MongoOptions {
 pub(crate) struct MongoStores {
     accounts: Arc<dyn AccountStore>,
     functions: Arc<dyn FunctionStore>,
+    trees: Arc<dyn TreeStore>,
     telemetry: Arc<dyn TelemetryStore>,
     changes: Arc<dyn ChangeFeed>,
 }
@@ -95,7 +100,8 @@ pub(crate) async fn open(options: &MongoOptions) -> Result<MongoStores, OpenErro
     let telemetry = Arc::new(telemetry::MongoTelemetry::new(database.clone(), beside));
     Ok(MongoStores {
         accounts: Arc::new(accounts::MongoAccounts::new(database.clone())),
-        functions: Arc::new(functions::MongoFunctions::new(database, telemetry.clone())),
+        functions: Arc::new(functions::MongoFunctions::new(database.clone(), telemetry.clone())),
+        trees: Arc::new(trees::MongoTrees::new(database)),
         telemetry,
         changes: Arc::new(feed),
     })
@@ -104,8 +110,8 @@ pub(crate) async fn open(options: &MongoOptions) -> Result<MongoStores, OpenErro
 impl MongoStores {
     /// All of an installation, with these objects.
     pub(crate) fn with_objects(self, artifacts: Arc<dyn ArtifactStore>) -> Stores {
-        let Self { accounts, functions, telemetry, changes } = self;
-        Stores { accounts, functions, telemetry, artifacts, changes }
+        let Self { accounts, functions, trees, telemetry, changes } = self;
+        Stores { accounts, functions, trees, telemetry, artifacts, changes }
     }
 }
 

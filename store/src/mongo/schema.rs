@@ -13,7 +13,7 @@ use mongodb::options::IndexOptions;
 use serde::Deserialize;
 
 use super::database::{Database, Failed};
-use super::values::{is_duplicate, parse};
+use super::values::{has_code, is_duplicate, parse};
 use crate::{OpenError, StoreError};
 
 pub(super) const USERS: &str = "users";
@@ -23,6 +23,7 @@ pub(super) const REVOKED_TOKENS: &str = "revokedtokens";
 pub(super) const FUNCTIONS: &str = "functions";
 pub(super) const VERSIONS: &str = "versions";
 pub(super) const REMAINS: &str = "remains";
+pub(super) const TREES: &str = "trees";
 pub(super) const USAGES: &str = "usages";
 pub(super) const USAGE_DAYS: &str = "usagedays";
 pub(super) const LOGS: &str = "logs";
@@ -30,13 +31,14 @@ pub(super) const CHANGES: &str = "changes";
 pub(super) const META: &str = "meta";
 
 /// The newest version this release knows.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 const PRODUCT: &str = "cloudserve";
 /// How long notices of changes are kept.
 const CHANGES_KEPT: Duration = Duration::from_hours(1);
 /// How long a process that has begun may take to say that the database is ours.
 const BEGUN_LOOKS: u32 = 50;
 const BEGUN_PAUSE: Duration = Duration::from_millis(100);
+const NAMESPACE_EXISTS: i32 = 48;
 /// The longest age the server can be told.
 pub(super) const LONGEST_AGE: Duration = Duration::from_secs(i32::MAX as u64);
 
@@ -78,6 +80,7 @@ pub(super) async fn prepare(database: &Database) -> Result<(), OpenError> {
         match version {
             0 => version_1(database).await.map_err(failed)?,
             2 => version_3(database).await.map_err(failed)?,
+            4 => version_5(database).await.map_err(failed)?,
             _ => {}
         }
         advance(database, version).await.map_err(failed)?;
@@ -207,14 +210,27 @@ async fn version_3(database: &Database) -> Result<(), StoreError> {
     database.bounded(remains.create_index(plain(doc! { "notedAt": 1 }))).await.map(drop)
 }
 
-/// Whose deploys wait and whose are in work, and what the versions of a function take of storage. Over
-/// versions that are there already this takes as long as there are many; until it is there, all of them
-/// are looked through.
+/// Dependency trees. Made here, since transactions that make a collection get into each other's way.
+async fn version_5(database: &Database) -> Result<(), StoreError> {
+    let create = async {
+        match database.handle().create_collection(TREES).await {
+            Err(error) if !has_code(&error, NAMESPACE_EXISTS) => Err(Failed::Driver(error)),
+            _ => Ok(()),
+        }
+    };
+    database.bounded(create).await
+}
+
+/// Whose deploys wait and whose are in work, what the versions of a function take of storage, and which
+/// name a dependency tree. Over versions that are there already this takes as long as there are many;
+/// until it is there, all of them are looked through.
 pub(super) async fn index_versions(database: &Database) -> Result<(), StoreError> {
     let by_account = of_the_queue(doc! { "status": 1, "queuedBy": 1 });
     let by_bytes = plain(doc! { "_id.functionId": 1, "bytes": 1 });
+    let naming = IndexOptions::builder().sparse(true).build();
+    let by_tree = IndexModel::builder().keys(doc! { "built.depHash": 1 }).options(naming).build();
     let versions = database.collection(VERSIONS);
-    let made = versions.create_indexes([by_account, by_bytes]).await;
+    let made = versions.create_indexes([by_account, by_bytes, by_tree]).await;
     made.map(drop).map_err(StoreError::unavailable)
 }
 

@@ -76,6 +76,11 @@ pub(super) fn parse<T: DeserializeOwned>(
         .map_err(|error: mongodb::bson::error::Error| StoreError::corrupt(kind, error))
 }
 
+/// Whether the server refused a command with this code.
+pub(super) fn has_code(error: &Error, code: i32) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(command) if command.code == code)
+}
+
 const DUPLICATE_KEY: i32 = 11_000;
 
 /// Whether a unique index refused a write.

@@ -23,12 +23,14 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::types::{
-    BucketLocationConstraint, CreateBucketConfiguration, Delete, ObjectIdentifier,
+    BucketLocationConstraint, CreateBucketConfiguration, Delete, Object, ObjectIdentifier,
 };
 use bytes::Bytes;
-use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey, ArtifactStore, ListedObject};
+use cloudserve_protocol::artifact::{
+    ArtifactError, ArtifactKey, ArtifactStore, DEPENDENCIES, ListedObject,
+};
 use cloudserve_protocol::ids::FunctionId;
-use futures::future::ready;
+use futures::future::{Ready, ready};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
@@ -329,17 +331,31 @@ impl ArtifactStore for S3Objects {
         &self,
         function: FunctionId,
     ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
-        let found = self.walk(format!("{function}/"));
-        let listed = found.try_filter_map(move |(text, object)| {
-            let key = ArtifactKey::of_function(function, &text);
-            let listed = key.zip(object.last_modified).map(|(key, time)| {
-                let stored_at = SystemTime::try_from(time).map_err(failed("list", &text));
-                stored_at.map(|stored_at| ListedObject { key, stored_at })
-            });
-            ready(listed.transpose())
-        });
-        listed.boxed()
+        let found = self.walk(format!("{function}/"), None);
+        found
+            .try_filter_map(move |of| listed(ArtifactKey::of_function(function, &of.0), of))
+            .boxed()
     }
+
+    fn list_dependencies(
+        &self,
+        after: Option<&ArtifactKey>,
+    ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        let found = self.walk(DEPENDENCIES.to_owned(), after.map(ToString::to_string));
+        found.try_filter_map(|of| listed(ArtifactKey::of_dependencies(&of.0), of)).boxed()
+    }
+}
+
+/// An object in a listing, if it is one of ours.
+fn listed(
+    key: Option<ArtifactKey>,
+    (text, object): (String, Object),
+) -> Ready<Result<Option<ListedObject>, ArtifactError>> {
+    let listed = key.zip(object.last_modified).map(|(key, time)| {
+        let stored_at = SystemTime::try_from(time).map_err(failed("list", &text));
+        stored_at.map(|stored_at| ListedObject { key, stored_at })
+    });
+    ready(listed.transpose())
 }
 
 /// Objects that a store did not delete.

@@ -45,12 +45,14 @@ impl S3Objects {
         Ok((objects, next))
     }
 
-    /// The objects whose keys begin so, in the order of these, asked for page by page.
+    /// The objects whose keys begin so and come after this one, in the order of these, asked for page by
+    /// page.
     pub(super) fn walk(
         &self,
         prefix: String,
+        after: Option<String>,
     ) -> BoxStream<'static, Result<(String, Object), ArtifactError>> {
-        let begin = (self.clone(), prefix, Place::Begin);
+        let begin = (self.clone(), prefix, after.map_or(Place::Begin, Place::After));
         let pages = try_unfold(begin, |(store, prefix, place)| async move {
             if matches!(place, Place::End) {
                 return Ok(None);
@@ -68,7 +70,7 @@ impl S3Objects {
 #[async_trait]
 impl ObjectTransfer for S3Objects {
     fn list(&self) -> BoxStream<'static, Result<StoredObject, ArtifactError>> {
-        self.walk(String::new())
+        self.walk(String::new(), None)
             .map_ok(|(key, object)| StoredObject {
                 key,
                 bytes: object.size.unwrap_or(0).unsigned_abs(),

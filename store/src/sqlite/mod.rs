@@ -23,6 +23,7 @@ mod statements;
 mod sweeps;
 mod telemetry;
 mod transfer;
+mod trees;
 mod usage;
 mod versions;
 
@@ -32,6 +33,7 @@ pub(crate) use functions::SqliteFunctions;
 pub(crate) use schema::{open_meta, open_telemetry};
 pub(crate) use telemetry::SqliteTelemetry;
 pub(crate) use transfer::SqliteTransfer;
+pub(crate) use trees::SqliteTrees;
 
 #[cfg(test)]
 mod plans;

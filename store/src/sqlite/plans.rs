@@ -4,7 +4,9 @@ use rusqlite::Connection;
 
 use super::schema::{META_FILES, TELEMETRY_FILES};
 use super::usage::calls;
-use super::{audit, holdings, logs, queue, records, remains, sweeps, transfer, usage, versions};
+use super::{
+    audit, holdings, logs, queue, records, remains, sweeps, transfer, trees, usage, versions,
+};
 
 fn plan(schema: &[&str], sql: &str) -> Vec<String> {
     let connection = Connection::open_in_memory().unwrap();
@@ -31,6 +33,7 @@ fn queries_use_their_indexes() {
         (meta, queue::STANDING, "(function_id=? AND version<?)", true),
         (meta, remains::OLDEST, "remains_by_age (noted_at<?)", true),
         (meta, sweeps::NEXT_LOOK, "functions_by_look (looked_at<?)", true),
+        (meta, trees::NAMED, "versions_by_tree (<expr>=?)", true),
         (telemetry, logs::LOGS, "logs_by_function", true),
         (telemetry, logs::LOG_OF_CALL, "execution_id=?", true),
         (telemetry, calls::ROWS_OF_FUNCTION, "(function_id=? AND timestamp>? AND (", true),

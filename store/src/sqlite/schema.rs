@@ -34,7 +34,7 @@ impl Schema {
 }
 
 /// Of `meta.db`, oldest first.
-pub(super) const META_FILES: [&str; 9] = [
+pub(super) const META_FILES: [&str; 10] = [
     include_str!("schema/meta-1.sql"),
     include_str!("schema/meta-2.sql"),
     include_str!("schema/meta-3.sql"),
@@ -44,6 +44,7 @@ pub(super) const META_FILES: [&str; 9] = [
     include_str!("schema/meta-7.sql"),
     include_str!("schema/meta-8.sql"),
     include_str!("schema/meta-9.sql"),
+    include_str!("schema/meta-10.sql"),
 ];
 /// Of `telemetry.db`, oldest first.
 pub(super) const TELEMETRY_FILES: [&str; 4] = [

@@ -153,5 +153,9 @@ pub(super) fn next_look(c: &Connection, age: Duration) -> Result<Option<Function
 
 /// Ends those of a process that is dead.
 pub(super) fn release(c: &Connection) -> Result<(), StoreError> {
-    c.execute("DELETE FROM sweeps", []).map(drop).map_err(storage_failed)
+    c.execute_batch(
+        "DELETE FROM sweeps;
+         UPDATE trees SET swept_until = 0 WHERE swept_until > 0;",
+    )
+    .map_err(storage_failed)
 }

@@ -198,3 +198,29 @@ pub(crate) async fn objects_of_a_function_are_listed_with_their_age(stores: &Sto
     assert!(list(function).await.is_empty());
     assert_eq!(list(other).await.len(), 1);
 }
+
+pub(crate) async fn objects_of_dependencies_are_listed_in_order(stores: &Stores) {
+    let mut keys = Vec::new();
+    for of in [&b"a"[..], b"b", b"c"] {
+        let hash = DepHash::of(of);
+        keys.push(ArtifactKey::Resolution { spec_hash: hash.to_string() });
+        keys.push(ArtifactKey::DependencyTree { hash: hash.clone() });
+        keys.push(ArtifactKey::DependencyMetadata { hash });
+    }
+    for key in keys.iter().chain([&source(FunctionId::new(), "a.ts")]) {
+        stores.artifacts.put(key, Bytes::from_static(b"x")).await.unwrap();
+    }
+    keys.sort_by_key(ToString::to_string);
+    let list = async |after: Option<&ArtifactKey>| -> Vec<ArtifactKey> {
+        let listed: Vec<ListedObject> =
+            stores.artifacts.list_dependencies(after).try_collect().await.unwrap();
+        listed.into_iter().map(|object| object.key).collect()
+    };
+    assert_eq!(list(None).await, keys);
+    for (n, key) in keys.iter().enumerate() {
+        assert_eq!(list(Some(key)).await, keys[n + 1..]);
+    }
+    // What a listing goes on from may be gone.
+    stores.artifacts.delete(&keys[1]).await.unwrap();
+    assert_eq!(list(Some(&keys[1])).await, keys[2..]);
+}

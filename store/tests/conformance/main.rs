@@ -14,6 +14,7 @@ mod queue;
 mod servers;
 mod telemetry;
 mod transfer;
+mod trees;
 mod versions;
 
 use cloudserve_store::transfer::Transfer;
@@ -143,6 +144,9 @@ macro_rules! backends {
                 artifacts::deletion_leaves_other_functions_and_trees,
                 artifacts::one_object_is_deleted_alone,
                 artifacts::objects_of_a_function_are_listed_with_their_age,
+                artifacts::objects_of_dependencies_are_listed_in_order,
+                trees::a_tree_that_a_version_names_is_in_use,
+                trees::a_removal_keeps_others_out_until_it_is_over,
             }
         }
     )*};
@@ -182,5 +186,13 @@ mod transfers {
         for installation in [crate::embedded().await, crate::production().await] {
             crate::transfer::a_call_without_its_sum_is_found(&installation).await;
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_servers_one_uses_a_tree_or_one_removes_it() {
+    for installation in [embedded().await, production().await] {
+        let other = installation.place.open().await.unwrap();
+        trees::of_two_servers_one_uses_a_tree_or_one_removes_it(&installation.stores, &other).await;
     }
 }

@@ -60,6 +60,13 @@ impl ArtifactStore for MemoryStore {
     fn list(&self, _: FunctionId) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
         stream::empty().boxed()
     }
+
+    fn list_dependencies(
+        &self,
+        _: Option<&ArtifactKey>,
+    ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
+        stream::empty().boxed()
+    }
 }
 
 impl MemoryStore {

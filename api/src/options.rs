@@ -40,6 +40,12 @@ pub struct ApiOptions {
     pub deploy_attempts: u32,
     /// Wait before the second attempt; doubled for each further one.
     pub deploy_retry_ms: u32,
+    /// How long a dependency tree is kept that no version names. Longer than any build takes, and than
+    /// servers of an earlier release, of whose builds it is not known what they use, run beside this one.
+    /// 0: for good.
+    pub tree_kept_s: u32,
+    /// How often it is looked which trees these are.
+    pub tree_look_s: u32,
     /// At shutdown, time for builds that have begun to end.
     pub drain_ms: u32,
     /// Longest time `?wait=true` waits for a deploy to end.
@@ -106,6 +112,8 @@ impl Default for ApiOptions {
             queue_poll_ms: 2_000,
             deploy_attempts: 5,
             deploy_retry_ms: 1_000,
+            tree_kept_s: 7 * 24 * 60 * 60,
+            tree_look_s: 24 * 60 * 60,
             drain_ms: 10_000,
             deploy_wait_ms: 240_000,
             api_keys_per_user: 100,
@@ -151,6 +159,15 @@ impl ApiOptions {
     pub(crate) fn deploy_retry(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(16);
         millis(self.deploy_retry_ms).saturating_mul(1 << doublings)
+    }
+
+    /// `None`: for good.
+    pub(crate) fn tree_kept(&self) -> Option<Duration> {
+        (self.tree_kept_s > 0).then(|| Duration::from_secs(self.tree_kept_s.into()))
+    }
+
+    pub(crate) fn tree_look(&self) -> Duration {
+        Duration::from_secs(self.tree_look_s.into())
     }
 
     pub(crate) fn log_follow(&self) -> Duration {

@@ -148,6 +148,11 @@ pub(crate) struct Api {
     #[config(layer_attr(arg(long, value_name = "BYTES")))]
     pub(crate) package_lock_bytes: u64,
 
+    /// Days for which dependency trees are kept that no version uses any more. 0: for good.
+    #[config(env = "CLOUDSERVE_TREE_RETENTION_DAYS", default = 7)]
+    #[config(layer_attr(arg(long, value_name = "DAYS")))]
+    pub(crate) tree_retention_days: u32,
+
     /// How long a session token is valid, in hours.
     #[config(env = "CLOUDSERVE_SESSION_HOURS", default = 168)]
     #[config(layer_attr(arg(long, value_name = "HOURS")))]

@@ -31,9 +31,10 @@ use uuid::Uuid;
 
 use super::leftovers::Leftovers;
 use super::pipeline::{DIRECTORY_PREFIX, Failure, Pipeline};
+use super::trees::Trees;
 use crate::options::ApiOptions;
 
-/// How often it is looked for what is left of functions that are not there, and of others.
+/// How often it is looked for what is left of functions that are not there, of others, and of trees.
 const REMAINS_EVERY: Duration = Duration::from_mins(1);
 
 /// Functions that are looked at each time.
@@ -45,6 +46,7 @@ pub(crate) struct Deployer {
     stores: Stores,
     loader: Arc<dyn VersionLoader>,
     leftovers: Arc<Leftovers>,
+    trees: Trees,
     pipeline: Pipeline,
     /// There is nothing to deploy just now.
     idle: Notify,
@@ -69,7 +71,8 @@ impl Deployer {
             cache,
             leftovers.clone(),
         );
-        Self { options, stores, loader, leftovers, pipeline, idle: Notify::new() }
+        let trees = Trees::new(stores.clone(), &options);
+        Self { options, stores, loader, leftovers, trees, pipeline, idle: Notify::new() }
     }
 
     /// Works until `shutdown`, then finishes what it has begun, for a bounded time. What is not
@@ -126,6 +129,10 @@ impl Deployer {
                         () = stopped(&mut stopping) => {}
                     }
                     self.look_at_functions(&mut stopping).await;
+                    tokio::select! {
+                        () = self.trees.look() => {}
+                        () = stopped(&mut stopping) => {}
+                    }
                 }
                 () = self.idle.notified() => {
                     for id in self.leftovers.remembered() {

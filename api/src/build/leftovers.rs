@@ -40,11 +40,11 @@ const MAX_BUNDLES: usize = 100;
 
 /// How long a sweep keeps builds of its function waiting if it does not end: its process was killed,
 /// or it is not known whether an object was removed.
-const SWEEP_LEASE: Duration = Duration::from_mins(1);
+pub(super) const SWEEP_LEASE: Duration = Duration::from_mins(1);
 
 /// What a sweep has not removed by then stays: a removal that was asked for before has come to pass, or
 /// never will, when the lease ends.
-const SWEEP_TIME: Duration = Duration::from_secs(30);
+pub(super) const SWEEP_TIME: Duration = Duration::from_secs(30);
 
 /// How long bundles are left alone that could not be removed: a sweep that does not end keeps builds
 /// waiting.
@@ -65,7 +65,7 @@ const ACCEPTED_WITHIN: Duration = Duration::from_mins(30);
 const LOOK_EVERY: Duration = Duration::from_hours(24);
 
 /// How often it is looked whether a sweep has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// When it was begun to store what is not referred to yet, before that was noted if it is of a function
 /// that is not there.

@@ -10,4 +10,5 @@ pub(crate) mod leftovers;
 mod native;
 mod pipeline;
 pub(crate) mod source;
+mod trees;
 mod unreferenced;

@@ -18,9 +18,9 @@ use cloudserve_protocol::build::{
 };
 use cloudserve_protocol::call::{HandlerKind, Target, VersionLoader};
 use cloudserve_protocol::fault::{Fault, FaultClass};
-use cloudserve_protocol::ids::{BundleHash, UserId};
+use cloudserve_protocol::ids::{BundleHash, DepHash, UserId};
 use cloudserve_store::function::{BuiltVersion, Claimed, DeployError, Source};
-use cloudserve_store::{FunctionStore, Stores, Timestamp};
+use cloudserve_store::{FunctionStore, Stores, Timestamp, TreeStore};
 use futures::future::try_join_all;
 use serde_json::json;
 use tempfile::TempDir;
@@ -29,7 +29,7 @@ use super::assets::{self, Assets};
 use super::esbuild::{
     BuildBounds, Bundle, BundleError, Esbuild, Project, package_of, uses_classic_jsx,
 };
-use super::leftovers::Leftovers;
+use super::leftovers::{LOOK_AGAIN, Leftovers};
 use super::native;
 use super::source::{LoadError, SourceFiles};
 use crate::options::ApiOptions;
@@ -39,6 +39,9 @@ pub(super) const DIRECTORY_PREFIX: &str = "build-";
 
 /// Text of an error that is kept for the owner.
 const MAX_MESSAGE_CHARS: usize = 8_000;
+
+/// How often it is asked for one dependency set at most: its tree may be removed just after it was found.
+const INSTALLS: usize = 3;
 
 /// Packages that import a file beside themselves by a name that only the running program knows: it is
 /// beside them in the tree alone.
@@ -159,6 +162,7 @@ fn masked(mut fault: Fault, target: &Target) -> Fault {
 pub(super) struct Pipeline {
     artifacts: Arc<dyn ArtifactStore>,
     functions: Arc<dyn FunctionStore>,
+    trees: Arc<dyn TreeStore>,
     sealer: Sealer,
     builder: Arc<dyn DependencyBuilder>,
     loader: Arc<dyn VersionLoader>,
@@ -189,6 +193,7 @@ impl Pipeline {
         Self {
             artifacts: stores.artifacts.clone(),
             functions: stores.functions.clone(),
+            trees: stores.trees.clone(),
             sealer,
             builder,
             loader,
@@ -203,7 +208,12 @@ impl Pipeline {
     /// Builds a version, unless its build is known, and loads it once. What it returns is durable
     /// and known to work.
     pub(super) async fn make(&self, claimed: &Claimed) -> Result<BuiltVersion, Failure> {
-        let mut built = match &claimed.version.built {
+        let mut known = claimed.version.built.as_ref();
+        // A tree that was being removed when this version was accepted.
+        if !self.has_tree(known.and_then(BuiltVersion::runtime_deps)).await? {
+            known = None;
+        }
+        let mut built = match known {
             Some(built) => {
                 // Of a version that may have gone before this one was accepted: what is removed of that is
                 // removed before it is looked at.
@@ -311,20 +321,38 @@ impl Pipeline {
             refresh: source.refresh_dependencies,
             spent_bytes: Some(max_bytes).filter(|max| *max != 0 && added >= *max),
         };
-        match self.builder.build(spec).await {
-            Ok(built) => {
-                if built.cache == CacheOutcome::Miss {
-                    let bytes = built.metadata.archive_bytes;
-                    let noted = self.functions.add_tree(owner, day, bytes).await;
-                    noted.map_err(Failure::transient)?;
+        for _ in 0..INSTALLS {
+            let built = match self.builder.build(spec.clone()).await {
+                Ok(built) => built,
+                Err(DependencyError::Rejected(message)) => {
+                    return Err(Failure::told("dependency_error", message));
                 }
-                Ok(Some(built))
+                Err(error @ DependencyError::Unavailable) => return Err(Failure::transient(error)),
+            };
+            if built.cache == CacheOutcome::Miss {
+                let bytes = built.metadata.archive_bytes;
+                let noted = self.functions.add_tree(owner, day, bytes).await;
+                noted.map_err(Failure::transient)?;
             }
-            Err(DependencyError::Rejected(message)) => {
-                Err(Failure::told("dependency_error", message))
+            if self.has_tree(Some(&built.dep_hash)).await? {
+                return Ok(Some(built));
             }
-            Err(error @ DependencyError::Unavailable) => Err(Failure::transient(error)),
         }
+        Err(Failure::transient("the dependency tree was removed each time"))
+    }
+
+    /// Whether this dependency tree, if there is to be one, is stored. If so it stays until a version names
+    /// it: it was noted that it is used, so no removal begins, and those that had begun before are over.
+    async fn has_tree(&self, hash: Option<&DepHash>) -> Result<bool, Failure> {
+        let Some(hash) = hash.cloned() else { return Ok(true) };
+        while !self.trees.use_tree(&hash).await.map_err(Failure::transient)? {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        let metadata = ArtifactKey::DependencyMetadata { hash: hash.clone() };
+        let archive = ArtifactKey::DependencyTree { hash };
+        let are_there =
+            tokio::try_join!(self.artifacts.exists(&metadata), self.artifacts.exists(&archive));
+        are_there.map(|(metadata, archive)| metadata && archive).map_err(Failure::transient)
     }
 
     async fn bundle(

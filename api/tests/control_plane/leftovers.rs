@@ -292,7 +292,7 @@ async fn old_versions_go_while_others_wait() {
 }
 
 /// Stores objects as servers do that are killed at once, so long ago.
-async fn left(plane: &Plane, keys: &[ArtifactKey], age: Duration) {
+pub(crate) async fn left(plane: &Plane, keys: &[ArtifactKey], age: Duration) {
     for key in keys {
         plane.stores.artifacts.put(key, Bytes::from_static(b"1")).await.unwrap();
         let path = plane.data.path().join("data/objects").join(key.to_string());

@@ -14,6 +14,7 @@ mod queue;
 mod refusals;
 mod series;
 mod support;
+mod trees;
 mod unread;
 mod updates;
 mod versions;

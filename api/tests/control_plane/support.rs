@@ -8,10 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
+use bytes::Bytes;
 use cloudserve_api::{Api, ApiOptions};
 use cloudserve_artifacts::{Cache, CacheOptions};
 use cloudserve_identity::{Authenticator, Sealer, Secret, SessionTokens};
-use cloudserve_protocol::artifact::ArtifactKey;
+use cloudserve_protocol::artifact::{ArtifactKey, ArtifactStore};
 use cloudserve_protocol::build::{
     BuiltDependencies, CacheOutcome, DependencyBuilder, DependencyError, DependencySpec,
     TREE_FORMAT_VERSION, TreeMetadata,
@@ -45,7 +46,23 @@ pub(crate) struct Sandbox {
     pub(crate) specs: Mutex<Vec<DependencySpec>>,
     /// Loads wait for this while it is set.
     pub(crate) gate: Mutex<Option<Arc<Notify>>>,
-    packages: Mutex<Option<BuiltDependencies>>,
+    tree: Mutex<Option<Tree>>,
+}
+
+/// A tree, and where every build of it is stored.
+#[derive(Clone)]
+struct Tree {
+    artifacts: Arc<dyn ArtifactStore>,
+    objects: [(ArtifactKey, Bytes); 2],
+    built: BuiltDependencies,
+}
+
+impl Tree {
+    async fn store(&self) {
+        for (key, bytes) in &self.objects {
+            self.artifacts.put(key, bytes.clone()).await.unwrap();
+        }
+    }
 }
 
 #[async_trait]
@@ -74,7 +91,9 @@ impl DependencyBuilder for Sandbox {
         if let Some(error) = self.errors.lock().pop() {
             return Err(error);
         }
-        Ok(self.packages.lock().clone().expect("the test provides a tree"))
+        let tree = self.tree.lock().clone().expect("the test provides a tree");
+        tree.store().await;
+        Ok(tree.built)
     }
 }
 
@@ -209,7 +228,7 @@ impl Plane {
     }
 
     /// Makes these files the tree of every dependency set.
-    pub(crate) async fn provide_tree(&self, native: &[&str], files: &[(&str, &str)]) {
+    pub(crate) async fn provide_tree(&self, native: &[&str], files: &[(&str, &str)]) -> DepHash {
         let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(
             Vec::new(),
             flate2::Compression::fast(),
@@ -245,14 +264,17 @@ impl Plane {
             packages,
             native_packages: native.iter().map(|name| (*name).to_owned()).collect(),
         };
-        let put = |key, bytes: Vec<u8>| async move {
-            self.stores.artifacts.put(&key, bytes.into()).await.unwrap();
-        };
-        put(ArtifactKey::DependencyTree { hash: dep_hash.clone() }, archive).await;
         let hash = dep_hash.clone();
-        put(ArtifactKey::DependencyMetadata { hash }, serde_json::to_vec(&metadata).unwrap()).await;
-        *self.sandbox.packages.lock() =
-            Some(BuiltDependencies { dep_hash, cache: CacheOutcome::Miss, metadata });
+        let described = serde_json::to_vec(&metadata).unwrap();
+        let objects = [
+            (ArtifactKey::DependencyTree { hash: hash.clone() }, archive.into()),
+            (ArtifactKey::DependencyMetadata { hash: hash.clone() }, described.into()),
+        ];
+        let built = BuiltDependencies { dep_hash, cache: CacheOutcome::Miss, metadata };
+        let tree = Tree { artifacts: self.stores.artifacts.clone(), objects, built };
+        tree.store().await;
+        *self.sandbox.tree.lock() = Some(tree);
+        hash
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {

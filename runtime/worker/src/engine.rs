@@ -60,8 +60,9 @@ impl Engine {
         any
     }
 
-    /// Gives a forked process random numbers of its own: `Math.random` takes its seed from here
-    /// when it is first called. Everything cryptographic asks the kernel.
+    /// Gives the process that is forked next random numbers of its own: `Math.random` takes its seed from
+    /// here when it is first called, which it never is before a fork. Everything cryptographic asks the
+    /// kernel.
     ///
     /// # Errors
     /// If the kernel has no random numbers.
@@ -74,7 +75,11 @@ impl Engine {
         }
         // 0 means "choose one", which V8 did when the isolate was made.
         let seed = i32::from_ne_bytes(seed).max(1 - i32::MAX) | 1;
-        v8::V8::set_flags_from_string(&format!("--random-seed={seed}"));
+        // As long as the last one, so that it comes to lie where that one lay: what is freed is forked
+        // as well, and another worker's seed is none of the next one's business.
+        v8::V8::set_flags_from_string(&format!("--random-seed={seed:011}"));
+        // Setting a flag makes V8 forget the hash of all flags, which code caches are checked against.
+        let _ = v8::script_compiler::cached_data_version_tag();
         Ok(())
     }
 }

@@ -6,8 +6,8 @@
 //! replaced while its workers live on.
 //!
 //! What a fork takes along is the same in every worker of one zygote: the layout of memory and
-//! V8's hash seeds. Random numbers are not: `Math.random` is seeded anew and the kernel is asked
-//! for the rest. Nothing of a tenant is ever in here, and only this module's code runs.
+//! V8's hash seeds. Random numbers are not: `Math.random` is seeded anew for each fork and the kernel
+//! is asked for the rest. Nothing of a tenant is ever in here, and only this module's code runs.
 
 use std::fs;
 use std::io;
@@ -41,6 +41,8 @@ enum ZygoteError {
     Threads(u64),
     #[error("cannot see this process's {0}")]
     Proc(&'static str, #[source] io::Error),
+    #[error("there are no random numbers for the next worker")]
+    Seed(#[source] io::Error),
     #[error("cannot make the process a worker")]
     Settle(#[source] io::Error),
     #[error("the supervisor is gone")]
@@ -71,6 +73,7 @@ fn fork_on_demand(started: Instant) -> Result<Role, ZygoteError> {
         1 => {}
         n => return Err(ZygoteError::Threads(n)),
     }
+    Engine::reseed().map_err(ZygoteError::Seed)?;
     give_back_what_is_free();
     let_forks_have_memory()?;
     let supervisor = parent();
@@ -86,6 +89,9 @@ fn fork_on_demand(started: Instant) -> Result<Role, ZygoteError> {
             Ok(pid) => say(Forked(pid.into()))?,
             Err(error) => say(Forked::failed(error.raw_os_error().unwrap_or(libc::EAGAIN)))?,
         }
+        // For the next one, while the last one begins: a worker would make some fifty pages its own for it.
+        // Without a new seed there is no next one.
+        Engine::reseed().map_err(ZygoteError::Seed)?;
     }
     Ok(Role::Zygote)
 }
@@ -211,10 +217,7 @@ fn become_worker(
         check(libc::setsid())?;
     }
     // It may have died before it could be noticed.
-    if parent() != supervisor {
-        return Err(ZygoteError::Orphaned);
-    }
-    Engine::reseed().map_err(ZygoteError::Settle)
+    if parent() == supervisor { Ok(()) } else { Err(ZygoteError::Orphaned) }
 }
 
 fn parent() -> libc::pid_t {

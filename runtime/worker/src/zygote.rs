@@ -73,6 +73,9 @@ fn fork_on_demand(started: Instant) -> Result<Role, ZygoteError> {
         1 => {}
         n => return Err(ZygoteError::Threads(n)),
     }
+    // Forks have it from here: each would take a twentieth of a first call for it. One that has not says
+    // itself why.
+    let _ = jail::begin();
     Engine::reseed().map_err(ZygoteError::Seed)?;
     give_back_what_is_free();
     let_forks_have_memory()?;

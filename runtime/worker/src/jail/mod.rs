@@ -1,10 +1,13 @@
 //! What the kernel holds a worker to, whatever runs in it: V8's own walls are not counted on.
 //!
 //! Three calls. [`isolate`] while the process has one thread, at its start or right after a fork:
-//! namespaces of its own. [`prepare`] before the assignment: what does not depend on the function, the
-//! first filter of system calls above all. [`enter`] once, after the assignment and before user code:
-//! resource limits, the private `/tmp`, no privileges, Landlock, the second filter, in this order. One
-//! module per mechanism, each with its own error.
+//! namespaces of its own. [`prepare`] before the assignment: what does not depend on the function.
+//! [`enter`] once, after the assignment and before user code: resource limits, the private `/tmp`, no
+//! privileges, Landlock, the second filter of system calls, in this order. One module per mechanism, each
+//! with its own error.
+//!
+//! And [`begin`] before all: no new privileges and the first filter. A zygote does it for its forks;
+//! whoever was not forked from one that has, does it while it prepares.
 //!
 //! Invariant: nothing here can be undone by what runs later. What the platform cannot give is
 //! named in [`Entered::missing`]; a mechanism that exists and fails is an error.
@@ -65,12 +68,17 @@ pub(crate) struct Prepared {
     tmp: Option<tmp::Detached>,
 }
 
-/// Makes it, and sets the first filter: from now on the process can do little but [`enter`].
+/// Refuses what no function needs, nor making a worker, to this process and its forks.
+pub(crate) fn begin() -> Result<(), JailError> {
+    privileges::renounce().map_err(JailError::Privileges)?;
+    syscalls::begin().map_err(JailError::Syscalls)
+}
+
+/// Makes it, and begins, where no zygote has. From now on the process can do little but [`enter`].
 pub(crate) fn prepare() -> Result<Prepared, JailError> {
     let rules = filesystem::platform_rules()?;
     let tmp = if namespaces::has_own_mounts() { tmp::Detached::make().ok() } else { None };
-    privileges::renounce().map_err(JailError::Privileges)?;
-    syscalls::begin()?;
+    begin()?;
     Ok(Prepared { rules, tmp })
 }
 

@@ -2,14 +2,15 @@
 //! in user mode needs stays open; what changes the system, reaches other processes, makes new ones
 //! or opens rarely used parts of the kernel does not.
 //!
-//! Two filters. The first is long, knows nothing of the function and takes the kernel a while to set:
-//! it is there before the assignment is, and leaves open what making the rest of the jail takes. The
-//! second closes that, and hands the calls that name a network address to the supervisor, which
-//! decides and makes them in the worker's place: a check of memory that the worker can change at any
-//! time would be none.
+//! Two filters. The first is long, knows neither the function nor the process and takes the kernel a
+//! while to set: a zygote sets it for all that are forked from it. It leaves open what making a worker
+//! and the rest of its jail takes. The second closes that and other processes, and hands the calls that
+//! name a network address to the supervisor, which decides and makes them in the worker's place: a check
+//! of memory that the worker can change at any time would be none.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::c_long;
 use seccompiler::{
@@ -28,13 +29,20 @@ pub(crate) enum SyscallsError {
     Listener(#[source] io::Error),
 }
 
-/// What making the jail takes: closed by the second filter.
-const MAKING: [c_long; 9] = [
+/// What making a worker and its jail takes: closed by the second filter.
+const MAKING: [c_long; 16] = [
+    libc::SYS_memfd_create,
+    libc::SYS_setsid,
+    libc::SYS_unshare,
+    libc::SYS_sethostname,
     libc::SYS_mount,
     libc::SYS_open_tree,
     libc::SYS_move_mount,
     libc::SYS_mount_setattr,
+    libc::SYS_fsopen,
     libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_landlock_create_ruleset,
     libc::SYS_landlock_add_rule,
     libc::SYS_landlock_restrict_self,
     libc::SYS_capset,
@@ -63,7 +71,6 @@ const REFUSED: &[c_long] = &[
     libc::SYS_tkill,
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
-    libc::SYS_setsid,
     libc::SYS_setpgid,
     libc::SYS_setpriority,
     libc::SYS_sched_setaffinity,
@@ -75,12 +82,9 @@ const REFUSED: &[c_long] = &[
     libc::SYS_umount2,
     libc::SYS_pivot_root,
     libc::SYS_chroot,
-    libc::SYS_fsopen,
-    libc::SYS_fsmount,
     libc::SYS_fspick,
     libc::SYS_swapon,
     libc::SYS_swapoff,
-    libc::SYS_unshare,
     libc::SYS_setns,
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
@@ -111,7 +115,6 @@ const REFUSED: &[c_long] = &[
     libc::SYS_io_cancel,
     libc::SYS_userfaultfd,
     // What is written to such files is memory that no process is seen to hold.
-    libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
     libc::SYS_vmsplice,
     libc::SYS_remap_file_pages,
@@ -141,14 +144,13 @@ const REFUSED: &[c_long] = &[
     libc::SYS_reboot,
     libc::SYS_syslog,
     libc::SYS_acct,
-    libc::SYS_sethostname,
     libc::SYS_setdomainname,
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
     libc::SYS_clock_adjtime,
     libc::SYS_adjtimex,
     libc::SYS_personality,
-    // Privileges, and this jail.
+    // Privileges.
     libc::SYS_setuid,
     libc::SYS_setgid,
     libc::SYS_setreuid,
@@ -158,7 +160,6 @@ const REFUSED: &[c_long] = &[
     libc::SYS_setfsuid,
     libc::SYS_setfsgid,
     libc::SYS_setgroups,
-    libc::SYS_landlock_create_ruleset,
     // Nobody connects to a function.
     libc::SYS_listen,
     libc::SYS_accept,
@@ -187,11 +188,10 @@ const REFUSED_HERE: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[c_long] = &[];
 
-/// `prctl` options that would loosen something: dumps, the end with the parent, seccomp, ptrace,
-/// the memory map, capabilities.
-const PRCTL_REFUSED: [i32; 6] = [
+/// `prctl` options that would loosen something: dumps, seccomp, ptrace, the memory map, capabilities.
+/// The end with the parent is closed by the second filter.
+const PRCTL_REFUSED: [i32; 5] = [
     libc::PR_SET_DUMPABLE,
-    libc::PR_SET_PDEATHSIG,
     libc::PR_SET_SECCOMP,
     libc::PR_SET_PTRACER,
     libc::PR_SET_MM,
@@ -249,12 +249,7 @@ fn one_of(argument: u8, values: &[i32]) -> Result<Vec<SeccompRule>, BackendError
 
 /// Calls that are refused only with some arguments.
 fn refused_arguments() -> Result<Rules, BackendError> {
-    let pid = std::process::id().cast_signed();
     let mut rules = Rules::new();
-    // Only to itself.
-    rules.push((libc::SYS_kill, vec![none_of(0, &[pid])?]));
-    rules.push((libc::SYS_tgkill, vec![none_of(0, &[pid])?]));
-    rules.push((libc::SYS_prlimit64, vec![none_of(0, &[0, pid])?]));
     // Threads, not processes.
     let thread = SeccompCmpOp::MaskedEq(libc::CLONE_THREAD.cast_unsigned().into());
     rules.push((libc::SYS_clone, vec![SeccompRule::new(vec![word(0, thread, 0)?])?]));
@@ -298,6 +293,9 @@ const RETURN: u16 = 0x06;
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 
+/// Where it has the lower half of the first argument.
+const FIRST_ARGUMENT: u32 = 16;
+
 /// And the two halves of the address that `sendto` is given, its fifth argument.
 const DESTINATION: [u32; 2] = [48, 52];
 
@@ -308,9 +306,6 @@ const THIS_ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const THIS_ARCHITECTURE: u32 = 0xc000_00b7;
 
-/// Numbers that are compared one by one, once the number is known to be among them.
-const GROUP: usize = 11;
-
 const NO_SUCH_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
 const NOT_PERMITTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
 
@@ -318,10 +313,8 @@ fn step(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-/// What is decided by the number alone. `clone3` hides its flags in memory; the C library falls
-/// back to `clone` when it does not exist.
-fn by_number() -> [sock_filter; 10] {
-    let clone3 = call_number(libc::SYS_clone3);
+/// What is decided by the set of numbers, and for numbers that nobody knows.
+fn by_number() -> [sock_filter; 8] {
     [
         step(LOAD, 0, 0, ARCHITECTURE),
         step(JUMP_IF_EQUAL, 1, 0, THIS_ARCHITECTURE),
@@ -331,26 +324,24 @@ fn by_number() -> [sock_filter; 10] {
         step(JUMP_IF_ABOVE, 1, 2, NEWEST),
         step(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
         step(RETURN, 0, 0, NO_SUCH_CALL),
-        step(JUMP_IF_EQUAL, 0, 1, clone3),
-        step(RETURN, 0, 0, NO_SUCH_CALL),
     ]
 }
 
-/// The calls that are refused whatever their arguments, in groups by their numbers. When the
-/// filter is set the kernel goes through it for every call there is, so a long way through it
-/// costs each worker a tenth of its start.
-fn refused_numbers() -> Vec<sock_filter> {
-    let mut numbers: Vec<u32> =
-        REFUSED.iter().chain(REFUSED_HERE).filter_map(|call| u32::try_from(*call).ok()).collect();
+/// These calls are refused whatever their arguments. In groups by their numbers: when a filter is set
+/// the kernel goes through it for every call there is, so a long way through it takes time.
+fn refused(calls: &[c_long]) -> Vec<sock_filter> {
+    let mut numbers: Vec<u32> = calls.iter().filter_map(|call| u32::try_from(*call).ok()).collect();
     numbers.sort_unstable();
+    // As many that are compared one by one as there are groups to be passed over.
+    let in_group = numbers.len().isqrt().max(1);
     // Each group has two steps of its own, and the list ends with two.
-    let length = numbers.len() + 2 * numbers.len().div_ceil(GROUP) + 2;
+    let length = numbers.len() + 2 * numbers.len().div_ceil(in_group) + 2;
     let ahead = |from: usize, to: usize| {
         u8::try_from(to - from - 1).expect("the list is shorter than a jump can be")
     };
     let (refusal, end) = (length - 1, length);
     let mut program = Vec::with_capacity(length);
-    for group in numbers.chunks(GROUP) {
+    for group in numbers.chunks(in_group) {
         let last = *group.last().expect("a chunk is not empty");
         let next_group = program.len() + group.len() + 2;
         program.push(step(JUMP_IF_ABOVE, ahead(program.len(), next_group), 0, last));
@@ -367,7 +358,7 @@ fn refused_numbers() -> Vec<sock_filter> {
 fn jail_program() -> Result<BpfProgram, BackendError> {
     let eperm = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let mut program = by_number().to_vec();
-    program.extend(refused_numbers());
+    program.extend(refused(&[REFUSED, REFUSED_HERE].concat()));
     program.extend(compile(refused_arguments()?, eperm)?);
     Ok(program)
 }
@@ -376,43 +367,80 @@ fn call_number(call: c_long) -> u32 {
     u32::try_from(call).unwrap_or(u32::MAX)
 }
 
-/// The second filter. It need not look which set of numbers a call is of: the first lets no other
-/// pass.
-fn closing_program(with_listener: bool) -> BpfProgram {
+/// One call, decided by its first argument: `met` if that is one of these, else `otherwise`.
+fn by_first_argument(call: c_long, values: &[u32], met: u32, otherwise: u32) -> Vec<sock_filter> {
+    let ahead = |steps: usize| u8::try_from(steps).expect("there are few values");
+    let mut program = vec![
+        step(JUMP_IF_EQUAL, 0, ahead(values.len() + 3), call_number(call)),
+        step(LOAD, 0, 0, FIRST_ARGUMENT),
+    ];
+    for (number, value) in values.iter().enumerate() {
+        program.push(step(JUMP_IF_EQUAL, ahead(values.len() - number), 0, *value));
+    }
+    program.extend([step(RETURN, 0, 0, otherwise), step(RETURN, 0, 0, met)]);
+    program
+}
+
+/// The second filter, of the process with this id. It need not look which set of numbers a call is of:
+/// the first lets no other pass.
+fn closing_program(pid: u32, with_listener: bool) -> BpfProgram {
+    let allow = libc::SECCOMP_RET_ALLOW;
     let mut program = vec![step(LOAD, 0, 0, NUMBER)];
+    // What each answer leaves by comes first.
+    if with_listener {
+        let [low, high] = DESTINATION;
+        program.extend([
+            step(JUMP_IF_EQUAL, 0, 6, call_number(libc::SYS_sendto)),
+            step(LOAD, 0, 0, low),
+            step(JUMP_IF_EQUAL, 0, 2, 0),
+            step(LOAD, 0, 0, high),
+            step(JUMP_IF_EQUAL, 1, 0, 0),
+            step(RETURN, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
+            step(RETURN, 0, 0, allow),
+        ]);
+    }
     let mut on = |calls: &[c_long], action| {
         for call in calls {
             program.push(step(JUMP_IF_EQUAL, 0, 1, call_number(*call)));
             program.push(step(RETURN, 0, 0, action));
         }
     };
-    on(&MAKING, NOT_PERMITTED);
+    // It hides its flags in memory; the C library falls back to `clone` when it does not exist.
+    on(&[libc::SYS_clone3], NO_SUCH_CALL);
     if with_listener {
         on(&ADDRESSING, libc::SECCOMP_RET_USER_NOTIF);
-        let [low, high] = DESTINATION;
-        program.extend([
-            step(JUMP_IF_EQUAL, 0, 5, call_number(libc::SYS_sendto)),
-            step(LOAD, 0, 0, low),
-            step(JUMP_IF_EQUAL, 0, 2, 0),
-            step(LOAD, 0, 0, high),
-            step(JUMP_IF_EQUAL, 1, 0, 0),
-            step(RETURN, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
-        ]);
     }
-    program.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
+    program.extend(refused(&MAKING));
+    // Only to itself.
+    for call in [libc::SYS_kill, libc::SYS_tgkill] {
+        program.extend(by_first_argument(call, &[pid], allow, NOT_PERMITTED));
+    }
+    program.extend(by_first_argument(libc::SYS_prlimit64, &[0, pid], allow, NOT_PERMITTED));
+    let parent_death = [libc::PR_SET_PDEATHSIG.cast_unsigned()];
+    program.extend(by_first_argument(libc::SYS_prctl, &parent_death, NOT_PERMITTED, allow));
+    program.push(step(RETURN, 0, 0, allow));
     program
 }
 
-/// Sets the first filter on all threads, for good. It lets this process send signals to itself, and
-/// to no other. Without privileges only once there can be no new ones.
+/// The first filter is set. A fork has this from where it has the filter.
+static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// Sets the first filter on all threads, for good, unless this process was forked with it. Without
+/// privileges only once there can be no new ones.
 pub(super) fn begin() -> Result<(), SyscallsError> {
+    if HAS_BEGUN.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let program = jail_program()?;
-    seccompiler::apply_filter_all_threads(&program).map_err(SyscallsError::Install)
+    seccompiler::apply_filter_all_threads(&program).map_err(SyscallsError::Install)?;
+    HAS_BEGUN.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
-/// Sets the second. Returns the listener of network calls, if there is to be one.
+/// Sets the second, of this process: it lets it send signals to itself, and to no other. Returns the
+/// listener of network calls, if there is to be one.
 pub(super) fn close(with_listener: bool) -> Result<Option<OwnedFd>, SyscallsError> {
-    let program = closing_program(with_listener);
+    let program = closing_program(std::process::id(), with_listener);
     if with_listener {
         return listen(&program).map(Some);
     }

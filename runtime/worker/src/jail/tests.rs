@@ -173,10 +173,15 @@ fn attack(tmp: &Path, own: &str, other: &str, outside: &str) -> Report {
         ("mount_setattr", call(libc::SYS_mount_setattr, none)),
         ("fsopen", call(libc::SYS_fsopen, [program, 0, 0, 0, 0, 0])),
         ("fsconfig", call(libc::SYS_fsconfig, none)),
+        ("fsmount", call(libc::SYS_fsmount, none)),
+        ("landlock_create_ruleset", call(libc::SYS_landlock_create_ruleset, none)),
         ("landlock_add_rule", call(libc::SYS_landlock_add_rule, none)),
         ("landlock_restrict_self", call(libc::SYS_landlock_restrict_self, none)),
         ("unshare", call(libc::SYS_unshare, [0x1000_0000, 0, 0, 0, 0, 0])),
         ("setns", call(libc::SYS_setns, none)),
+        ("setsid", call(libc::SYS_setsid, none)),
+        ("sethostname", call(libc::SYS_sethostname, [program, 4, 0, 0, 0, 0])),
+        ("prlimit of another", call(libc::SYS_prlimit64, [parent, 7, 0, 0, 0, 0])),
         ("bpf", call(libc::SYS_bpf, none)),
         ("perf_event_open", call(libc::SYS_perf_event_open, none)),
         ("keyctl", call(libc::SYS_keyctl, none)),
@@ -184,6 +189,7 @@ fn attack(tmp: &Path, own: &str, other: &str, outside: &str) -> Report {
         ("userfaultfd", call(libc::SYS_userfaultfd, none)),
         ("seccomp", call(libc::SYS_seccomp, none)),
         ("prctl dumpable", call(libc::SYS_prctl, [4, 1, 0, 0, 0, 0])),
+        ("prctl end with the parent", call(libc::SYS_prctl, [1, 0, 0, 0, 0, 0])),
         ("capset", call(libc::SYS_capset, none)),
         ("setuid", call(libc::SYS_setuid, none)),
         ("shmget", call(libc::SYS_shmget, [0, 4096, 0o1600, 0, 0, 0])),
@@ -223,6 +229,9 @@ fn attack(tmp: &Path, own: &str, other: &str, outside: &str) -> Report {
     report.insert("fine: null", open("/dev/null", libc::O_RDWR));
     report.insert("fine: a socket", socket(libc::AF_INET, libc::SOCK_STREAM, 0));
     report.insert("fine: itself", kill(pid));
+    report.insert("fine: its thread", call(libc::SYS_tgkill, [pid, pid, 0, 0, 0, 0]));
+    report.insert("fine: its limits", call(libc::SYS_prlimit64, [pid, 7, 0, 0, 0, 0]));
+    report.insert("fine: its name", call(libc::SYS_prctl, [15, program, 0, 0, 0, 0]));
     report.insert("fine: a thread", makes_a_thread());
     report.insert("fine: rights in tmp", rights_in(tmp));
     // Last: there is room for no other.
@@ -256,9 +265,12 @@ fn assignment(bundle: &Path, tmp: &Path) -> Assignment {
     }
 }
 
-/// In the fork: what came of each attack, a line each.
-fn in_jail(bundle: &Path, other: &Path, tmp: &Path) -> String {
+/// In the fork: what came of each attack, a line each. `has_begun`: as in a fork of a zygote.
+fn in_jail(has_begun: bool, bundle: &Path, other: &Path, tmp: &Path) -> String {
     use std::fmt::Write;
+    if has_begun && let Err(error) = super::begin() {
+        return format!("not begun: {error:?}");
+    }
     // Whoever runs this program owns it.
     let outside = std::env::current_exe().unwrap();
     if let Err(error) = super::isolate() {
@@ -297,6 +309,12 @@ fn in_jail(bundle: &Path, other: &Path, tmp: &Path) -> String {
 
 #[test]
 fn the_kernel_refuses_what_native_code_tries() {
+    for has_begun in [false, true] {
+        native_code_is_refused(has_begun);
+    }
+}
+
+fn native_code_is_refused(has_begun: bool) {
     let dir = std::env::temp_dir().join(format!("cloudserve-jail-{}", std::process::id()));
     let [own, other, tmp] = ["own", "other", "tmp"].map(|name| dir.join(name));
     for dir in [&own, &other, &tmp] {
@@ -310,7 +328,7 @@ fn the_kernel_refuses_what_native_code_tries() {
     // SAFETY: the child uses its own memory only and ends without destructors.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let report = in_jail(&bundle, &others, &tmp);
+        let report = in_jail(has_begun, &bundle, &others, &tmp);
         // SAFETY: a write of memory of ours, and the end.
         unsafe {
             libc::write(writer.as_raw_fd(), report.as_ptr().cast(), report.len());

@@ -6,6 +6,7 @@
 mod support;
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
@@ -209,6 +210,59 @@ async fn a_zygote_that_dies_takes_no_worker_along_and_is_replaced() {
         assert_eq!(bench.get(&next, "/").await.text(), "new");
     }
     bench.is_well().await;
+}
+
+/// What a process holds open, without numbers.
+fn held(pid: &str) -> Vec<String> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    // One that is gone meanwhile was open for a moment.
+    let targets = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    let mut kinds: Vec<String> = targets
+        .map(|target| {
+            let name = target.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
+            name.chars().filter(char::is_ascii_alphabetic).collect()
+        })
+        .collect();
+    kinds.sort();
+    kinds
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_holds_nothing_open_but_its_own() {
+    for mode in MODES {
+        let bench = bench_with(mode).await;
+        let pid = bench.get(&bench.function("export default () => process.pid;"), "/").await.text();
+        // Its event loop, its output, and sockets: the supervisor's twice, those of signals three times.
+        // One that is not forked keeps its output once more, for programs that it may not start.
+        let (pipes, sockets) = (if mode == LaunchMode::Zygote { 2 } else { 4 }, 5);
+        let mut expected =
+            vec!["anoninodeeventfd", "anoninodeeventpoll", "anoninodeeventpoll", "null"];
+        expected.extend(["pipe"].repeat(pipes));
+        expected.extend(["socket"].repeat(sockets));
+        expected.push("statm");
+        // It reads its bundle once more, to make a code cache.
+        wait_until("nothing else is open", || held(&pid) == expected).await;
+    }
+}
+
+/// How many filters of system calls are set for a process.
+fn filters(pid: impl Display) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"));
+    line.map_or(0, |number| number.trim().parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zygote_sets_the_first_filter_for_its_workers() {
+    let outside = filters("self");
+    for mode in MODES {
+        let bench = bench_with(mode).await;
+        let pid = bench.get(&bench.function("export default () => process.pid;"), "/").await.text();
+        assert_eq!(filters(&pid), outside + 2, "{mode:?}");
+        if mode == LaunchMode::Zygote {
+            assert!(zygotes().into_iter().any(|zygote| filters(zygote) == outside + 1));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

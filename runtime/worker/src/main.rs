@@ -49,6 +49,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::boot::Unsettled;
 use crate::engine::Engine;
 use crate::host::Host;
+use crate::jail::PlatformRules;
 
 /// Threads for files, names of hosts and slow cryptography.
 const BLOCKING_THREADS: usize = 16;
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
     // Booting does no I/O, and the descriptors that tokio would open for it could not be closed
     // behind a fork: it keeps some of them for the whole process.
     let boot = || event_loop(Builder::enable_time).block_on(boot::boot(engine, Host::new()));
-    let code = if is_zygote { zygote::run(boot, started) } else { serve(boot(), started) };
+    let code = if is_zygote { zygote::run(boot, started) } else { serve(boot(), None, started) };
     std::process::exit(code)
 }
 
@@ -81,13 +82,14 @@ fn event_loop(enable: impl FnOnce(&mut Builder) -> &mut Builder) -> ManuallyDrop
     ManuallyDrop::new(runtime.expect("a worker without an event loop is none"))
 }
 
-/// The life of a worker on descriptor 0, from an isolate that is booted. Returns its exit code.
-fn serve(isolate: Unsettled, started: Instant) -> i32 {
+/// The life of a worker on descriptor 0, from an isolate that is booted and the rules for files that
+/// there are. Returns its exit code.
+fn serve(isolate: Unsettled, rules: Option<PlatformRules>, started: Instant) -> i32 {
     // While there is one thread. Whether the platform can give them is the supervisor's to say.
     let _ = jail::isolate();
     match control::take_socket() {
         Ok(socket) => {
-            event_loop(Builder::enable_all).block_on(serve::run(socket, isolate, started))
+            event_loop(Builder::enable_all).block_on(serve::run(socket, isolate, rules, started))
         }
         Err(error) => {
             eprintln!("cloudserve-worker is started by the sandbox: {error}");

@@ -30,7 +30,7 @@ use crate::code_cache;
 use crate::control::{Control, ControlError};
 use crate::engine::Engine;
 use crate::host::Host;
-use crate::jail;
+use crate::jail::{self, PlatformRules};
 use crate::leftovers::Leftovers;
 use crate::pace::Pace;
 use crate::watchdog::{Fired, NEVER, Watchdog};
@@ -48,8 +48,13 @@ const CALLS_BEFORE: u32 = 64;
 const BUSY_BETWEEN_CALLS: &str =
     "code that went on after its call did not yield within limits.timeoutMs and was ended";
 
-/// Runs a booted worker; returns its exit code.
-pub(crate) async fn run(socket: UnixStream, isolate: Unsettled, started: Instant) -> i32 {
+/// Runs a booted worker, with the rules for files that there are; returns its exit code.
+pub(crate) async fn run(
+    socket: UnixStream,
+    isolate: Unsettled,
+    rules: Option<PlatformRules>,
+    started: Instant,
+) -> i32 {
     let (host, handle) = isolate.parts();
     let Ok(mut control) = Control::new(socket) else { return 2 };
     let watchdog = match Watchdog::new(handle, host.memory.clone()) {
@@ -74,7 +79,7 @@ pub(crate) async fn run(socket: UnixStream, isolate: Unsettled, started: Instant
 
     // An assignment that is on its way takes as long.
     let mut booted = isolate.settle();
-    let prepared = jail::prepare();
+    let prepared = jail::prepare(rules);
     let first = match tokio::time::timeout(AT_ONCE, poll_fn(|cx| control.poll_frame(cx))).await {
         Ok(frame) => frame,
         Err(_elapsed) => {

@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::zygote::{Forked, WORKER_DESCRIPTORS};
@@ -22,13 +22,17 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
 
 use crate::boot::Unsettled;
 use crate::engine::Engine;
-use crate::jail;
+use crate::jail::{self, PlatformRules};
 
 /// The socket to the supervisor, as it was started with.
 const SUPERVISOR: RawFd = 0;
 
 /// Stays at the end of the C library's heap: whoever uses it first need not ask the kernel for more.
 const KEPT_FREE_BYTES: libc::size_t = 256 * 1024;
+
+/// What the next fork is to find made is made when the last one has had so long to begin: it, or whoever
+/// attends to it, may need this core. One that is ordered before that makes its rules itself.
+const BEGINS_WITHIN: Duration = Duration::from_millis(2);
 
 /// Why there is no zygote any more, or no worker in this process.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +58,8 @@ enum ZygoteError {
 pub(crate) fn run(boot: impl FnOnce() -> Unsettled, started: Instant) -> i32 {
     let isolate = ManuallyDrop::new(boot());
     match fork_on_demand(started) {
-        Ok(Role::Zygote) => 0,
-        Ok(Role::Worker(begun)) => super::serve(ManuallyDrop::into_inner(isolate), begun),
+        Ok(None) => 0,
+        Ok(Some((rules, begun))) => super::serve(ManuallyDrop::into_inner(isolate), rules, begun),
         Err(error) => {
             eprintln!("cloudserve-worker: {}", Chain(&error));
             2
@@ -63,12 +67,11 @@ pub(crate) fn run(boot: impl FnOnce() -> Unsettled, started: Instant) -> i32 {
     }
 }
 
-enum Role {
-    Zygote,
-    Worker(Instant),
-}
+/// Rules for files that are a worker's alone, and when it began.
+type Begun = (Option<PlatformRules>, Instant);
 
-fn fork_on_demand(started: Instant) -> Result<Role, ZygoteError> {
+/// `None` in the zygote, when it is over.
+fn fork_on_demand(started: Instant) -> Result<Option<Begun>, ZygoteError> {
     match jail::count_threads().map_err(|e| ZygoteError::Proc("threads", e))? {
         1 => {}
         n => return Err(ZygoteError::Threads(n)),
@@ -76,6 +79,7 @@ fn fork_on_demand(started: Instant) -> Result<Role, ZygoteError> {
     // Forks have it from here: each would take a twentieth of a first call for it. One that has not says
     // itself why.
     let _ = jail::begin();
+    let mut ahead = jail::foresee();
     Engine::reseed().map_err(ZygoteError::Seed)?;
     give_back_what_is_free();
     let_forks_have_memory()?;
@@ -86,17 +90,30 @@ fn fork_on_demand(started: Instant) -> Result<Role, ZygoteError> {
         let begun = Instant::now();
         match fork(group.as_ref()) {
             Ok(0) => {
-                become_worker(descriptors, supervisor)?;
-                return Ok(Role::Worker(begun));
+                let (rules, kept) = ahead.unzip();
+                become_worker(descriptors, kept, supervisor)?;
+                return Ok(Some((rules, begun)));
             }
             Ok(pid) => say(Forked(pid.into()))?,
             Err(error) => say(Forked::failed(error.raw_os_error().unwrap_or(libc::EAGAIN)))?,
         }
-        // For the next one, while the last one begins: a worker would make some fifty pages its own for it.
-        // Without a new seed there is no next one.
+        // What is the worker's is nobody else's from now on.
+        drop((descriptors, group, ahead.take()));
+        if !is_asked_within(BEGINS_WITHIN) {
+            ahead = jail::foresee();
+        }
+        // A worker would make some fifty pages its own for it. Without a new seed there is no next one.
         Engine::reseed().map_err(ZygoteError::Seed)?;
     }
-    Ok(Role::Zygote)
+    Ok(None)
+}
+
+/// Whether the supervisor has something to say within this time.
+fn is_asked_within(time: Duration) -> bool {
+    let milliseconds = libc::c_int::try_from(time.as_millis()).unwrap_or(libc::c_int::MAX);
+    let mut socket = libc::pollfd { fd: SUPERVISOR, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one structure, which is valid for the call.
+    unsafe { libc::poll(&raw mut socket, 1, milliseconds) != 0 }
 }
 
 fn say(message: Forked) -> Result<(), ZygoteError> {
@@ -195,9 +212,11 @@ fn fork(group: Option<&OwnedFd>) -> io::Result<libc::pid_t> {
     }
 }
 
-/// What a worker that was started as a program of its own gets before it runs.
+/// What a worker that was started as a program of its own gets before it runs. `kept` is open behind
+/// it, besides.
 fn become_worker(
     descriptors: [OwnedFd; WORKER_DESCRIPTORS],
+    kept: Option<RawFd>,
     supervisor: libc::pid_t,
 ) -> Result<(), ZygoteError> {
     let check = |result: libc::c_int| match result {
@@ -212,10 +231,15 @@ fn become_worker(
     for descriptor in descriptors {
         std::mem::forget(descriptor);
     }
-    // SAFETY: plain system calls. Nothing in this process uses a descriptor above 2 from now on:
+    // 2 is none of these.
+    let kept = kept.map_or(2, RawFd::cast_unsigned);
+    // SAFETY: plain system calls. Nothing in this process uses another descriptor above 2 from now on:
     // the zygote's event loop, the only owner of any, is never touched or dropped.
     unsafe {
-        check(libc::close_range(3, libc::c_uint::MAX, 0))?;
+        if kept > 3 {
+            check(libc::close_range(3, kept - 1, 0))?;
+        }
+        check(libc::close_range(kept + 1, libc::c_uint::MAX, 0))?;
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
         check(libc::setsid())?;
     }

@@ -2,8 +2,9 @@
 //! program cannot do without. Everything else is closed, `/proc` with it. Binding TCP ports,
 //! signals to other processes and abstract sockets are closed as well.
 
+use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -15,18 +16,14 @@ use landlock::{
 /// The newest version whose every right was looked at.
 const KNOWN: ABI = ABI::V6;
 
-/// What programs read and no system replaces while it runs: devices, processors and memory,
-/// time zones. Not certificates: the engine brings those that everybody knows, and of whom else the host
-/// trusts `tls.getCACertificates("system")` would tell.
-const LASTING: [&str; 7] = [
-    "/dev/random",
-    "/dev/urandom",
-    "/dev/zero",
-    "/proc/cpuinfo",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/usr/share/zoneinfo",
-];
+/// What programs read and no system replaces while it runs: devices and time zones. Not certificates: the
+/// engine brings those that everybody knows, and of whom else the host trusts
+/// `tls.getCACertificates("system")` would tell.
+const LASTING: [&str; 4] = ["/dev/random", "/dev/urandom", "/dev/zero", "/usr/share/zoneinfo"];
+
+/// Processors and memory. The kernel makes these files anew, with the same numbers, when it has not seen
+/// them for a while.
+const OF_THE_KERNEL: [&str; 3] = ["/proc/cpuinfo", "/proc/meminfo", "/proc/stat"];
 
 /// Files that are replaced, when the network changes above all: names of hosts, the time zone. A
 /// rule is about the file that was there when it was made, so they are looked at again when a function
@@ -41,6 +38,10 @@ const REPLACED: [&str; 6] = [
 ];
 
 const NULL: &str = "/dev/null";
+
+/// The descriptors of a process, and what the kernel calls one that is rules.
+const DESCRIPTORS: &str = "/proc/self/fd";
+const RULES: &str = "anon_inode:[landlock-ruleset]";
 
 /// The rules cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +62,7 @@ pub(crate) enum FilesystemError {
 type FileId = (u64, u64);
 
 /// The rules that are the same for every function.
-pub(super) struct PlatformRules {
+pub(crate) struct PlatformRules {
     ruleset: RulesetCreated,
     /// What of [`REPLACED`] there are rules for.
     ruled: [Option<FileId>; REPLACED.len()],
@@ -88,7 +89,7 @@ fn with_system_file(
     Ok((ruleset.add_rule(PathBeneath::new(open(path)?, rights))?, id))
 }
 
-/// Makes them.
+/// Makes them, but for the kernel's files.
 pub(super) fn platform_rules() -> Result<PlatformRules, FilesystemError> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -106,6 +107,27 @@ pub(super) fn platform_rules() -> Result<PlatformRules, FilesystemError> {
     let null = AccessFs::ReadFile | AccessFs::WriteFile;
     let ruleset = ruleset.add_rule(PathBeneath::new(open(Path::new(NULL))?, null))?;
     Ok(PlatformRules { ruleset, ruled })
+}
+
+/// With rules to read the kernel's files.
+pub(super) fn with_kernel_files(
+    PlatformRules { mut ruleset, ruled }: PlatformRules,
+) -> Result<PlatformRules, FilesystemError> {
+    for path in OF_THE_KERNEL {
+        (ruleset, _) = with_system_file(ruleset, path, None)?;
+    }
+    Ok(PlatformRules { ruleset, ruled })
+}
+
+/// The descriptor of the rules that this process has, which the library keeps to itself. `None` where
+/// there is not one alone.
+pub(super) fn descriptor() -> Option<RawFd> {
+    let mut found = fs::read_dir(DESCRIPTORS)
+        .ok()?
+        .flatten()
+        .filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == Path::new(RULES)));
+    let number = found.next()?.file_name().to_str()?.parse().ok()?;
+    found.next().is_none().then_some(number)
 }
 
 /// With what is a function's own; `None` when the kernel has no Landlock.

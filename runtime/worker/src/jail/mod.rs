@@ -6,8 +6,8 @@
 //! privileges, Landlock, the second filter of system calls, in this order. One module per mechanism, each
 //! with its own error.
 //!
-//! And [`begin`] before all: no new privileges and the first filter. A zygote does it for its forks;
-//! whoever was not forked from one that has, does it while it prepares.
+//! And [`begin`] before all: no new privileges and the first filter. A zygote does it for its forks, and
+//! makes rules for files ahead for each of them ([`foresee`]); what it has not done is done in `prepare`.
 //!
 //! Invariant: nothing here can be undone by what runs later. What the platform cannot give is
 //! named in [`Entered::missing`]; a mechanism that exists and fails is an error.
@@ -22,11 +22,12 @@ mod tests;
 mod threads;
 mod tmp;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use cloudserve_protocol::wire::Assignment;
 
+pub(crate) use filesystem::PlatformRules;
 pub(crate) use namespaces::isolate;
 pub(crate) use threads::count as count_threads;
 
@@ -74,9 +75,19 @@ pub(crate) fn begin() -> Result<(), JailError> {
     syscalls::begin().map_err(JailError::Syscalls)
 }
 
-/// Makes it, and begins, where no zygote has. From now on the process can do little but [`enter`].
-pub(crate) fn prepare() -> Result<Prepared, JailError> {
-    let rules = filesystem::platform_rules()?;
+/// Rules for files, for the one process that is forked next, and the descriptor that they are. `None`
+/// where that process has to make them itself, or to say why it cannot. What they are about stays the
+/// same whatever it mounts.
+pub(crate) fn foresee() -> Option<(PlatformRules, RawFd)> {
+    let rules = filesystem::platform_rules().ok()?;
+    Some((rules, filesystem::descriptor()?))
+}
+
+/// Makes it, but for rules that there are, and begins, where no zygote has. From now on the process can
+/// do little but [`enter`].
+pub(crate) fn prepare(rules: Option<PlatformRules>) -> Result<Prepared, JailError> {
+    let rules = rules.map_or_else(filesystem::platform_rules, Ok)?;
+    let rules = filesystem::with_kernel_files(rules)?;
     let tmp = if namespaces::has_own_mounts() { tmp::Detached::make().ok() } else { None };
     begin()?;
     Ok(Prepared { rules, tmp })

@@ -226,6 +226,8 @@ fn attack(tmp: &Path, own: &str, other: &str, outside: &str) -> Report {
     // What must go on working.
     report.insert("fine: its bundle", open(own, libc::O_RDONLY));
     report.insert("fine: urandom", open("/dev/urandom", libc::O_RDONLY));
+    report.insert("fine: processors", open("/proc/cpuinfo", libc::O_RDONLY));
+    report.insert("fine: hosts", open("/etc/hosts", libc::O_RDONLY));
     report.insert("fine: null", open("/dev/null", libc::O_RDWR));
     report.insert("fine: a socket", socket(libc::AF_INET, libc::SOCK_STREAM, 0));
     report.insert("fine: itself", kill(pid));
@@ -271,6 +273,10 @@ fn in_jail(has_begun: bool, bundle: &Path, other: &Path, tmp: &Path) -> String {
     if has_begun && let Err(error) = super::begin() {
         return format!("not begun: {error:?}");
     }
+    let rules = has_begun.then(super::foresee).flatten().map(|(rules, _)| rules);
+    if rules.is_some() != has_begun {
+        return "no rules were made ahead".to_owned();
+    }
     // Whoever runs this program owns it.
     let outside = std::env::current_exe().unwrap();
     if let Err(error) = super::isolate() {
@@ -292,7 +298,7 @@ fn in_jail(has_begun: bool, bundle: &Path, other: &Path, tmp: &Path) -> String {
     while super::threads::only_this().is_err() && begun.elapsed().as_secs() < 10 {
         std::thread::yield_now();
     }
-    let prepared = super::prepare();
+    let prepared = super::prepare(rules);
     let entered = match prepared.and_then(|p| super::enter(&assignment(bundle, tmp), p)) {
         Ok(entered) => entered,
         Err(error) => return format!("not jailed: {error:?}"),

@@ -254,7 +254,8 @@ impl Shared {
             self.change_in(pause, State::refill);
         }
         for _ in 0..todo.starts {
-            self.runtime.spawn(this.clone().start_worker());
+            let ordered = self.launcher.order();
+            self.runtime.spawn(this.clone().start_worker(ordered));
         }
         if todo.ticks {
             self.runtime.spawn(tick(self.this.clone(), self.options.lane_tick()));
@@ -346,10 +347,6 @@ impl Shared {
 
     pub(crate) fn this(&self) -> Weak<Self> {
         self.this.clone()
-    }
-
-    pub(crate) fn launcher(&self) -> &Launcher {
-        &self.launcher
     }
 
     pub(crate) fn next_worker_id(&self) -> u64 {

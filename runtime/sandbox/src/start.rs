@@ -12,6 +12,7 @@ use tracing::{debug, error};
 use crate::claims::Claims;
 use crate::death::DeathCause;
 use crate::keeper::keep;
+use crate::launcher::{LaunchError, Ordered};
 use crate::pipes::Pipes;
 use crate::sandbox::{Shared, WORKER_DIR_PREFIX};
 use crate::state::State;
@@ -21,9 +22,9 @@ use crate::worker::{Belongings, Process, Worker};
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 impl Shared {
-    /// Starts a process and waits until it is READY.
-    pub(crate) async fn start_worker(self: Arc<Self>) {
-        let launched = match self.launcher().launch().await {
+    /// Waits until a process that was ordered is READY.
+    pub(crate) async fn start_worker(self: Arc<Self>, ordered: Ordered) {
+        let launched = match ordered.await.unwrap_or(Err(LaunchError::Stopped)) {
             Ok(launched) => launched,
             Err(error) => {
                 self.start_failed(Chain(&error).to_string());

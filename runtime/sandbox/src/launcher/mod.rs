@@ -97,6 +97,9 @@ pub(crate) struct Launched {
 
 type Order = oneshot::Sender<Result<Launched, LaunchError>>;
 
+/// A process that was ordered. Closed when the launcher has ended.
+pub(crate) type Ordered = oneshot::Receiver<Result<Launched, LaunchError>>;
+
 /// Starts workers on its own thread, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Launcher {
@@ -119,10 +122,12 @@ impl Launcher {
         Ok(Self { orders })
     }
 
-    pub(crate) async fn launch(&self) -> Result<Launched, LaunchError> {
-        let (done, launched) = oneshot::channel();
-        self.orders.send(done).map_err(|_| LaunchError::Stopped)?;
-        launched.await.map_err(|_| LaunchError::Stopped)?
+    /// Orders a process, at once: whoever is to wait for it may have to be woken first.
+    pub(crate) fn order(&self) -> Ordered {
+        let (done, ordered) = oneshot::channel();
+        // An order that nobody takes is dropped, and `ordered` closed.
+        let _ = self.orders.send(done);
+        ordered
     }
 }
 

@@ -76,21 +76,24 @@ impl Trees {
         let is_all = listed.len() < MOST_OBJECTS;
         let mut last: Option<DepHash> = None;
         for ListedObject { key, stored_at } in listed {
-            match &key {
-                ArtifactKey::DependencyTree { hash } | ArtifactKey::DependencyMetadata { hash }
-                    if last.as_ref() != Some(hash) =>
-                {
-                    self.look_at(hash).await?;
+            let (done, after) = match key {
+                ArtifactKey::DependencyTree { hash } | ArtifactKey::DependencyMetadata { hash } => {
+                    let is_looked_at = last.as_ref() == Some(&hash);
+                    let done = if is_looked_at { Ok(()) } else { self.look_at(&hash).await };
                     last = Some(hash.clone());
+                    // Its last object.
+                    (done, ArtifactKey::DependencyTree { hash })
                 }
                 ArtifactKey::Resolution { .. }
                     if stored_at.elapsed().unwrap_or_default() > RESOLUTION_KEPT =>
                 {
-                    self.stores.artifacts.delete(&key).await?;
+                    (self.stores.artifacts.delete(&key).await.map_err(Failure::from), key)
                 }
-                _ => {}
-            }
-            self.place.lock().after = Some(key);
+                key => (Ok(()), key),
+            };
+            // What failed, too: begun again at once, a removal would keep builds waiting on and on.
+            self.place.lock().after = Some(after);
+            done?;
         }
         if is_all {
             let rest_until = Instant::now() + self.look_every;

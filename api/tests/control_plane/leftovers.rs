@@ -399,9 +399,11 @@ async fn a_source_that_is_being_removed_is_stored_again() {
 
 /// What is wrong with a store of objects.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Curse {
+pub(crate) enum Curse {
     /// There is no room for any.
     Full,
+    /// The first that is to be removed is not.
+    Busy,
     /// The first that is to be removed makes whoever removes it panic.
     Panic,
     /// What removes one never ends.
@@ -415,7 +417,7 @@ struct Cursed {
 }
 
 impl Curse {
-    fn over(self, stores: Stores) -> Stores {
+    pub(crate) fn over(self, stores: Stores) -> Stores {
         let (inner, has_struck) = (stores.artifacts, AtomicBool::new(false));
         Stores { artifacts: Arc::new(Cursed { inner, curse: self, has_struck }), ..stores }
     }
@@ -424,7 +426,7 @@ impl Curse {
 impl Cursed {
     async fn strike(&self) {
         match self.curse {
-            Curse::Full => {}
+            Curse::Full | Curse::Busy => {}
             Curse::Panic => assert!(self.has_struck.swap(true, Relaxed), "as it should here"),
             Curse::Stuck => std::future::pending().await,
         }
@@ -461,6 +463,10 @@ impl ArtifactStore for Cursed {
     }
 
     async fn delete(&self, key: &ArtifactKey) -> Result<(), ArtifactError> {
+        if self.curse == Curse::Busy && !self.has_struck.swap(true, Relaxed) {
+            let (operation, source) = ("delete", "not now".into());
+            return Err(ArtifactError::Backend { operation, key: key.to_string(), source });
+        }
         self.strike().await;
         self.inner.delete(key).await
     }

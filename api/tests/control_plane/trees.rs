@@ -9,7 +9,7 @@ use cloudserve_store::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::leftovers::left;
+use crate::leftovers::{Curse, left};
 use crate::support::Plane;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -43,6 +43,10 @@ fn objects(hash: &DepHash) -> [ArtifactKey; 2] {
         ArtifactKey::DependencyMetadata { hash: hash.clone() },
         ArtifactKey::DependencyTree { hash: hash.clone() },
     ]
+}
+
+fn resolution(of: &str) -> ArtifactKey {
+    ArtifactKey::Resolution { spec_hash: of.repeat(32) }
 }
 
 /// Begins to remove a tree that no version names.
@@ -120,7 +124,6 @@ async fn trees_that_no_version_names_go_in_the_end() {
     plane.stores.artifacts.delete(&objects(&half)[0]).await.unwrap();
     // Nobody has looked at this one.
     let unknown = provide(&plane, "unknown").await;
-    let resolution = |of: &str| ArtifactKey::Resolution { spec_hash: of.repeat(32) };
     left(&plane, &[resolution("01")], HOUR * 24 * 31).await;
     left(&plane, &[resolution("02")], HOUR * 24 * 29).await;
     tokio::time::sleep(Duration::from_millis(1_100)).await;
@@ -141,4 +144,30 @@ async fn trees_that_no_version_names_go_in_the_end() {
     // It is not known any more.
     let look = plane.stores.trees.look_at_tree(&unused, Duration::ZERO, HOUR);
     assert_eq!(look.await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_could_not_be_removed_comes_up_again_after_all_else() {
+    let data = Arc::new(TempDir::new().unwrap());
+    let mut plane = Plane::over(
+        data,
+        |stores| Curse::Busy.over(stores),
+        |options| (options.tree_kept_s, options.tree_look_s) = (1, 0),
+    );
+    left(&plane, &[resolution("01"), resolution("02")], HOUR * 24 * 31).await;
+    // In the order in which they are to go. It is looked for some when a deployer starts.
+    for (of, is_first_left) in [("02", true), ("01", false)] {
+        for _ in 0..50 {
+            plane.start_deployer();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            plane.stop_deployer().await;
+            if !plane.stores.artifacts.exists(&resolution(of)).await.unwrap() {
+                break;
+            }
+        }
+        let there = ["01", "02"].map(|of| {
+            plane.data.path().join("data/objects").join(resolution(of).to_string()).exists()
+        });
+        assert_eq!(there, [is_first_left, false]);
+    }
 }

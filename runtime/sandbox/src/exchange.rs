@@ -226,7 +226,7 @@ impl Exchange {
     }
 
     /// Ends the worker at its deadline. A function that has answered by then is not to blame for the wait
-    /// for room, nor has it run meanwhile.
+    /// for room, and what it goes on with is bounded by its CPU time alone.
     fn overdue(&mut self) -> Event {
         let cause = match self.worker.waits_since() {
             Some(answered) => {

@@ -191,7 +191,7 @@ impl Booted {
     /// Once more, in this process: pages that the zygote shares become its own when they are first
     /// written to.
     pub(crate) async fn rehearse(&mut self) {
-        self.rehearsal.run(&mut self.worker.js_runtime, &self.bridge, &self.host, 1).await;
+        self.rehearsal.repeat(&mut self.worker.js_runtime, &self.bridge, &self.host).await;
     }
 
     /// Sets the memory limit of the assigned function.

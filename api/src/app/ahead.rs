@@ -1,7 +1,5 @@
 //! Sources that are stored before the version that refers to them is accepted.
 
-use std::time::Duration;
-
 use cloudserve_identity::Principal;
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::fault::Chain;
@@ -11,10 +9,8 @@ use cloudserve_store::StoreError;
 use super::App;
 use super::deployments::NewSource;
 use super::refusal::Refusal;
+use crate::build::leftovers::unswept;
 use crate::build::source::source_key;
-
-/// How often it is looked whether a removal has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A source that was stored for a version before it was accepted.
 pub(super) struct StoredAhead {
@@ -36,9 +32,7 @@ impl App {
         let was_there = artifacts.exists(key).await?;
         source.files.store(artifacts, key).await?;
         if was_there {
-            while self.stores.functions.is_swept(id).await? {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
+            unswept(self.stores.functions.as_ref(), id).await?;
             if !artifacts.exists(key).await? {
                 source.files.store(artifacts, key).await?;
             }

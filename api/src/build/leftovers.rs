@@ -22,7 +22,7 @@ use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::fault::Chain;
 use cloudserve_protocol::ids::{BundleHash, FunctionId, UserId};
 use cloudserve_store::function::{Pruned, StoredVersion, Sweep};
-use cloudserve_store::{StoreError, Stores};
+use cloudserve_store::{FunctionStore, StoreError, Stores};
 use futures::future::ready;
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
@@ -64,7 +64,7 @@ const ACCEPTED_WITHIN: Duration = Duration::from_mins(30);
 /// How often it is looked at what is stored of a function.
 const LOOK_EVERY: Duration = Duration::from_hours(24);
 
-/// How often it is looked whether a sweep has ended.
+/// How often it is looked whether a removal has ended.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// When it was begun to store what is not referred to yet, before that was noted if it is of a function
@@ -87,6 +87,17 @@ impl NotedAhead {
         let by_clock = self.by_clock.elapsed().unwrap_or_default();
         self.at.elapsed().max(by_clock) > ACCEPTED_WITHIN
     }
+}
+
+/// Returns when no sweep of the function is under way that has begun before.
+pub(crate) async fn unswept(
+    functions: &dyn FunctionStore,
+    id: FunctionId,
+) -> Result<(), StoreError> {
+    while functions.is_swept(id).await? {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
 }
 
 /// Removes what is not referred to.
@@ -228,16 +239,9 @@ impl Leftovers {
         version: u32,
         bundle: &BundleHash,
     ) -> Result<(), StoreError> {
-        self.stores.functions.note_bundle(id, version, bundle).await?;
-        self.unswept(id).await
-    }
-
-    /// Returns when no sweep of the function is under way that has begun before.
-    pub(super) async fn unswept(&self, id: FunctionId) -> Result<(), StoreError> {
-        while self.stores.functions.is_swept(id).await? {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-        Ok(())
+        let functions = self.stores.functions.as_ref();
+        functions.note_bundle(id, version, bundle).await?;
+        unswept(functions, id).await
     }
 
     /// The functions of which something is remembered.

@@ -29,7 +29,7 @@ use super::assets::{self, Assets};
 use super::esbuild::{
     BuildBounds, Bundle, BundleError, Esbuild, Project, package_of, uses_classic_jsx,
 };
-use super::leftovers::{LOOK_AGAIN, Leftovers};
+use super::leftovers::{LOOK_AGAIN, Leftovers, unswept};
 use super::native;
 use super::source::{LoadError, SourceFiles};
 use crate::options::ApiOptions;
@@ -217,8 +217,8 @@ impl Pipeline {
             Some(built) => {
                 // Of a version that may have gone before this one was accepted: what is removed of that is
                 // removed before it is looked at.
-                let unswept = self.leftovers.unswept(claimed.version.function_id).await;
-                unswept.map_err(Failure::transient)?;
+                let unswept = unswept(self.functions.as_ref(), claimed.version.function_id);
+                unswept.await.map_err(Failure::transient)?;
                 built.clone()
             }
             None => self.build(claimed).await?,

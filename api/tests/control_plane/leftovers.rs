@@ -150,6 +150,18 @@ async fn wait_until(is_so: impl Fn() -> bool) {
     panic!("it never came to be so");
 }
 
+/// A sweep of the function that another server has begun.
+async fn swept_by_another(plane: &Plane, id: FunctionId) -> Sweep {
+    let sweep = Sweep {
+        holder: "another".to_owned(),
+        lease: Duration::from_hours(1),
+        stored: vec![BundleHash::of(b"nobody's")],
+        sources: Vec::new(),
+    };
+    assert!(plane.stores.functions.prune(id, 20, &sweep).await.unwrap().is_swept);
+    sweep
+}
+
 #[tokio::test]
 async fn nothing_is_built_while_another_server_removes_objects() {
     let plane = Plane::start();
@@ -157,13 +169,7 @@ async fn nothing_is_built_while_another_server_removes_objects() {
     let view = plane.deploy(&token, &project(1)).await;
     let id: FunctionId = view["id"].as_str().unwrap().parse().unwrap();
     let functions = &plane.stores.functions;
-    let sweep = Sweep {
-        holder: "another".to_owned(),
-        lease: Duration::from_hours(1),
-        stored: vec![BundleHash::of(b"nobody's")],
-        sources: Vec::new(),
-    };
-    assert!(functions.prune(id, 20, &sweep).await.unwrap().is_swept);
+    let sweep = swept_by_another(&plane, id).await;
 
     let path = "/api/function/deploy";
     plane.call(&token, "POST", path, &project(2)).await.expect(202);
@@ -197,13 +203,7 @@ async fn no_other_environment_is_served_while_its_bundle_may_be_removed() {
     let view = plane.deploy(&token, &project(1)).await;
     let id: FunctionId = view["id"].as_str().unwrap().parse().unwrap();
     let functions = &plane.stores.functions;
-    let sweep = Sweep {
-        holder: "another".to_owned(),
-        lease: Duration::from_hours(1),
-        stored: vec![BundleHash::of(b"nobody's")],
-        sources: Vec::new(),
-    };
-    assert!(functions.prune(id, 20, &sweep).await.unwrap().is_swept);
+    let sweep = swept_by_another(&plane, id).await;
 
     let (path, set) = (format!("/api/function/{id}/env"), json!({ "set": { "A": "1" } }));
     let change = plane.call(&token, "PATCH", &path, &set);

@@ -75,7 +75,7 @@ impl Engine {
         }
         // 0 means "choose one", which V8 did when the isolate was made.
         let seed = i32::from_ne_bytes(seed).max(1 - i32::MAX) | 1;
-        // As long as the last one, so that it comes to lie where that one lay: what is freed is forked
+        // As long as the last one, so that it mostly comes to lie where that one lay: what is freed is forked
         // as well, and another worker's seed is none of the next one's business.
         v8::V8::set_flags_from_string(&format!("--random-seed={seed:011}"));
         // Setting a flag makes V8 forget the hash of all flags, which code caches are checked against.

@@ -23,6 +23,9 @@ use cloudserve_store::{
 use futures::TryStreamExt;
 use mongodb::IndexModel;
 use mongodb::bson::{Document, doc};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 const PART_BYTES: usize = 5 * 1024 * 1024;
 const DAY: Duration = Duration::from_hours(24);
@@ -378,32 +381,89 @@ async fn large_objects_go_in_parts_and_only_once() {
     }
 }
 
+/// The address of a relay to `server` that keeps its answers to POST back until `open` says so.
+async fn relay(server: String, open: watch::Receiver<bool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&server).await.unwrap();
+            tokio::spawn(hand_on(client, server, open.clone()));
+        }
+    });
+    format!("http://{address}")
+}
+
+async fn hand_on(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    mut open: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let (mut request, mut answer) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut is_post = false;
+    loop {
+        tokio::select! {
+            length = client.read(&mut request) => {
+                let piece = &request[..length?];
+                if piece.is_empty() {
+                    return Ok(());
+                }
+                is_post = piece.starts_with(b"POST ");
+                server.write_all(piece).await?;
+            }
+            length = server.read(&mut answer) => {
+                let piece = &answer[..length?];
+                if piece.is_empty() {
+                    return Ok(());
+                }
+                if is_post && open.wait_for(|is_open| *is_open).await.is_err() {
+                    return Ok(());
+                }
+                client.write_all(piece).await?;
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_is_given_up_leaves_no_parts() {
     let (mongo, s3) = new_options().await;
-    let s3 = S3Options { part_bytes: PART_BYTES as u64, parts_in_parallel: 1, ..s3 };
-    let stores = open_production(&mongo, &s3).await.unwrap();
-    let raw = servers::client(s3.endpoint.as_deref().unwrap().trim_start_matches("http://"));
+    let server = s3.endpoint.as_deref().unwrap().trim_start_matches("http://").to_owned();
+    let raw = servers::client(&server);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(20 * PART_BYTES as u64).unwrap();
     let uploads = async || {
         let listed = raw.list_multipart_uploads().bucket(&s3.bucket).send().await.unwrap();
         listed.uploads().len()
     };
-    let file = tempfile::NamedTempFile::new().unwrap();
-    file.as_file().set_len(20 * PART_BYTES as u64).unwrap();
-    let tree = ArtifactKey::DependencyTree { hash: DepHash::of(b"given up") };
-    let (artifacts, path) = (stores.artifacts.clone(), file.path().to_owned());
-    let key = tree.clone();
-    let putting = tokio::spawn(async move { artifacts.put_file(&key, &path).await });
-    while uploads().await == 0 {
-        assert!(!putting.is_finished(), "it was too fast to be given up");
+    // Before who uploads knows that it has begun, and in the middle of its parts.
+    for is_answered in [false, true] {
+        let (gate, open) = watch::channel(is_answered);
+        let s3 = S3Options {
+            endpoint: Some(relay(server.clone(), open).await),
+            part_bytes: PART_BYTES as u64,
+            parts_in_parallel: 1,
+            ..s3.clone()
+        };
+        let stores = open_production(&mongo, &s3).await.unwrap();
+        let tree = ArtifactKey::DependencyTree { hash: DepHash::of(&[u8::from(is_answered)]) };
+        let putting = tokio::spawn({
+            let (artifacts, path) = (stores.artifacts.clone(), file.path().to_owned());
+            let tree = tree.clone();
+            async move { artifacts.put_file(&tree, &path).await }
+        });
+        while uploads().await == 0 {
+            assert!(!putting.is_finished(), "{is_answered}: it was too fast to be given up");
+        }
+        putting.abort();
+        gate.send_replace(true);
+        let end = Instant::now() + Duration::from_secs(30);
+        while uploads().await > 0 {
+            assert!(Instant::now() < end, "{is_answered}: its parts stay");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!stores.artifacts.exists(&tree).await.unwrap());
     }
-    putting.abort();
-    let end = Instant::now() + Duration::from_secs(30);
-    while uploads().await > 0 {
-        assert!(Instant::now() < end, "its parts stay");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(!stores.artifacts.exists(&tree).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::abort_multipart_upload::builders::AbortMultipartUploadFluentBuilder;
+use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadError;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use cloudserve_protocol::artifact::ArtifactError;
@@ -162,21 +163,26 @@ impl S3Objects {
         content: &Content,
         only_if_free: bool,
     ) -> Result<Written, ArtifactError> {
-        let upload = self
-            .client
-            .create_multipart_upload()
-            .bucket(&self.bucket)
-            .key(key)
-            .send()
-            .await
-            .map_err(failed("write", key))?;
-        let upload_id = upload.upload_id().unwrap_or_default();
-        let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key);
-        let abort = Some(abort.upload_id(upload_id));
-        let unfinished = Unfinished { key: key.to_owned(), abort };
-        let sent = self.send_all(key, content, upload_id, only_if_free).await;
+        let unfinished = self.begin_parts(key).await?;
+        let sent = self.send_all(key, content, &unfinished.upload_id, only_if_free).await;
         unfinished.end(matches!(sent, Ok(Written::Done))).await;
         sent
+    }
+
+    /// In a task of its own: who gives up before the server has answered would leave an upload that
+    /// nobody knows.
+    async fn begin_parts(&self, key: &str) -> Result<Unfinished, ArtifactError> {
+        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
+        let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key);
+        let begun = tokio::spawn({
+            let key = key.to_owned();
+            async move {
+                let upload_id = create.send().await?.upload_id.unwrap_or_default();
+                let abort = Some(abort.upload_id(&upload_id));
+                Ok::<_, SdkError<CreateMultipartUploadError>>(Unfinished { key, upload_id, abort })
+            }
+        });
+        begun.await.map_err(failed("write", key))?.map_err(failed("write", key))
     }
 
     async fn send_all(
@@ -244,6 +250,7 @@ impl S3Objects {
 /// parts would stay.
 struct Unfinished {
     key: String,
+    upload_id: String,
     abort: Option<AbortMultipartUploadFluentBuilder>,
 }
 

@@ -236,6 +236,9 @@ pub struct NewVersion {
     pub name: FunctionName,
     /// One more than the newest version that was read; 1 for a new function.
     pub version: u32,
+    /// The version whose source and build this one has, if it has those of the one that was served when
+    /// that was read: no other may be served by now. One that is not served may be gone, with its objects.
+    pub of_served: Option<u32>,
     /// New visibility; if `None` unchanged, of a new function private. A function that is there becomes
     /// private at once, but public only when this version is served, or a later one while this one
     /// waits: until then, and if it fails, what is served stays private.
@@ -409,9 +412,9 @@ pub trait FunctionStore: Send + Sync {
     }
 
     /// Adds a version and, with version 1, its function, and queues it. `Conflict`: that version
-    /// number or, for version 1, that name exists already. `QueueFull`, `TooManyFunctions`,
-    /// `TooManyBytes`: the account has what it may have. The source's objects are durable before this
-    /// is called.
+    /// number or, for version 1, that name exists already, or another version is served than the one that
+    /// it is of. `QueueFull`, `TooManyFunctions`, `TooManyBytes`: the account has what it may have. The
+    /// source's objects are durable before this is called.
     async fn accept_within(
         &self,
         new: NewVersion,

@@ -41,6 +41,7 @@ fn first_version(user_id: UserId, name: &str) -> NewVersion {
         user_id,
         name: name.parse().unwrap(),
         version: 1,
+        of_served: None,
         visibility: None,
         source: Source { stored_version: 1, entry: "index.ts".into(), ..Source::default() },
         source_hash: SourceHash::of(b""),

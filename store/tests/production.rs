@@ -61,6 +61,7 @@ fn version(user_id: UserId, name: &str) -> NewVersion {
         user_id,
         name: name.parse().unwrap(),
         version: 1,
+        of_served: None,
         visibility: None,
         source: Source {
             stored_version: 1,

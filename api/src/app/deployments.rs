@@ -390,6 +390,7 @@ impl App {
             user_id: principal.user_id,
             name,
             version,
+            of_served: None,
             visibility,
             source,
             source_hash,

@@ -182,6 +182,7 @@ impl App {
                 user_id: principal.user_id,
                 name: record.function.name.clone(),
                 version: record.function.latest_version + 1,
+                of_served: record.function.active_version.filter(|served| *served == base.version),
                 visibility: None,
                 source: Source { refresh_dependencies: false, ..base.source.clone() },
                 source_hash: base.source_hash.clone(),

@@ -303,7 +303,7 @@ impl Deployer {
         let hash = built.bundle_hash.clone();
         let bundle = ArtifactKey::Bundle { function: id, hash };
         if !self.stores.artifacts.exists(&bundle).await.map_err(StoreError::unavailable)? {
-            // Gone with the function, or before this was accepted with the version whose build it has.
+            // Gone with the function, or replaced before this was accepted with it.
             let owner = claimed.function.user_id;
             if self.stores.functions.function(owner, id).await?.is_some() {
                 return Err(StoreError::unavailable("the bundle is gone"));

@@ -215,8 +215,8 @@ impl Pipeline {
         }
         let mut built = match known {
             Some(built) => {
-                // Of a version that may have gone before this one was accepted: what is removed of that is
-                // removed before it is looked at.
+                // It may have been replaced, when its version was built again, before this one was accepted:
+                // what is removed of it is removed before it is looked at.
                 let unswept = unswept(self.functions.as_ref(), claimed.version.function_id);
                 unswept.await.map_err(Failure::transient)?;
                 built.clone()

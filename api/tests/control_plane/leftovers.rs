@@ -195,7 +195,7 @@ async fn nothing_is_built_while_another_server_removes_objects() {
     wait_for(&plane, &id.to_string(), 6, 2).await;
 }
 
-/// It may be the bundle of the version whose environment was changed: it went after that was read.
+/// The version whose environment was changed may have been built again after it was read.
 #[tokio::test]
 async fn no_other_environment_is_served_while_its_bundle_may_be_removed() {
     let plane = Plane::start();
@@ -245,6 +245,7 @@ async fn a_version_that_went_while_it_was_in_work_takes_nothing_along() {
             user_id: ada,
             name: latest.function.name,
             version: number,
+            of_served: None,
             visibility: None,
             source: latest.latest.source,
             source_hash: latest.latest.source_hash,

@@ -130,6 +130,7 @@ mod tests {
             user_id,
             name: name.parse().unwrap(),
             version: 1,
+            of_served: None,
             visibility: None,
             source,
             source_hash: SourceHash::of(b""),

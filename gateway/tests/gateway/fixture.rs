@@ -141,6 +141,7 @@ impl World {
             user_id: owner.id,
             name: name.parse().unwrap(),
             version,
+            of_served: None,
             visibility: Some(visibility),
             source,
             source_hash: SourceHash::of(b"source"),

@@ -158,6 +158,9 @@ impl MongoFunctions {
         let own = doc! { "_id": new.function_id.key(), "user": new.user_id.key() };
         let mut previous = own.clone();
         previous.insert("latestVersion", i64::from(new.version) - 1);
+        if let Some(served) = new.of_served {
+            previous.insert("activeVersion", i64::from(served));
+        }
         let mut set = doc! { "latestVersion": i64::from(new.version), "updatedAt": date(now) };
         // Public it becomes with the version.
         if let Some(visibility @ Visibility::Private) = new.visibility {

@@ -360,13 +360,15 @@ fn advance_function(c: &Connection, new: &NewVersion, now: Timestamp) -> Result<
         c,
         "UPDATE functions
              SET latest_version = ?3, visibility = coalesce(?4, visibility), updated_at = ?5
-             WHERE id = ?1 AND user_id = ?2 AND latest_version = ?3 - 1",
+             WHERE id = ?1 AND user_id = ?2 AND latest_version = ?3 - 1
+                 AND (?6 IS NULL OR active_version = ?6)",
         params![
             new.function_id.as_bytes(),
             new.user_id.as_bytes(),
             new.version,
             at_once.map(visibility_text),
             now.0,
+            new.of_served,
         ],
     )?;
     if advanced == 1 {

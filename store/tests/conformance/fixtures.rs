@@ -47,6 +47,7 @@ pub(crate) fn first_version(user_id: UserId, name: &str) -> NewVersion {
         user_id,
         name: function_name(name),
         version: 1,
+        of_served: None,
         visibility: None,
         source: Source {
             stored_version: 1,

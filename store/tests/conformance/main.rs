@@ -131,6 +131,7 @@ macro_rules! backends {
                 telemetry::usage_is_summed_by_function_and_latency_by_day,
                 versions::a_rollback_moves_the_pointer_and_holds,
                 versions::what_was_built_before_is_queued_with_it,
+                versions::what_is_of_a_version_that_is_no_longer_served_is_not_accepted,
                 versions::old_versions_go_and_what_is_served_stays,
                 versions::sweeps_and_deploys_take_turns,
                 versions::versions_that_go_begin_a_sweep,

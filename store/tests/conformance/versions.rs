@@ -7,7 +7,7 @@ use cloudserve_store::function::{
     Activation, DeployStatus, NewVersion, Pruned, Rollback, SealedEnv, StoredSource, StoredVersion,
     Sweep,
 };
-use cloudserve_store::{Change, Stores};
+use cloudserve_store::{Change, StoreError, Stores};
 
 use crate::fixtures::{built, deploy_error, first_version, next_version, registered};
 
@@ -78,6 +78,41 @@ pub(crate) async fn what_was_built_before_is_queued_with_it(stores: &Stores) {
     let id = new.function_id;
     assert_eq!(stores.functions.rollback(ada, id, 1).await.unwrap(), Rollback::NotBuilt);
     assert_eq!(stores.functions.activate(id, 1, built()).await.unwrap(), Activation::Activated);
+}
+
+pub(crate) async fn what_is_of_a_version_that_is_no_longer_served_is_not_accepted(stores: &Stores) {
+    let ada = registered(stores, "ada").await;
+    let new = first_version(ada, "hello");
+    let id = new.function_id;
+    for version in 1..=3 {
+        stores.functions.accept(next_version(&new, version)).await.unwrap();
+        stores.functions.activate(id, version, built()).await.unwrap();
+    }
+    let accept = |version, of| {
+        let built = Some(built());
+        let of_served = Some(of);
+        stores.functions.accept(NewVersion { of_served, built, ..next_version(&new, version) })
+    };
+    stores.functions.rollback(ada, id, 1).await.unwrap();
+    for of in [2, 3] {
+        let refused = accept(4, of).await;
+        assert!(matches!(refused, Err(StoreError::Conflict)), "{refused:?}");
+    }
+    accept(4, 1).await.unwrap();
+    stores.functions.fail(id, 4, deploy_error()).await.unwrap();
+
+    // Gone back at the same time, after which it goes: it is accepted and keeps its objects, or is not.
+    let gone = async {
+        stores.functions.rollback(ada, id, 3).await.unwrap();
+        stores.functions.prune(id, 1, &Sweep::default()).await.unwrap()
+    };
+    let (accepted, pruned) = tokio::join!(accept(5, 1), gone);
+    assert!(pruned.removed.iter().any(|version| version.version == 1));
+    let is_kept = pruned.kept.iter().any(|version| version.version == 5);
+    match accepted {
+        Ok(_) => assert!(is_kept),
+        Err(error) => assert!(matches!(error, StoreError::Conflict) && !is_kept, "{error:?}"),
+    }
 }
 
 pub(crate) async fn old_versions_go_and_what_is_served_stays(stores: &Stores) {

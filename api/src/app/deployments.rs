@@ -26,7 +26,8 @@ use super::refusal::Refusal;
 use super::uploads::Room;
 use super::{App, access, detached};
 use crate::build::dependencies::{Dependencies, PackageLock};
-use crate::build::leftovers::NotedAhead;
+use crate::build::leftovers::ACCEPTED_WITHIN;
+use crate::build::since::Since;
 use crate::build::source::{SourceFiles, is_code, source_key, stored_under};
 
 /// How often acceptance is tried again when others deploy the same function at the same time.
@@ -251,7 +252,7 @@ impl App {
     ) -> Result<Accepted, Refusal> {
         // Before anything is accepted: no change of it is missed.
         let changes = self.stores.changes.subscribe();
-        let mut noted: Option<NotedAhead> = None;
+        let mut begun: Option<Since> = None;
         for _ in 0..MAX_CONFLICTS {
             let base = self.find(principal, subject).await?;
             let previous = match &base {
@@ -276,7 +277,7 @@ impl App {
                     }
                     let version = new.source.stored_version;
                     let key = source_key(id, &new.source, &source.hash);
-                    noted.get_or_insert_with(NotedAhead::now);
+                    begun.get_or_insert_with(Since::now);
                     if matches!(base, Base::New { .. }) {
                         self.stores.functions.note_ahead(id).await?;
                     }
@@ -285,7 +286,7 @@ impl App {
                 }
             }
             let id = new.function_id;
-            if noted.is_some_and(|noted| noted.is_old()) {
+            if begun.is_some_and(|begun| begun.elapsed() > ACCEPTED_WITHIN) {
                 return Err(Refusal::internal("the source was stored for too long"));
             }
             match self.enqueue(new).await {

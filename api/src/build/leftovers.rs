@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use cloudserve_protocol::artifact::ArtifactKey;
 use cloudserve_protocol::fault::Chain;
@@ -28,6 +28,7 @@ use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::since::Since;
 use super::source::stored_under;
 use super::unreferenced::{contents, old_objects, retain_unreferenced};
 
@@ -57,37 +58,15 @@ const REMOVALS_IN_PARALLEL: usize = 8;
 /// accepted. By then builds of one that was deleted have stored what they were about to.
 const REMAINS_AFTER: Duration = Duration::from_hours(1);
 
-/// How long a version may be accepted after it was begun to store its source, and of a function that is
-/// not there yet that was noted.
-const ACCEPTED_WITHIN: Duration = Duration::from_mins(30);
+/// How long a version may be accepted after it was begun to store its source, before that was noted if it
+/// is of a function that is not there yet.
+pub(crate) const ACCEPTED_WITHIN: Duration = Duration::from_mins(30);
 
 /// How often it is looked at what is stored of a function.
 const LOOK_EVERY: Duration = Duration::from_hours(24);
 
 /// How often it is looked whether a removal has ended.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// When it was begun to store what is not referred to yet, before that was noted if it is of a function
-/// that is not there.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NotedAhead {
-    at: Instant,
-    by_clock: SystemTime,
-}
-
-impl NotedAhead {
-    /// To be made before any of it is stored.
-    pub(crate) fn now() -> Self {
-        Self { at: Instant::now(), by_clock: SystemTime::now() }
-    }
-
-    /// Whether it may not be accepted any more. Others go by a clock that may have been set forward
-    /// meanwhile, or has gone on while this machine slept.
-    pub(crate) fn is_old(&self) -> bool {
-        let by_clock = self.by_clock.elapsed().unwrap_or_default();
-        self.at.elapsed().max(by_clock) > ACCEPTED_WITHIN
-    }
-}
 
 /// Returns when no sweep of the function is under way that has begun before.
 pub(crate) async fn unswept(
@@ -202,7 +181,7 @@ impl Leftovers {
             sources: sources.into_iter().collect(),
         };
         // From before the lease begins.
-        let until = Instant::now() + SWEEP_TIME;
+        let begun = Since::now();
         let pruned = match self.stores.functions.prune(id, self.versions_kept, &sweep).await {
             Ok(pruned) => pruned,
             Err(error) => {
@@ -217,7 +196,7 @@ impl Leftovers {
         bundles
             .retain(|bundle, _| !pruned.kept.iter().any(|version| version.making.contains(bundle)));
         if pruned.is_swept {
-            if self.remove_unreferenced(id, &pruned, &bundles, !old.is_empty(), until).await {
+            if self.remove_unreferenced(id, &pruned, &bundles, !old.is_empty(), begun).await {
                 self.forget(id, &bundles);
                 self.end(id, &sweep).await;
             } else if let Some(known) = self.remembered.lock().get_mut(&id) {
@@ -284,7 +263,7 @@ impl Leftovers {
         pruned: &Pruned,
         remembered: &Bundles,
         has_old: bool,
-        until: Instant,
+        begun: Since,
     ) -> bool {
         let mut left = objects(id, &pruned.removed);
         for hash in remembered.keys() {
@@ -297,9 +276,9 @@ impl Leftovers {
             if has_old {
                 left.extend(self.old_and_unreferenced(id, pruned).await);
             }
-            self.delete_all(left, until).await
+            self.delete_all(left).await
         };
-        tokio::time::timeout_at(until.into(), removal).await.unwrap_or_else(|_| {
+        begun.within(SWEEP_TIME, removal).await.unwrap_or_else(|| {
             tracing::warn!(function = %id, "objects that no version refers to remain: no time is left");
             false
         })
@@ -326,13 +305,9 @@ impl Leftovers {
     }
 
     /// Whether all of them are gone.
-    async fn delete_all(&self, objects: BTreeMap<String, ArtifactKey>, until: Instant) -> bool {
+    async fn delete_all(&self, objects: BTreeMap<String, ArtifactKey>) -> bool {
         let artifacts = &self.stores.artifacts;
         let removals = stream::iter(objects).map(|(name, key)| async move {
-            // A process that was stopped meanwhile goes on here before it sees that its time is over.
-            if Instant::now() >= until {
-                return false;
-            }
             let removed = artifacts.delete(&key).await;
             if let Err(error) = &removed {
                 tracing::warn!(
@@ -405,22 +380,4 @@ fn of_bundle(function: FunctionId, hash: &BundleHash) -> [(String, ArtifactKey);
         ArtifactKey::Assets { function, hash: hash.clone() },
     ]
     .map(|key| (key.to_string(), key))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_note_is_old_by_either_clock() {
-        let now = NotedAhead::now();
-        assert!(!now.is_old());
-        let long = ACCEPTED_WITHIN + Duration::from_secs(1);
-        assert!(NotedAhead { by_clock: now.by_clock - long, ..now }.is_old());
-        assert!(!NotedAhead { by_clock: now.by_clock + long, ..now }.is_old());
-        // A machine that was started just now has no such moment.
-        if let Some(at) = now.at.checked_sub(long) {
-            assert!(NotedAhead { at, by_clock: now.by_clock + long }.is_old());
-        }
-    }
 }

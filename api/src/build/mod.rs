@@ -9,6 +9,7 @@ mod esbuild;
 pub(crate) mod leftovers;
 mod native;
 mod pipeline;
+pub(crate) mod since;
 pub(crate) mod source;
 mod trees;
 mod unreferenced;

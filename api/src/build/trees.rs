@@ -14,9 +14,10 @@ use cloudserve_protocol::ids::DepHash;
 use cloudserve_store::Stores;
 use futures::stream::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::leftovers::{SWEEP_LEASE, SWEEP_TIME};
+use super::since::Since;
 use crate::options::ApiOptions;
 
 /// Objects that are looked at each time. A tree has two.
@@ -106,7 +107,7 @@ impl Trees {
     async fn look_at(&self, hash: &DepHash) -> Result<(), Failure> {
         let Some(kept) = self.kept else { return Ok(()) };
         // From before the lease begins.
-        let until = Instant::now() + SWEEP_TIME;
+        let begun = Since::now();
         let trees = &self.stores.trees;
         let Some(lease) = trees.look_at_tree(hash, kept, SWEEP_LEASE).await? else { return Ok(()) };
         let removal = async {
@@ -115,16 +116,12 @@ impl Trees {
                 ArtifactKey::DependencyMetadata { hash: hash.clone() },
                 ArtifactKey::DependencyTree { hash: hash.clone() },
             ] {
-                // A process that was stopped meanwhile goes on here before it sees that its time is over.
-                if Instant::now() >= until {
-                    return Err("no time is left".into());
-                }
                 self.stores.artifacts.delete(&key).await?;
             }
             trees.forget_tree(hash, lease).await?;
             Ok::<_, Failure>(())
         };
-        timeout_at(until.into(), removal).await??;
+        begun.within(SWEEP_TIME, removal).await.ok_or("no time is left")??;
         tracing::info!(dep_hash = %hash, "removed a dependency tree that no version names");
         Ok(())
     }

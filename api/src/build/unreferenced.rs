@@ -16,7 +16,7 @@ use futures::stream::{StreamExt, TryStreamExt};
 use super::source::hash_in;
 
 /// When an object is old. A source is referred to within half of it
-/// ([`super::leftovers::NotedAhead::is_old`]); the other half is twice what the clocks of this machine and
+/// ([`super::leftovers::ACCEPTED_WITHIN`]); the other half is twice what the clocks of this machine and
 /// of the storage may be apart: S3 refuses requests beyond 15 minutes.
 const OLD_AFTER: Duration = Duration::from_hours(1);
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a file under its final name is complete and durable. It is written beside, fsynced,
 //! renamed, and the directory that names it is fsynced; a reader that has opened a file keeps
-//! reading that one when it is replaced.
+//! reading that one when it is replaced. No directory goes while a file gets its name.
 
 mod transfer;
 
@@ -21,7 +21,7 @@ use cloudserve_protocol::artifact::{
 use cloudserve_protocol::ids::FunctionId;
 use futures::future::{Ready, ready};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt, try_unfold};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tempfile::NamedTempFile;
 
 use crate::object_key::{failed, text_of};
@@ -42,6 +42,8 @@ struct Directory {
     temporary: PathBuf,
     /// Directories whose names are known to be on disk.
     durable: Mutex<HashSet<PathBuf>>,
+    /// Read by those who give files their names, written by those who remove directories.
+    naming: RwLock<()>,
 }
 
 impl LocalObjects {
@@ -50,7 +52,8 @@ impl LocalObjects {
         let temporary = root.join(TEMPORARY);
         DirBuilder::new().recursive(true).mode(0o700).create(&temporary)?;
         let durable = Mutex::new(HashSet::from([root.to_owned()]));
-        Ok(Self(Arc::new(Directory { root: root.to_owned(), temporary, durable })))
+        let (root, naming) = (root.to_owned(), RwLock::default());
+        Ok(Self(Arc::new(Directory { root, temporary, durable, naming })))
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -142,6 +145,7 @@ impl Directory {
         fill(temporary.as_file_mut())?;
         temporary.as_file().sync_all()?;
         let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let _naming = self.naming.read();
         self.make_durable(parent)?;
         temporary.persist(path).map_err(|error| error.error)?;
         sync_directory(parent)
@@ -157,7 +161,8 @@ impl Directory {
     /// One that exists already is not taken on trust: its name may have been created just before
     /// a crash, or by another thread that has not fsynced it yet.
     fn make_durable(&self, directory: &Path) -> io::Result<()> {
-        if self.durable.lock().contains(directory) {
+        // It is looked whether it is there: whoever removes it may be another process.
+        if self.durable.lock().contains(directory) && directory.is_dir() {
             return Ok(());
         }
         let parent = directory.parent().ok_or(io::ErrorKind::InvalidInput)?;
@@ -178,13 +183,28 @@ impl Directory {
     /// Moves the directory out of sight at once, then removes it file by file.
     fn remove(&self, directory: &Path) -> io::Result<()> {
         let doomed = tempfile::tempdir_in(&self.temporary)?;
-        self.durable.lock().retain(|known| !known.starts_with(directory));
-        match fs::rename(directory, doomed.path().join("object")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
+        {
+            let _removing = self.naming.write();
+            self.durable.lock().retain(|known| !known.starts_with(directory));
+            match fs::rename(directory, doomed.path().join("object")) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                other => other?,
+            }
         }
         sync_directory(&self.root)?;
         doomed.close()
+    }
+
+    /// Removes the directories on the way to an object that have nothing in them any more.
+    fn remove_empty(&self, object: &Path) {
+        let _removing = self.naming.write();
+        for directory in object.ancestors().skip(1).take_while(|above| *above != self.root) {
+            // What is not empty stays; so may what is, which does no harm.
+            if fs::remove_dir(directory).is_err() {
+                return;
+            }
+            self.durable.lock().remove(directory);
+        }
     }
 }
 
@@ -248,15 +268,16 @@ impl ArtifactStore for LocalObjects {
     }
 
     async fn delete(&self, key: &ArtifactKey) -> Result<(), ArtifactError> {
-        self.blocking("delete", key, |_, path, key| {
+        self.blocking("delete", key, |directory, path, key| {
             // A directory on the way to other objects is no object, and stays.
             if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
                 return Ok(());
             }
             match fs::remove_file(path) {
-                Err(error) if !is_absence(&error) => Err(failed("delete", key)(error)),
-                _ => Ok(()),
+                Err(error) if !is_absence(&error) => return Err(failed("delete", key)(error)),
+                _ => directory.remove_empty(path),
             }
+            Ok(())
         })
         .await
     }
@@ -274,7 +295,7 @@ impl ArtifactStore for LocalObjects {
         &self,
         function: FunctionId,
     ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
-        let found = transfer::walk(self.0.clone(), format!("{function}/"));
+        let found = transfer::walk(self.0.clone(), format!("{function}/"), None);
         found
             .try_filter_map(move |of| listed(ArtifactKey::of_function(function, &of.0), of))
             .boxed()
@@ -285,10 +306,8 @@ impl ArtifactStore for LocalObjects {
         after: Option<&ArtifactKey>,
     ) -> BoxStream<'static, Result<ListedObject, ArtifactError>> {
         let after = after.map(ToString::to_string);
-        let found = transfer::walk(self.0.clone(), DEPENDENCIES.to_owned());
-        let later = found
-            .try_filter(move |(text, _)| ready(after.as_ref().is_none_or(|after| text > after)));
-        later.try_filter_map(|of| listed(ArtifactKey::of_dependencies(&of.0), of)).boxed()
+        let found = transfer::walk(self.0.clone(), DEPENDENCIES.to_owned(), after);
+        found.try_filter_map(|of| listed(ArtifactKey::of_dependencies(&of.0), of)).boxed()
     }
 }
 

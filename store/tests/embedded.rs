@@ -3,15 +3,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudserve_protocol::artifact::ArtifactKey;
-use cloudserve_protocol::ids::{BundleHash, ExecutionId, FunctionId, SourceHash, UserId};
+use cloudserve_protocol::artifact::{ArtifactError, ArtifactKey};
+use cloudserve_protocol::ids::{BundleHash, DepHash, ExecutionId, FunctionId, SourceHash, UserId};
 use cloudserve_protocol::limits::Limits;
 use cloudserve_store::account::{Quota, User};
 use cloudserve_store::function::{DeployError, NewVersion, SealedEnv, Source, Sweep};
@@ -21,6 +23,7 @@ use cloudserve_store::{
     DataDirLock, OpenError, StoreError, Stores, Timestamp, open_embedded, open_embedded_exclusive,
     open_embedded_transfer,
 };
+use futures::TryStreamExt;
 use rusqlite::{Connection, params};
 
 fn user(id: UserId) -> User {
@@ -109,6 +112,65 @@ async fn files_are_private() {
             assert_eq!(mode, 0o600, "{path:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_go_with_their_last_object_and_not_from_under_one_that_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let stores = open_embedded(directory.path()).unwrap();
+    let hash = DepHash::of(b"deps");
+    let of_a_tree = [
+        ArtifactKey::DependencyMetadata { hash: hash.clone() },
+        ArtifactKey::DependencyTree { hash },
+    ];
+    let coming_and_going = of_a_tree.map(|key| {
+        let artifacts = stores.artifacts.clone();
+        tokio::spawn(async move {
+            for _ in 0..30 {
+                artifacts.put(&key, Bytes::from_static(b"x")).await.unwrap();
+                assert!(artifacts.exists(&key).await.unwrap());
+                artifacts.delete(&key).await.unwrap();
+            }
+        })
+    });
+    for one in coming_and_going {
+        one.await.unwrap();
+    }
+    let objects = directory.path().join("objects");
+    assert!(!objects.join("deps").exists());
+
+    let function = FunctionId::new();
+    let source = |version| ArtifactKey::Source { function, version, path: "a/b.ts".into() };
+    for version in 1..=2 {
+        stores.artifacts.put(&source(version), Bytes::from_static(b"x")).await.unwrap();
+    }
+    stores.artifacts.delete(&source(1)).await.unwrap();
+    let sources = objects.join(function.to_string()).join("src");
+    assert!(!sources.join("1").exists() && sources.join("2/a/b.ts").exists());
+    stores.artifacts.delete(&source(2)).await.unwrap();
+    assert!(!objects.join(function.to_string()).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_of_dependencies_reads_no_folder_before_the_one_it_goes_on_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let stores = open_embedded(directory.path()).unwrap();
+    let mut keys =
+        [&b"a"[..], b"b", b"c"].map(|of| ArtifactKey::DependencyTree { hash: DepHash::of(of) });
+    keys.sort_by_key(ToString::to_string);
+    for key in &keys {
+        stores.artifacts.put(key, Bytes::from_static(b"x")).await.unwrap();
+    }
+    // Whoever reads this folder fails.
+    let first = directory.path().join("objects").join(keys[0].to_string());
+    let unreadable = first.with_file_name(OsStr::from_bytes(b"\xff"));
+    std::fs::write(unreadable, b"x").unwrap();
+    let list = async |after: Option<&ArtifactKey>| -> Result<Vec<ArtifactKey>, ArtifactError> {
+        let listed = stores.artifacts.list_dependencies(after);
+        listed.map_ok(|object| object.key).try_collect().await
+    };
+    assert!(list(None).await.is_err());
+    assert_eq!(list(Some(&keys[1])).await.unwrap(), keys[2..]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

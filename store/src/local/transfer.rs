@@ -39,13 +39,23 @@ impl Found {
 /// What is left to walk: the rest of each directory on the way down.
 struct Walk {
     directory: Arc<Directory>,
+    after: Option<String>,
     rest: Vec<std::vec::IntoIter<Found>>,
 }
 
 impl Walk {
-    fn begin(directory: Arc<Directory>, prefix: String) -> Self {
+    fn begin(directory: Arc<Directory>, prefix: String, after: Option<String>) -> Self {
         let root = vec![Found::Directory(prefix)].into_iter();
-        Self { directory, rest: vec![root] }
+        Self { directory, after, rest: vec![root] }
+    }
+
+    /// Whether it comes after where the walk begins, or leads there.
+    fn is_ahead(&self, found: &Found) -> bool {
+        let Some(after) = self.after.as_deref() else { return true };
+        match found {
+            Found::Directory(key) if after.starts_with(key) => true,
+            found => found.key() > after,
+        }
     }
 
     /// The next objects; none at the end.
@@ -84,24 +94,28 @@ impl Walk {
             if prefix.is_empty() && name == TEMPORARY {
                 continue;
             }
-            names.push(if entry.file_type()?.is_dir() {
+            let found = if entry.file_type()?.is_dir() {
                 Found::Directory(format!("{prefix}{name}/"))
             } else {
                 Found::Object(format!("{prefix}{name}"))
-            });
+            };
+            if self.is_ahead(&found) {
+                names.push(found);
+            }
         }
         names.sort_by(|a, b| a.key().cmp(b.key()));
         Ok(names)
     }
 }
 
-/// The objects whose keys begin so: with nothing, or with the names of directories, each followed by a
-/// slash.
+/// The objects whose keys begin so, with nothing or with the names of directories, each followed by a
+/// slash, and come after this one.
 pub(super) fn walk(
     directory: Arc<Directory>,
     prefix: String,
+    after: Option<String>,
 ) -> BoxStream<'static, Result<(String, Metadata), ArtifactError>> {
-    let steps = try_unfold(Walk::begin(directory, prefix), |mut walk| async move {
+    let steps = try_unfold(Walk::begin(directory, prefix, after), |mut walk| async move {
         let step = tokio::task::spawn_blocking(move || {
             let objects = walk.step();
             (walk, objects)
@@ -119,7 +133,7 @@ pub(super) fn walk(
 #[async_trait]
 impl ObjectTransfer for LocalObjects {
     fn list(&self) -> BoxStream<'static, Result<StoredObject, ArtifactError>> {
-        walk(self.0.clone(), String::new())
+        walk(self.0.clone(), String::new(), None)
             .map_ok(|(key, metadata)| StoredObject { key, bytes: metadata.len() })
             .boxed()
     }

@@ -312,14 +312,19 @@ impl Pipeline {
             return Ok(None);
         }
         let (day, max_bytes) = (Timestamp::now().day(), self.tree_bytes_per_day);
-        let added = self.functions.trees_added(owner, day).await.map_err(Failure::transient)?;
+        let mut spent_bytes = None;
+        if max_bytes != 0 {
+            let added = self.functions.trees_added(owner, day).await;
+            let is_spent = added.map_err(Failure::transient)? >= max_bytes;
+            spent_bytes = is_spent.then_some(max_bytes);
+        }
         let spec = DependencySpec {
             dependencies: source.dependencies.clone(),
             optional_dependencies: source.optional_dependencies.clone(),
             overrides: source.overrides.clone(),
             package_lock: source.package_lock.clone(),
             refresh: source.refresh_dependencies,
-            spent_bytes: Some(max_bytes).filter(|max| *max != 0 && added >= *max),
+            spent_bytes,
         };
         for _ in 0..INSTALLS {
             let built = match self.builder.build(spec.clone()).await {
@@ -329,14 +334,16 @@ impl Pipeline {
                 }
                 Err(error @ DependencyError::Unavailable) => return Err(Failure::transient(error)),
             };
+            if !self.has_tree(Some(&built.dep_hash)).await? {
+                continue;
+            }
+            // Once: of what was removed again nothing was added.
             if built.cache == CacheOutcome::Miss {
                 let bytes = built.metadata.archive_bytes;
                 let noted = self.functions.add_tree(owner, day, bytes).await;
                 noted.map_err(Failure::transient)?;
             }
-            if self.has_tree(Some(&built.dep_hash)).await? {
-                return Ok(Some(built));
-            }
+            return Ok(Some(built));
         }
         Err(Failure::transient("the dependency tree was removed each time"))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudserve_protocol::artifact::ArtifactKey;
-use cloudserve_protocol::ids::DepHash;
+use cloudserve_protocol::ids::{DepHash, UserId};
 use cloudserve_store::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -62,7 +62,7 @@ async fn a_deploy_waits_while_its_tree_is_removed_and_has_it_stored_again() {
     let token = plane.register("ada").await;
     let hash = provide(&plane, "").await;
     let until = removal(&plane, &hash, HOUR).await;
-    let body = function();
+    let (body, today) = (function(), Timestamp::now().day());
     let removed = async {
         while plane.sandbox.specs.lock().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -79,6 +79,13 @@ async fn a_deploy_waits_while_its_tree_is_removed_and_has_it_stored_again() {
     assert_eq!(view["status"], "active", "{view:#}");
     assert_eq!(plane.sandbox.specs.lock().len(), 2);
     assert_eq!(stored(&plane, &hash).await, (true, true));
+    // It was added once.
+    let me = plane.get(&token, "/api/auth/me").await.expect(200).body;
+    let ada: UserId = me["user"]["id"].as_str().unwrap().parse().unwrap();
+    let [_, archive] = objects(&hash);
+    let archive = plane.stores.artifacts.get(&archive, 1 << 20).await.unwrap();
+    let added = plane.stores.functions.trees_added(ada, today).await.unwrap();
+    assert_eq!(added, archive.len() as u64);
     // It is in use from then on.
     let look = plane.stores.trees.look_at_tree(&hash, Duration::ZERO, HOUR);
     assert_eq!(look.await.unwrap(), None);

@@ -60,6 +60,8 @@ pub struct ApiOptions {
     pub password_hashes_waiting: usize,
     /// The same of registrations, which anybody can send: so that there is room for logins.
     pub registrations_waiting: usize,
+    /// Accounts that may begin per hour at one address, of IPv6 a /64 network. 0: no bound.
+    pub registrations_per_hour: u32,
     /// Failed logins of one account that cost no waiting time.
     pub login_failures_per_account: u32,
     /// Failed logins from one address, of IPv6 a /64 network, that cost no waiting time.
@@ -120,6 +122,7 @@ impl Default for ApiOptions {
             password_hashes_in_parallel: (cores - 1).clamp(1, 2),
             password_hashes_waiting: 64,
             registrations_waiting: 16,
+            registrations_per_hour: 500,
             login_failures_per_account: 5,
             login_failures_per_address: 100,
             login_backoff_ms: 1_000,

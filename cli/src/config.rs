@@ -143,6 +143,11 @@ pub(crate) struct Api {
     #[config(layer_attr(arg(long, value_name = "N")))]
     pub(crate) deploys_queued_per_user: u32,
 
+    /// Accounts that may begin per hour at one address, of IPv6 a /64 network; 0 sets no bound.
+    #[config(env = "CLOUDSERVE_REGISTRATIONS_PER_HOUR", default = 500)]
+    #[config(layer_attr(arg(long, value_name = "N")))]
+    pub(crate) registrations_per_hour: u32,
+
     /// Lock file of a deploy, in bytes.
     #[config(env = "CLOUDSERVE_PACKAGE_LOCK_BYTES", default = 4_194_304)]
     #[config(layer_attr(arg(long, value_name = "BYTES")))]

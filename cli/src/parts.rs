@@ -174,6 +174,7 @@ pub(crate) fn api(config: &Config, parts: ApiParts<'_>) -> Api {
         limits: config.limits.clone(),
         deploys_in_parallel: config.api.deploys_in_parallel,
         deploys_queued_per_user: config.api.deploys_queued_per_user,
+        registrations_per_hour: config.api.registrations_per_hour,
         package_lock_bytes: config.api.package_lock_bytes,
         tree_kept_s: config.api.tree_retention_days.saturating_mul(24 * 60 * 60),
         drain_ms: time_to_build(config.drain_timeout_ms),

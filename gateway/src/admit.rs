@@ -26,7 +26,8 @@ pub(crate) struct RateLimit {
 
 impl RateLimit {
     pub(crate) fn new(per_second: u32, max_entries: u64) -> Self {
-        Self { per_second, calls: Buckets::new(max_entries, Duration::ZERO) }
+        let calls = Buckets::new(max_entries, Duration::from_secs(1), Duration::ZERO);
+        Self { per_second, calls }
     }
 
     /// Takes one token. `Err` holds the bound: there is none. `address` is asked for only where it

@@ -60,7 +60,7 @@ impl Strangers {
                 .max_capacity(MAX_UNKNOWN)
                 .time_to_live(Authenticator::MAX_STALENESS)
                 .build(),
-            questions: Buckets::new(MAX_ADDRESSES, LONGEST_DEBT),
+            questions: Buckets::new(MAX_ADDRESSES, Duration::from_secs(1), LONGEST_DEBT),
         }
     }
 

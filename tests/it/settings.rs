@@ -17,12 +17,18 @@ async fn what_is_set_holds() {
         ("CLOUDSERVE_PUBLIC_URL", "https://functions.example.org/"),
         ("CLOUDSERVE_RATE_PER_SECOND", "3"),
         ("CLOUDSERVE_UNKNOWN_CREDENTIALS_PER_SECOND", "2"),
+        ("CLOUDSERVE_REGISTRATIONS_PER_HOUR", "1"),
         ("CLOUDSERVE_DEPLOYS_QUEUED_PER_USER", "1"),
         ("CLOUDSERVE_PACKAGE_LOCK_BYTES", "100"),
         ("CLOUDSERVE_LOG_FORMAT", "json"),
     ])
     .await;
     let owner = server.register().await;
+    let another = json!({
+        "fullName": "Eve", "userName": "eve", "email": "eve@example.org", "password": owner.password,
+    });
+    let refused = owner.showing("").post("/api/auth/register", &another).await.expect(429);
+    assert_eq!(refused.code(), "rate_limit");
     let login = json!({ "email": owner.email, "password": owner.password });
     let begun = owner.showing("").post("/api/auth/login", &login).await.expect(200);
     let cookie = begun.header("set-cookie");

@@ -114,6 +114,8 @@ impl App {
             return Err(Refusal::field("password", "must not be the email or the userName"));
         }
         // What is sure to be refused costs no hash.
+        let from = new.address.map(Network::of);
+        self.registrations.admit(from)?;
         let accounts = &self.stores.accounts;
         if accounts.user_by_name(&new.user_name.0).await?.is_some() {
             return Err(Refusal::UserExists { what: "userName" });
@@ -126,10 +128,11 @@ impl App {
             full_name: new.full_name.0,
             user_name: new.user_name.0,
             email: new.email.0,
-            password_hash: self.passwords.hash(new.password, new.address.map(Network::of)).await?,
+            password_hash: self.passwords.hash(new.password, from).await?,
             quota: Quota::default(),
             created_at: Timestamp::now(),
         };
+        self.registrations.begin(from)?;
         match accounts.create_user(user.clone()).await {
             Ok(()) => {
                 tracing::info!(user = %user.user_name, "registered");

@@ -15,6 +15,7 @@ mod passwords;
 mod places;
 pub(crate) mod quota;
 pub(crate) mod refusal;
+mod registrations;
 pub(crate) mod series;
 pub(crate) mod telemetry;
 pub(crate) mod uploads;
@@ -32,6 +33,7 @@ use self::attempts::Attempts;
 use self::follow::Followers;
 use self::passwords::Passwords;
 use self::refusal::Refusal;
+use self::registrations::Registrations;
 use self::uploads::Uploads;
 use crate::options::ApiOptions;
 
@@ -54,6 +56,7 @@ pub(crate) struct App {
     followers: Followers,
     caller: invoke::Caller,
     passwords: Passwords,
+    registrations: Registrations,
     logins_by_account: Attempts,
     logins_by_address: Attempts,
 }
@@ -79,6 +82,7 @@ impl App {
                 options.password_hashes_waiting,
                 options.registrations_waiting,
             ),
+            registrations: Registrations::new(options.registrations_per_hour),
             logins_by_account: attempts(options.login_failures_per_account),
             logins_by_address: attempts(options.login_failures_per_address),
             followers: Followers::new(options.log_followers_per_user),

@@ -28,6 +28,8 @@ pub(crate) enum Refusal {
     TooManyAttempts { retry_after: Duration },
     #[error(transparent)]
     TooManyUnknown(TooManyUnknown),
+    #[error("more than {per_hour} accounts per hour begin at this address; wait before the next")]
+    TooManyRegistrations { per_hour: u32, retry_after: Duration },
     #[error("{0}")]
     Forbidden(&'static str),
     #[error("this {what} is taken")]

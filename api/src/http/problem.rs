@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use cloudserve_identity::TooManyUnknown;
 use cloudserve_protocol::fault::Chain;
 use serde_json::{Value, json};
 
@@ -105,8 +106,9 @@ impl From<Refusal> for Problem {
                 retry_after: Some(retry_after),
                 ..new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts")
             },
-            Refusal::TooManyUnknown(unknown) => Self {
-                retry_after: Some(unknown.retry_after),
+            Refusal::TooManyUnknown(TooManyUnknown { retry_after, .. })
+            | Refusal::TooManyRegistrations { retry_after, .. } => Self {
+                retry_after: Some(retry_after),
                 ..new(StatusCode::TOO_MANY_REQUESTS, "rate_limit")
             },
             Refusal::Forbidden(_) => new(StatusCode::FORBIDDEN, "forbidden"),

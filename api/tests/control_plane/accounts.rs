@@ -115,6 +115,61 @@ async fn registrations_leave_room_for_logins() {
 }
 
 #[tokio::test]
+async fn only_so_many_accounts_begin_at_one_address() {
+    let plane = Plane::start_with(|options| {
+        options.trust_forwarded = true;
+        options.registrations_per_hour = 2;
+    });
+    let register = |name: &str, password: &str, address: &str| {
+        let body = json!({
+            "fullName": name, "userName": name, "email": format!("{name}@example.org"),
+            "password": password,
+        });
+        let request = Request::post("/api/auth/register")
+            .header("content-type", "application/json")
+            .header("x-forwarded-for", address)
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        plane.send(request)
+    };
+    let good = "correct horse";
+    register("ada", good, "203.0.113.1").await.expect(201);
+    // What comes to nothing counts for nothing.
+    for (name, password, status) in [("ada", good, 409), ("bob", "short", 422)] {
+        for _ in 0..2 {
+            register(name, password, "203.0.113.1").await.expect(status);
+        }
+    }
+    register("bob", good, "203.0.113.1").await.expect(201);
+    let refused = register("eve", good, "203.0.113.1").await.expect(429);
+    assert_eq!(refused.code(), "rate_limit");
+    let wait_s: u32 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=1_800).contains(&wait_s), "{wait_s}");
+    assert!(refused.text.contains("more than 2 accounts per hour"), "{}", refused.text);
+    // Who has an account there goes on.
+    login(&plane, &json!({ "userName": "ada", "password": good })).await.expect(200);
+
+    // Of IPv6 everybody has a network of addresses.
+    register("eve", good, "2001:db8::1").await.expect(201);
+    register("kim", good, "2001:db8::2").await.expect(201);
+    register("lee", good, "2001:db8::3").await.expect(429);
+    register("lee", good, "2001:db8:0:1::1").await.expect(201);
+}
+
+#[tokio::test]
+async fn of_registrations_at_once_no_more_begin_than_may() {
+    let plane = Plane::start_with(|options| {
+        options.registrations_per_hour = 3;
+        options.registrations_waiting = 32;
+    });
+    let names: Vec<_> = (0..8).map(|n| format!("new-{n}")).collect();
+    let at_once = futures::future::join_all(names.iter().map(|name| register(&plane, name))).await;
+    let begun = at_once.iter().filter(|status| **status == 201).count();
+    assert_eq!(begun, 3, "{at_once:?}");
+    assert!(at_once.iter().all(|status| [201, 429].contains(status)), "{at_once:?}");
+}
+
+#[tokio::test]
 async fn every_failed_login_looks_alike_and_many_cost_time() {
     let plane = Plane::start();
     plane.register("ada").await;

@@ -93,6 +93,8 @@ impl TestServer {
             .env("CLOUDSERVE_DATA_DIR", home.data_dir())
             .env("CLOUDSERVE_API_LISTEN", "127.0.0.1:0")
             .env("CLOUDSERVE_GATEWAY_LISTEN", "127.0.0.1:0")
+            // All accounts of all tests begin at one address.
+            .env("CLOUDSERVE_REGISTRATIONS_PER_HOUR", "0")
             .env("CLOUDSERVE_NPM", home.npm_wrapper())
             .env("CLOUDSERVE_NPM_CACHE", npm_cache())
             .env("CLOUDSERVE_NPM_CACHE_BYTES", "0")

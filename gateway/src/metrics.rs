@@ -8,7 +8,7 @@ use std::time::Duration;
 use cloudserve_protocol::call::micros;
 use cloudserve_protocol::fault::FaultClass;
 
-use crate::refusal::Refusal;
+use crate::refusal::{Code, Refusal};
 
 /// Code of a call without a fault.
 pub(crate) const OK: &str = "ok";
@@ -24,7 +24,8 @@ pub(crate) struct Metrics {
     succeeded: AtomicU64,
     /// By [`FaultClass::ALL`].
     failed: [AtomicU64; FaultClass::ALL.len()],
-    refusals: [AtomicU64; Refusal::CODES.len()],
+    /// By [`Code::NAMES`].
+    refusals: [AtomicU64; Code::NAMES.len()],
     cold: AtomicU64,
     in_flight: AtomicI64,
     buckets: [AtomicU64; BOUNDS_US.len() + 1],
@@ -56,10 +57,7 @@ impl Metrics {
     }
 
     pub(crate) fn refused(&self, refusal: &Refusal) {
-        let code = refusal.code();
-        if let Some(place) = Refusal::CODES.iter().position(|c| *c == code) {
-            self.refusals[place].fetch_add(1, Relaxed);
-        }
+        self.refusals[refusal.code() as usize].fetch_add(1, Relaxed);
     }
 
     pub(crate) fn snapshot(&self, unstored_rows: usize) -> MetricsSnapshot {
@@ -68,7 +66,7 @@ impl Metrics {
         let calls = iter::once(&self.succeeded).chain(&self.failed).map(read);
         MetricsSnapshot {
             calls: codes.zip(calls).collect(),
-            refusals: Refusal::CODES.into_iter().zip(self.refusals.iter().map(read)).collect(),
+            refusals: Code::NAMES.into_iter().zip(self.refusals.iter().map(read)).collect(),
             cold_calls: read(&self.cold),
             in_flight: self.in_flight.load(Relaxed),
             connections: self.connections.load(Relaxed),
@@ -167,5 +165,18 @@ mod tests {
         let text = snapshot.to_string();
         assert!(text.contains("duration_seconds_bucket{le=\"0.0001\"} 1\n"), "{text}");
         assert!(text.contains("duration_seconds_bucket{le=\"+Inf\"} 14\n"), "{text}");
+    }
+
+    #[test]
+    fn a_refusal_is_counted_as_what_it_is_called() {
+        let metrics = Metrics::default();
+        let calls =
+            [Refusal::NoSuchPath, Refusal::TooOften { per_second: 1 }, Refusal::Unavailable];
+        for (refusal, n) in calls.iter().zip(1..) {
+            (0..n).for_each(|_| metrics.refused(refusal));
+        }
+        let counted: Vec<_> =
+            metrics.snapshot(0).refusals.into_iter().filter(|(_, n)| *n > 0).collect();
+        assert_eq!(counted, [("not_found", 1), ("rate_limit", 2), ("unavailable", 3)]);
     }
 }

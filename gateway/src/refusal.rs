@@ -14,6 +14,41 @@ use serde::Serialize;
 use crate::answer::{AnswerBody, EXECUTION_ID};
 use crate::quota::{Bound, Exceeded};
 
+/// The codes, each with what it is called: one list, so that metrics count all there are.
+macro_rules! codes {
+    ($($code:ident = $name:expr,)*) => {
+        /// What a refusal is called in answers and metrics; stable.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Code {
+            $($code,)*
+        }
+
+        impl Code {
+            /// What each is called, at the place that its number is.
+            pub(crate) const NAMES: [&str; [$($name),*].len()] = [$($name),*];
+        }
+    };
+}
+
+codes! {
+    NoSuchPath = "not_found",
+    Unauthorized = "unauthorized",
+    Forbidden = "forbidden",
+    FunctionNotFound = "function_not_found",
+    VersionNotFound = "version_not_found",
+    NotActive = "not_active",
+    RateLimit = FaultClass::RateLimit.code(),
+    QuotaExceeded = FaultClass::QuotaExceeded.code(),
+    ConcurrencyLimit = FaultClass::ConcurrencyLimit.code(),
+    Unavailable = "unavailable",
+}
+
+impl Code {
+    fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
 /// Why a request is not dispatched.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -63,37 +98,22 @@ impl Refusal {
         Self::Unavailable
     }
 
-    /// Stable code in answers and metrics.
-    pub(crate) fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> Code {
         match self {
-            Self::NoSuchPath => "not_found",
-            Self::Unauthorized => "unauthorized",
+            Self::NoSuchPath => Code::NoSuchPath,
+            Self::Unauthorized => Code::Unauthorized,
             Self::Forbidden | Self::MissingScope | Self::OtherFunction | Self::VersionChosen => {
-                "forbidden"
+                Code::Forbidden
             }
-            Self::NotFound => "function_not_found",
-            Self::VersionNotFound => "version_not_found",
-            Self::TooOften { .. } | Self::TooManyUnknown(_) => FaultClass::RateLimit.code(),
-            Self::QuotaExceeded(_) => FaultClass::QuotaExceeded.code(),
-            Self::TooMuchUnread { .. } => FaultClass::ConcurrencyLimit.code(),
-            Self::NotActive { .. } => "not_active",
-            Self::Unavailable => "unavailable",
+            Self::NotFound => Code::FunctionNotFound,
+            Self::VersionNotFound => Code::VersionNotFound,
+            Self::TooOften { .. } | Self::TooManyUnknown(_) => Code::RateLimit,
+            Self::QuotaExceeded(_) => Code::QuotaExceeded,
+            Self::TooMuchUnread { .. } => Code::ConcurrencyLimit,
+            Self::NotActive { .. } => Code::NotActive,
+            Self::Unavailable => Code::Unavailable,
         }
     }
-
-    /// All codes a refusal can have, for metrics.
-    pub(crate) const CODES: [&str; 10] = [
-        "not_found",
-        "unauthorized",
-        "forbidden",
-        "function_not_found",
-        "version_not_found",
-        "not_active",
-        "rate_limit",
-        "quota_exceeded",
-        "concurrency_limit",
-        "unavailable",
-    ];
 
     fn status(&self) -> StatusCode {
         match self {
@@ -163,7 +183,7 @@ impl Refusal {
             #[serde(skip_serializing_if = "Option::is_none")]
             execution_id: Option<ExecutionId>,
         }
-        let (code, message) = (self.code(), self.message());
+        let (code, message) = (self.code().name(), self.message());
         // Names the refusal, so that caller and operator can speak of it: there is no row of it.
         let execution_id = (self.status() == StatusCode::TOO_MANY_REQUESTS).then(ExecutionId::new);
         if let Some(id) = execution_id {

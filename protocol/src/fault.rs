@@ -58,7 +58,7 @@ impl FaultClass {
 
     /// The stable code in answers, usage rows and metrics.
     #[must_use]
-    pub fn code(self) -> &'static str {
+    pub const fn code(self) -> &'static str {
         match self {
             Self::HandlerError => "handler_error",
             Self::StartupError => "startup_error",

@@ -116,6 +116,9 @@ pub struct AuditEntry {
 /// How long entries of the audit trail are kept, counted from the newest of the account.
 pub const AUDIT_KEPT_DAYS: i64 = 400;
 
+/// How many entries of an account's trail are kept, the newest: fifty for each of these days.
+pub const AUDIT_KEPT_ENTRIES: u32 = 20_000;
+
 impl AuditEntry {
     /// What of its account is older goes when it is added.
     pub(crate) fn oldest_kept(&self) -> Timestamp {
@@ -167,9 +170,18 @@ pub trait AccountStore: Send + Sync {
     /// Sets what an account may use, all of it. `false`: there is no such account.
     async fn set_quota(&self, user_id: UserId, quota: Quota) -> Result<bool, StoreError>;
 
+    /// [`Self::record_audit_within`] what is kept of a trail.
+    async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.record_audit_within(entry, AUDIT_KEPT_ENTRIES).await
+    }
+
     /// Adds an entry to an account's audit trail and removes those of the account that are older
-    /// than [`AUDIT_KEPT_DAYS`].
-    async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError>;
+    /// than [`AUDIT_KEPT_DAYS`], and all but the newest `max_entries`, which are one at least.
+    async fn record_audit_within(
+        &self,
+        entry: AuditEntry,
+        max_entries: u32,
+    ) -> Result<(), StoreError>;
 
     /// An account's audit trail, newest first. `BadCursor`: no page of this list gave it.
     async fn audit(

@@ -109,8 +109,12 @@ impl AccountStore for Watched {
         self.inner.set_quota(user_id, quota).await
     }
 
-    async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.inner.record_audit(entry).await
+    async fn record_audit_within(
+        &self,
+        entry: AuditEntry,
+        max_entries: u32,
+    ) -> Result<(), StoreError> {
+        self.inner.record_audit_within(entry, max_entries).await
     }
 
     async fn audit(

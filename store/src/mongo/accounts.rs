@@ -298,11 +298,15 @@ impl AccountStore for MongoAccounts {
         in_transaction!(self.database, |tx| self.try_set_quota(user_id, quota, &mut tx))
     }
 
-    async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
+    async fn record_audit_within(
+        &self,
+        entry: AuditEntry,
+        max_entries: u32,
+    ) -> Result<(), StoreError> {
         if self.user(entry.user_id).await?.is_none() {
             return Err(StoreError::Missing);
         }
-        audit::record(&self.database, entry).await
+        audit::record(&self.database, entry, max_entries).await
     }
 
     async fn audit(

@@ -40,8 +40,20 @@ impl EntryDocument {
     }
 }
 
-/// Adds an entry; what is too old goes with it.
-pub(super) async fn record(database: &Database, entry: AuditEntry) -> Result<(), StoreError> {
+/// Where in the trail an entry is.
+#[derive(Deserialize)]
+struct Place {
+    #[serde(rename = "_id")]
+    id: Uuid,
+    at: DateTime,
+}
+
+/// Adds an entry; what is too old goes with it, and what is more than may be.
+pub(super) async fn record(
+    database: &Database,
+    entry: AuditEntry,
+    max_entries: u32,
+) -> Result<(), StoreError> {
     let oldest = entry.oldest_kept();
     let user = entry.user_id.key();
     let row = document(&EntryDocument::of(entry)?)?;
@@ -49,6 +61,19 @@ pub(super) async fn record(database: &Database, entry: AuditEntry) -> Result<(),
     let write = async {
         audit.insert_one(row).await.map_err(inserting)?;
         audit.delete_many(doc! { "user": user, "at": { "$lt": date(oldest) } }).await?;
+        // The oldest that stays.
+        let last = audit
+            .find_one(doc! { "user": user })
+            .sort(doc! { "at": -1, "_id": -1 })
+            .skip(u64::from(max_entries.saturating_sub(1)))
+            .projection(doc! { "at": 1 })
+            .await?;
+        if let Some(last) = last {
+            let last: Place = parse("audit entry", &last)?;
+            let mut surplus = doc! { "user": user };
+            surplus.extend(older("at", Cursor { time: time(last.at), id: last.id.bytes() }));
+            audit.delete_many(surplus).await?;
+        }
         Ok::<_, Failed>(())
     };
     database.bounded(write).await

@@ -251,8 +251,12 @@ impl AccountStore for SqliteAccounts {
             .await
     }
 
-    async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.meta.write(move |c, _| audit::record(c, &entry)).await
+    async fn record_audit_within(
+        &self,
+        entry: AuditEntry,
+        max_entries: u32,
+    ) -> Result<(), StoreError> {
+        self.meta.write(move |c, _| audit::record(c, &entry, max_entries)).await
     }
 
     async fn audit(

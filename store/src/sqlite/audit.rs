@@ -10,8 +10,18 @@ use crate::account::AuditEntry;
 use crate::cursor::{Cursor, finish_page, page_limit};
 use crate::function::Page;
 
-/// Adds an entry; what is too old goes with it.
-pub(super) fn record(c: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
+/// Removes what is older than the oldest of an account's newest entries that stay; the second value is
+/// how many are newer than that one.
+pub(super) const SURPLUS: &str = "DELETE FROM audit WHERE user_id = ?1 AND (at, id) <
+         (SELECT at, id FROM audit WHERE user_id = ?1
+          ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?2)";
+
+/// Adds an entry; what is too old goes with it, and what is more than may be.
+pub(super) fn record(
+    c: &Connection,
+    entry: &AuditEntry,
+    max_entries: u32,
+) -> Result<(), StoreError> {
     if !insert(c, entry)? {
         return Err(StoreError::Conflict);
     }
@@ -21,6 +31,7 @@ pub(super) fn record(c: &Connection, entry: &AuditEntry) -> Result<(), StoreErro
         "DELETE FROM audit WHERE user_id = ?1 AND at < ?2",
         params![entry.user_id.as_bytes(), oldest.0],
     )?;
+    execute(c, SURPLUS, params![entry.user_id.as_bytes(), max_entries.saturating_sub(1)])?;
     Ok(())
 }
 

@@ -76,6 +76,11 @@ pub(crate) struct Config {
     #[config(layer_attr(arg(long, value_name = "DAYS")))]
     pub(crate) log_retention_days: u32,
 
+    /// Days for which single calls are kept; their sums by day stay. 0: for good.
+    #[config(env = "CLOUDSERVE_USAGE_RETENTION_DAYS", default = 0)]
+    #[config(layer_attr(arg(long, value_name = "DAYS")))]
+    pub(crate) usage_retention_days: u32,
+
     #[config(nested)]
     #[config(layer_attr(command(flatten)))]
     pub(crate) api: Api,
@@ -368,15 +373,6 @@ pub(crate) struct Mongodb {
         value_name = "MS"
     )))]
     pub(crate) operation_timeout_ms: u32,
-
-    /// Days for which MongoDB keeps single calls; their sums by day stay. 0: for good.
-    #[config(env = "CLOUDSERVE_MONGODB_USAGE_RETENTION_DAYS", default = 0)]
-    #[config(layer_attr(arg(
-        id = "mongodb_usage_retention_days",
-        long = "mongodb-usage-retention-days",
-        value_name = "DAYS"
-    )))]
-    pub(crate) usage_retention_days: u32,
 }
 
 /// The object store of an installation of many processes.

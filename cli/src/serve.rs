@@ -14,7 +14,7 @@ use cloudserve_gateway::Gateway;
 use cloudserve_protocol::fault::Chain;
 use cloudserve_sandbox::Sandbox;
 use cloudserve_store::telemetry::TelemetryStore;
-use cloudserve_store::{DataDirLock, Stores, Timestamp};
+use cloudserve_store::{DataDirLock, StoreError, Stores, Timestamp};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -30,8 +30,8 @@ use crate::secrets::{FromEnvironment, Secrets};
 use crate::status;
 use crate::storage::Storage;
 
-/// How often old logs are removed.
-const EXPIRE_LOGS_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How often old logs and calls are removed.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// On shutdown, time for requests to the API that have begun.
 const API_DRAIN: Duration = Duration::from_secs(5);
@@ -54,7 +54,8 @@ pub(crate) async fn run(config: Config, given: &FromEnvironment) -> Result<ExitC
 
     let stop = CancellationToken::new();
     let mut deployer = tokio::spawn(roles.api.run_deployer(stop.clone().cancelled_owned()));
-    let expiry = tokio::spawn(expire_logs(roles.telemetry.clone(), config.log_retention_days));
+    let (log_days, call_days) = (config.log_retention_days, config.usage_retention_days);
+    let expiry = tokio::spawn(expire(roles.telemetry.clone(), log_days, call_days));
     let mut gateway = {
         let (gateway, stop) = (roles.gateway.clone(), stop.clone());
         tokio::spawn(async move { gateway.serve(gateway_listener, stop.cancelled_owned()).await })
@@ -133,18 +134,26 @@ impl Roles {
     }
 }
 
-async fn expire_logs(telemetry: Arc<dyn TelemetryStore>, retention_days: u32) {
-    let retention_ms = i64::from(retention_days) * 24 * 60 * 60 * 1_000;
-    let mut every = tokio::time::interval(EXPIRE_LOGS_EVERY);
+/// Removes logs and calls when they are so many days old; calls stay for good if that is 0.
+async fn expire(telemetry: Arc<dyn TelemetryStore>, log_days: u32, call_days: u32) {
+    let before = |days: u32| {
+        let age_ms = i64::from(days) * 24 * 60 * 60 * 1_000;
+        Timestamp(Timestamp::now().0.saturating_sub(age_ms))
+    };
+    let mut every = tokio::time::interval(EXPIRE_EVERY);
     loop {
         every.tick().await;
-        let oldest = Timestamp(Timestamp::now().0.saturating_sub(retention_ms));
-        match telemetry.expire_logs(oldest).await {
-            Ok(0) => {}
-            Ok(rows) => info!(rows, "old logs removed"),
-            Err(error) => {
-                warn!(error = %Chain(&error), "old logs were not removed");
-            }
+        tell("logs", telemetry.expire_logs(before(log_days)).await);
+        if call_days > 0 {
+            tell("calls", telemetry.expire_usage(before(call_days)).await);
         }
+    }
+}
+
+fn tell(what: &'static str, removed: Result<u64, StoreError>) {
+    match removed {
+        Ok(0) => {}
+        Ok(rows) => info!(rows, "old {what} removed"),
+        Err(error) => warn!(error = %Chain(&error), "old {what} were not removed"),
     }
 }

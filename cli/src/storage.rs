@@ -94,8 +94,8 @@ pub(crate) fn mongo_options(
         operation_timeout_ms: config.mongodb.operation_timeout_ms,
         ages: Some(Ages {
             logs: DAY.saturating_mul(config.log_retention_days),
-            usages: (config.mongodb.usage_retention_days > 0)
-                .then(|| DAY.saturating_mul(config.mongodb.usage_retention_days)),
+            usages: (config.usage_retention_days > 0)
+                .then(|| DAY.saturating_mul(config.usage_retention_days)),
         }),
         ..MongoOptions::default()
     })

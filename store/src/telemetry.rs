@@ -345,6 +345,10 @@ pub trait TelemetryStore: Send + Sync {
 
     /// Removes log rows older than this. Returns how many.
     async fn expire_logs(&self, older_than: Timestamp) -> Result<u64, StoreError>;
+
+    /// Removes single calls older than this, where the database does not do so by itself. Returns how
+    /// many. Their sums stay.
+    async fn expire_usage(&self, older_than: Timestamp) -> Result<u64, StoreError>;
 }
 
 /// A measurement that can be stored and summed. In SQLite NaN would be NULL, and one bad row would keep its

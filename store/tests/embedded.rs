@@ -398,6 +398,33 @@ async fn usage_of_an_older_release_stays_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn old_calls_go_and_their_sums_stay() {
+    const BEGUN: i64 = 1_700_000_000_000;
+    let directory = tempfile::tempdir().unwrap();
+    let stores = open_embedded(directory.path()).unwrap();
+    let ada = UserId::new();
+    let functions = [FunctionId::new(), FunctionId::new(), FunctionId::new()];
+    // Of two functions more than are removed at once; the third has young ones only.
+    let rows: Vec<_> = (0..9_010_i64)
+        .map(|n| UsageRow {
+            function_id: functions[if n >= 9_000 { 2 } else { usize::from(n % 2 == 0) }],
+            timestamp: Timestamp(BEGUN + n),
+            ..call(ada)
+        })
+        .collect();
+    stores.telemetry.record(rows.clone(), Vec::new()).await.unwrap();
+    for gone in [8_990, 0] {
+        let older = Timestamp(BEGUN + 8_990);
+        assert_eq!(stores.telemetry.expire_usage(older).await.unwrap(), gone);
+        let query = UsageQuery { user_id: ada, function_id: None, from: None, to: None };
+        let left = stores.telemetry.usage_rows(query.clone(), 100, None).await.unwrap();
+        assert!(left.items.iter().eq(rows[8_990..].iter().rev()), "{:?}", left.items);
+        let totals = stores.telemetry.usage_totals(query).await.unwrap();
+        assert_eq!(totals.executed, 9_010);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tail_from_long_ago_comes_in_bounded_steps() {
     let directory = tempfile::tempdir().unwrap();
     let stores = open_embedded(directory.path()).unwrap();

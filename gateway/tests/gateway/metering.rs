@@ -315,4 +315,8 @@ impl TelemetryStore for Failing {
     async fn expire_logs(&self, older_than: Timestamp) -> Result<u64, StoreError> {
         self.inner.expire_logs(older_than).await
     }
+
+    async fn expire_usage(&self, older_than: Timestamp) -> Result<u64, StoreError> {
+        self.inner.expire_usage(older_than).await
+    }
 }

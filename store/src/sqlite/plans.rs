@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::schema::{META_FILES, TELEMETRY_FILES};
-use super::usage::calls;
+use super::usage::{calls, expiry};
 use super::{
     audit, holdings, logs, queue, records, remains, sweeps, transfer, trees, usage, versions,
 };
@@ -39,6 +39,9 @@ fn queries_use_their_indexes() {
         (telemetry, calls::ROWS_OF_FUNCTION, "(function_id=? AND timestamp>? AND (", true),
         (telemetry, calls::NEWEST_DAY, "usage_days_by_user (user_id=? AND day>? AND day<", true),
         (telemetry, calls::FUNCTIONS_OF_DAYS, "usage_days_by_user (user_id=? AND day>", false),
+        (telemetry, expiry::OLDEST_OF_NEXT, "PRIMARY KEY (function_id>?)", true),
+        (telemetry, expiry::REMOVE, "PRIMARY KEY (function_id=? AND timestamp<?)", true),
+        (telemetry, expiry::REMOVE, "(function_id=? AND timestamp=? AND execution_id=?)", true),
         (telemetry, usage::SUMS_OF_USER, "usage_days_by_user (user_id=? AND day>", false),
         (telemetry, usage::SUMS_OF_USER, "usage_days_by_user (user_id=? AND day=?)", false),
         (telemetry, usage::SUMS_OF_USER, "u USING PRIMARY KEY (function_id=? AND ti", false),

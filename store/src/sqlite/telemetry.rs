@@ -19,7 +19,7 @@ use crate::telemetry::{
 };
 use crate::{StoreError, TelemetryStore, Timestamp};
 
-/// Log rows removed in one transaction: calls of other functions are recorded in between.
+/// Rows removed in one transaction: calls of other functions are recorded in between.
 const DELETE_BATCH: u32 = 2_000;
 
 /// [`TelemetryStore`] over SQLite.
@@ -152,6 +152,24 @@ impl TelemetryStore for SqliteTelemetry {
         let sql = "DELETE FROM logs WHERE row_number IN
                        (SELECT row_number FROM logs WHERE timestamp < ?1 LIMIT ?2)";
         self.delete_in_batches(sql, older_than.0).await
+    }
+
+    async fn expire_usage(&self, older_than: Timestamp) -> Result<u64, StoreError> {
+        let old = self.telemetry.read(move |c| usage::expiry::functions(c, older_than)).await?;
+        let mut deleted = 0;
+        for id in old {
+            loop {
+                let batch = self
+                    .telemetry
+                    .write(move |c, _| usage::expiry::remove(c, id, older_than, DELETE_BATCH))
+                    .await?;
+                deleted += batch as u64;
+                if batch < DELETE_BATCH as usize {
+                    break;
+                }
+            }
+        }
+        Ok(deleted)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Usage rows and the running sums over them.
 //!
 //! Invariant: `usage_days` is the sum of `usage` by function, day (UTC) and account, and
-//! `usage_latency` that by duration as well. All are written in one transaction, and a row that was
-//! there already is added to none.
+//! `usage_latency` that by duration as well, both with the rows that have gone with age. All are
+//! written in one transaction, and a row that was there already is added to none.
 //!
 //! Where there are rows there is a sum: rows are in the order of functions and time and in no other,
 //! and those of an account are found by the functions and days of its sums. A row that was imported
@@ -12,6 +12,7 @@
 //! the rows, so its cost does not grow with the number of calls.
 
 pub(super) mod calls;
+pub(super) mod expiry;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

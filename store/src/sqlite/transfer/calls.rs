@@ -8,7 +8,7 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::vec::IntoIter;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::sqlite::columns::{reading, storage_failed};
 use crate::sqlite::telemetry::read_usage;
@@ -82,17 +82,29 @@ impl Walk {
         if after.is_none() || after != self.last {
             *self = Self::begin(c, after)?;
         }
-        if self.next.as_slice().is_empty() {
-            self.sort(c, SORTED_CALLS)?;
-        }
         let mut select = c.prepare_cached(CALL).map_err(storage_failed)?;
         let mut records = Vec::new();
-        for call in self.next.by_ref().take(PAGE_ROWS as usize) {
-            let row = select
-                .query_row(params![call.function, call.timestamp, call.id], read_usage)
-                .map_err(reading("usage row"))?;
-            records.push(Record::Usage(row));
-            self.last = Some(call.id);
+        // A page without any would be the last one.
+        while records.is_empty() {
+            if self.next.as_slice().is_empty() {
+                self.sort(c, SORTED_CALLS)?;
+            }
+            if self.next.as_slice().is_empty() {
+                break;
+            }
+            while records.len() < PAGE_ROWS as usize
+                && let Some(call) = self.next.next()
+            {
+                let row = select
+                    .query_row(params![call.function, call.timestamp, call.id], read_usage)
+                    .optional()
+                    .map_err(reading("usage row"))?;
+                // It may have gone with age meanwhile.
+                if let Some(row) = row {
+                    records.push(Record::Usage(row));
+                    self.last = Some(call.id);
+                }
+            }
         }
         if records.is_empty() {
             // Its memory is not needed any more.
@@ -159,13 +171,29 @@ mod tests {
     use crate::sqlite::schema::TELEMETRY_FILES;
     use crate::time::DAY_MS;
 
-    /// Whatever ids have to do with times.
-    #[test]
-    fn calls_are_walked_by_id_however_few_are_sorted_at_a_time() {
+    fn database() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
         for file in TELEMETRY_FILES {
             connection.execute_batch(file).unwrap();
         }
+        connection
+    }
+
+    fn insert(connection: &Connection, id: Id, function: Id, timestamp: i64) {
+        connection
+            .execute(
+                "INSERT INTO usage (execution_id, function_id, user_id, version, duration_ms,
+                                    cpu_ms, memory_mb, failed, code, cold, timestamp)
+                 VALUES (?1, ?2, ?2, 1, 1, 1, 1, 0, 'ok', 0, ?3)",
+                params![id, function, timestamp],
+            )
+            .unwrap();
+    }
+
+    /// Whatever ids have to do with times.
+    #[test]
+    fn calls_are_walked_by_id_however_few_are_sorted_at_a_time() {
+        let connection = database();
         let mut expected = Vec::new();
         for n in 0..200_u8 {
             let mut id = [0; 16];
@@ -173,14 +201,7 @@ mod tests {
             id[0] = if n.is_multiple_of(9) { n.wrapping_mul(77) } else { n };
             id[1] = n;
             let timestamp = 1_700_000_000_000 + i64::from(n) * DAY_MS / 20;
-            connection
-                .execute(
-                    "INSERT INTO usage (execution_id, function_id, user_id, version, duration_ms,
-                                        cpu_ms, memory_mb, failed, code, cold, timestamp)
-                     VALUES (?1, ?2, ?2, 1, 1, 1, 1, 0, 'ok', 0, ?3)",
-                    params![id, [n % 3; 16], timestamp],
-                )
-                .unwrap();
+            insert(&connection, id, [n % 3; 16], timestamp);
             expected.push(id);
         }
         expected.sort_unstable();
@@ -199,6 +220,24 @@ mod tests {
                 let begin = after.map_or(0, |_| 101);
                 assert_eq!(walked, expected[begin..], "{most}");
             }
+        }
+    }
+
+    #[test]
+    fn calls_that_go_during_a_walk_are_passed_over() {
+        for (gone, left) in [("timestamp % 3 = 0", 6), ("timestamp >= 500", 0)] {
+            let connection = database();
+            for n in 0..i64::from(PAGE_ROWS) + 9 {
+                let mut id = [0; 16];
+                id[..8].copy_from_slice(&n.to_be_bytes());
+                insert(&connection, id, [1; 16], n);
+            }
+            let mut walk = Walk::default();
+            let first = walk.page(&connection, None).unwrap();
+            let Some(Record::Usage(last)) = first.last() else { panic!("no calls") };
+            connection.execute(&format!("DELETE FROM usage WHERE {gone}"), []).unwrap();
+            let after = Some(*last.execution_id.as_bytes());
+            assert_eq!(walk.page(&connection, after).unwrap().len(), left, "{gone}");
         }
     }
 }

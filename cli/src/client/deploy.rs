@@ -236,8 +236,8 @@ fn is_served(view: &Value) -> Result<(), ClientError> {
         Some(active) => format!("v{active} is, which was deployed after it"),
         None => "no version is".to_owned(),
     };
-    let what = format!("v{version} of {name} is built but not served: {why}");
-    Err(ClientError::superseded(name, version, what))
+    let message = format!("v{version} of {name} is built but not served: {why}");
+    Err(ClientError::Superseded { function: name.to_owned(), version, message })
 }
 
 /// Where a function is called.
@@ -260,7 +260,9 @@ mod tests {
             [(4, "v4 is, which was deployed after it"), (1, "the function was rolled back to v1")]
         {
             let told = error(active).unwrap();
-            assert_eq!(told["code"], "superseded");
+            assert_eq!((&told["code"], &told["version"]), (&json!("superseded"), &json!(3)));
+            let next = told["hint"].as_str().unwrap();
+            assert!(next.contains("`cloudserve rollback f --to 3`"), "{next}");
             assert_eq!(told["message"], format!("v3 of f is built but not served: {why}"));
         }
     }

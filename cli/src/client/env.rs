@@ -159,11 +159,11 @@ fn is_seen(name: &str, answer: &Value) -> Result<(), ClientError> {
         "failed" => Err(deploy::failed(name, answer)),
         "superseded" => {
             let version = answer["version"].as_u64().unwrap_or(0);
-            let what = format!(
+            let message = format!(
                 "v{version} of {name} has the change but is not served: a newer version or a \
                  rollback came first"
             );
-            Err(ClientError::superseded(name, version, what))
+            Err(ClientError::Superseded { function: name.to_owned(), version, message })
         }
         _ => Ok(()),
     }
@@ -212,6 +212,8 @@ mod tests {
             let error = is_seen("hello", &answer).err().map(|error| error.to_json());
             let told = error.as_ref().map(|error| error["error"]["code"].as_str().unwrap());
             assert_eq!(told, code, "{status}");
+            let version = error.as_ref().map(|error| error["error"]["version"].as_u64().unwrap());
+            assert_eq!(version, code.map(|_| 3), "{status}");
             let message = error.map(|error| error["error"]["message"].to_string());
             assert!(message.is_none_or(|text| text.contains("hello")), "{status}");
         }

@@ -81,6 +81,9 @@ pub(crate) enum ClientError {
     },
     #[error("the deploy of {function} failed ({code}): {message}")]
     DeployFailed { function: String, version: u64, code: String, message: String },
+    /// A version that is there and that no call sees.
+    #[error("{message}")]
+    Superseded { function: String, version: u64, message: String },
     #[error("{message}")]
     Failed { code: &'static str, message: String, hint: String },
     #[error("{what} is needed, and there is no terminal to ask for it")]
@@ -97,14 +100,6 @@ impl ClientError {
     /// Something wrong with the command line that clap cannot see.
     pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Usage { message: message.into(), hint: hint.into() }
-    }
-
-    /// A version that is there and that no call sees.
-    pub(crate) fn superseded(name: &str, version: u64, message: String) -> Self {
-        let hint = format!(
-            "say it again, or serve v{version}: `cloudserve rollback {name} --to {version}`"
-        );
-        Self::Failed { code: "superseded", message, hint }
     }
 
     /// A file that cannot be read or written.
@@ -132,6 +127,7 @@ impl ClientError {
             Self::NotLoggedIn { .. } => "not_logged_in",
             Self::CredentialRefused { .. } => "unauthorized",
             Self::Refused { code, .. } | Self::DeployFailed { code, .. } => code,
+            Self::Superseded { .. } => "superseded",
             Self::Failed { code, .. } => code,
             Self::Unreachable { .. } | Self::Behind { .. } | Self::NoGateway { .. } => {
                 "unreachable"
@@ -195,6 +191,9 @@ impl ClientError {
             Self::Usage { hint, .. } | Self::Failed { hint, .. } => hint.clone(),
             Self::Project { hint, .. } => return hint.clone(),
             Self::DeployFailed { code, message, .. } => deploy_hint(code, message)?,
+            Self::Superseded { function, version, .. } => format!(
+                "say it again, or serve v{version}: `cloudserve rollback {function} --to {version}`"
+            ),
             Self::NoTerminal { instead, .. } => (*instead).to_owned(),
             Self::File { .. } | Self::Cancelled | Self::Prompt(_) | Self::Output(_) => return None,
         };
@@ -224,7 +223,9 @@ impl ClientError {
         }
         match self {
             Self::Refused { status, .. } => error["status"] = (*status).into(),
-            Self::DeployFailed { version, .. } => error["version"] = (*version).into(),
+            Self::DeployFailed { version, .. } | Self::Superseded { version, .. } => {
+                error["version"] = (*version).into();
+            }
             _ => {}
         }
         json!({ "error": error })

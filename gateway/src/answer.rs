@@ -13,7 +13,7 @@ use cloudserve_identity::SESSION_COOKIE;
 use cloudserve_protocol::call::{Body, BodyStream, Outcome, Piece, Reply, Timings};
 use cloudserve_protocol::fault::{Fault, FaultClass};
 use cloudserve_protocol::headers::HeaderBlock;
-use cloudserve_protocol::room;
+use cloudserve_protocol::pieces;
 use futures::StreamExt;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE, TRAILER};
 use http::{HeaderMap, Response, StatusCode};
@@ -192,7 +192,7 @@ pub(crate) fn stamp(
 ) {
     let cold = HeaderValue::from_static(if cold { "1" } else { "0" });
     headers.insert(COLD.clone(), cold);
-    if let Ok(execution) = HeaderValue::from_maybe_shared(room::copy(execution.as_bytes())) {
+    if let Ok(execution) = HeaderValue::from_maybe_shared(pieces::copy(execution.as_bytes())) {
         headers.append(EXECUTION_ID.clone(), execution);
     }
     // A function may have timings of its own.

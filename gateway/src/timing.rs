@@ -2,7 +2,7 @@
 //! it as a lookup of the function does.
 
 use cloudserve_protocol::call::Timings;
-use cloudserve_protocol::room;
+use cloudserve_protocol::pieces;
 use http::HeaderValue;
 
 const LONGEST_NUMBER: usize = "18446744073709551.615".len();
@@ -19,7 +19,7 @@ pub(crate) fn server_timing(timings: Timings) -> HeaderValue {
         text.push(name.as_bytes());
         text.push_ms(us);
     }
-    HeaderValue::from_maybe_shared(room::copy(&text.bytes[..text.length]))
+    HeaderValue::from_maybe_shared(pieces::copy(&text.bytes[..text.length]))
         .expect("letters, digits and signs")
 }
 

@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::room;
+use crate::pieces;
 
 /// An encoded list of headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl HeaderBlockBuilder {
     /// An empty builder with room for typical request headers.
     #[must_use]
     pub fn new() -> Self {
-        Self(room::take(512))
+        Self(pieces::take(512))
     }
 
     /// Adds one header. A name over 64 KB or a value over 4 GB is left out; HTTP parsers refuse
@@ -92,7 +92,7 @@ impl HeaderBlockBuilder {
     /// The finished block.
     #[must_use]
     pub fn finish(self) -> HeaderBlock {
-        HeaderBlock(room::finish(self.0))
+        HeaderBlock(pieces::finish(self.0))
     }
 }
 

@@ -15,6 +15,6 @@ pub mod fault;
 pub mod headers;
 pub mod ids;
 pub mod limits;
-pub mod room;
+pub mod pieces;
 pub mod wire;
 pub mod zygote;

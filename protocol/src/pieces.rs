@@ -1,5 +1,5 @@
-//! Room for what lives as long as a call: small pieces of one larger buffer, in place of an
-//! allocation for each and another for the count of its references.
+//! Small pieces of one larger buffer, for what lives as long as a call: in place of an allocation
+//! for each and another for the count of its references.
 //!
 //! Each piece keeps all of the buffer that it is of, so this is for pieces that come and go, and
 //! not for what stays.
@@ -9,30 +9,30 @@ use std::cell::Cell;
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// A buffer, and the largest of which the rest is kept: a piece that outgrew it has one of its own.
-const ROOM_BYTES: usize = 4 * 1024;
+const BUFFER_BYTES: usize = 4 * 1024;
 
 thread_local! {
     /// What of this thread's buffer is not used yet.
     static REST: Cell<BytesMut> = Cell::new(BytesMut::new());
 }
 
-/// An empty buffer with room for at least so much, for [`finish`].
+/// An empty piece with room for at least so much, for [`finish`].
 #[must_use]
 pub fn take(bytes: usize) -> BytesMut {
-    let mut room = REST.try_with(Cell::take).unwrap_or_default();
-    if room.capacity() < bytes {
-        room.reserve(bytes.max(ROOM_BYTES));
+    let mut piece = REST.try_with(Cell::take).unwrap_or_default();
+    if piece.capacity() < bytes {
+        piece.reserve(bytes.max(BUFFER_BYTES));
     }
-    room
+    piece
 }
 
-/// What was written. The rest is for whoever takes room next.
+/// What was written. The rest is for whoever begins a piece next.
 #[must_use]
-pub fn finish(mut room: BytesMut) -> Bytes {
-    let written = room.split().freeze();
-    if room.capacity() > 0 && written.len() + room.capacity() <= ROOM_BYTES {
+pub fn finish(mut piece: BytesMut) -> Bytes {
+    let written = piece.split().freeze();
+    if piece.capacity() > 0 && written.len() + piece.capacity() <= BUFFER_BYTES {
         // An error says that the thread ends.
-        let _ = REST.try_with(|rest| rest.set(room));
+        let _ = REST.try_with(|rest| rest.set(piece));
     }
     written
 }
@@ -40,9 +40,9 @@ pub fn finish(mut room: BytesMut) -> Bytes {
 /// The same bytes.
 #[must_use]
 pub fn copy(bytes: &[u8]) -> Bytes {
-    let mut room = take(bytes.len());
-    room.put_slice(bytes);
-    finish(room)
+    let mut piece = take(bytes.len());
+    piece.put_slice(bytes);
+    finish(piece)
 }
 
 #[cfg(test)]
@@ -53,7 +53,7 @@ mod tests {
     fn pieces_stay_what_they_are_however_many_there_are() {
         let texts: Vec<_> = (0..2_000).map(|n| format!("piece {n}")).collect();
         let pieces: Vec<_> = texts.iter().map(|text| copy(text.as_bytes())).collect();
-        let large = copy(&[7; 3 * ROOM_BYTES]);
+        let large = copy(&[7; 3 * BUFFER_BYTES]);
         let mut outer = take(4);
         outer.put_slice(b"out");
         let inner = copy(b"in");
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!((&finish(outer)[..], &inner[..]), (&b"outer"[..], &b"in"[..]));
         assert!(large.iter().all(|byte| *byte == 7));
         assert!(texts.iter().zip(&pieces).all(|(text, piece)| text.as_bytes() == piece));
-        assert!(take(1).capacity() <= ROOM_BYTES);
+        assert!(take(1).capacity() <= BUFFER_BYTES);
     }
 
     #[test]
@@ -70,10 +70,10 @@ mod tests {
         let fresh = std::thread::spawn(|| {
             let mut large = take(1);
             // Twice the buffer, but for the rest.
-            large.put_slice(&[7; 2 * ROOM_BYTES - 10]);
+            large.put_slice(&[7; 2 * BUFFER_BYTES - 10]);
             drop(finish(large));
             take(1).capacity()
         });
-        assert_eq!(fresh.join().unwrap(), ROOM_BYTES);
+        assert_eq!(fresh.join().unwrap(), BUFFER_BYTES);
     }
 }

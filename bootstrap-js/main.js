@@ -19,6 +19,7 @@ import { chooseHandler } from "ext:cloudserve/handlers.js";
 import { openSockets } from "ext:cloudserve/leftovers.js";
 import { callListener, serverForListener } from "ext:cloudserve/listener.js";
 import { settleNode, startNode } from "ext:cloudserve/node.js";
+import { completeProcess } from "ext:cloudserve/process.js";
 import { headersForHost, normalise, pieceOf } from "ext:cloudserve/response.js";
 import { callServer, serverOf } from "ext:cloudserve/server.js";
 import { awslambda, callStream } from "ext:cloudserve/stream.js";
@@ -28,6 +29,7 @@ import { offerWebSocketPair } from "ext:cloudserve/web_socket_pair.js";
 const { defineEventHandler } = core.loadExtScript("ext:deno_web/02_event.js");
 const { abortRequest } = core.loadExtScript("ext:deno_fetch/23_request.js");
 const { default: process } = core.createLazyLoader("node:process")();
+completeProcess(process);
 const { setInterval } = core.loadExtScript("ext:deno_web/02_timers.js");
 const { Console, inspectArgs } = core.loadExtScript("ext:deno_web/01_console.js");
 const {

@@ -52,7 +52,7 @@ const IMPORTED_FIRST: [&str; 14] = [
     "ext:deno_node/internal/fs/promises.ts",
 ];
 
-const BOOTSTRAP_FILES: [&str; 26] = [
+const BOOTSTRAP_FILES: [&str; 27] = [
     "answer_reader.js",
     "call.js",
     "capture.js",
@@ -72,6 +72,7 @@ const BOOTSTRAP_FILES: [&str; 26] = [
     "listener.js",
     "main.js",
     "node.js",
+    "process.js",
     "request.js",
     "response.js",
     "server.js",

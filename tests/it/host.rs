@@ -57,6 +57,62 @@ async fn questions_about_the_host_have_answers_that_packages_know() {
     );
 }
 
+/// An import of a name that is not exported fails the deploy.
+#[tokio::test]
+async fn all_that_process_has_can_be_imported_by_its_name() {
+    let code = "
+        import nodeProcess, {
+            binding, config, debugPort, exitCode, features, getgroups,
+            hasUncaughtExceptionCaptureCallback, initgroups, moduleLoadList, openStdin, reallyExit, ref,
+            release, setSourceMapsEnabled, setUncaughtExceptionCaptureCallback, setgroups,
+            sourceMapsEnabled, title, unref, uptime,
+        } from 'node:process';
+        import * as all from 'process';
+        const named = {
+            binding, config, debugPort, exitCode, features, getgroups,
+            hasUncaughtExceptionCaptureCallback, initgroups, moduleLoadList, openStdin, reallyExit, ref,
+            setSourceMapsEnabled, setUncaughtExceptionCaptureCallback, setgroups, sourceMapsEnabled, title,
+            unref, uptime,
+        };
+        const refused = (call) => {
+            try { call(); } catch ({ code, syscall }) { return [code, syscall]; }
+        };
+        export default async () => {
+            const again = await import('node:process');
+            const told = [];
+            ref({ ref: () => told.push('held') });
+            unref({ ref() {}, [Symbol.for('nodejs.unref')]: () => told.push('let go') });
+            return {
+                others: Object.keys(named).filter((name) => named[name] !== process[name]),
+                same: [nodeProcess, all.default, again.default].every((one) => one === process),
+                one: again === all,
+                release: release.name,
+                arch: config.variables.host_arch === process.arch,
+                runs: uptime() > 0,
+                live: [all.pid === process.pid, all.platform, all.env.NAME],
+                told,
+                refused: [refused(() => setgroups([0])), refused(() => initgroups('root', 0))],
+            };
+        };
+    ";
+    let owner = server().await.register().await;
+    owner.deploy(&deploy("named", "n.mjs", code).with("env", json!({ "NAME": "value" }))).await;
+    assert_eq!(
+        owner.call("named").await.expect(200).json(),
+        json!({
+            "others": [],
+            "same": true,
+            "one": true,
+            "release": "node",
+            "arch": true,
+            "runs": true,
+            "live": [true, "linux", "value"],
+            "told": ["held", "let go"],
+            "refused": [["EPERM", "setgroups"], ["EPERM", "initgroups"]],
+        }),
+    );
+}
+
 /// Who tries again looks at the code.
 #[tokio::test]
 async fn a_failed_fetch_says_why_by_its_code() {

@@ -30,7 +30,6 @@ include!(concat!(env!("OUT_DIR"), "/residual.rs"));
 /// Modules that the snapshot cannot hold, or does not for their size: evaluated before a worker is
 /// READY, since packages that use them pay tens of milliseconds for them.
 const TOUCHED: &str = "
-    import 'node:process';
     import 'node:crypto';
     import 'node:assert';
     import 'node:child_process';
@@ -55,6 +54,9 @@ const TOUCHED: &str = "
     import 'node:v8';
     import 'node:vm';
     import 'node:worker_threads';";
+
+/// The same, of what asks `process` when it is evaluated.
+const TOUCHED_LAST: &str = "import 'node:process';";
 
 /// Rehearsals before a fork: V8 begins to learn from a function when it has run a few times, and
 /// compiles it after some more.
@@ -135,11 +137,12 @@ pub(crate) async fn boot(engine: Engine, host: Rc<Host>) -> Unsettled {
     // `process.exit` becomes a termination, so that logs still leave.
     worker.js_runtime.op_state().borrow_mut().put(WatcherExitHandle(isolate.clone()));
     Engine::compile_lazily(false);
-    touch(&mut worker).await;
+    touch(&mut worker, "file:///touch.js", TOUCHED).await;
     Engine::compile_lazily(true);
     let bridge = Bridge::take(&mut worker.js_runtime);
     bridge.offer(&mut worker.js_runtime);
     bridge.boot(&mut worker.js_runtime);
+    touch(&mut worker, "file:///touch_last.js", TOUCHED_LAST).await;
     make_room_for_names(&mut worker.js_runtime);
     let v8_isolate = worker.js_runtime.v8_isolate();
     // What booting left behind is no part of any worker, nor of what the platform holds.
@@ -226,11 +229,11 @@ impl Booted {
     }
 }
 
-async fn touch(worker: &mut MainWorker) {
-    let url = ModuleSpecifier::parse("file:///touch.js").expect("a constant that is a URL");
+async fn touch(worker: &mut MainWorker, url: &str, imports: &'static str) {
+    let url = ModuleSpecifier::parse(url).expect("a constant that is a URL");
     let id = worker
         .js_runtime
-        .load_side_es_module_from_code(&url, TOUCHED.to_owned())
+        .load_side_es_module_from_code(&url, imports)
         .await
         .expect("built-in modules load");
     worker.evaluate_module(id).await.expect("built-in modules evaluate");

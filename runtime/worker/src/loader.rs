@@ -38,6 +38,20 @@ use sys_traits::impls::RealSys;
 use crate::commonjs::{self, assigned_names, imported_names};
 use crate::mapped::map_text;
 
+/// `node:process` as functions import it. Node exports all that the object has, as it is when the module is
+/// evaluated; the engine leaves some of it out.
+const PROCESS: &str = "
+    import process from 'node:process';
+    export * from 'node:process';
+    export default process;
+    export const {
+        binding, config, debugPort, exitCode, features, getgroups,
+        hasUncaughtExceptionCaptureCallback, initgroups, moduleLoadList, openStdin, reallyExit, ref,
+        release, setSourceMapsEnabled, setUncaughtExceptionCaptureCallback, setgroups,
+        sourceMapsEnabled, title, unref, uptime,
+    } = process;";
+const PROCESS_URL: &str = "node:process/names";
+
 type Npm = NpmResolver<RealSys>;
 type Resolver = NodeResolver<DenoInNpmPackageChecker, DenoIsBuiltInNodeModuleChecker, Npm, RealSys>;
 
@@ -236,6 +250,10 @@ impl BundleLoader {
             let code = ModuleSourceCode::String(FastString::from_static(module.source));
             return Ok(ModuleSource::new(ModuleType::JavaScript, code, url, Some(code_cache)));
         }
+        if url.as_str() == PROCESS_URL {
+            let code = ModuleSourceCode::String(FastString::from_static(PROCESS));
+            return Ok(ModuleSource::new(ModuleType::JavaScript, code, url, None));
+        }
         let path = url.to_file_path().map_err(|()| not_found(url.as_str()))?;
         if !self.is_allowed(&path) {
             return Err(not_found(url.as_str()));
@@ -286,6 +304,10 @@ impl ModuleLoader for BundleLoader {
         referrer: &str,
         _kind: ResolutionKind,
     ) -> ModuleResolveResponse {
+        // To modules of the engine it is the engine's own.
+        if matches!(specifier, "process" | "node:process") && !referrer.starts_with("node:") {
+            return ModuleSpecifier::parse(PROCESS_URL).map_err(JsErrorBox::from_err);
+        }
         if DenoIsBuiltInNodeModuleChecker.is_builtin_node_module(specifier) {
             return ModuleSpecifier::parse(&format!("node:{specifier}"))
                 .map_err(JsErrorBox::from_err);

@@ -31,8 +31,7 @@ What packages run into that is not as in Node:
   `crypto.argon2`, no `module.register`, no `inspector` and no `Temporal`.
 - `process.versions.deno` and `Deno` are, by which some packages choose a way of their own: discord.js
   and @whatwg-node/server take the global `fetch` and `Response`.
-- Named imports of `node:process` lack `config`, `exitCode`, `features`, `release`, `title` and `uptime`,
-  which its default import has, and those of `node:url` the global `URLPattern`.
+- `process` lacks `execve` and `finalization`, and named imports of `node:url` the global `URLPattern`.
 - No script of a package runs when it is installed: what `prisma generate` makes belongs among the
   project's files.
 - A package that is imported both by `import()` and, by way of another that has no side effects, by

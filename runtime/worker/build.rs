@@ -128,9 +128,11 @@ fn main() {
             .filter(|file| !consumed.contains(file.specifier.as_str()))
             .collect::<Vec<_>>()
     };
+    let [js, esm] = [LazyExtensionFileKind::Js, LazyExtensionFileKind::Esm].map(residual);
+    assert_all_are_mended(&js.iter().chain(&esm).map(|file| file.specifier.as_str()).collect());
     let mut tables = String::new();
-    write_table(&out, &mut tables, "RESIDUAL_LAZY_JS", &residual(LazyExtensionFileKind::Js));
-    write_table(&out, &mut tables, "RESIDUAL_LAZY_ESM", &residual(LazyExtensionFileKind::Esm));
+    write_table(&out, &mut tables, "RESIDUAL_LAZY_JS", &js);
+    write_table(&out, &mut tables, "RESIDUAL_LAZY_ESM", &esm);
     fs::write(out.join("residual.rs"), tables).expect("the build directory is writable");
 }
 
@@ -190,9 +192,23 @@ fn write_table(out: &Path, tables: &mut String, name: &str, files: &[&LazyExtens
     tables.push_str("];\n");
 }
 
+/// Only what is embedded as source is mended: not what has another name now, nor what the snapshot took in.
+fn assert_all_are_mended(embedded: &HashSet<&str>) {
+    for (file, said, _) in MENDED {
+        assert!(
+            embedded.contains(file),
+            "MENDED is not met: no source is embedded as {file}, which is to be mended where it \
+             says {said:?}"
+        );
+    }
+}
+
 fn mended(specifier: &str, mut source: String) -> String {
     for (_, said, says) in MENDED.into_iter().filter(|(file, ..)| *file == specifier) {
-        assert!(source.contains(said), "{specifier} changed: is it as Node says now?");
+        assert!(
+            source.contains(said),
+            "MENDED is not met: {specifier} no longer says {said:?}; is it as in Node now?"
+        );
         source = source.replace(said, says);
     }
     source

@@ -13,6 +13,7 @@ use crate::support::{Client, children_of, is_alive, signal, wait_for};
 pub(crate) struct Dev {
     child: Child,
     events: Receiver<Value>,
+    said: Receiver<String>,
 }
 
 impl Dev {
@@ -21,8 +22,17 @@ impl Dev {
             .command("project", &[&["dev", "--json"], args].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let (speaker, said) = channel();
+        let words = BufReader::new(child.stderr.take().unwrap()).lines();
+        std::thread::spawn(move || {
+            for line in words.map_while(Result::ok) {
+                eprintln!("{line}");
+                let _ = speaker.send(line);
+            }
+        });
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, events) = channel();
         std::thread::spawn(move || {
@@ -30,7 +40,7 @@ impl Dev {
                 let _ = sender.send(serde_json::from_str(&line).unwrap());
             }
         });
-        Self { child, events }
+        Self { child, events, said }
     }
 
     /// The next event of this kind.
@@ -41,6 +51,15 @@ impl Dev {
     /// The next event of this kind, if it has happened.
     pub(crate) fn seen(&self, kind: &str) -> Option<Value> {
         self.events.try_iter().find(|event| event["event"] == kind)
+    }
+
+    /// What it warns of next.
+    async fn warning(&self) -> String {
+        wait_for("a warning", || async { self.warned() }).await
+    }
+
+    fn warned(&self) -> Option<String> {
+        self.said.try_iter().find(|line| line.contains("warning:"))
     }
 }
 
@@ -130,6 +149,23 @@ async fn a_project_is_served_and_served_again_after_every_change() {
     person.write("shared/dev.env", "WHO=all\n");
     dev.next("deployed").await;
     assert_eq!(text_of(url).await, "of all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_deploy_warns_of_is_told_once() {
+    let person = Client::knowing(&[]);
+    person.write("project/index.mjs", "export default 1");
+    person.write("project/yarn.lock", "");
+    let dev = Dev::start(&person, &[]);
+    assert!(dev.warning().await.contains("yarn.lock is not heeded"));
+    dev.next("deployed").await;
+
+    person.write("project/index.mjs", "export default 2");
+    dev.next("deployed").await;
+    assert_eq!(dev.warned(), None);
+    // Nothing of it is sent.
+    std::os::unix::fs::symlink("index.mjs", person.dir().join("project/link")).unwrap();
+    assert!(dev.warning().await.contains("left out: link"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,14 +66,8 @@ pub(crate) async fn run(args: Deploy) -> Result<(), ClientError> {
     }
     let name = project.name(args.name.as_deref())?;
     let files = project.files()?;
-    for path in &files.left_out {
-        output.warn(&format!("left out: {path}"));
-    }
-    if let Some(lock) = project.idle_lock_file(&files) {
-        output.warn(&format!(
-            "{lock} is not heeded, so packages may have other versions; \
-             `npm install --package-lock-only` makes a lock file that is"
-        ));
+    for warning in project.warnings(&files) {
+        output.warn(&warning);
     }
     let body = body(&project, &name, &files, args.env_file.as_deref())?;
     let size = format!("{}, {}", count(files.sent.len(), "file"), bytes(files.bytes()));

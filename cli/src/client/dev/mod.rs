@@ -132,11 +132,13 @@ async fn serve(
 ) -> Result<(), ClientError> {
     let mut watcher = Watcher::new()?;
     let mut logs = Logs(None);
+    let mut warned = Warned(Vec::new());
     let mut begun = Instant::now();
     // The server took a moment to start, in which nobody listened.
     if let Ok(now) = read_watched(args, &mut watcher, &local.files.folders)? {
         *local = now;
     }
+    warned.tell(local, output);
     loop {
         let deployed_now = match deploy(&api, local).await {
             // Sessions end after a week or so.
@@ -165,10 +167,14 @@ async fn serve(
         begun = loop {
             let changed = watcher.changed().await?;
             match read_watched(args, &mut watcher, &local.files.folders)? {
-                Ok(next) if next.body == local.body => local.files = next.files,
                 Ok(next) => {
+                    let is_same = next.body == local.body;
                     *local = next;
-                    break changed;
+                    // Of what is not sent as well.
+                    warned.tell(local, output);
+                    if !is_same {
+                        break changed;
+                    }
                 }
                 // Half a change, most likely; the next one will tell.
                 Err(error) => report(output, &error)?,
@@ -236,6 +242,19 @@ fn report(output: Output, error: &ClientError) -> Result<(), ClientError> {
     }
     output.error(error);
     Ok(())
+}
+
+/// What was warned of last, and is not told again after every change.
+struct Warned(Vec<String>);
+
+impl Warned {
+    fn tell(&mut self, local: &Local, output: Output) {
+        let warnings = local.project.warnings(&local.files);
+        for warning in warnings.iter().filter(|warning| !self.0.contains(warning)) {
+            output.warn(warning);
+        }
+        self.0 = warnings;
+    }
 }
 
 /// The function whose lines are shown, and the task that shows them.

@@ -114,8 +114,20 @@ impl Project {
         Ok(found)
     }
 
+    /// What whoever deploys these files is to know.
+    pub(crate) fn warnings(&self, files: &Files) -> Vec<String> {
+        let left_out = files.left_out.iter().map(|path| format!("left out: {path}"));
+        let lock = self.idle_lock_file(files).map(|lock| {
+            format!(
+                "{lock} is not heeded, so packages may have other versions; \
+                 `npm install --package-lock-only` makes a lock file that is"
+            )
+        });
+        left_out.chain(lock).collect()
+    }
+
     /// A lock file that is not heeded, where none is.
-    pub(crate) fn idle_lock_file(&self, files: &Files) -> Option<&'static str> {
+    pub(super) fn idle_lock_file(&self, files: &Files) -> Option<&'static str> {
         let is_sent = |name: &str| files.sent.contains_key(name);
         let is_there = |name: &str| match &self.only {
             // Of what lies beside a file only what counts is sent.

@@ -226,11 +226,11 @@ impl Exchange {
     }
 
     /// Ends the worker at its deadline. A function that has answered by then is not to blame for the wait
-    /// for room, and what it goes on with is bounded by its CPU time alone.
+    /// for room: it pays for what it has computed meanwhile.
     fn overdue(&mut self) -> Event {
         let cause = match self.worker.waits_since() {
-            Some(answered) => {
-                self.timings.exec_us = micros(answered - self.begun);
+            Some((answered, computed)) => {
+                self.timings.exec_us = micros(answered - self.begun + computed);
                 DeathCause::NoRoom
             }
             None => DeathCause::Timeout,

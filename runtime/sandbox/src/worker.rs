@@ -31,7 +31,7 @@ use tokio::sync::{Notify, watch};
 use crate::code_cache::{CodeCaches, called};
 use crate::cpu::CpuTime;
 use crate::death::{DeathCause, ExitReport};
-use crate::jail::Group;
+use crate::jail::{Group, Holdings};
 use crate::line::Line;
 use crate::logs::LogBuffer;
 use crate::pidfd;
@@ -186,6 +186,11 @@ impl Process {
         self.cpu.is_overdrawn().then_some(DeathCause::CpuLimit)
     }
 
+    /// CPU time that it has used; 0 when it is gone.
+    fn look_at_cpu_ms(&self) -> u64 {
+        Holdings::of(self.pid).map_or(0, |holdings| holdings.cpu_ms)
+    }
+
     /// One of its descriptors, as one of ours.
     pub(crate) fn take_descriptor(&self, fd: RawFd) -> io::Result<OwnedFd> {
         pidfd::take_descriptor(&self.pidfd, fd)
@@ -288,9 +293,17 @@ pub(crate) struct Worker {
     incoming: BytesMut,
     /// That of the answer which it is sending.
     room: Option<Room>,
-    /// When that answer came and found none.
-    waits_since: Option<Instant>,
+    /// Of that answer, if it came and found none.
+    wait: Option<Wait>,
     waiting: Waker,
+}
+
+/// A wait for room.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    since: Instant,
+    /// CPU time that the process had used by then.
+    cpu_ms: u64,
 }
 
 /// Workers that wait. Boxed: they are passed on with every call.
@@ -318,7 +331,7 @@ impl Worker {
             channel,
             incoming: BytesMut::new(),
             room: None,
-            waits_since: None,
+            wait: None,
         }
     }
 
@@ -421,20 +434,25 @@ impl Worker {
             rooms.gone(self.process.id);
             return Poll::Ready(());
         }
-        self.waits_since.get_or_insert_with(Instant::now);
+        if self.wait.is_none() {
+            self.wait = Some(Wait { since: Instant::now(), cpu_ms: self.process.look_at_cpu_ms() });
+        }
         Poll::Pending
     }
 
-    /// When the answer that is still to come had to wait for room, if it had to.
-    pub(crate) fn waits_since(&self) -> Option<Instant> {
-        self.waits_since
+    /// When the answer that is still to come had to wait for room, if it had to, and the CPU time that its
+    /// process has used since.
+    pub(crate) fn waits_since(&self) -> Option<(Instant, Duration)> {
+        let Wait { since, cpu_ms } = self.wait?;
+        let used_ms = self.process.look_at_cpu_ms().saturating_sub(cpu_ms);
+        Some((since, Duration::from_millis(used_ms)))
     }
 
     /// What has come of an answer, with the room that was taken for it.
     pub(crate) fn house(&mut self, answer: Bytes) -> Bytes {
         match self.room.take() {
             Some(room) => {
-                self.waits_since = None;
+                self.wait = None;
                 room.hold(answer)
             }
             None => answer,
@@ -510,7 +528,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if let Some(Assigned { rooms, .. }) = &self.assigned
-            && self.waits_since.is_some()
+            && self.wait.is_some()
         {
             // Others wait behind it, and its process may take its time to end.
             rooms.gone(self.process.id);

@@ -100,6 +100,30 @@ async fn large_answers_of_an_account_wait_until_those_before_them_are_sent_on() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_computed_while_an_answer_waits_is_paid() {
+    let bench = Bench::start_with(SandboxOptions { whole_answer_bytes: 1, ..options() }).await;
+    let code = "
+        const compute = () => {
+            const until = performance.now() + 20;
+            while (performance.now() < until);
+        };
+        export default (e) => {
+            if (e.query.goes === 'on') setInterval(compute, 1);
+            return new Uint8Array(4 << 20);
+        };";
+    let owner = user();
+    let limits = Limits { timeout_ms: 3_000, ..Limits::default() };
+    let [function, other] = [(); 2].map(|()| bench.function_of(code, limits, owner));
+    let (call, _told) = Bench::invocation(&other, "/", Body::Empty);
+    let unread = bench.sandbox.invoke(call).await.unwrap();
+    let late = bench.try_get(&function, "/?goes=on").await.unwrap_err();
+    assert!(late.timings.exec_us > 300_000, "{late:?}");
+    assert_eq!(late.fault.unwrap().class, FaultClass::ConcurrencyLimit);
+    drop(unread);
+    bench.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_answer_waits_ends_with_its_worker() {
     let bench = Bench::start_with(SandboxOptions { whole_answer_bytes: 1, ..options() }).await;
     let code = "export default (e) => e.query.large ? 'x'.repeat(4 << 20) : process.pid;";

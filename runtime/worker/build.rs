@@ -83,7 +83,7 @@ const BOOTSTRAP_FILES: [&str; 27] = [
 ];
 
 /// Where upstream's sources are not as Node: the file, what it says, and what it is to say.
-const MENDED: [(&str, &str, &str); 2] = [
+const MENDED: [(&str, &str, &str); 4] = [
     (
         "ext:deno_node/internal/crypto/cipher.ts",
         "this._blockSize = getBlockSize(cipher);",
@@ -92,14 +92,28 @@ const MENDED: [(&str, &str, &str); 2] = [
     cipher = ({
       __proto__: null,
       'aes128': 'aes-128-cbc',
+      'aes192': 'aes-192-cbc',
       'des3': 'des-ede3-cbc',
       'id-aes128-gcm': 'aes-128-gcm',
+      'id-aes192-gcm': 'aes-192-gcm',
       'id-aes256-gcm': 'aes-256-gcm',
       'id-aes128-wrap': 'aes128-wrap',
       'id-aes192-wrap': 'aes192-wrap',
       'id-aes256-wrap': 'aes256-wrap',
     })[cipher] ?? cipher;
     this._blockSize = getBlockSize(cipher);",
+    ),
+    (
+        "ext:deno_node/internal/crypto/cipher.ts",
+        "this._authTag = undefined;",
+        // See `ciphers.rs`.
+        "this._authTag = undefined;
+    this._needsBlockCache &&= cipher !== 'aes-192-gcm';",
+    ),
+    (
+        "ext:deno_node/internal/crypto/util.ts",
+        "ArrayPrototypeSlice(supportedCiphers)",
+        "[...supportedCiphers, 'aes-192-cbc', 'aes-192-gcm', 'aes192'].sort()",
     ),
     (
         "ext:deno_node/internal/crypto/util.ts",

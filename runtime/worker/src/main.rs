@@ -15,6 +15,7 @@ mod assign;
 mod boot;
 mod bridge;
 mod callbacks;
+mod ciphers;
 mod claims;
 mod code_cache;
 mod commonjs;

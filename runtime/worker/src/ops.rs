@@ -5,6 +5,8 @@ use deno_core::serde::Serialize;
 use deno_core::{OpDecl, op2};
 use deno_error::JsErrorBox;
 
+use crate::ciphers;
+
 /// Makes a socket of any descriptor: see `bootstrap-js/descriptors.js`.
 const DISABLED: &str = "op_node_udp_open";
 
@@ -12,7 +14,8 @@ const DISABLED: &str = "op_node_udp_open";
 /// one here. What it prepares has all of the answer, and stays until a finalizer has run.
 const NEEDLESS: &str = "op_http_new_response_native_headers";
 
-/// What an operation is here. Those that are exchanged have no fast variant, and ours must have none.
+/// What an operation is here. Those that are exchanged have no fast variant, and ours must have none; those
+/// on ciphers have the same variants as the engine's.
 pub(crate) fn exchanged(op: OpDecl) -> OpDecl {
     match op.name {
         NEEDLESS => op.with_implementation_from(&deno_core::op_void_sync()),
@@ -23,7 +26,7 @@ pub(crate) fn exchanged(op: OpDecl) -> OpDecl {
         }
         "op_network_interfaces" => op.with_implementation_from(&op_loopback()),
         "op_node_os_user_info" => op.with_implementation_from(&op_user()),
-        _ => op,
+        _ => ciphers::exchanged(op),
     }
 }
 

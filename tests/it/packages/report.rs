@@ -27,8 +27,8 @@ What packages run into that is not as in Node:
 - There are no threads: piscina, tesseract.js and the transports of pino are told so by an error. There
   are no programs (`ENOENT`), and a server of `node:net` cannot listen (`EACCES`).
 - Of ciphers `node:crypto` has AES in GCM, CBC, CTR, ECB and key wrap, ChaCha20 and triple DES; neither
-  192 bits in CBC and GCM, nor CCM, OCB, XTS, CFB or OFB, nor Blowfish, RC4 or Camellia. There is no
-  `crypto.argon2`, no `module.register`, no `inspector` and no `Temporal`.
+  CCM, OCB, XTS, CFB or OFB, nor Blowfish, RC4 or Camellia. There is no `crypto.argon2` (`crypto.subtle`
+  has Argon2), no `module.register`, no `inspector` and no `Temporal`.
 - `process.versions.deno` and `Deno` are, by which some packages choose a way of their own: discord.js
   and @whatwg-node/server take the global `fetch` and `Response`.
 - `process` lacks `execve` and `finalization`, and named imports of `node:url` the global `URLPattern`.

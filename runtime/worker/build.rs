@@ -122,7 +122,11 @@ const MENDED: [(&str, &str, &str); 4] = [
     ),
 ];
 
+/// What `placing.rs` says in place of V8.
+const RANDOM_ADDRESS: &str = "_ZN2v84base2OS17GetRandomMmapAddrEv";
+
 fn main() {
+    println!("cargo:rustc-link-arg-bins=-Wl,--wrap={RANDOM_ADDRESS}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let options = SnapshotOptions {
         ts_version: String::new(),

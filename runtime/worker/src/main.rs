@@ -33,6 +33,7 @@ mod names;
 mod ops;
 mod pace;
 mod permissions;
+mod placing;
 mod rehearsal;
 mod serve;
 mod time_zone;

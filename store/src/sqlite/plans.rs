@@ -49,7 +49,7 @@ fn queries_use_their_indexes() {
         (telemetry, usage::SUMS_OF_FUNCTION, "u USING PRIMARY KEY (function_id=? AND ti", false),
         (telemetry, usage::SUMS_OF_FUNCTION, "(function_id=? AND day>", false),
         (meta, audit::AUDIT, "audit_by_user (user_id=?", true),
-        (meta, audit::SURPLUS, "COVERING INDEX audit_by_user (user_id=? AND (", true),
+        (meta, audit::SURPLUS, "INDEX audit_by_user (user_id=? AND (at,id)<(", true),
         (meta, versions::SEALED, "function_id,version", true),
         (telemetry, logs::TAIL, "USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)", true),
         (telemetry, logs::TAIL_END, "USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)", true),

@@ -314,8 +314,8 @@ impl Pipeline {
         let (day, max_bytes) = (Timestamp::now().day(), self.tree_bytes_per_day);
         let mut spent_bytes = None;
         if max_bytes != 0 {
-            let added = self.functions.trees_added(owner, day).await;
-            let is_spent = added.map_err(Failure::transient)? >= max_bytes;
+            let spent = self.functions.trees_added(owner, day).await;
+            let is_spent = spent.map_err(Failure::transient)? >= max_bytes;
             spent_bytes = is_spent.then_some(max_bytes);
         }
         let spec = DependencySpec {
@@ -326,6 +326,7 @@ impl Pipeline {
             refresh: source.refresh_dependencies,
             spent_bytes,
         };
+        let mut added: Option<DepHash> = None;
         for _ in 0..INSTALLS {
             let built = match self.builder.build(spec.clone()).await {
                 Ok(built) => built,
@@ -334,16 +335,17 @@ impl Pipeline {
                 }
                 Err(error @ DependencyError::Unavailable) => return Err(Failure::transient(error)),
             };
-            if !self.has_tree(Some(&built.dep_hash)).await? {
-                continue;
-            }
-            // Once: of what was removed again nothing was added.
-            if built.cache == CacheOutcome::Miss {
+            // Once, though it was removed and is installed again. Before it is waited for: it is added
+            // also where this comes to nothing, and is a hit for whoever tries again.
+            if built.cache == CacheOutcome::Miss && added.as_ref() != Some(&built.dep_hash) {
                 let bytes = built.metadata.archive_bytes;
                 let noted = self.functions.add_tree(owner, day, bytes).await;
                 noted.map_err(Failure::transient)?;
+                added = Some(built.dep_hash.clone());
             }
-            return Ok(Some(built));
+            if self.has_tree(Some(&built.dep_hash)).await? {
+                return Ok(Some(built));
+            }
         }
         Err(Failure::transient("the dependency tree was removed each time"))
     }

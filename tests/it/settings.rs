@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use cloudserve_store::telemetry::{CallStatus, UsageRow};
+use cloudserve_store::{Timestamp, open_embedded};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
@@ -115,6 +117,50 @@ async fn logs_are_kept_for_as_long_as_is_set_and_usage_stays() {
     })
     .await;
     assert_eq!(owner.usage_of(&id, answer.execution()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn single_calls_are_kept_for_as_long_as_is_set_and_their_sums_stay() {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+    let server = TestServer::start().await;
+    let owner = server.register().await;
+    let id = owner.deploy(&deploy("f", "f.mjs", ONE)).await.id;
+    let young = owner.call("f").await.expect(200);
+    owner.usage_of(&id, young.execution()).await;
+    let me = owner.get("/api/auth/me").await.expect(200).json();
+    let (_, home) = server.stop().await;
+
+    let data_dir = home.data_dir();
+    let old = UsageRow {
+        function_id: id.parse().unwrap(),
+        user_id: me["user"]["id"].as_str().unwrap().parse().unwrap(),
+        execution_id: "018c0000-0000-7000-8000-000000000000".parse().unwrap(),
+        version: 1,
+        duration_ms: 1.0,
+        cpu_ms: 1.0,
+        memory_mb: 1.0,
+        status: CallStatus::Success,
+        code: "ok".into(),
+        cold: false,
+        timestamp: Timestamp(Timestamp::now().0 - 2 * DAY_MS),
+    };
+    let stores = open_embedded(&data_dir).unwrap();
+    stores.telemetry.record(vec![old], Vec::new()).await.unwrap();
+    drop(stores);
+
+    let at = ("CLOUDSERVE_DATA_DIR", data_dir.to_str().unwrap());
+    let server = TestServer::start_with(&[at, ("CLOUDSERVE_USAGE_RETENTION_DAYS", "1")]).await;
+    let owner = owner.at(&server.api, &server.gateway);
+    let path = format!("/api/usage?functionId={id}");
+    let left = wait_for("the old call to go", || async {
+        let usage = owner.get(&format!("{path}&groupBy=none")).await.expect(200).json();
+        let calls = usage["usage"].as_array().unwrap().clone();
+        (calls.len() == 1).then_some(calls)
+    })
+    .await;
+    assert_eq!(left[0]["executionId"], young.execution());
+    let totals = owner.get(&path).await.expect(200).json();
+    assert_eq!(totals["totals"]["executed"], 2);
 }
 
 /// The command lines of its workers, and of what they are forked from.

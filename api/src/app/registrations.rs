@@ -1,6 +1,6 @@
 //! How many accounts begin in one network: what an account may have is bounded, so their number must be.
 //!
-//! What is refused for another reason counts for nothing: who mistypes a name has lost none.
+//! What is refused before it is stored counts for nothing: who mistypes a name has lost none.
 
 use std::time::Duration;
 

@@ -156,15 +156,16 @@ impl TelemetryStore for SqliteTelemetry {
 
     async fn expire_usage(&self, older_than: Timestamp) -> Result<u64, StoreError> {
         let old = self.telemetry.read(move |c| usage::expiry::functions(c, older_than)).await?;
+        let most = DELETE_BATCH as usize;
         let mut deleted = 0;
         for id in old {
             loop {
                 let batch = self
                     .telemetry
-                    .write(move |c, _| usage::expiry::remove(c, id, older_than, DELETE_BATCH))
+                    .write(move |c, _| usage::expiry::remove(c, id, older_than, most))
                     .await?;
                 deleted += batch as u64;
-                if batch < DELETE_BATCH as usize {
+                if batch < most {
                     break;
                 }
             }

@@ -77,6 +77,23 @@ pub(super) fn insert_row(insert: &mut Statement<'_>, row: &UsageRow) -> Result<u
 /// for that long. Not sooner: a yield gives a whole turn away.
 const TURN: Duration = Duration::from_micros(500);
 
+/// Since when this thread has its processor.
+struct Turn(Instant);
+
+impl Turn {
+    fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Gives the processor to whoever waits for it, if it is time.
+    fn end_if_over(&mut self) {
+        if self.0.elapsed() >= TURN {
+            std::thread::yield_now();
+            *self = Self::begin();
+        }
+    }
+}
+
 /// Rows between looks at the clock.
 const ROWS_AT_ONCE: usize = 16;
 
@@ -85,11 +102,10 @@ pub(super) fn insert(c: &Connection, rows: &[UsageRow]) -> Result<(), StoreError
     let mut insert = c.prepare_cached(INSERT_ROW).map_err(storage_failed)?;
     // One upsert per function and day instead of one per call.
     let mut sums: HashMap<(FunctionId, i64, UserId), Sums> = HashMap::new();
-    let mut turn = Instant::now();
+    let mut turn = Turn::begin();
     for (n, row) in rows.iter().enumerate() {
-        if n % ROWS_AT_ONCE == 0 && turn.elapsed() >= TURN {
-            std::thread::yield_now();
-            turn = Instant::now();
+        if n % ROWS_AT_ONCE == 0 {
+            turn.end_if_over();
         }
         let (duration_ms, cpu_ms) = (measured(row.duration_ms), measured(row.cpu_ms));
         let memory_mb = measured(row.memory_mb);

@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::Turn;
 use crate::sqlite::columns::{reading, storage_failed};
 use crate::sqlite::statements::execute;
 use crate::{StoreError, Timestamp};
@@ -17,6 +18,9 @@ pub(in crate::sqlite) const REMOVE: &str =
     "DELETE FROM usage WHERE (function_id, timestamp, execution_id) IN
          (SELECT function_id, timestamp, execution_id FROM usage
           WHERE function_id = ?1 AND timestamp < ?2 LIMIT ?3)";
+
+/// Rows removed by one statement, between looks at the clock.
+const ROWS_AT_ONCE: usize = 100;
 
 /// The id of a function.
 type Id = [u8; 16];
@@ -47,7 +51,18 @@ pub(in crate::sqlite) fn remove(
     c: &Connection,
     function: Id,
     older_than: Timestamp,
-    limit: u32,
+    most: usize,
 ) -> Result<usize, StoreError> {
-    execute(c, REMOVE, params![function, older_than.0, limit])
+    let mut turn = Turn::begin();
+    let mut removed = 0;
+    while removed < most {
+        let at_once = ROWS_AT_ONCE.min(most - removed);
+        let n = execute(c, REMOVE, params![function, older_than.0, at_once])?;
+        removed += n;
+        if n < at_once {
+            break;
+        }
+        turn.end_if_over();
+    }
+    Ok(removed)
 }

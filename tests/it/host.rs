@@ -61,15 +61,18 @@ async fn questions_about_the_host_have_answers_that_packages_know() {
 #[tokio::test]
 async fn all_that_process_has_can_be_imported_by_its_name() {
     let code = "
+        import { isBuiltin } from 'node:module';
         import nodeProcess, {
-            binding, config, debugPort, exitCode, features, getgroups,
+            _debugEnd, _debugProcess, _exiting, _fatalException, _getActiveHandles, _getActiveRequests,
+            _kill, _rawDebug, binding, config, debugPort, exitCode, features, getgroups,
             hasUncaughtExceptionCaptureCallback, initgroups, moduleLoadList, openStdin, reallyExit, ref,
             release, setSourceMapsEnabled, setUncaughtExceptionCaptureCallback, setgroups,
             sourceMapsEnabled, title, unref, uptime,
         } from 'node:process';
         import * as all from 'process';
         const named = {
-            binding, config, debugPort, exitCode, features, getgroups,
+            _debugEnd, _debugProcess, _exiting, _fatalException, _getActiveHandles, _getActiveRequests,
+            _kill, _rawDebug, binding, config, debugPort, exitCode, features, getgroups,
             hasUncaughtExceptionCaptureCallback, initgroups, moduleLoadList, openStdin, reallyExit, ref,
             setSourceMapsEnabled, setUncaughtExceptionCaptureCallback, setgroups, sourceMapsEnabled, title,
             unref, uptime,
@@ -86,6 +89,8 @@ async fn all_that_process_has_can_be_imported_by_its_name() {
                 others: Object.keys(named).filter((name) => named[name] !== process[name]),
                 same: [nodeProcess, all.default, again.default].every((one) => one === process),
                 one: again === all,
+                found: ['process', 'node:process'].map((name) => import.meta.resolve(name)),
+                known: isBuiltin(import.meta.resolve('process')),
                 release: release.name,
                 arch: config.variables.host_arch === process.arch,
                 runs: uptime() > 0,
@@ -103,6 +108,8 @@ async fn all_that_process_has_can_be_imported_by_its_name() {
             "others": [],
             "same": true,
             "one": true,
+            "found": ["node:process", "node:process"],
+            "known": true,
             "release": "node",
             "arch": true,
             "runs": true,

@@ -39,18 +39,20 @@ use crate::commonjs::{self, assigned_names, imported_names};
 use crate::mapped::map_text;
 
 /// `node:process` as functions import it. Node exports all that the object has, as it is when the module is
-/// evaluated; the engine leaves some of it out.
+/// evaluated; the engine leaves some of it out. The state of its events nobody imports.
 const PROCESS: &str = "
     import process from 'node:process';
     export * from 'node:process';
     export default process;
     export const {
-        binding, config, debugPort, exitCode, features, getgroups,
+        _debugEnd, _debugProcess, _exiting, _fatalException, _getActiveHandles, _getActiveRequests,
+        _kill, _rawDebug, binding, config, debugPort, exitCode, features, getgroups,
         hasUncaughtExceptionCaptureCallback, initgroups, moduleLoadList, openStdin, reallyExit, ref,
         release, setSourceMapsEnabled, setUncaughtExceptionCaptureCallback, setgroups,
         sourceMapsEnabled, title, unref, uptime,
     } = process;";
 const PROCESS_URL: &str = "node:process/names";
+const PROCESS_NAME: &str = "node:process";
 
 type Npm = NpmResolver<RealSys>;
 type Resolver = NodeResolver<DenoInNpmPackageChecker, DenoIsBuiltInNodeModuleChecker, Npm, RealSys>;
@@ -305,7 +307,7 @@ impl ModuleLoader for BundleLoader {
         _kind: ResolutionKind,
     ) -> ModuleResolveResponse {
         // To modules of the engine it is the engine's own.
-        if matches!(specifier, "process" | "node:process") && !referrer.starts_with("node:") {
+        if matches!(specifier, "process" | PROCESS_NAME) && !referrer.starts_with("node:") {
             return ModuleSpecifier::parse(PROCESS_URL).map_err(JsErrorBox::from_err);
         }
         if DenoIsBuiltInNodeModuleChecker.is_builtin_node_module(specifier) {
@@ -328,6 +330,15 @@ impl ModuleLoader for BundleLoader {
             "http" | "https" => Err(has_address(specifier)),
             _ => Err(not_found(specifier)),
         }
+    }
+
+    /// What a module is called, which is looked up again and compared.
+    fn import_meta_resolve(&self, specifier: &str, referrer: &str) -> ModuleResolveResponse {
+        let resolved = self.resolve(specifier, referrer, ResolutionKind::DynamicImport)?;
+        if resolved.as_str() == PROCESS_URL {
+            return ModuleSpecifier::parse(PROCESS_NAME).map_err(JsErrorBox::from_err);
+        }
+        Ok(resolved)
     }
 
     fn load(

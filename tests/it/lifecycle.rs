@@ -1,5 +1,7 @@
 //! Start, health, drain, end.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
@@ -8,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::{
-    PATIENCE, TestServer, cloudserve, deploy, metric_at, send, server, try_send, wait_for,
+    PATIENCE, TestServer, age, cloudserve, deploy, metric_at, send, server, try_send, wait_for,
 };
 
 const SLOW: &str = "
@@ -224,4 +226,21 @@ async fn what_is_wrong_with_the_configuration_is_said_by_name() {
     }
     let run = cloudserve().args(["serve", "--litsen", "x"]).output().unwrap();
     assert_eq!(run.status.code(), Some(2), "{run:?}");
+}
+
+/// V8 would collect the heap that a worker was forked with, if it was left alone for half a minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_call_collects_no_garbage_however_old_the_server_is() {
+    const OLD: Duration = Duration::from_secs(32);
+    let server = server().await;
+    wait_for("the server to be old", || async { (age(server.pid()) > OLD).then_some(()) }).await;
+    let owner = server.register().await;
+    let code = "
+        const garbage = new WeakRef({});
+        export default () => garbage.deref() !== undefined;
+    ";
+    owner.deploy(&deploy("fresh", "fresh.mjs", code)).await;
+    for _ in 0..5 {
+        assert_eq!(owner.call("fresh").await.expect(200).text(), "true");
+    }
 }

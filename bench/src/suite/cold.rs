@@ -20,6 +20,9 @@ use crate::workload::{EXPRESS, HELLO, PACKAGES, Workload};
 const POOL: usize = 4;
 /// The calls before the first that counts: of a function that does not count.
 const OPENER: &str = "opener";
+/// By this age, a runtime has done what it puts off until nothing happens: V8 collects the heap of a process
+/// that was left alone for half a minute.
+const OLD: Duration = Duration::from_secs(40);
 /// A started node is asked this often whether it answers.
 const ASK_EVERY: Duration = Duration::from_micros(500);
 /// Starting node takes this long at most.
@@ -33,8 +36,13 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<(), BenchError> {
         opener.deploy(&deploy_of(OPENER, &HELLO)).await?;
         opener.stop().await;
         for pool in [POOL, 0] {
-            first_calls(bench, &mut home, &names, &HELLO, pool).await?;
+            let rounds = bench.plan.cold_rounds;
+            let first = FirstCalls { workload: &HELLO, pool, rounds, at_age: Duration::ZERO };
+            first.measure(bench, &mut home, &names).await?;
         }
+        let rounds = bench.plan.cold_rounds_when_old;
+        let old = FirstCalls { workload: &HELLO, pool: POOL, rounds, at_age: OLD };
+        old.measure(bench, &mut home, &names).await?;
         for workload in [PACKAGES, EXPRESS] {
             if let Err(error) = with_packages(bench, &mut home, &workload).await {
                 bench.note(format!("cold / {}: not measured: {}", workload.name, error.whole()));
@@ -66,21 +74,67 @@ async fn with_packages(
         server.deploy(&deploy_of(name, workload)).await?;
     }
     server.stop().await;
-    first_calls(bench, home, &names, workload, POOL).await
+    let rounds = bench.plan.cold_rounds;
+    let first = FirstCalls { workload, pool: POOL, rounds, at_age: Duration::ZERO };
+    first.measure(bench, home, &names).await
 }
 
-/// Calls each function once, then starts over with a new server.
-async fn first_calls(
-    bench: &mut Bench,
-    home: &mut Home,
-    names: &[String],
-    workload: &Workload,
+/// Each function is called once by each of so many servers, which had begun before for so long.
+struct FirstCalls<'a> {
+    workload: &'a Workload,
     pool: usize,
-) -> Result<(), BenchError> {
-    let mut all: Option<Record> = None;
-    let (mut p50s, mut p99s) = (Vec::new(), Vec::new());
-    for _ in 0..bench.plan.cold_rounds {
-        let server = home.serve(&ServerOptions::with_pool(pool)).await?;
+    rounds: usize,
+    at_age: Duration,
+}
+
+impl FirstCalls<'_> {
+    fn variant(&self) -> &'static str {
+        match (self.pool, self.at_age) {
+            (0, _) => "no pool",
+            (_, Duration::ZERO) => "warm pool",
+            _ => "warm pool, old server",
+        }
+    }
+
+    async fn measure(
+        &self,
+        bench: &mut Bench,
+        home: &mut Home,
+        names: &[String],
+    ) -> Result<(), BenchError> {
+        let mut all: Option<Record> = None;
+        let (mut p50s, mut p99s) = (Vec::new(), Vec::new());
+        for _ in 0..self.rounds {
+            let record = self.round(bench, home, names).await?;
+            p50s.push(us_at(&record.corrected, 0.5));
+            p99s.push(us_at(&record.corrected, 0.99));
+            record.add_to(&mut all);
+        }
+        let Some(record) = all else { return Ok(()) };
+        let cell = Cell::new("cold", "cloudserve", self.workload.name, self.variant());
+        let mut cell = cell.recorded(&record, false);
+        cell.set_rounds("p50_us", &p50s, Better::Lower);
+        // Of all rounds: one round has too few calls for a p99.
+        if let Some(latency) = &cell.latency {
+            let p99 = latency.p99_us;
+            let noise = crate::results::median_and_noise(&p99s).and_then(|(_, noise)| noise);
+            cell.figures.insert(
+                "p99_us".to_owned(),
+                crate::results::Figure { value: p99, better: Better::Lower, noise },
+            );
+        }
+        bench.keep(cell);
+        Ok(())
+    }
+
+    async fn round(
+        &self,
+        bench: &Bench,
+        home: &mut Home,
+        names: &[String],
+    ) -> Result<Record, BenchError> {
+        let server = home.serve(&ServerOptions::with_pool(self.pool)).await?;
+        tokio::time::sleep(self.at_age).await;
         let mut lane = TcpLane::new(server.gateway);
         let opener = home.request(&server, OPENER, &HELLO);
         lane.call(&opener, false)
@@ -90,31 +144,13 @@ async fn first_calls(
         let begin = bench.clock.now();
         let mut recorder = Recorder::new(expected, u64::MAX);
         for name in names {
-            server.pool_is_full(pool).await?;
-            let request = home.request(&server, name, workload);
+            server.pool_is_full(self.pool).await?;
+            let request = home.request(&server, name, self.workload);
             call(&bench.clock, &mut recorder, &mut lane, &request).await;
         }
         server.stop().await;
-        let record = recorder.finish(begin);
-        p50s.push(us_at(&record.corrected, 0.5));
-        p99s.push(us_at(&record.corrected, 0.99));
-        record.add_to(&mut all);
+        Ok(recorder.finish(begin))
     }
-    let Some(record) = all else { return Ok(()) };
-    let variant = if pool > 0 { "warm pool" } else { "no pool" };
-    let mut cell = Cell::new("cold", "cloudserve", workload.name, variant).recorded(&record, false);
-    cell.set_rounds("p50_us", &p50s, Better::Lower);
-    // Of all rounds: one round has too few calls for a p99.
-    if let Some(latency) = &cell.latency {
-        let p99 = latency.p99_us;
-        let noise = crate::results::median_and_noise(&p99s).and_then(|(_, noise)| noise);
-        cell.figures.insert(
-            "p99_us".to_owned(),
-            crate::results::Figure { value: p99, better: Better::Lower, noise },
-        );
-    }
-    bench.keep(cell);
-    Ok(())
 }
 
 async fn call(clock: &impl Clock, recorder: &mut Recorder, lane: &mut TcpLane, request: &Request) {

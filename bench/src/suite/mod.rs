@@ -75,6 +75,8 @@ pub(crate) struct Plan {
     /// Functions whose first call is measured, and how often all of them are.
     pub(crate) cold_functions: usize,
     pub(crate) cold_rounds: usize,
+    /// The same by a server that has been up for long.
+    pub(crate) cold_rounds_when_old: usize,
     /// Functions of the fleet: those above, and more to be warm at the same time.
     pub(crate) fleet: usize,
     /// How long a step of an open load lasts.

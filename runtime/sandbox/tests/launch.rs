@@ -258,14 +258,13 @@ fn filters(pid: impl Display) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_workers_heap_lies_in_one_place() {
+async fn the_heap_of_a_fork_lies_in_one_place() {
     for mode in MODES {
         let bench = bench_with(mode).await;
         let pid = bench.get(&bench.function("export default () => process.pid;"), "/").await.text();
-        let (tables_kb, held_kb) = (told(&pid, "VmPTE"), told(&pid, "RssAnon"));
-        // One table has 512 pages; as V8 would spread them, there is one for 20.
-        assert!(tables_kb > 0 && tables_kb < 500, "{mode:?}: {tables_kb} KB of page tables");
-        assert!(held_kb > 10_000, "{mode:?}: {held_kb} KB are held");
+        // One table has 512 pages; as V8 spreads its heap, there is one for 20.
+        let tables_kb = told(&pid, "VmPTE");
+        assert_eq!((1..500).contains(&tables_kb), mode == LaunchMode::Zygote, "{tables_kb} KB");
     }
 }
 

@@ -68,6 +68,7 @@ fn main() -> ExitCode {
     let is_zygote = std::env::args_os().nth(1).is_some_and(|first| first == ZYGOTE_ARGUMENT);
     if is_zygote {
         watchdog::rehearse();
+        placing::side_by_side();
     }
     let engine = Engine::start();
     // Booting does no I/O, and the descriptors that tokio would open for it could not be closed

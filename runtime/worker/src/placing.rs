@@ -6,9 +6,25 @@
 
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Called in place of V8's `OS::GetRandomMmapAddr`: `build.rs` has the linker see to it.
+static SIDE_BY_SIDE: AtomicBool = AtomicBool::new(false);
+
+/// Has all that V8 asks for from now on lie side by side: for a process that will be forked.
+pub(crate) fn side_by_side() {
+    SIDE_BY_SIDE.store(true, Ordering::Relaxed);
+}
+
+unsafe extern "C" {
+    safe fn __real__ZN2v84base2OS17GetRandomMmapAddrEv() -> *mut c_void;
+}
+
+/// Called in place of V8's `OS::GetRandomMmapAddr`, which is the above: `build.rs` has the linker see to it.
 #[unsafe(no_mangle)]
 extern "C" fn __wrap__ZN2v84base2OS17GetRandomMmapAddrEv() -> *mut c_void {
-    ptr::null_mut()
+    if SIDE_BY_SIDE.load(Ordering::Relaxed) {
+        ptr::null_mut()
+    } else {
+        __real__ZN2v84base2OS17GetRandomMmapAddrEv()
+    }
 }

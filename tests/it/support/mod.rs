@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub(crate) use account::{Account, Answer, Deploy, Deployed, deploy, send, try_send};
 pub(crate) use client::Client;
 pub(crate) use process::{
-    children_of, cloudserve, cpu_ticks, is_alive, peak_growth, peak_memory, signal, spawn,
+    age, children_of, cloudserve, cpu_ticks, is_alive, peak_growth, peak_memory, signal, spawn,
 };
 pub(crate) use role::RoleProcess;
 pub(crate) use server::{Home, TestServer, metric_at, npm_cache, server};

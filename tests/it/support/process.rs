@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
+use std::time::Duration;
 
 /// Where set-up puts esbuild.
 const ESBUILD: &str =
@@ -116,6 +117,15 @@ fn parent_of(pid: u32) -> Option<u32> {
 pub(crate) fn cpu_ticks(pid: u32) -> u64 {
     let stat = stat_of(pid).expect("the process runs");
     stat[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+/// How long ago a process began.
+pub(crate) fn age(pid: u32) -> Duration {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let begun: f64 = stat_of(pid).expect("the process runs")[19].parse().unwrap();
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+    let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+    Duration::from_secs_f64((uptime - begun / TICKS_PER_SECOND).max(0.0))
 }
 
 /// Whether a process runs.

@@ -252,6 +252,10 @@ impl State {
         self.lone_calls = 0;
         let ended = *asked.ended.get_or_insert_with(|| version.lanes.ended());
         let granted = version.join_queue(ticket, may_wait, ended);
+        // Calls as those in work do not end before it would insist.
+        if version.lanes.time_of(1).is_some_and(|time| time >= 2 * self.patience) {
+            version.insist(ticket, false);
+        }
         self.serve_queue(key, todo);
         Admission::Wait { ticket, granted }
     }

@@ -61,6 +61,23 @@ fn who_has_to_wait_again_keeps_its_place_even_in_a_full_queue() {
 }
 
 #[test]
+fn who_comes_while_calls_last_has_a_worker_ordered_at_once() {
+    let options = SandboxOptions::default();
+    let patience_us = options.scale_after_ms * 1_000;
+    for (busy_us, boots) in [(patience_us, 1), (3 * patience_us, 3)] {
+        let mut state = State::new(&options);
+        let target = target();
+        let version = Version::new(target.clone());
+        let version = state.versions.entry(target.key()).or_insert(version);
+        (0..50).for_each(|_| version.lanes.note(busy_us));
+        let mut todo = Todo::default();
+        let _waiting: Vec<_> =
+            (0..3).map(|_| state.admit(&mut asked(&target), Turn::Comes, &mut todo)).collect();
+        assert_eq!(todo.boots.len(), boots, "{busy_us} us");
+    }
+}
+
+#[test]
 fn an_account_is_exhausted_by_its_last_call() {
     let mut state = State::new(&SandboxOptions::default());
     let owner = target().owner_id;

@@ -65,10 +65,14 @@ pub(crate) struct InLane {
 struct ServiceTime {
     mean_us: u64,
     samples: u32,
+    /// The last ones.
+    recent_us: [u64; MIN_SAMPLES as usize],
 }
 
 impl ServiceTime {
     fn note(&mut self, us: u64) {
+        self.recent_us.rotate_right(1);
+        self.recent_us[0] = us;
         // In 16ths, so that a few microseconds do not round to none.
         let us = us << 4;
         let weight = if us > self.mean_us { 2 } else { 8 };
@@ -80,6 +84,13 @@ impl ServiceTime {
     /// What `calls` of them are expected to take.
     fn of(&self, calls: usize) -> Option<u64> {
         (self.samples >= MIN_SAMPLES).then_some((self.mean_us * calls as u64) >> 4)
+    }
+
+    /// Whether most of the last ones took so long: one that lasts among short ones says nothing of the
+    /// next, and makes the mean as long for a while.
+    fn mostly_last(&self, us: u64) -> bool {
+        let lasting = self.recent_us.iter().filter(|recent_us| **recent_us >= us).count();
+        self.samples >= MIN_SAMPLES && lasting > self.recent_us.len() / 2
     }
 }
 
@@ -130,6 +141,14 @@ impl Lanes {
     /// What so many calls are expected to take, if that is known.
     pub(crate) fn time_of(&self, calls: usize) -> Option<Duration> {
         self.service.of(calls).map(Duration::from_micros)
+    }
+
+    /// Whether calls mostly last so long that none of the workers that are in one is expected to be done
+    /// within this time. Of n the next one is after an (n + 1)th of a call, in the mean.
+    pub(crate) fn outlast(&self, time: Duration) -> bool {
+        let time_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let parts = self.open.len().max(1) as u64 + 1;
+        self.service.mostly_last(time_us.saturating_mul(parts))
     }
 
     /// A call waits, from this tick on, in the worker that [`Lanes::room`] has named.
@@ -248,5 +267,23 @@ mod tests {
         assert!(service.of(1).is_some_and(|us| us > 2_000));
         (0..100).for_each(|_| service.note(1));
         assert_eq!(service.of(10), Some(10));
+    }
+
+    #[test]
+    fn calls_last_when_most_of_them_do() {
+        let lasts = |lanes: &Lanes| lanes.outlast(Duration::from_micros(10));
+        let mut lanes = Lanes::default();
+        for n in 1..=MIN_SAMPLES {
+            lanes.note(20);
+            assert_eq!(lasts(&lanes), n == MIN_SAMPLES, "{n}");
+        }
+        for n in 1..=MIN_SAMPLES {
+            lanes.note(19);
+            assert_eq!(lasts(&lanes), n < MIN_SAMPLES / 2, "{n} do not");
+        }
+        for n in 1..=MIN_SAMPLES {
+            lanes.note(5_000);
+            assert_eq!(lasts(&lanes), n > MIN_SAMPLES / 2, "{n} do");
+        }
     }
 }

@@ -203,6 +203,12 @@ impl Pool {
         self.leaving += 1;
     }
 
+    /// Whether one more boot gets a worker without another one being ended for it.
+    pub(crate) fn has_room(&self) -> bool {
+        let new = self.max_processes.saturating_sub(self.processes);
+        self.line.len() < self.ready.len() + self.starting + new
+    }
+
     /// The workers that wait in the pool.
     pub(crate) fn ready_mut(&mut self) -> &mut Parked {
         &mut self.ready

@@ -8,7 +8,8 @@
 //! waits in a busy worker if that is not for long, else in its version's queue. A boot is ordered
 //! when the version has no worker at all, and for each call that has waited long enough to be
 //! *impatient*, within the function's concurrency: a burst of short calls is through one warm worker
-//! sooner than another one is loaded. In a crowd of short calls that fills the cores nobody is, unless
+//! sooner than another one is loaded. Where calls last, and nobody's worker has to go for it, a call is
+//! so at once. In a crowd of short calls that fills the cores nobody is, unless
 //! it cannot wait in a worker, as long as calls come to their end: it is the cores that they wait
 //! for. A call takes whatever comes first, a booted worker or one that another call is done with. A
 //! boot takes a READY worker, else it stands in line for the next process. Processes are made to
@@ -252,8 +253,8 @@ impl State {
         self.lone_calls = 0;
         let ended = *asked.ended.get_or_insert_with(|| version.lanes.ended());
         let granted = version.join_queue(ticket, may_wait, ended);
-        // Calls as those in work do not end before it would insist.
-        if version.lanes.time_of(1).is_some_and(|time| time >= 2 * self.patience) {
+        // It would likely wait for that long in vain. No other worker is ended for who has not waited.
+        if version.lanes.outlast(self.patience) && self.pool.has_room() {
             version.insist(ticket, false);
         }
         self.serve_queue(key, todo);

@@ -61,19 +61,27 @@ fn who_has_to_wait_again_keeps_its_place_even_in_a_full_queue() {
 }
 
 #[test]
-fn who_comes_while_calls_last_has_a_worker_ordered_at_once() {
-    let options = SandboxOptions::default();
+fn who_comes_while_calls_last_has_a_worker_ordered_at_once_where_there_is_room() {
+    let options = SandboxOptions { max_workers: 1, pool_size: 1, ..SandboxOptions::default() };
     let patience_us = options.scale_after_ms * 1_000;
-    for (busy_us, boots) in [(patience_us, 1), (3 * patience_us, 3)] {
+    for (busy_us, last_us, is_full, boots) in [
+        (patience_us, patience_us, false, 1),
+        (3 * patience_us, 3 * patience_us, false, 3),
+        (3 * patience_us, 3 * patience_us, true, 1),
+        (20, 100 * patience_us, false, 1),
+    ] {
         let mut state = State::new(&options);
+        let mut todo = Todo::default();
+        // Who waits for the only process there may be.
+        let _place = is_full.then(|| state.take_ready(UserId::new(), &mut todo));
         let target = target();
         let version = Version::new(target.clone());
         let version = state.versions.entry(target.key()).or_insert(version);
         (0..50).for_each(|_| version.lanes.note(busy_us));
-        let mut todo = Todo::default();
+        version.lanes.note(last_us);
         let _waiting: Vec<_> =
             (0..3).map(|_| state.admit(&mut asked(&target), Turn::Comes, &mut todo)).collect();
-        assert_eq!(todo.boots.len(), boots, "{busy_us} us");
+        assert_eq!(todo.boots.len(), boots, "{busy_us} us, at last {last_us} us, {is_full}");
     }
 }
 

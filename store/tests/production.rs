@@ -409,7 +409,8 @@ async fn hand_on(
                 if piece.is_empty() {
                     return Ok(());
                 }
-                is_post = piece.starts_with(b"POST ");
+                // From then on: what follows may come in pieces.
+                is_post |= piece.starts_with(b"POST ");
                 server.write_all(piece).await?;
             }
             length = server.read(&mut answer) => {

@@ -115,7 +115,7 @@ def settings_and_codes() -> set[str]:
     limits = text_of("protocol/src/limits.rs").partition("#[cfg(test)]")[0]
     (own,) = re.findall(r"pub fn numbers.*?\n    }\n", limits, re.DOTALL)
     (platform,) = re.findall(r"pub struct PlatformLimits {.*?\n}\n", limits, re.DOTALL)
-    (refusals,) = re.findall(r"CODES: \[&str; \d+\] = \[(.*?)\];", text_of("gateway/src/refusal.rs"), re.DOTALL)
+    (refusals,) = re.findall(r"^codes! {\n(.*?)^}", text_of("gateway/src/refusal.rs"), re.DOTALL | re.MULTILINE)
     return (
         server_settings()
         | set(re.findall(r'"(\w+)", self', own))

@@ -35,8 +35,8 @@ pub struct SandboxOptions {
     pub start_backoff_max_ms: u32,
     /// Time a call waits for a warm worker of its function before another one is loaded for it.
     /// About what loading takes. A short call waits on while calls end and there is no core for
-    /// another worker. One does not wait at all where most calls last: beside n busy workers n + 1 times as
-    /// long as this. Then no other worker is ended for it.
+    /// another worker. One does not wait at all where calls often last twice as long as this and no other
+    /// worker has to be ended for it.
     pub scale_after_ms: u32,
     /// Expected time for which a call may wait in a busy worker of its function, behind the calls
     /// in it, before it is given another one; in microseconds, 0 for not at all.

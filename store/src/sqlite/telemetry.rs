@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cloudserve_protocol::ids::{ExecutionId, FunctionId, UserId};
-use rusqlite::{Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::columns::{time, to_json};
 use super::database::Database;
 use super::statements::execute;
+use super::usage::Turn;
 use super::{logs, usage};
 use crate::cursor::Cursor;
 use crate::function::Page;
@@ -20,7 +21,10 @@ use crate::telemetry::{
 use crate::{StoreError, TelemetryStore, Timestamp};
 
 /// Rows removed in one transaction: calls of other functions are recorded in between.
-const DELETE_BATCH: u32 = 2_000;
+const DELETE_BATCH: usize = 2_000;
+
+/// Logs removed by one statement, between looks at the clock: each may hold a megabyte.
+const LOGS_AT_ONCE: usize = 10;
 
 /// [`TelemetryStore`] over SQLite.
 pub(crate) struct SqliteTelemetry {
@@ -43,7 +47,7 @@ impl SqliteTelemetry {
                 .telemetry
                 .write(move |c, _| {
                     let newest = logs::newest(c)?;
-                    let batch = execute(c, sql, params![key, DELETE_BATCH])?;
+                    let batch = remove_logs(c, sql, key)?;
                     if batch > 0 {
                         logs::keep_number(c, newest)?;
                     }
@@ -51,7 +55,7 @@ impl SqliteTelemetry {
                 })
                 .await?;
             deleted += batch as u64;
-            if batch < DELETE_BATCH as usize {
+            if batch < DELETE_BATCH {
                 return Ok(deleted);
             }
         }
@@ -156,7 +160,7 @@ impl TelemetryStore for SqliteTelemetry {
 
     async fn expire_usage(&self, older_than: Timestamp) -> Result<u64, StoreError> {
         let old = self.telemetry.read(move |c| usage::expiry::functions(c, older_than)).await?;
-        let most = DELETE_BATCH as usize;
+        let most = DELETE_BATCH;
         let mut deleted = 0;
         for id in old {
             loop {
@@ -172,6 +176,26 @@ impl TelemetryStore for SqliteTelemetry {
         }
         Ok(deleted)
     }
+}
+
+/// Removes one batch of logs at most by a statement that takes a key and a number; how many there were.
+fn remove_logs(
+    c: &Connection,
+    sql: &str,
+    key: impl rusqlite::ToSql + Copy,
+) -> Result<usize, StoreError> {
+    let mut turn = Turn::begin();
+    let mut removed = 0;
+    while removed < DELETE_BATCH {
+        let at_once = LOGS_AT_ONCE.min(DELETE_BATCH - removed);
+        let n = execute(c, sql, params![key, at_once])?;
+        removed += n;
+        if n < at_once {
+            break;
+        }
+        turn.end_if_over();
+    }
+    Ok(removed)
 }
 
 pub(super) fn failed(status: CallStatus) -> bool {

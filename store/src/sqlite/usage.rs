@@ -78,15 +78,15 @@ pub(super) fn insert_row(insert: &mut Statement<'_>, row: &UsageRow) -> Result<u
 const TURN: Duration = Duration::from_micros(500);
 
 /// Since when this thread has its processor.
-struct Turn(Instant);
+pub(super) struct Turn(Instant);
 
 impl Turn {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         Self(Instant::now())
     }
 
     /// Gives the processor to whoever waits for it, if it is time.
-    fn end_if_over(&mut self) {
+    pub(super) fn end_if_over(&mut self) {
         if self.0.elapsed() >= TURN {
             std::thread::yield_now();
             *self = Self::begin();

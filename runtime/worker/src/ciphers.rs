@@ -104,19 +104,26 @@ fn said(auth_tag_length: i32) -> Option<usize> {
     (auth_tag_length != -1).then(|| usize::try_from(auth_tag_length).unwrap_or(usize::MAX))
 }
 
-enum Cipher {
-    Cbc(Box<cbc::Encryptor<Aes192>>),
+/// A cipher in one of the modes. `C` is CBC in its direction; GCM is the same in both.
+enum InMode<C> {
+    Cbc(Box<C>),
     Gcm(Box<AesGcm<Aes192>>, Option<usize>),
 }
 
-impl Cipher {
+type Cipher = InMode<cbc::Encryptor<Aes192>>;
+type Decipher = InMode<cbc::Decryptor<Aes192>>;
+
+impl<C: KeyIvInit> InMode<C> {
+    /// Key and initialization vector fit the mode.
     fn new(mode: Mode, key: &[u8], iv: &[u8]) -> Self {
         match mode {
-            Mode::Cbc => Self::Cbc(Box::new(cbc::Encryptor::new(key.into(), iv.into()))),
+            Mode::Cbc => Self::Cbc(Box::new(C::new(key.into(), iv.into()))),
             Mode::Gcm(tag_bytes) => Self::Gcm(Box::new(AesGcm::new(key.into(), iv)), tag_bytes),
         }
     }
+}
 
+impl Cipher {
     /// Whole blocks, in CBC. There is as much output as input.
     fn encrypt(&mut self, input: &[u8], output: &mut [u8]) {
         match self {
@@ -163,19 +170,7 @@ impl Cipher {
     }
 }
 
-enum Decipher {
-    Cbc(Box<cbc::Decryptor<Aes192>>),
-    Gcm(Box<AesGcm<Aes192>>, Option<usize>),
-}
-
 impl Decipher {
-    fn new(mode: Mode, key: &[u8], iv: &[u8]) -> Self {
-        match mode {
-            Mode::Cbc => Self::Cbc(Box::new(cbc::Decryptor::new(key.into(), iv.into()))),
-            Mode::Gcm(tag_bytes) => Self::Gcm(Box::new(AesGcm::new(key.into(), iv)), tag_bytes),
-        }
-    }
-
     fn takes_tag(&self, bytes: usize) -> Result<(), DecipherError> {
         let fits = match self {
             Self::Cbc(_) => true,
@@ -235,19 +230,22 @@ impl Decipher {
     }
 }
 
-struct Encryption(RefCell<Cipher>);
+struct Held<C>(RefCell<InMode<C>>);
 
-impl Resource for Encryption {
+type Encryption = Held<cbc::Encryptor<Aes192>>;
+type Decryption = Held<cbc::Decryptor<Aes192>>;
+
+impl<C: 'static> Resource for Held<C> {
     fn name(&self) -> Cow<'_, str> {
-        "cryptoCipher".into()
+        "aes192".into()
     }
 }
 
-struct Decryption(RefCell<Decipher>);
-
-impl Resource for Decryption {
-    fn name(&self) -> Cow<'_, str> {
-        "cryptoDecipher".into()
+impl<C> Held<C> {
+    fn set_aad(&self, aad: &[u8]) {
+        if let InMode::Gcm(gcm, _) = &mut *self.0.borrow_mut() {
+            gcm.set_aad(aad);
+        }
     }
 }
 
@@ -263,9 +261,7 @@ fn op_create_cipheriv(
     let tag_bytes = said(auth_tag_length);
     let mode = Mode::of(algorithm, key, iv, tag_bytes).map_err(CipherError::from)?;
     Ok(match mode {
-        Some(mode) => {
-            state.resource_table.add(Encryption(RefCell::new(Cipher::new(mode, key, iv))))
-        }
+        Some(mode) => state.resource_table.add(Held(RefCell::new(Cipher::new(mode, key, iv)))),
         None => state.resource_table.add(CipherContext::new(algorithm, key, iv, tag_bytes)?),
     })
 }
@@ -273,9 +269,7 @@ fn op_create_cipheriv(
 #[op2(fast)]
 fn op_cipheriv_set_aad(state: &mut OpState, #[smi] rid: u32, #[buffer] aad: &[u8]) -> bool {
     if let Ok(ours) = state.resource_table.get::<Encryption>(rid) {
-        if let Cipher::Gcm(gcm, _) = &mut *ours.0.borrow_mut() {
-            gcm.set_aad(aad);
-        }
+        ours.set_aad(aad);
         return true;
     }
     let Ok(context) = state.resource_table.get::<CipherContext>(rid) else { return false };
@@ -349,9 +343,7 @@ fn op_create_decipheriv(
     let tag_bytes = said(auth_tag_length);
     let mode = Mode::of(algorithm, key, iv, tag_bytes).map_err(DecipherError::from)?;
     Ok(match mode {
-        Some(mode) => {
-            state.resource_table.add(Decryption(RefCell::new(Decipher::new(mode, key, iv))))
-        }
+        Some(mode) => state.resource_table.add(Held(RefCell::new(Decipher::new(mode, key, iv)))),
         None => state.resource_table.add(DecipherContext::new(algorithm, key, iv, tag_bytes)?),
     })
 }
@@ -371,9 +363,7 @@ fn op_decipheriv_auth_tag(
 #[op2(fast)]
 fn op_decipheriv_set_aad(state: &mut OpState, #[smi] rid: u32, #[buffer] aad: &[u8]) -> bool {
     if let Ok(ours) = state.resource_table.get::<Decryption>(rid) {
-        if let Decipher::Gcm(gcm, _) = &mut *ours.0.borrow_mut() {
-            gcm.set_aad(aad);
-        }
+        ours.set_aad(aad);
         return true;
     }
     let Ok(context) = state.resource_table.get::<DecipherContext>(rid) else { return false };

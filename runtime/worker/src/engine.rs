@@ -15,7 +15,7 @@ use deno_core::{JsRuntime, v8};
 /// - V8 150's loop unrolling forgets the interrupt check of a loop around an inlined built-in
 ///   (`while (true) new Array(1000).fill(0)`), which nothing but SIGKILL stops then.
 /// - V8 collects all of a heap again when 30 s have gone by with little to do, at the next turn of the event
-///   loop. A fork has the zygote's clock: its first call took 12 ms more, and copied 4 MB of pages.
+///   loop. A fork has the zygote's clock: its first call took 14 ms more, and copied 4 MB of pages.
 /// - [`Engine::reseed`] sets a flag after V8 has started.
 const V8_FLAGS: &str = "--single-threaded \
      --min-semi-space-size=4 --max-semi-space-size=8 --no-enable-lazy-source-positions \
